@@ -1,0 +1,46 @@
+#pragma once
+// How large an error a contract allows on given data. The one place that derives tolerances (error-theory: rigorous
+// bound, and the spread of perturbed runs at the declared rounding sites).
+
+#include "../kernels/contract.hpp"
+#include "../reference/problem.hpp"
+#include "../reference/truth.hpp"
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace kdacheck {
+
+/// Standard deviations of the pre-rounding error of a kernel that keeps its contract, by group of elements. Entries may
+/// be infinite where the contract's own range overflows.
+struct OutputBudget {
+  std::vector<double> token;        ///< [B*T*HV]: rms over V of the error of o
+  std::vector<double> channel;      ///< [N*HV*V]: rms over the tokens of a sequence
+  std::vector<double> state_row;    ///< [N*HV*K]: rms over V of the error of the final state
+  std::vector<double> state_column; ///< [N*HV*V]: rms over K
+};
+
+/// The same for one gradient: `fine` per leading index ([B*T*heads] for dq dk dv dg da db, a window of tokens for dbeta,
+/// rows for d initial_state, one per element for dA_log and ddt_bias).
+struct GradientBudget {
+  std::vector<double> fine;
+};
+
+/// Bound that no kernel keeping its contract can exceed, per element group, or empty where none was derived.
+struct ProvedBound {
+  std::vector<double> token;     ///< [B*T*HV]: largest |error| of an element of o before its last rounding
+  std::vector<double> state_row; ///< [N*HV*K]
+};
+
+struct Budget {
+  OutputBudget output;
+  std::array<GradientBudget, all_inputs.size()> gradient;
+  ProvedBound proved;
+};
+
+/// Budget of (contract, problem): deterministic in its arguments. `draws` perturbed runs per noise model and order.
+Budget forward_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws);
+Budget gradient_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws);
+
+} // namespace kdacheck

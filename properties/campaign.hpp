@@ -1,0 +1,65 @@
+#pragma once
+// Runs properties on kernels over regimes and hands every result to the caller.
+
+#include "property.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+namespace kdacheck {
+
+/// One case: a property checked on a kernel for one recipe.
+struct CaseResult {
+  std::string kernel, property, regime;
+  std::string replay; ///< token; `./kdacheck replay TOKEN` runs it again
+  std::string shrunk; ///< token of the simplest recipe found that still fails, or empty
+  Finding finding;
+  double seconds = 0;
+};
+
+/// The key by which a resumed run recognises a finished case.
+std::string case_key(const CaseResult&);
+
+/// What a replay token holds: which kernel and property, and the recipe.
+struct Replay {
+  std::string kernel, property;
+  Recipe recipe;
+};
+std::string replay_token(const Replay&);
+Replay replay_from_token(std::string_view); ///< throws std::invalid_argument with one sentence
+
+struct Plan {
+  std::vector<const Kernel*> kernels;
+  std::vector<const Property*> properties;
+  std::vector<const Regime*> regimes;
+  Tier tier = Tier::quick;
+  std::uint64_t seed = 1;
+  std::optional<double> time_budget;        ///< seconds
+  int shard = 0, shards = 1;                ///< this run takes every case whose index mod shards is shard
+  int threads = 0;                          ///< 0: all cores
+  double shrink_seconds = 5;                ///< per failing (kernel, property, regime)
+  std::unordered_set<std::string> finished; ///< keys of an interrupted run's results
+};
+
+struct Progress {
+  std::size_t planned = 0, done = 0, failed = 0;
+};
+
+struct Outcome {
+  std::size_t planned = 0, ran = 0, skipped = 0; ///< skipped: found in `finished`
+  bool stopped = false;                          ///< at the time budget or on request
+};
+
+/// Results arrive one at a time (the callback is never entered twice at once). Returns when all is done, the budget is
+/// spent, or `stop` says so.
+Outcome run_campaign(const Plan&, const std::function<void(const CaseResult&)>& on_result,
+                     const std::function<void(const Progress&)>& on_progress = {}, const std::function<bool()>& stop = {});
+
+/// Checks one property on one kernel for one recipe, without shrinking. Never throws for what a kernel does.
+CaseResult run_case(const Kernel&, const Property&, const Recipe&, Judge&);
+
+} // namespace kdacheck

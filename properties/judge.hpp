@@ -1,0 +1,38 @@
+#pragma once
+// Compares what a kernel wrote with what is true, within what its contract allows.
+
+#include "../kernels/contract.hpp"
+#include "../reference/truth.hpp"
+#include "budget.hpp"
+#include "run.hpp"
+#include "verdict.hpp"
+
+#include <memory>
+
+namespace kdacheck {
+
+/// Computes truths and budgets once per (problem, contract) and judges runs by them. Safe to use from several threads.
+/// The truth escalates its arithmetic until its radius is at most 1e-2 of the budget everywhere, or nothing is left.
+class Judge {
+public:
+  Judge();
+  ~Judge();
+
+  /// Verdict on o and, if the run has it, final_state: per token and head, channel, state row and column. Non-finite
+  /// values, wrong sizes and a refusal are failures. A statistical failure is confirmed with fresh noise and four times
+  /// the draws before it counts; a `Finding` passed carries the largest bound_util.
+  Finding forward(const Contract&, const Problem&, const Run&);
+
+  /// Verdict on every gradient that the run has.
+  Finding backward(const Contract&, const Problem&, const Run&);
+
+  std::shared_ptr<const Truth> forward_truth(const Problem&);
+  std::shared_ptr<const Truth> gradient_truth(const Problem&);
+  std::shared_ptr<const Budget> forward_budget(const Contract&, const Problem&);
+
+private:
+  struct Cache;
+  std::unique_ptr<Cache> cache_;
+};
+
+} // namespace kdacheck

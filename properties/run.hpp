@@ -1,0 +1,36 @@
+#pragma once
+// Calls a kernel on a problem with guarded memory and reads back what it wrote.
+
+#include "../kernels/kernel.hpp"
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// How buffers are laid out for one call.
+struct RunOptions {
+  bool final_state = true;           ///< ask for it
+  std::uint32_t poison = 0x7fc5a5a5; ///< pattern that outputs and workspace hold before the call (a NaN in every format)
+  bool strided = false;              ///< inputs with gaps between rows (needs strided=yes)
+  std::uint32_t gap = 0x7fc0dead;    ///< pattern in the gaps and in the canaries around every buffer
+};
+
+/// What a call left behind. Tensors are dense, state K-first, decoded to fp32 (exact).
+struct Run {
+  std::vector<float> o, final_state;
+  std::array<std::vector<float>, all_inputs.size()> gradient; ///< by Input
+  std::vector<std::string> trespasses;                        ///< "wrote 3 bytes past the end of o", "changed input k at [0,5,1,7]"
+  std::optional<std::string> refused;                         ///< the kernel's own sentence
+  const std::vector<float>& operator[](Output output) const { return output == Output::o ? o : final_state; }
+};
+
+Run run_forward(const Kernel&, const Problem&, const RunOptions& = {});
+
+/// Gradients to every tensor the problem has, for the problem's cotangents. The kernel must have a backward.
+Run run_backward(const Kernel&, const Problem&, const RunOptions& = {});
+
+} // namespace kdacheck
