@@ -38,11 +38,12 @@ struct Plan {
   std::vector<const Regime*> regimes;
   Tier tier = Tier::quick;
   std::uint64_t seed = 1;
-  std::optional<double> time_budget;        ///< seconds
-  int shard = 0, shards = 1;                ///< this run takes every case whose index mod shards is shard
-  int threads = 0;                          ///< 0: all cores
-  double shrink_seconds = 5;                ///< per failing (kernel, property, regime)
-  std::unordered_set<std::string> finished; ///< keys of an interrupted run's results
+  std::optional<double> time_budget;                 ///< seconds
+  int shard = 0, shards = 1;                         ///< this run takes every case whose index mod shards is shard
+  int threads = 0;                                   ///< 0: all cores
+  double shrink_seconds = 5;                         ///< per failing (kernel, property, regime)
+  std::unordered_set<std::string> finished;          ///< keys of an interrupted run's results
+  std::function<void(const CaseResult&)> on_failure; ///< the first failure of a (kernel, property, regime), before it is shrunk
 };
 
 struct Progress {
