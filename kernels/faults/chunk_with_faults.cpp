@@ -1,0 +1,274 @@
+// Chunkwise KDA, one sequence and head at a time, written to be read: every scalar is fp32, operands are rounded to the
+// contract's formats where they enter a product, scores are formed pair by pair with e^{G_i - G_j} in one piece, and
+// (I + L) T = I is solved by forward substitution. `on(Fault::x)` marks every place where a fault can be planted.
+
+#include "chunk_with_faults.hpp"
+
+#include "faulty_inverse.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <mutex>
+
+namespace kdacheck::faults {
+namespace {
+
+float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
+float sigmoid(float x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
+
+} // namespace
+
+HeadRun::HeadRun(const Inputs& inputs, const Contract& promised, Fault planted, const Sequence& one, std::int64_t value_head)
+    : in(inputs), contract(promised), fault(planted), sequence(one), head(value_head), K(inputs.shape.K), V(inputs.shape.V),
+      C(promised.chunk), group(inputs.shape.HV / inputs.shape.H),
+      key_head(on(Fault::group_by_modulo) ? value_head % inputs.shape.H : value_head / group) {
+  const auto CK = static_cast<std::size_t>(C * K), CV = static_cast<std::size_t>(C * V), CC = static_cast<std::size_t>(C * C);
+  for (auto* matrix : {&q, &k, &G, &kd, &qd, &kr}) matrix->assign(CK, 0);
+  for (auto* matrix : {&v, &Z, &U}) matrix->assign(CV, 0);
+  for (auto* matrix : {&Akk, &Aqk, &T}) matrix->assign(CC, 0);
+  if (on(Fault::upper_triangle_unwritten)) Aqk.assign(CC, 0.01f); // what the memory held before
+  beta.assign(static_cast<std::size_t>(C), 0);
+  S.assign(static_cast<std::size_t>(K * V), 0);
+}
+
+float HeadRun::exponential(float x) const {
+  if (on(Fault::exp2_for_exp)) return std::exp2(x);
+  if (on(Fault::clamped_exponent)) x = std::max(x, -20.0f);
+  if (on(Fault::approximate_exp)) return std::exp(x) + 2e-4f * std::sin(37 * x) * (x < 0 ? 1.0f : 0.0f);
+  const float e = std::exp(x);
+  return on(Fault::alpha_bf16) ? round_bf16(e) : e;
+}
+
+float HeadRun::log_decay(std::int64_t row, std::int64_t c) const {
+  const TensorView& g = in[Input::g];
+  if (!g || on(Fault::no_decay)) return 0;
+  const std::int64_t from = on(Fault::decay_of_head_zero) ? 0 : head;
+  float x = element(g, row, from, c);
+  if (on(Fault::gate_bf16)) x = round_bf16(x);
+  const TensorView& a_log = in[Input::A_log];
+  const TensorView& bias = in[Input::dt_bias];
+  const float log_rate = a_log && !on(Fault::a_log_ignored) ? load(a_log, (on(Fault::a_log_of_head_zero) ? 0 : head) * a_log.stride[0]) : 0;
+  const float shift = !bias || on(Fault::bias_ignored) ? 0 : load(bias, bias.offset(head, on(Fault::bias_per_head) ? 0 : c));
+  float result = x;
+  switch (in.options.gate) {
+  case GateForm::softplus:
+    result = -std::exp(log_rate) * softplus(x + shift);
+    if (on(Fault::a_log_minus_infinity)) result = -std::exp(log_rate + std::log(softplus(x + shift))) + 0 * log_rate;
+    if (on(Fault::bias_after_scaling)) result = -std::exp(log_rate) * softplus(x) - shift * (shift > 0 ? 1.0f : 0.0f);
+    break;
+  case GateForm::bounded: {
+    const float bound = on(Fault::lower_bound_fixed) ? -5.0f : in.options.lower_bound;
+    result = on(Fault::clamped_softplus) ? std::max(-std::exp(log_rate) * softplus(x + shift), bound)
+                                         : bound * sigmoid(std::exp(log_rate) * (x + shift));
+    break;
+  }
+  case GateForm::sigmoid: result = -softplus(-x); break;
+  default: break;
+  }
+  if (on(Fault::gate_clamped)) result = std::max(result, -8.0f);
+  return result;
+}
+
+float HeadRun::write_strength(std::int64_t row) const {
+  const TensorView& tensor = in[Input::beta];
+  const std::int64_t from = on(Fault::previous_beta) ? std::max(row - 1, sequence.first) : row;
+  float x = element(tensor, from, on(Fault::beta_of_query_head) ? key_head : head, 0);
+  if (in.options.beta != BetaForm::value && !on(Fault::sigmoid_missing)) x = sigmoid(x);
+  if (in.options.beta == BetaForm::twice_sigmoid && !on(Fault::twice_sigmoid_as_sigmoid)) x *= 2;
+  if (on(Fault::beta_bf16)) x = round_bf16(x);
+  if (on(Fault::beta_fp16)) x = round_fp16(x);
+  return x;
+}
+
+void HeadRun::load_direction(Input which, std::int64_t row, float* destination) const {
+  float squares = 0;
+  for (std::int64_t c = 0; c < K; ++c) {
+    const bool dropped = (on(Fault::key_tail_dropped) && c >= K / 8 * 8 && K > 8) || (on(Fault::key_bound_is_value_bound) && c >= V);
+    destination[c] = dropped ? 0 : element(in[which], row, key_head, c);
+    if (on(Fault::last_channel_duplicated) && c == K - 1 && K > 1 && K % 2 == 1) destination[c] = destination[c - 1];
+    squares += destination[c] * destination[c];
+  }
+  if (!in.options.l2norm || (on(Fault::query_not_normalised) && which == Input::q)) return;
+  float eps = 1e-6f;
+  if (on(Fault::eps_of_mean)) eps *= static_cast<float>(K);
+  if (on(Fault::eps_missing)) eps = 0;
+  const float norm = on(Fault::norm_squared) ? squares + eps : std::sqrt(squares + eps);
+  for (std::int64_t c = 0; c < K; ++c) destination[c] /= norm;
+}
+
+void HeadRun::load_chunk(std::int64_t first, std::int64_t length) {
+  const std::int64_t rows = in.shape.B * in.shape.T;
+  const bool reads_on = on(Fault::tail_reads_next_sequence);
+  const bool stale = on(Fault::stale_tail_rows) || (on(Fault::tail_mask_only_when_packed) && in.cu_seqlens.empty());
+  for (std::int64_t i = 0; i < C; ++i) {
+    const bool inside = i < length || (reads_on && first + i < rows);
+    if (!inside && stale) continue;
+    for (std::int64_t c = 0; c < K; ++c) q[at(i, c)] = k[at(i, c)] = 0;
+    for (std::int64_t j = 0; j < V; ++j) v[static_cast<std::size_t>(i * V + j)] = 0;
+    beta[static_cast<std::size_t>(i)] = 0;
+    if (!inside) continue;
+    load_direction(Input::q, first + i, &q[at(i, 0)]);
+    load_direction(Input::k, first + i, &k[at(i, 0)]);
+    for (std::int64_t j = 0; j < V; ++j)
+      v[static_cast<std::size_t>(i * V + j)] =
+          on(Fault::value_tail_dropped) && j >= V / 16 * 16 && V > 16 ? 0 : element(in[Input::v], first + i, head, j);
+    beta[static_cast<std::size_t>(i)] = write_strength(first + i);
+  }
+  used = reads_on ? std::min(C, rows - first) : stale || on(Fault::unmasked_tail_decay) ? C : length;
+  for (std::int64_t c = 0; c < K; ++c) {
+    float sum = on(Fault::cumsum_over_boundaries) && first > 0 && first == sequence.first ? log_decay(first - 1, c) : 0;
+    for (std::int64_t i = 0; i < C; ++i) {
+      if (i < length || (reads_on && first + i < rows)) sum += log_decay(first + i, c);
+      if (on(Fault::cumsum_bf16)) sum = round_bf16(sum);
+      G[at(i, c)] = i < length || !on(Fault::unmasked_tail_decay) ? sum : 0;
+    }
+  }
+  if (on(Fault::query_bf16))
+    for (float& x : q) x = round_bf16(x);
+  if (on(Fault::value_bf16))
+    for (float& x : v) x = round_bf16(x);
+}
+
+/// e^{G_i - G_j} of channel c, in one piece unless a fault says otherwise.
+float HeadRun::pair_decay(std::int64_t i, std::int64_t j, std::int64_t c, std::int64_t length) const {
+  const float Gi = G[at(i, c)], Gj = G[at(j, c)];
+  float anchor;
+  if (on(Fault::anchor_after_rows))
+    anchor = G[at(std::min(C - 1, i / 16 * 16 + 15), c)];
+  else if (on(Fault::one_anchor_per_chunk))
+    anchor = G[at(std::min(C / 2, length - 1), c)];
+  else if (on(Fault::future_anchor))
+    anchor = G[at(std::min(i / 16 * 16 + 8, length - 1), c)];
+  else if (on(Fault::split_exponent) || on(Fault::split_decay_bf16))
+    anchor = 0;
+  else if (on(Fault::decay_from_chunk_end))
+    anchor = G[at(length - 1, c)];
+  else
+    return exponential(Gi - Gj);
+  const float left = exponential(Gi - anchor), right = exponential(anchor - Gj);
+  return on(Fault::split_decay_bf16) ? round_bf16(left) * round_bf16(right) : left * right;
+}
+
+void HeadRun::form_scores(std::int64_t length) {
+  const float scale = scale_of_query();
+  const auto score = [&](float x) {
+    if (on(Fault::scores_bf16)) x = round_bf16(x);
+    if (on(Fault::scores_tf32)) x = round_tf32(x);
+    return round_to(contract.scores, x);
+  };
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t j = 0; j < used; ++j) {
+      float kk = 0, qk = 0;
+      const bool wanted = j <= i;
+      if (!wanted && !on(Fault::mask_by_multiplication)) {
+        if (!on(Fault::upper_triangle_unwritten)) Akk[pair(i, j)] = Aqk[pair(i, j)] = 0;
+        continue;
+      }
+      for (std::int64_t c = 0; c < K; ++c) {
+        const float decay = pair_decay(i, j, c, length);
+        const float shifted = on(Fault::exclusive_query_decay) && i > j ? exponential(G[at(i - 1, c)] - G[at(j, c)]) : decay;
+        kk += score(k[at(i, c)]) * score(k[at(j, c)] * decay);
+        qk += score(q[at(i, c)]) * score(k[at(j, c)] * shifted);
+      }
+      const float mask_kk = j < i ? 1.0f : 0.0f, mask_qk = j <= i ? 1.0f : 0.0f;
+      Akk[pair(i, j)] = on(Fault::mask_by_multiplication) ? kk * mask_kk : (j < i ? kk : 0);
+      if (on(Fault::diagonal_missing) && i == j) qk = 0;
+      if (on(Fault::diagonal_twice) && i == j) qk *= 2;
+      Aqk[pair(i, j)] = round_to(contract.operands, on(Fault::mask_by_multiplication) ? scale * qk * mask_qk : scale * qk);
+    }
+}
+
+float HeadRun::scale_of_query() const {
+  if (on(Fault::scale_ignored)) return 1;
+  if (on(Fault::scale_of_value_dim)) return 1 / std::sqrt(static_cast<float>(V));
+  return on(Fault::scale_twice) ? in.options.scale * in.options.scale : in.options.scale;
+}
+
+void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index, float* o) {
+  load_chunk(first, length);
+  std::int64_t end = on(Fault::last_decay_of_full_chunk) && length < C ? -1 : length - 1; // -1: zero padded, decay 1
+  if (used > length && !on(Fault::unmasked_tail_decay)) end = used - 1;
+  const auto op = [&](float x) { return round_to(contract.operands, x); };
+  const float scale = scale_of_query();
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t c = 0; c < K; ++c) {
+      const float G_end = end < 0 ? 0 : G[at(end, c)];
+      const float toward_end = on(Fault::inclusive_key_decay) && i > 0 ? G_end - G[at(i - 1, c)] : G_end - G[at(i, c)];
+      float own = exponential(G[at(i, c)]);
+      if (on(Fault::gate_times_zero) && own == 0) own = std::exp(-G[at(i, c)]) * 0.0f;
+      kd[at(i, c)] = op(k[at(i, c)] * (on(Fault::erase_before_decay) ? exponential(i > 0 ? G[at(i - 1, c)] : 0.0f) : own));
+      qd[at(i, c)] = op(scale * q[at(i, c)] * (on(Fault::exclusive_query_decay) ? exponential(i > 0 ? G[at(i - 1, c)] : 0.0f) : own));
+      kr[at(i, c)] = op(k[at(i, c)] * exponential(end < 0 ? std::min(0.0f, toward_end) : toward_end));
+      if (on(Fault::aliased_buffers) && K >= 64 && i == 3) kr[at(i, c)] = kd[at(i, c)];
+    }
+  form_scores(length);
+  const bool delta = !on(Fault::no_delta_term) && !(on(Fault::delta_only_when_gated) && in.options.gate == GateForm::absent);
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t j = 0; j < used; ++j) T[pair(i, j)] = delta ? beta[static_cast<std::size_t>(i)] * Akk[pair(i, j)] : 0;
+  invert(T, used, C, fault);
+  for (float& x : T) x = op(x);
+
+  std::vector<float> read = S; // the state as an operand
+  for (float& x : read) x = op(x);
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t j = 0; j < V; ++j) {
+      float stored = 0;
+      if (delta)
+        for (std::int64_t c = 0; c < K; ++c) stored += kd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
+      const float b = beta[static_cast<std::size_t>(i)], value = v[static_cast<std::size_t>(i * V + j)];
+      float residual = value - stored;
+      if (on(Fault::residual_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
+      float z = b * residual;
+      if (on(Fault::beta_not_on_value)) z = value - b * stored;
+      if (on(Fault::beta_on_erase_twice)) z = b * (value - b * stored);
+      Z[static_cast<std::size_t>(i * V + j)] = op(z);
+    }
+  const bool reversed = on(Fault::order_varies) && vary(1) % 2 == 1;
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t j = 0; j < V; ++j) {
+      float sum = 0;
+      for (std::int64_t step = 0; step <= i; ++step) {
+        const std::int64_t m = reversed ? i - step : step;
+        sum += T[pair(i, m)] * Z[static_cast<std::size_t>(m * V + j)];
+      }
+      U[static_cast<std::size_t>(i * V + j)] = op(sum);
+    }
+  write_outputs(length, index, read, o);
+  carry(index, end);
+}
+
+void HeadRun::write_outputs(std::int64_t length, std::int64_t index, const std::vector<float>& read, float* o) {
+  for (std::int64_t i = 0; i < length; ++i)
+    for (std::int64_t j = 0; j < V; ++j) {
+      float sum = 0;
+      for (std::int64_t c = 0; c < K; ++c) sum += qd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
+      const std::int64_t last = on(Fault::upper_triangle_unwritten) ? used - 1 : on(Fault::read_before_write) ? i - 1 : i;
+      for (std::int64_t m = 0; m <= last; ++m) sum += Aqk[pair(i, m)] * U[static_cast<std::size_t>(m * V + j)];
+      if (on(Fault::output_through_fp16)) sum = round_fp16(sum);
+      if (on(Fault::output_bf16)) sum = round_bf16(sum);
+      if (on(Fault::subnormals_flushed) && std::fabs(sum) < 1e-6f) sum = 0;
+      if (on(Fault::rarely_nan) && vary(1) % 4001 == 4000) sum = std::numeric_limits<float>::quiet_NaN();
+      o[i * V + j] = sum;
+    }
+}
+
+void HeadRun::carry(std::int64_t index, std::int64_t end) {
+  for (std::int64_t c = 0; c < K; ++c) {
+    float decay = end < 0 ? 1.0f : exponential(G[at(end, c)]);
+    if (on(Fault::carry_not_decayed) && index > 0) decay = 1;
+    if (on(Fault::carry_dropped) && index == 1) decay = 0;
+    if (on(Fault::carry_decay_bf16)) decay = round_bf16(decay);
+    for (std::int64_t j = 0; j < V; ++j) {
+      float sum = 0;
+      for (std::int64_t i = 0; i < used; ++i) sum += kr[at(i, c)] * U[static_cast<std::size_t>(i * V + j)];
+      float s = decay * S[static_cast<std::size_t>(c * V + j)] + sum;
+      if (on(Fault::state_bf16)) s = round_bf16(s);
+      if (on(Fault::state_fp16)) s = round_fp16(s);
+      if (on(Fault::truncated_state)) s = truncate_tf32(s);
+      S[static_cast<std::size_t>(c * V + j)] = round_to(contract.state, s);
+    }
+  }
+}
+
+} // namespace kdacheck::faults
