@@ -15,8 +15,9 @@ namespace kdacheck {
 struct RunOptions {
   bool final_state = true;           ///< ask for it
   std::uint32_t poison = 0x7fc5a5a5; ///< pattern that outputs and workspace hold before the call (a NaN in every format)
-  bool strided = false;              ///< inputs with gaps between rows (needs strided=yes)
-  std::uint32_t gap = 0x7fc0dead;    ///< pattern in the gaps and in the canaries around every buffer
+  std::optional<std::uint32_t> workspace_poison = std::nullopt; ///< of the workspace alone, if it differs
+  bool strided = false;                                         ///< inputs with gaps between rows (needs strided=yes)
+  std::uint32_t gap = 0x7fc0dead;                               ///< pattern in the gaps and in the canaries around every buffer
 };
 
 /// What a call left behind. Tensors are dense, state K-first, decoded to fp32 (exact).
@@ -28,9 +29,13 @@ struct Run {
   const std::vector<float>& operator[](Output output) const { return output == Output::o ? o : final_state; }
 };
 
+/// Refusals, trespasses and results of one call. Buffers are 64-byte aligned and guarded on both sides; 16-bit formats are
+/// poisoned with the upper half of the pattern. Throws std::invalid_argument if a tensor has a
+/// wrong size or a number that the kernel's format does not have.
 Run run_forward(const Kernel&, const Problem&, const RunOptions& = {});
 
-/// Gradients to every tensor the problem has, for the problem's cotangents. The kernel must have a backward.
+/// Gradients to every tensor the problem has, for the problem's cotangents, d_o in the output's format (exact there: see
+/// transform.hpp). Throws std::logic_error if the kernel has no backward.
 Run run_backward(const Kernel&, const Problem&, const RunOptions& = {});
 
 } // namespace kdacheck
