@@ -1,5 +1,7 @@
 #include "verdict.hpp"
 
+#include <cmath>
+
 namespace kdacheck {
 
 std::string_view name(Verdict verdict) {
@@ -55,10 +57,13 @@ int gravity(Verdict verdict) {
 
 } // namespace
 
-Finding graver(Finding left, Finding right) {
+bool is_graver(const Finding& left, const Finding& right) {
   const int difference = gravity(left.verdict) - gravity(right.verdict);
-  if (difference != 0) return difference > 0 ? left : right;
-  return !(left.bound_util < right.bound_util) ? left : right;
+  if (difference != 0) return difference > 0;
+  if (std::isnan(right.bound_util)) return false;
+  return !(left.bound_util <= right.bound_util);
 }
+
+Finding graver(Finding left, Finding right) { return is_graver(right, left) ? right : left; }
 
 } // namespace kdacheck

@@ -63,4 +63,7 @@ struct Finding {
 /// The graver of two findings: by verdict first, then by bound_util.
 Finding graver(Finding, Finding);
 
+/// True if the first is graver than the second in that order. A NaN counts as the largest bound_util.
+bool is_graver(const Finding&, const Finding&);
+
 } // namespace kdacheck
