@@ -35,8 +35,7 @@ void add(Results& results, const CaseResult& result) {
 Counts total(const Results& results) {
   Counts sum;
   for (const KernelTally& kernel : results.kernels)
-    for (Verdict verdict : all_verdicts)
-      sum[verdict] += kernel.tally.counts[verdict];
+    for (Verdict verdict : all_verdicts) sum[verdict] += kernel.tally.counts[verdict];
   return sum;
 }
 

@@ -34,9 +34,9 @@ struct Tally {
 
 struct KernelTally {
   std::string name;
-  std::string contract; ///< its text form
-  std::string in_short; ///< the contract in a few words, for tables
-  Tally tally;
+  std::string contract{}; ///< its text form
+  std::string in_short{}; ///< the contract in a few words, for tables
+  Tally tally{};
 };
 
 struct GroupKey {

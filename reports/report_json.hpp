@@ -1,0 +1,23 @@
+#pragma once
+// report.json: the result of a run for other programs.
+//
+// schema_version 1; complete (false: stopped early); wall_seconds; context; summary{cases, one count per verdict};
+// kernels[]{name, contract, verdict, cases, one count per verdict in counts{}, seconds, worst{bound_util, output, regime,
+// property, replay, ...}}; groups[] the same per kernel x property x regime; not_supported[]{kernel, reason, cases}.
+// `worst` is null for a kernel without a case. Infinite numbers: json_numbers.hpp.
+
+#include "results.hpp"
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace kdacheck {
+
+std::string to_report_json(const Results&);
+
+/// Reads it back (a Tally's worst without its metrics). Throws std::invalid_argument with one sentence that begins with
+/// `source` if the text is not a report of this schema version.
+Results results_from_report_json(std::string_view text, std::string_view source);
+
+} // namespace kdacheck

@@ -1,0 +1,121 @@
+#include "../results.hpp"
+#include "../report_json.hpp"
+#include "sample_results.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+using namespace kdacheck;
+using Json = nlohmann::json;
+
+TEST_CASE("a kernel's worst case is the gravest verdict, then the largest error over bound") {
+  const Results results = sample_results();
+  CHECK(results.kernels[0].tally.worst->finding.bound_util == 0.75);
+  CHECK(results.kernels[0].tally.verdict() == Verdict::passed);
+  CHECK(results.kernels[1].tally.verdict() == Verdict::crashed);
+  CHECK(results.groups.at({"cpu.wrong", "agrees-with-the-oracle", "slow-decay"}).verdict() == Verdict::failed_proved);
+  CHECK(results.groups.at({"cpu.wrong", "agrees-with-the-oracle", "slow-decay"}).counts.cases() == 2);
+}
+
+TEST_CASE("a NaN error over bound is worse than any number") {
+  Results results;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double bound_util : {1.0, nan, 2.0, std::numeric_limits<double>::infinity()})
+    add(results, sample_case("k", Verdict::failed_property, bound_util));
+  CHECK(std::isnan(results.kernels[0].tally.worst->finding.bound_util));
+}
+
+TEST_CASE("the exit status is 1 for a failure, 4 if stopped, 5 if nothing passed and 0 only otherwise") {
+  Results results;
+  CHECK(exit_status(results) == 5);
+  add(results, sample_case("k", Verdict::not_supported, 0));
+  CHECK(exit_status(results) == 5);
+  add(results, sample_case("k", Verdict::inconclusive, 0));
+  CHECK(exit_status(results) == 5);
+  add(results, sample_case("k", Verdict::passed, 0));
+  CHECK(exit_status(results) == 0);
+  results.outcome.stopped = true;
+  CHECK(exit_status(results) == 4);
+  for (Verdict verdict : all_verdicts) {
+    Results one = results;
+    add(one, sample_case("k", verdict, 0));
+    CHECK(exit_status(one) == (is_failure(verdict) ? 1 : 4));
+  }
+}
+
+TEST_CASE("a contract in short names what differs and nothing else") {
+  Contract contract;
+  CHECK(in_short(contract) == "fp32 throughout, C=64");
+  contract.input = contract.operands = contract.scores = Format::bf16;
+  contract.chunk = 32;
+  CHECK(in_short(contract) == "bf16 in, bf16 mma, fp32 state, C=32");
+  contract.scores = Format::tf32;
+  contract.state = Format::bf16;
+  CHECK(in_short(contract) == "bf16 in, bf16 mma, tf32 scores, bf16 state, C=32");
+  contract.order = Order::recurrence;
+  contract.operands = contract.scores = contract.state = Format::fp32;
+  CHECK(in_short(contract) == "bf16 in, fp32 state, recurrence");
+}
+
+TEST_CASE("report.json holds the keys that other programs rely on") {
+  const Json report = Json::parse(to_report_json(sample_results()));
+  CHECK(report.at("schema_version") == 1);
+  for (const char* key : {"host", "gpu", "driver", "commit", "compiler", "seed", "tier"}) CHECK(report.at("context").contains(key));
+  CHECK(report["context"]["gpu"].is_null());
+  CHECK(report["context"]["seed"] == 18446744073709551615u);
+  CHECK(report.at("summary").at("cases") == 10);
+  std::size_t sum = 0;
+  for (Verdict verdict : all_verdicts) sum += report["summary"].at(std::string(name(verdict))).get<std::size_t>();
+  CHECK(sum == 10);
+  REQUIRE(report.at("kernels").size() == 3);
+  const Json& wrong = report["kernels"][1];
+  CHECK(wrong.at("name") == "cpu.wrong");
+  CHECK(wrong.at("contract") == "input=bf16");
+  CHECK(wrong.at("verdict") == "crashed");
+  CHECK(wrong.at("cases") == 7);
+  for (const char* key : {"bound_util", "output", "regime", "property", "replay"}) CHECK(wrong.at("worst").contains(key));
+  CHECK(wrong["worst"]["output"] == "final_state");
+  CHECK(report["kernels"][2]["worst"].is_null());
+  CHECK(report["kernels"][2]["verdict"] == "not_supported");
+}
+
+TEST_CASE("infinite and undefined numbers survive report.json as strings") {
+  Results results;
+  add(results, sample_case("a", Verdict::failed_property, std::numeric_limits<double>::infinity()));
+  add(results, sample_case("b", Verdict::failed_property, std::numeric_limits<double>::quiet_NaN()));
+  const std::string text = to_report_json(results);
+  CHECK(Json::parse(text)["kernels"][0]["worst"]["bound_util"] == "Infinity");
+  CHECK(Json::parse(text)["kernels"][1]["worst"]["bound_util"] == "NaN");
+  const Results back = results_from_report_json(text, "report.json");
+  CHECK(std::isinf(back.kernels[0].tally.worst->finding.bound_util));
+  CHECK(std::isnan(back.kernels[1].tally.worst->finding.bound_util));
+}
+
+TEST_CASE("report.json read back and written again is the same text") {
+  const std::string text = to_report_json(sample_results());
+  const Results back = results_from_report_json(text, "report.json");
+  CHECK(back.context.seed == 18446744073709551615u);
+  CHECK(total(back).failures() == 5);
+  Json first = Json::parse(text), second = Json::parse(to_report_json(back));
+  for (Json* report : {&first, &second}) // only the wording of places is not read back
+    for (const char* list : {"kernels", "groups"})
+      for (Json& entry : (*report)[list])
+        if (!entry["worst"].is_null()) entry["worst"].erase("place");
+  CHECK(first == second);
+}
+
+TEST_CASE("what is not a report is refused in one sentence that names it") {
+  CHECK_THROWS_WITH(results_from_report_json("{", "x.json"), "x.json is not a report of this suite");
+  CHECK_THROWS_WITH(results_from_report_json("{}", "x.json"), "x.json is not a report of this suite");
+  CHECK_THROWS_WITH(results_from_report_json(R"({"schema_version": 7})", "x.json"),
+                    "x.json has schema version 7; this program reads version 1");
+  std::string text = to_report_json(sample_results());
+  text.replace(text.rfind("\"crashed\""), 9, "\"melted\" ");
+  CHECK_THROWS_WITH(results_from_report_json(text, "x.json"), "x.json has the unknown verdict \"melted\"");
+}
+
+TEST_CASE("names that are not UTF-8 still give a report that parses") {
+  Results results;
+  add(results, sample_case("bad\xff\"name\n", Verdict::passed, 0.5));
+  CHECK(Json::parse(to_report_json(results))["kernels"].size() == 1);
+}
