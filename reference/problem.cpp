@@ -27,7 +27,8 @@ bool expected(Input input, const Options& options) {
   case Input::beta: return options.rule == Rule::kda;
   case Input::a:
   case Input::b: return options.rule == Rule::dplr;
-  case Input::A_log: return parametric;
+  case Input::A_log:
+  case Input::dt_bias: return parametric;
   default: return true;
   }
 }
