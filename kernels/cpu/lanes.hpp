@@ -1,0 +1,72 @@
+#pragma once
+// Sixteen fp32 numbers side by side: the unit in which the CPU kernels work. Rows are padded with zeros to a multiple of
+// sixteen, so that loops have no remainder and an element's arithmetic does not depend on where it stands.
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace kdacheck::cpu {
+
+inline constexpr std::int64_t lane_count = 16;
+using Lanes = float __attribute__((vector_size(64)));
+using IntLanes = std::int32_t __attribute__((vector_size(64)));
+
+/// The least multiple of sixteen that holds `size`.
+constexpr std::int64_t padded(std::int64_t size) { return (size + lane_count - 1) / lane_count * lane_count; }
+
+inline Lanes load(const float* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
+
+inline Lanes broadcast(float x) { return Lanes{} + x; }
+
+/// x y + z with one rounding where the machine has it; contraction is asked for here and nowhere else.
+inline float multiply_add(float x, float y, float z) {
+#ifdef __FMA__
+  return std::fma(x, y, z);
+#else
+  return x * y + z;
+#endif
+}
+
+inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
+  Lanes result;
+  for (int lane = 0; lane < lane_count; ++lane) result[lane] = multiply_add(x[lane], y[lane], z[lane]);
+  return result;
+}
+
+/// Sum over the lanes, always in the same order.
+inline float sum(Lanes x) {
+  float part[lane_count];
+  store(part, x);
+  for (int half = lane_count / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
+  return part[0];
+}
+
+/// e^x for x <= 0, within 2 units in the last place of fp32, subnormal results included; exactly 1 at 0, NaN for NaN.
+/// Below -104 it is 0, as rounding to fp32 makes it; above 40 (outside the use) it stays finite.
+inline Lanes exp_of(Lanes x) {
+  constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
+  constexpr float shift = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
+  x = x < broadcast(-104.0f) ? broadcast(-104.0f) : x;
+  x = x > broadcast(40.0f) ? broadcast(40.0f) : x;
+  const Lanes shifted = multiply_add(x, broadcast(log2_e), broadcast(shift));
+  const Lanes n = shifted - broadcast(shift);
+  Lanes r = multiply_add(n, broadcast(-ln2_high), x);
+  r = multiply_add(n, broadcast(-ln2_low), r);
+  // Taylor polynomial of degree 7: |r| <= ln 2 / 2 leaves 0.35^8 / 8! < 2^-27.
+  Lanes p = broadcast(1.0f / 5040);
+  for (float coefficient : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = multiply_add(p, r, broadcast(coefficient));
+  // 2^n through 2^(n + 64): the product is a normal number, so that the last step rounds a subnormal result once.
+  const IntLanes power = (std::bit_cast<IntLanes>(shifted) - std::bit_cast<std::int32_t>(shift) + (127 + 64)) << 23;
+  return p * std::bit_cast<Lanes>(power) * broadcast(0x1p-64f);
+}
+
+} // namespace kdacheck::cpu
