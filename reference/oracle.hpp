@@ -15,7 +15,7 @@ namespace kdacheck {
 enum class NumberType : std::uint8_t {
   fp64,              ///< 53 bits
   long_double,       ///< 64 bits
-  cpp_bin_float_113, ///< Boost.Multiprecision, own arithmetic: 113 bits
+  cpp_bin_float_113, ///< Boost.Multiprecision, own arithmetic: 113 bits; below 2^-16382 it has only 0
   cpp_bin_float_50,  ///< 50 decimal digits
   cpp_bin_float_100, ///< 100 decimal digits
   mpfr_113,          ///< MPFR: at least 113 bits
