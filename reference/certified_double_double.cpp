@@ -1,0 +1,8 @@
+#include "certified_tiers.hpp"
+#include "forward_run.hpp"
+
+namespace kdacheck {
+
+void forward_double_double(const Problem& problem, Truth& truth) { run_forward<DoubleDoubleArithmetic>(problem, truth); }
+
+} // namespace kdacheck

@@ -1,0 +1,87 @@
+#pragma once
+// Numbers of 106 bits as unevaluated sums of two doubles (or two packs of doubles).
+//
+// Algorithms and relative error bounds, u = 2^-53, round to nearest, no underflow: Joldes, Muller, Popescu, "Tight and
+// rigorous error bounds for basic building blocks of double-word arithmetic", ACM TOMS 44 (2017); checked formally and
+// amended by Muller and Rideau, ACM TOMS 48 (2022). They hold only if every operation is rounded once, as written.
+
+#include "pack.hpp"
+
+namespace kdacheck {
+
+/// high + low with |low| <= ulp(high) / 2.
+template <class Real> struct DoubleDouble {
+  Real high{};
+  Real low{};
+};
+
+using double_double = DoubleDouble<double>;
+
+inline constexpr double double_unit = 0x1p-53;                      ///< u
+inline constexpr double double_double_sum_error = 3.01 * 0x1p-106;  ///< of x + y, relative: 3u^2 / (1 - 4u)
+inline constexpr double double_double_product_error = 5 * 0x1p-106; ///< of x y, relative: 5u^2
+/// Of x / y and of the square root. Newton's step from a double leaves (relative) at most 2u^2 of truncation; its residual
+/// and the quotient that corrects it are rounded a few times at relative size 2u, each worth at most 2u^2: below 32u^2.
+inline constexpr double double_double_quotient_error = 32 * 0x1p-106;
+
+/// a + b = high + low exactly (Knuth).
+template <class Real> inline DoubleDouble<Real> two_sum(const Real& a, const Real& b) {
+  const Real sum = a + b;
+  const Real virtual_b = sum - a;
+  return {sum, (a - (sum - virtual_b)) + (b - virtual_b)};
+}
+
+/// a + b = high + low exactly, for |a| >= |b| or a = 0 (Dekker).
+template <class Real> inline DoubleDouble<Real> fast_two_sum(const Real& a, const Real& b) {
+  const Real sum = a + b;
+  return {sum, b - (sum - a)};
+}
+
+/// a b = high + low exactly, unless it underflows.
+template <class Real> inline DoubleDouble<Real> two_product(const Real& a, const Real& b) {
+  const Real product = a * b;
+  return {product, multiply_add(a, b, -product)};
+}
+
+template <class Real> inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x) { return {-x.high, -x.low}; }
+
+/// AccurateDWPlusDW.
+template <class Real> inline DoubleDouble<Real> operator+(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+  const DoubleDouble<Real> high = two_sum(x.high, y.high);
+  const DoubleDouble<Real> low = two_sum(x.low, y.low);
+  const DoubleDouble<Real> middle = fast_two_sum(high.high, Real(high.low + low.high));
+  return fast_two_sum(middle.high, Real(low.low + middle.low));
+}
+
+template <class Real> inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) { return x + (-y); }
+
+/// DWTimesDW2.
+template <class Real> inline DoubleDouble<Real> operator*(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+  const DoubleDouble<Real> product = two_product(x.high, y.high);
+  const Real cross = multiply_add(x.low, y.high, Real(x.high * y.low));
+  return fast_two_sum(product.high, Real(product.low + cross));
+}
+
+template <class Real> inline DoubleDouble<Real> operator/(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+  const Real first = x.high / y.high;
+  const DoubleDouble<Real> remainder = x - y * DoubleDouble<Real>{first, Real{}};
+  return fast_two_sum(first, Real(remainder.high / y.high));
+}
+
+/// Of a positive number.
+template <class Real> inline DoubleDouble<Real> square_root(const DoubleDouble<Real>& x) {
+  const Real first = square_root(x.high);
+  const DoubleDouble<Real> remainder = x - two_product(first, first);
+  return fast_two_sum(first, Real(remainder.high / (2 * first)));
+}
+
+template <class Real>
+inline DoubleDouble<Real> multiply_add(const DoubleDouble<Real>& a, const DoubleDouble<Real>& b, const DoubleDouble<Real>& c) {
+  return a * b + c;
+}
+
+template <class Real> inline DoubleDouble<Real> choose(const auto& condition, const DoubleDouble<Real>& a, const DoubleDouble<Real>& b) {
+  return {choose(condition, a.high, b.high), choose(condition, a.low, b.low)};
+}
+
+} // namespace kdacheck

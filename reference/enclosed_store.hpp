@@ -1,0 +1,46 @@
+#pragma once
+// From the numbers of an arithmetic to an Enclosed tensor.
+
+#include "segment.hpp"
+#include "truth.hpp"
+
+namespace kdacheck {
+
+inline constexpr std::size_t element_count(const std::array<std::int64_t, 4>& shape) {
+  return static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
+}
+
+/// An Enclosed tensor of that many elements; `low` only where the arithmetic has more than a double.
+template <class Scalar> inline Enclosed make_enclosed(std::size_t elements) {
+  Enclosed result;
+  result.value.assign(elements, 0);
+  if (!std::is_same_v<Scalar, double>) result.low.assign(elements, 0);
+  result.radius.assign(elements, 0);
+  return result;
+}
+
+/// Stores a number with its radius, to which the conversion to two doubles is added. What is not finite gets an infinite
+/// radius and the value zero.
+inline void store_enclosed(Enclosed& tensor, std::size_t at, double value, double low, double radius) {
+  if (!(std::fabs(value) < std::numeric_limits<double>::infinity()) || !(radius < std::numeric_limits<double>::infinity())) {
+    value = low = 0;
+    radius = std::numeric_limits<double>::infinity();
+  }
+  tensor.value[at] = value;
+  if (!tensor.low.empty()) tensor.low[at] = low;
+  tensor.radius[at] = radius;
+}
+
+/// The lanes of a column number at consecutive places.
+template <class Column>
+inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t count, const Column& x, const Bound<Column>& radius) {
+  for (int l = 0; l < lanes_of<Bound<Column>> && l < count; ++l) {
+    const auto at = first + static_cast<std::size_t>(l);
+    if constexpr (requires { x.high; })
+      store_enclosed(tensor, at, lane(x.high, l), lane(x.low, l), lane(radius, l));
+    else
+      store_enclosed(tensor, at, lane(x, l), 0, lane(radius, l));
+  }
+}
+
+} // namespace kdacheck

@@ -1,0 +1,79 @@
+#pragma once
+// The certified forward pass of a whole problem in one arithmetic. Heads and sequences are independent: they are shared
+// among threads, and no result depends on how many there are.
+
+#include "certified_forward.hpp"
+#include "enclosed_store.hpp"
+
+#include <omp.h>
+
+namespace kdacheck {
+
+/// Tokens whose effective inputs are kept at a time, so that they stay in cache while the columns pass over them.
+inline constexpr std::int64_t forward_segment = 32;
+
+/// Columns j .. j + lanes of the initial state, or zero; exact.
+template <class A> inline void load_state(const HeadRows& rows, std::int64_t j, ColumnState<A>& columns) {
+  using Column = typename A::Column;
+  using Real = Bound<Column>;
+  const auto [B, T, H, HV, K, V] = rows.problem.shape;
+  const auto& initial = rows.problem.initial_state;
+  columns.state.assign(static_cast<std::size_t>(K), Column{});
+  Real square{};
+  for (std::int64_t i = 0; i < K && !initial.empty(); ++i) {
+    const Real x = load_lanes<Real>(initial.data() + rows.state() + static_cast<std::size_t>(i * V + j), V - j);
+    columns.state[static_cast<std::size_t>(i)] = exactly<Column>(x);
+    square = square + x * x;
+  }
+  columns.rho = Real{};
+  columns.norm = column_norm(square);
+}
+
+/// o and final_state of one value head of one sequence.
+template <class A> inline void run_forward_head(const HeadRows& rows, Truth& truth) {
+  using Column = typename A::Column;
+  using Real = Bound<Column>;
+  constexpr std::int64_t lanes = lanes_of<Real>;
+  const std::int64_t K = rows.problem.shape.K, V = rows.problem.shape.V;
+  const std::int64_t blocks = (V + lanes - 1) / lanes;
+  const SegmentBuilder<A> builder(rows);
+  const ForwardStep<A> step(rows.problem);
+  std::vector<ColumnState<A>> columns(static_cast<std::size_t>(blocks));
+  for (std::int64_t block = 0; block < blocks; ++block) load_state<A>(rows, block * lanes, columns[static_cast<std::size_t>(block)]);
+
+  Segment<A> segment;
+  for (std::int64_t first = 0; first < rows.sequence.length; first += forward_segment) {
+    builder.build(first, std::min(forward_segment, rows.sequence.length - first), segment);
+    for (std::int64_t block = 0; block < blocks; ++block)
+      for (std::int64_t t = 0; t < segment.length; ++t) {
+        const std::size_t at = rows.value_row(first + t) * static_cast<std::size_t>(V) + static_cast<std::size_t>(block * lanes);
+        const Column value = exactly<Column>(load_lanes<Real>(rows.problem.v.data() + at, V - block * lanes));
+        const TokenResult<A> result = step(segment, t, value, columns[static_cast<std::size_t>(block)]);
+        store_columns(truth.o, at, V - block * lanes, result.output, result.output_radius);
+      }
+  }
+  for (std::int64_t block = 0; block < blocks; ++block)
+    for (std::int64_t i = 0; i < K; ++i) {
+      const auto& column = columns[static_cast<std::size_t>(block)];
+      store_columns(truth.final_state, rows.state() + static_cast<std::size_t>(i * V + block * lanes), V - block * lanes,
+                    column.state[static_cast<std::size_t>(i)], column.rho);
+    }
+}
+
+/// Threads for a loop of that many independent jobs: one where the caller is already one of several.
+inline int threads_for(std::int64_t jobs) {
+  if (omp_in_parallel()) return 1;
+  return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(jobs, omp_get_max_threads())));
+}
+
+/// Fills o and final_state.
+template <class A> inline void run_forward(const Problem& problem, Truth& truth) {
+  const std::int64_t N = sequence_count(problem), HV = problem.shape.HV;
+  truth.o = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::o, problem.shape, N)));
+  truth.final_state = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::final_state, problem.shape, N)));
+  const std::vector<Sequence> all = sequences(problem);
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* HV))
+  for (std::int64_t job = 0; job < N * HV; ++job) run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth);
+}
+
+} // namespace kdacheck

@@ -1,0 +1,224 @@
+#pragma once
+// Effective inputs of a run of tokens of one value head: what the recurrence multiplies by, with the scalars of its bound.
+
+#include "enclosed_gate.hpp"
+#include "step_bound.hpp"
+
+#include <vector>
+
+namespace kdacheck {
+
+inline constexpr double l2norm_added = 1e-6; ///< inside the square root of the kernel's normalisation
+
+/// An arithmetic names three number types: Scalar (one channel of an input), Column (columns of the state that travel
+/// together) and Input (channels while the effective inputs are computed; may be more precise than Scalar).
+struct Fp64Arithmetic {
+  using Scalar = double;
+  using Column = Pack;
+  using Input = DoubleDouble<Pack>;
+};
+struct DoubleDoubleArithmetic {
+  using Scalar = double_double;
+  using Column = DoubleDouble<Pack>;
+  using Input = DoubleDouble<Pack>;
+};
+
+/// The value head of a sequence, and where its rows lie in the tensors.
+struct HeadRows {
+  const Problem& problem;
+  Sequence sequence;
+  std::int64_t head = 0;
+
+  std::int64_t key_head() const { return head / (problem.shape.HV / problem.shape.H); }
+  std::size_t value_row(std::int64_t t) const { return static_cast<std::size_t>((sequence.first + t) * problem.shape.HV + head); }
+  std::size_t key_row(std::int64_t t) const { return static_cast<std::size_t>((sequence.first + t) * problem.shape.H + key_head()); }
+  std::size_t state() const {
+    return static_cast<std::size_t>((sequence.index * problem.shape.HV + head) * problem.shape.K * problem.shape.V);
+  }
+};
+
+/// Up to lanes_of<Real> consecutive floats, the rest zero.
+template <class Real> inline Real load_lanes(const float* values, std::int64_t count) {
+  Real result{};
+  for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
+  return result;
+}
+
+/// One lane of a ball, rounded to the scalar of the arithmetic; the rounding goes into the radius.
+template <class Scalar, class N> inline Ball<Scalar> narrow_lane(const Ball<N>& x, int l) {
+  if constexpr (std::is_same_v<Scalar, double>)
+    return {lane(x.mid.high, l), lane(x.radius, l) + std::fabs(lane(x.mid.low, l))};
+  else if constexpr (requires { x.mid.high; })
+    return {{lane(x.mid.high, l), lane(x.mid.low, l)}, lane(x.radius, l)};
+  else
+    return {x.mid, x.radius};
+}
+
+template <class A> struct Segment {
+  using Scalar = typename A::Scalar;
+  std::int64_t length = 0, channels = 0;
+  std::vector<Scalar> alpha, query, key; ///< [length, K]
+  std::vector<Scalar> erase, read;       ///< a, b of DPLR
+  std::vector<Scalar> beta;              ///< [length]
+  std::vector<StepBound> bound;          ///< [length]
+
+  const Scalar* row(const std::vector<Scalar>& tensor, std::int64_t t) const { return tensor.data() + t * channels; }
+};
+
+/// ||x||^2 of doubles close to numbers, as an upper bound but for a relative K 2^-53.
+template <class Scalar> inline double square_of(const Scalar* x, std::int64_t K) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < K; ++i) sum += leading(x[i]) * leading(x[i]);
+  return sum;
+}
+
+template <class A> class SegmentBuilder {
+  using Scalar = typename A::Scalar;
+  using Input = typename A::Input;
+  using Real = Bound<Input>;
+
+public:
+  explicit SegmentBuilder(const HeadRows& rows) : rows_(rows), options_(rows.problem.options), K_(rows.problem.shape.K) {
+    const auto& A_log = rows.problem.A_log;
+    if (!A_log.empty()) rate_ = exponential_of_rate(A_log[static_cast<std::size_t>(rows.head)]);
+  }
+
+  /// Effective inputs of tokens [first, first + length).
+  void build(std::int64_t first, std::int64_t length, Segment<A>& segment) const {
+    const bool dplr = options_.rule == Rule::dplr;
+    const auto size = static_cast<std::size_t>(length * K_);
+    segment.length = length;
+    segment.channels = K_;
+    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) tensor->resize(size);
+    segment.erase.resize(dplr ? size : 0);
+    segment.read.resize(dplr ? size : 0);
+    segment.beta.assign(static_cast<std::size_t>(length), Scalar{});
+    segment.bound.assign(static_cast<std::size_t>(length), StepBound{});
+    for (std::int64_t t = 0; t < length; ++t) {
+      StepBound& step = segment.bound[static_cast<std::size_t>(t)];
+      Scalar* alpha = segment.alpha.data() + t * K_;
+      decay(first + t, alpha, step);
+      direction(rows_.problem.q, first + t, segment.query.data() + t * K_, step.query_norm, step.query_error);
+      Scalar* key = segment.key.data() + t * K_;
+      direction(rows_.problem.k, first + t, key, step.key_norm, step.key_error);
+      if (dplr)
+        low_rank(first + t, alpha, segment.erase.data() + t * K_, segment.read.data() + t * K_, step);
+      else
+        strength(first + t, alpha, key, segment.beta[static_cast<std::size_t>(t)], step);
+    }
+  }
+
+  const Ball<Input>& rate() const { return rate_; }
+
+private:
+  static Ball<Input> exponential_of_rate(float A_log) {
+    if (std::isinf(A_log)) return exact_ball<Input>(Real{});
+    return exponential(exact_ball<Input>(broadcast<Real>(A_log)));
+  }
+
+  void decay(std::int64_t t, Scalar* alpha, StepBound& step) const {
+    step.alpha_max = 0;
+    const float* x = rows_.problem.g.empty() ? nullptr : rows_.problem.g.data() + rows_.value_row(t) * static_cast<std::size_t>(K_);
+    const float* bias = rows_.problem.dt_bias.empty() ? nullptr : rows_.problem.dt_bias.data() + rows_.head * K_;
+    for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
+      const std::int64_t count = std::min<std::int64_t>(lanes_of<Real>, K_ - i);
+      const Real input = x ? load_lanes<Real>(x + i, count) : Real{};
+      const Real shift = bias ? load_lanes<Real>(bias + i, count) : Real{};
+      const Ball<Input> gate = enclosed_gate<Input>(options_, input, shift, rate_).alpha;
+      for (int l = 0; l < count; ++l) {
+        const Ball<Scalar> narrow = narrow_lane<Scalar>(gate, l);
+        alpha[i + l] = narrow.mid;
+        const double value = leading(narrow.mid);
+        step.alpha_max = std::max(step.alpha_max, value + narrow.radius);
+        // a radius that is not small against its decay is an absolute one
+        if (narrow.radius <= 0x1p-10 * value)
+          step.alpha_relative = std::max(step.alpha_relative, narrow.radius / value * rounded_up);
+        else
+          step.alpha_flush = std::max(step.alpha_flush, narrow.radius);
+        if (!(narrow.radius < std::numeric_limits<double>::infinity())) step.alpha_max = step.alpha_flush = narrow.radius;
+      }
+    }
+    step.alpha_max *= rounded_up;
+  }
+
+  void direction(const std::vector<float>& tensor, std::int64_t t, Scalar* out, double& norm, double& error) const {
+    const float* x = tensor.data() + rows_.key_row(t) * static_cast<std::size_t>(K_);
+    double error_square = 0;
+    if (!options_.l2norm) {
+      for (std::int64_t i = 0; i < K_; ++i) out[i] = exactly<Scalar>(static_cast<double>(x[i]));
+    } else {
+      const Ball<Input> inverse = inverse_length(x);
+      for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
+        const std::int64_t count = std::min<std::int64_t>(lanes_of<Real>, K_ - i);
+        const Ball<Input> unit = exact_ball<Input>(load_lanes<Real>(x + i, count)) * inverse;
+        for (int l = 0; l < count; ++l) {
+          const Ball<Scalar> narrow = narrow_lane<Scalar>(unit, l);
+          out[i + l] = narrow.mid;
+          error_square += narrow.radius * narrow.radius;
+        }
+      }
+    }
+    error = error_square > 0 ? std::sqrt(error_square) * rounded_up + norm_floor : 0;
+    norm = std::sqrt(square_of(out, K_)) * rounded_up + error;
+  }
+
+  /// 1 / sqrt(sum x^2 + 1e-6), in every lane
+  Ball<Input> inverse_length(const float* x) const {
+    Ball<Input> sum = exact_ball<Input>(Real{});
+    for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
+      const Ball<Input> block = exact_ball<Input>(load_lanes<Real>(x + i, std::min<std::int64_t>(lanes_of<Real>, K_ - i)));
+      sum = sum + block * block;
+    }
+    Ball<Input> total = exact_ball<Input>(broadcast<Real>(l2norm_added));
+    for (int l = 0; l < lanes_of<Real>; ++l) total = total + in_every_lane(sum, l);
+    return exact_ball<Input>(broadcast<Real>(1.0)) / square_root(total);
+  }
+
+  static Ball<Input> in_every_lane(const Ball<Input>& x, int l) {
+    if constexpr (lanes_of<Real> == 1)
+      return x;
+    else
+      return {{broadcast<Real>(x.mid.high[l]), broadcast<Real>(x.mid.low[l])}, broadcast<Real>(x.radius[l])};
+  }
+
+  void strength(std::int64_t t, const Scalar* alpha, const Scalar* key, Scalar& out, StepBound& step) const {
+    const float x = rows_.problem.beta[rows_.value_row(t)];
+    const Ball<Scalar> beta = narrow_lane<Scalar>(enclosed_strength<Input>(options_, broadcast<Real>(x)).beta, 0);
+    out = beta.mid;
+    step.beta_error = beta.radius;
+    const double value = leading(beta.mid);
+    step.beta = std::fabs(value) * rounded_up + beta.radius;
+    double scaled = 0;
+    for (std::int64_t i = 0; i < K_; ++i) {
+      const double entry = leading(alpha[i]) * leading(key[i]);
+      scaled += entry * entry;
+    }
+    const double scaled_norm = (std::sqrt(scaled) * (1 + step.alpha_relative) + step.alpha_flush * step.key_norm) * rounded_up +
+                               step.alpha_max * step.key_error + norm_floor;
+    bound_kda_step(step, value, square_of(key, K_), scaled_norm * scaled_norm);
+  }
+
+  void low_rank(std::int64_t t, const Scalar* alpha, Scalar* erase, Scalar* read, StepBound& step) const {
+    const std::size_t row = rows_.value_row(t) * static_cast<std::size_t>(K_);
+    double scaled = 0, cross = 0;
+    for (std::int64_t i = 0; i < K_; ++i) {
+      erase[i] = exactly<Scalar>(static_cast<double>(rows_.problem.a[row + static_cast<std::size_t>(i)]));
+      read[i] = exactly<Scalar>(static_cast<double>(rows_.problem.b[row + static_cast<std::size_t>(i)]));
+      const double entry = leading(alpha[i]) * leading(erase[i]);
+      scaled += entry * entry;
+      cross += entry * leading(read[i]);
+    }
+    step.erase_norm = std::sqrt(square_of(erase, K_)) * rounded_up + norm_floor;
+    step.read_norm = std::sqrt(square_of(read, K_)) * rounded_up + norm_floor;
+    step.growth = rank_one_growth(step.alpha_max, step.erase_norm, step.read_norm, std::sqrt(scaled) * rounded_up + norm_floor, cross);
+    // the bound is that of the computed decays: a perturbation of D adds its own norm
+    step.growth += (step.alpha_relative * step.alpha_max + step.alpha_flush) * rounded_up;
+  }
+
+  HeadRows rows_;
+  Options options_;
+  std::int64_t K_;
+  Ball<Input> rate_ = exact_ball<Input>(broadcast<Real>(1.0));
+};
+
+} // namespace kdacheck
