@@ -8,7 +8,7 @@
 
 #include <limits>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// The exact number lies within `radius` of `mid`.
 template <class N> struct Ball {
@@ -94,4 +94,4 @@ template <class N> inline Ball<N> log_one_plus(const Ball<N>& z) {
   return two * s * sum;
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -1,8 +1,8 @@
 #include "certified_tiers.hpp"
 #include "forward_run.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 void forward_double_double(const Problem& problem, Truth& truth) { run_forward<DoubleDoubleArithmetic>(problem, truth); }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -3,7 +3,7 @@
 #include <initializer_list>
 #include <mpfr.h>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 namespace {
 
 ExpTable make_exp_table() {
@@ -46,4 +46,4 @@ ExpTable make_exp_table() {
 
 const ExpTable exp_table = make_exp_table();
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

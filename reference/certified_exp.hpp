@@ -15,7 +15,7 @@
 
 #include "double_double.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 inline constexpr double certified_exp_error = 0x1p-103; ///< relative, for |x| <= certified_exp_range
 inline constexpr double certified_exp_range = 660;      ///< results keep their low word normal
@@ -57,4 +57,4 @@ template <class Real> inline DoubleDouble<Real> certified_exp(const DoubleDouble
   return {result.high * scale, result.low * scale};
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

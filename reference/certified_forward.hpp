@@ -9,7 +9,7 @@
 
 #include <array>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// Sums over K channels run in groups of 16 rows: four partial sums of four, then two levels, then the total. No term
 /// passes more additions than this.
@@ -172,4 +172,4 @@ private:
   double sum_error_; ///< of a sum over channels, relative to the product of the norms
 };
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -1,8 +1,8 @@
 #include "certified_tiers.hpp"
 #include "forward_run.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 void forward_fp64(const Problem& problem, Truth& truth) { run_forward<Fp64Arithmetic>(problem, truth); }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -3,9 +3,9 @@
 
 #include "truth.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 void forward_fp64(const Problem&, Truth&);
 void forward_double_double(const Problem&, Truth&);
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -7,7 +7,7 @@
 
 #include "pack.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// high + low with |low| <= ulp(high) / 2.
 template <class Real> struct DoubleDouble {
@@ -84,4 +84,4 @@ template <class Real> inline DoubleDouble<Real> choose(const auto& condition, co
   return {choose(condition, a.high, b.high), choose(condition, a.low, b.low)};
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -4,7 +4,7 @@
 #include "ball.hpp"
 #include "problem.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// sigmoid(x) and 1 - sigmoid(x), without cancellation at either end.
 template <class N> struct SigmoidPair {
@@ -76,4 +76,4 @@ template <class N> inline EnclosedStrength<N> enclosed_strength(const Options& o
   return {factor * gate.value, factor * gate.value * gate.complement};
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -4,7 +4,7 @@
 #include "segment.hpp"
 #include "truth.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 inline constexpr std::size_t element_count(const std::array<std::int64_t, 4>& shape) {
   return static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
@@ -43,4 +43,4 @@ inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t coun
   }
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

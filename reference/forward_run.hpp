@@ -7,7 +7,7 @@
 
 #include <omp.h>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// Tokens whose effective inputs are kept at a time, so that they stay in cache while the columns pass over them.
 inline constexpr std::int64_t forward_segment = 32;
@@ -76,4 +76,4 @@ template <class A> inline void run_forward(const Problem& problem, Truth& truth)
   for (std::int64_t job = 0; job < N * HV; ++job) run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth);
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

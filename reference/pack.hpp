@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 using Pack = double __attribute__((vector_size(64)));
 using PackBits = std::int64_t __attribute__((vector_size(64)));
@@ -87,4 +87,4 @@ inline double largest_lane(const Pack& x) {
 inline double sum_lanes(double x) { return x; }
 inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -3,7 +3,7 @@
 
 #include "certified_exp.hpp"
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// Relative error bounds of a number type N, and the real type its bounds are kept in:
 ///   sum, product   of x + y and x y, relative to the result
@@ -56,4 +56,4 @@ inline constexpr double bound_floor = 0x1p-960;
 /// rounding term holds back, is more than all operations of a token lose as long as the operands are fp32 numbers.
 inline constexpr double norm_floor = 0x1p-520;
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 inline constexpr double l2norm_added = 1e-6; ///< inside the square root of the kernel's normalisation
 
@@ -221,4 +221,4 @@ private:
   Ball<Input> rate_ = exact_ball<Input>(broadcast<Real>(1.0));
 };
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace kdacheck {
+namespace kdacheck::certified {
 
 /// Scalars that the running bound needs of one token. Norms are upper bounds for the exact and the computed vector alike.
 struct StepBound {
@@ -54,4 +54,4 @@ inline void bound_kda_step(StepBound& step, double beta, double key_square, doub
   step.growth *= rounded_up;
 }
 
-} // namespace kdacheck
+} // namespace kdacheck::certified

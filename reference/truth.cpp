@@ -20,11 +20,11 @@ Truth forward_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
   switch (arithmetic) {
   case Arithmetic::fp64:
     truth.bits = 53;
-    forward_fp64(problem, truth);
+    certified::forward_fp64(problem, truth);
     return truth;
   case Arithmetic::double_double:
     truth.bits = 106;
-    forward_double_double(problem, truth);
+    certified::forward_double_double(problem, truth);
     return truth;
   default: throw std::invalid_argument("truth: multiprecision with " + std::to_string(bits) + " bits is not available");
   }
