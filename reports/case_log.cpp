@@ -108,7 +108,7 @@ RecordedCases read_case_log(const std::filesystem::path& path, std::string_view 
 
 CaseLog::CaseLog(std::filesystem::path path, std::string program, bool go_on) : path_(std::move(path)), program_(std::move(program)) {
   std::uintmax_t keep = 0;
-  if (go_on) {
+  if (go_on && std::filesystem::is_regular_file(path_)) {
     std::ifstream file(path_, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     keep = text.rfind('\n') + 1; // npos + 1 is 0: nothing whole

@@ -35,7 +35,7 @@ CodePoint decode(std::string_view text) {
 }
 
 bool allowed(char32_t c) {
-  if (c < 0x20) return c == '\t' || c == '\n' || c == '\r';
+  if (c < 0x20) return c == '\t' || c == '\n'; // readers turn a carriage return into a line feed
   return c != 0x7F && c != 0xFFFE && c != 0xFFFF;
 }
 

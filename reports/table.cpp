@@ -61,9 +61,11 @@ void append_kernels(std::string& text, const Results& results, const TableOption
     const std::size_t total = fixed + kernel + contract + where;
     if (total > options.width) column = std::max(std::min(column, least), column - std::min(column, total - options.width));
   };
-  shrink(contract, 24);
-  shrink(where, 24);
-  shrink(kernel, 20);
+  for (const bool hard : {false, true}) {
+    shrink(contract, hard ? 14 : 24);
+    shrink(where, hard ? 16 : 24);
+    shrink(kernel, hard ? 18 : 26);
+  }
   const std::string heading = fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>{}}  {:>{}}  {:<{}}  {:>{}}", "kernel", kernel, "contract", contract,
                                           "verdict", verdict, "cases", cases, "error/bound", figure, "worst at", where, "time", time);
   text += heading + "\n" + std::string(heading.size(), '-') + "\n";
