@@ -1,0 +1,115 @@
+#pragma once
+// exp, log and their kin built from + - * / and sqrt alone, so that every machine computes the same bits (the last bit
+// of a library's transcendental functions differs between libraries). Accurate to a few units in the last place of
+// fp64: inputs of a problem need to be well defined, not correctly rounded.
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace kdacheck::portable {
+
+/// 1/n, each correctly rounded.
+inline constexpr auto reciprocal = [] {
+  std::array<double, 24> table{};
+  for (std::size_t n = 1; n < table.size(); ++n) table[n] = 1.0 / static_cast<double>(n);
+  return table;
+}();
+
+inline constexpr double ln2_high = 0x1.62e42fee00000p-1; ///< 32 significant bits: n ln2_high is exact for |n| < 2^20
+inline constexpr double ln2_low = 0x1.a39ef35793c76p-33;
+
+/// x 2^n for x of moderate size and a result that is normal, zero or infinite (subnormals are reached in two steps).
+inline double scaled(double x, int n) {
+  const auto power = [](int e) { return std::bit_cast<double>(static_cast<std::uint64_t>(e + 1023) << 52); };
+  if (n < -1000) return n < -1100 ? 0.0 : x * power(-900) * power(n + 900);
+  if (n > 1000) return n > 1023 ? std::numeric_limits<double>::infinity() : x * power(1000) * power(n - 1000);
+  return x * power(n);
+}
+
+/// e^x - 1 for |x| <= 0.35: the Taylor polynomial of degree 14 (remainder below 2^-60 |x|).
+inline double expm1_near_zero(double x) {
+  double sum = reciprocal[14];
+  for (std::size_t n = 13; n >= 1; --n) sum = (1.0 + x * sum) * reciprocal[n];
+  return x * sum;
+}
+
+inline double exp(double x) {
+  if (!(x > -746)) return x != x ? x : 0.0;
+  if (x > 710) return std::numeric_limits<double>::infinity();
+  const double n = std::floor(x * 0x1.71547652b82fep0 + 0.5);
+  const double r = (x - n * ln2_high) - n * ln2_low;
+  return scaled(1.0 + expm1_near_zero(r), static_cast<int>(n));
+}
+
+inline double expm1(double x) { return x > -0.35 && x < 0.35 ? expm1_near_zero(x) : exp(x) - 1.0; }
+
+/// 2 artanh(s) for |s| <= 0.18.
+inline double twice_artanh(double s) {
+  const double square = s * s;
+  double sum = 0;
+  for (std::size_t n = 21; n >= 3; n -= 2) sum = (sum + reciprocal[n]) * square;
+  return 2.0 * s * (1.0 + sum);
+}
+
+/// ln x for finite normal x > 0; -infinity at 0.
+inline double log(double x) {
+  if (x == 0) return -std::numeric_limits<double>::infinity();
+  const auto bits = std::bit_cast<std::uint64_t>(x);
+  int exponent = static_cast<int>(bits >> 52) - 1023;
+  double m = std::bit_cast<double>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
+  if (m > 0x1.6a09e667f3bcdp0) {
+    m *= 0.5;
+    ++exponent;
+  }
+  const double n = exponent;
+  return n * ln2_high + (n * ln2_low + twice_artanh((m - 1.0) / (m + 1.0)));
+}
+
+/// ln(1 + x) for x > -1.
+inline double log1p(double x) { return x > -0.25 && x < 0.4 ? twice_artanh(x / (2.0 + x)) : log(1.0 + x); }
+
+/// cos and sin of 2 pi u for u in [0, 1).
+inline std::array<double, 2> cos_sin_turns(double u) {
+  const int octant = static_cast<int>(u * 8.0);
+  const double rest = u * 8.0 - octant;                                          // exact, in [0, 1)
+  const double x = (octant % 2 == 0 ? rest : 1.0 - rest) * 0x1.921fb54442d18p-1; // angle from the nearest axis, <= pi/4
+  const double square = x * x;
+  double cosine = 0, sine = 0;
+  for (std::size_t n = 16; n >= 2; n -= 2) {
+    cosine = (1.0 + cosine) * -square * (reciprocal[n] * reciprocal[n - 1]);
+    sine = (1.0 + sine) * -square * (reciprocal[n] * reciprocal[n + 1]);
+  }
+  cosine += 1.0;
+  sine = x * (1.0 + sine);
+  switch (octant) {
+  case 0: return {cosine, sine};
+  case 1: return {sine, cosine};
+  case 2: return {-sine, cosine};
+  case 3: return {-cosine, sine};
+  case 4: return {-cosine, -sine};
+  case 5: return {-sine, -cosine};
+  case 6: return {sine, -cosine};
+  default: return {cosine, -sine};
+  }
+}
+
+inline double sigmoid(double x) { return x >= 0 ? 1.0 / (1.0 + exp(-x)) : exp(x) / (1.0 + exp(x)); }
+inline double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
+
+/// ln(p / (1 - p)): -infinity at 0, +infinity at 1.
+inline double logit(double p) {
+  if (p <= 0) return -std::numeric_limits<double>::infinity();
+  if (p >= 1) return std::numeric_limits<double>::infinity();
+  return log(p) - log1p(-p);
+}
+
+/// The x with softplus(x) = y, y >= 0; -infinity at 0.
+inline double inverse_softplus(double y) {
+  if (y <= 0) return -std::numeric_limits<double>::infinity();
+  return y + log(-expm1(-y));
+}
+
+} // namespace kdacheck::portable

@@ -1,0 +1,62 @@
+// What the memory holds before a token arrives, and what the token brings.
+
+#include "regime_drawing.hpp"
+
+namespace kdacheck {
+
+void append_memory_regimes(std::vector<Regime>& list) {
+  list.push_back({"converged-memory", "v is what the memory already holds, plus little: a residual rounded before the difference is lost",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("converged-memory", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.values = ValuePattern::converged;
+                    recipe.state = seed % 2 == 0 ? StatePattern::gaussian : StatePattern::warm;
+                    recipe.state_scale = 4;
+                    recipe.residual = dice.log_uniform(1e-3f, 0.1f);
+                    recipe.decay = dice.log_uniform(1e-5f, 1e-2f);
+                    recipe.betas = BetaPattern::near_one;
+                    recipe.beta_center = 1;
+                    if (seed % 4 >= 2) recipe.keys = KeyPattern::uniform;
+                    return recipe;
+                  }});
+  list.push_back({"pure-transport", "v = 0 and a given state: the outputs are the products of the transitions and nothing else",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("pure-transport", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.values = ValuePattern::zero;
+                    recipe.state = seed % 2 == 0 ? StatePattern::asymmetric : StatePattern::gaussian;
+                    recipe.decay = dice.log_uniform(1e-4f, 0.5f);
+                    return recipe;
+                  }});
+  list.push_back({"warm-chunk", "at most one chunk, from a state that the same traffic left behind: errors cannot grow, bounds are tight",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("warm-chunk", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    set_length(recipe, seed % 2 == 0 ? 16 : dice.between(1, 64), tier);
+                    recipe.state = StatePattern::warm;
+                    recipe.decay = dice.log_uniform(1e-3f, 5.0f);
+                    if (seed % 3 == 1) {
+                      recipe.keys = KeyPattern::near_identical;
+                      recipe.key_noise = 0.05f;
+                      recipe.decay = 1e-3f;
+                    }
+                    return recipe;
+                  }});
+  list.push_back({"large-values", "values of 1e2 to 1e4: outputs near the end of fp16's range", [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("large-values", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.value_scale = seed == 0 ? 1e4f : dice.log_uniform(1e2f, 1e4f);
+                    recipe.state_scale = recipe.value_scale;
+                    return recipe;
+                  }});
+  list.push_back(
+      {"tiny-values", "values of 1e-30 to 1e-3: what flushes to zero, and where", [](std::uint64_t seed, Tier tier) {
+         Recipe recipe = usual("tiny-values", seed, tier);
+         Dice dice(recipe.regime, seed);
+         recipe.value_scale = seed < 2 ? std::array{1e-4f, 1e-30f}[static_cast<std::size_t>(seed)] : dice.log_uniform(1e-30f, 1e-3f);
+         recipe.state_scale = recipe.value_scale;
+         return recipe;
+       }});
+}
+
+} // namespace kdacheck
