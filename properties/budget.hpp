@@ -19,12 +19,15 @@ struct OutputBudget {
   std::vector<double> channel;      ///< [N*HV*V]: rms over the tokens of a sequence
   std::vector<double> state_row;    ///< [N*HV*K]: rms over V of the error of the final state
   std::vector<double> state_column; ///< [N*HV*V]: rms over K
+  /// Degrees of freedom of each group's error (confidence.hpp), in the same order.
+  std::vector<double> token_freedom, channel_freedom, state_row_freedom, state_column_freedom;
 };
 
 /// The same for one gradient: `fine` per leading index ([B*T*heads] for dq dk dv dg da db, a window of tokens for dbeta,
 /// rows for d initial_state, one per element for dA_log and ddt_bias).
 struct GradientBudget {
   std::vector<double> fine;
+  std::vector<double> freedom; ///< degrees of freedom of each group's error
 };
 
 /// Bound that no kernel keeping its contract can exceed, per element group, or empty where none was derived.
@@ -37,6 +40,7 @@ struct Budget {
   OutputBudget output;
   std::array<GradientBudget, all_inputs.size()> gradient;
   ProvedBound proved;
+  int draws = 0; ///< perturbed runs per noise model and order that it rests on
 };
 
 /// Budget of (contract, problem): deterministic in its arguments. `draws` perturbed runs per noise model and order.

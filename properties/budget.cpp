@@ -1,0 +1,104 @@
+#include "budget.hpp"
+
+#include "confidence.hpp"
+#include "head_spread.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kdacheck {
+namespace {
+
+/// Work (tokens x K x columns of one head) up to which every value column is followed; beyond it only some are, but
+/// never fewer than `least_columns`.
+constexpr std::int64_t affordable = std::int64_t{1} << 19, least_columns = 16;
+
+HeadTruth head_truth(const Problem& problem, const Truth& truth, const Sequence& sequence, std::int64_t head,
+                     const std::vector<std::int64_t>& columns) {
+  const auto& [B, T, H, HV, K, V] = problem.shape;
+  HeadTruth result;
+  for (std::int64_t t = 0; t < sequence.length; ++t)
+    for (std::int64_t j : columns) result.o.push_back(truth.o.value[static_cast<std::size_t>(((sequence.first + t) * HV + head) * V + j)]);
+  for (std::int64_t c = 0; c < K; ++c)
+    for (std::int64_t j : columns)
+      result.state.push_back(truth.final_state.value[static_cast<std::size_t>(((sequence.index * HV + head) * K + c) * V + j)]);
+  return result;
+}
+
+/// Keeps the larger sigma, with its degrees of freedom.
+void widen(double& sigma, double& freedom, const Moments& moments, double factor, int draws) {
+  double candidate = std::sqrt(moments.second / draws) * factor;
+  if (!std::isfinite(candidate)) candidate = std::numeric_limits<double>::infinity();
+  if (!(candidate >= sigma)) return;
+  sigma = candidate;
+  freedom = degrees_of_freedom(moments.second, moments.fourth, draws);
+}
+
+} // namespace
+
+Budget forward_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws) {
+  const auto& [B, T, H, HV, K, V] = problem.shape;
+  const std::int64_t N = sequence_count(problem);
+  const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
+  const auto zeros = [](std::int64_t n) { return std::vector<double>(static_cast<std::size_t>(n), 0.0); };
+  const auto ones = [](std::int64_t n) { return std::vector<double>(static_cast<std::size_t>(n), 1.0); };
+  Budget budget;
+  budget.draws = batches * draws_per_batch;
+  OutputBudget& out = budget.output;
+  out.token = zeros(B * T * HV), out.token_freedom = ones(B * T * HV);
+  out.channel = out.state_column = zeros(N * HV * V), out.channel_freedom = out.state_column_freedom = ones(N * HV * V);
+  out.state_row = zeros(N * HV * K), out.state_row_freedom = ones(N * HV * K);
+  for (const Sequence& sequence : sequences(problem)) {
+    const std::int64_t work = std::max<std::int64_t>(sequence.length * K, 1);
+    for (std::int64_t head = 0; head < HV; ++head) {
+      const std::vector<double> sizes = column_sizes(problem, sequence, head);
+      const auto columns = choose_columns(sizes, std::max(least_columns, affordable / work));
+      const Head data = read_head(contract, problem, sequence, head, columns);
+      const HeadTruth exact = head_truth(problem, truth, sequence, head, columns);
+      const std::uint64_t seed =
+          scatter(scatter(noise_seed + static_cast<std::uint64_t>(sequence.index)) + static_cast<std::uint64_t>(head));
+      double mean_square = 0;
+      for (double size : sizes) mean_square += size * size / static_cast<double>(V);
+      const double typical = std::sqrt(mean_square);
+      for (const HeadSpread& spread : head_spread(contract, data, exact, seed, batches)) {
+        for (std::int64_t t = 0; t < sequence.length; ++t) {
+          const auto at = static_cast<std::size_t>((sequence.first + t) * HV + head);
+          widen(out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], typical, budget.draws);
+        }
+        for (std::int64_t c = 0; c < K; ++c) {
+          const auto at = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
+          widen(out.state_row[at], out.state_row_freedom[at], spread.row[static_cast<std::size_t>(c)], typical, budget.draws);
+        }
+        const auto first = static_cast<std::size_t>((sequence.index * HV + head) * V);
+        for (std::size_t j = 0; j < columns.size(); ++j) {
+          const std::size_t at = first + static_cast<std::size_t>(columns[j]);
+          widen(out.channel[at], out.channel_freedom[at], spread.channel[j], 1, budget.draws);
+          widen(out.state_column[at], out.state_column_freedom[at], spread.column[j], 1, budget.draws);
+        }
+      }
+      // a column that was not followed gets the largest budget seen relative to its size
+      const auto extend = [&](std::vector<double>& sigma, std::vector<double>& freedom) {
+        const auto first = static_cast<std::size_t>((sequence.index * HV + head) * V);
+        double relative = 0, of_freedom = 64;
+        std::vector<char> followed(static_cast<std::size_t>(V), 0);
+        for (std::int64_t j : columns) {
+          const std::size_t at = first + static_cast<std::size_t>(j);
+          relative = std::max(relative, sigma[at] / sizes[static_cast<std::size_t>(j)]);
+          of_freedom = std::min(of_freedom, freedom[at]);
+          followed[static_cast<std::size_t>(j)] = 1;
+        }
+        for (std::size_t j = 0; j < followed.size(); ++j) {
+          if (followed[j]) continue;
+          sigma[first + j] = relative * sizes[j];
+          freedom[first + j] = of_freedom;
+        }
+      };
+      extend(out.channel, out.channel_freedom);
+      extend(out.state_column, out.state_column_freedom);
+    }
+  }
+  return budget;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,38 @@
+#pragma once
+// One value head of one sequence as the chunk algebra sees it: in fp64, forms resolved, with the size of the errors that a
+// kernel may make while it resolves them.
+
+#include "../kernels/contract.hpp"
+#include "../reference/problem.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace kdacheck {
+
+struct Head {
+  std::int64_t tokens = 0, K = 0, V = 0; ///< V: number of value columns looked at
+  double scale = 1;
+  bool dplr = false, normalised = false; ///< normalised: the kernel itself divides q and k by their norms
+  std::vector<double> q, k;              ///< [tokens,K], after any l2norm
+  std::vector<double> v;                 ///< [tokens,V]
+  std::vector<double> g;                 ///< [tokens,K] log decay, <= 0
+  std::vector<double> gate_error;        ///< [tokens,K] largest absolute error of a log decay resolved in fp32
+  std::vector<double> beta, beta_error;  ///< [tokens]; the error is relative
+  std::vector<double> a, b;              ///< [tokens,K], DPLR
+  std::vector<double> state;             ///< [K,V] at the start
+  double norm_error = 0;                 ///< relative error that one token's normalised key (query) has in common
+  std::vector<std::int64_t> columns;     ///< which value columns these are
+  std::vector<double> weight;            ///< [V] size of each column, never 0; the budget of a column scales with it
+};
+
+/// Resolves gates, beta and norms of value head `head` of a sequence, for the given value columns.
+Head read_head(const Contract&, const Problem&, const Sequence&, std::int64_t head, std::vector<std::int64_t> columns);
+
+/// Size of every value column of that head: root mean square of its values and of its initial state, never 0.
+std::vector<double> column_sizes(const Problem&, const Sequence&, std::int64_t head);
+
+/// At most `most` columns: the largest half by size, the others evenly spread. All columns if there are no more.
+std::vector<std::int64_t> choose_columns(const std::vector<double>& sizes, std::int64_t most);
+
+} // namespace kdacheck

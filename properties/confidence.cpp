@@ -1,0 +1,30 @@
+#include "confidence.hpp"
+
+#include <algorithm>
+#include <boost/math/distributions/chi_squared.hpp>
+#include <boost/math/distributions/fisher_f.hpp>
+#include <cmath>
+
+namespace kdacheck {
+
+double confidence_factor(Group group, std::int64_t groups, double d, int draws) {
+  constexpr double least[] = {4, 3.5, 3, 2, 4};
+  const double tail = false_refusal / static_cast<double>(std::max<std::int64_t>(groups, 1));
+  double square = 0;
+  if (draws == 0) {
+    square = boost::math::quantile(boost::math::complement(boost::math::chi_squared(d), tail)) / d;
+  } else {
+    square = boost::math::quantile(boost::math::complement(boost::math::fisher_f(d, draws * d), tail));
+  }
+  return std::max(least[static_cast<std::size_t>(group)], std::sqrt(square));
+}
+
+double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws) {
+  if (!(sum_of_squares > 0) || !std::isfinite(sum_of_fourth_powers)) return 1;
+  // R = m4 / m2^2; E m4 = 1 + 2/d, E m2^2 = 1 + 2/(d draws) in units of sigma^4, solved for d
+  const double R = draws * (sum_of_fourth_powers / sum_of_squares) / sum_of_squares;
+  const double d = 2 * (1 - R / draws) / std::max(R - 1, 1e-6);
+  return std::clamp(d / 2, 1.0, 64.0);
+}
+
+} // namespace kdacheck

@@ -1,0 +1,209 @@
+#include "head_spread.hpp"
+
+#include "chunk_run.hpp"
+#include "recurrence_run.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+namespace kdacheck {
+namespace {
+
+constexpr std::int64_t recurrence_span = 64; // tokens of a pure recurrence that are run between two look-ins
+
+/// Every algorithm for one kind of number, with its scratch memory.
+template <class Run> struct Algorithms {
+  using Number = typename Run::Number;
+  KdaChunkRun<Run> chunk;
+  RecurrenceRun<Run> recurrence;
+
+  Algorithms(const Contract& contract, const Head& head, const Roundings& roundings)
+      : chunk(head, roundings), recurrence(head, roundings, contract.chunk) {}
+
+  const std::vector<Number>& advance(const ChunkFactors& f, Order order, Run& run, std::vector<Number>& state) {
+    if (order == Order::recurrence) {
+      recurrence.advance(f.first, f.n, run, state);
+      return recurrence.output();
+    }
+    chunk.advance(f, order, run, state);
+    return chunk.output();
+  }
+};
+
+template <class Number> std::vector<Number> initial_state(const Head& head) {
+  std::vector<Number> state;
+  state.reserve(head.state.size());
+  for (double x : head.state) state.push_back(Number{} + x);
+  return state;
+}
+
+/// One batch of draws of one submodel, on its way through the head.
+template <NoiseModel model> struct Trial {
+  Perturbed<model> run;
+  std::vector<Lanes> state, channel;
+};
+
+void add(Moments& moments, Lanes squares, double factor) {
+  for (int lane = 0; lane < draws_per_batch; ++lane) {
+    const double x = squares[lane] * factor;
+    moments.second += x;
+    moments.fourth += x * x;
+  }
+}
+
+std::vector<Order> orders_of(const Contract& contract, const Head& head, bool coarse) {
+  if (head.dplr) return {Order::recurrence};
+  if (contract.order != Order::undeclared) return {contract.order};
+  if (coarse) return {Order::residual_first, Order::wy};
+  return {Order::residual_first, Order::wy, Order::recurrence};
+}
+
+class Spreading {
+public:
+  Spreading(const Contract& contract, const Head& head, const HeadTruth& truth)
+      : roundings_(roundings_of(contract)), head_(head), truth_(truth), orders_(orders_of(contract, head, roundings_.coarse)),
+        plain_(contract, head, roundings_), independent_(contract, head, roundings_), grid_(contract, head, roundings_) {
+    const bool chunked = std::any_of(orders_.begin(), orders_.end(), [](Order order) { return order != Order::recurrence; });
+    span_ = chunked ? std::max<std::int64_t>(contract.chunk, 1) : recurrence_span;
+    for (std::int64_t first = 0; first < head.tokens; first += span_) {
+      const std::int64_t n = std::min(span_, head.tokens - first);
+      if (chunked) {
+        factors_.push_back(chunk_factors(head, first, n));
+      } else {
+        factors_.emplace_back();
+        factors_.back().first = first;
+        factors_.back().n = n;
+      }
+    }
+  }
+
+  std::vector<HeadSpread> run(std::uint64_t seed, int batches) {
+    std::vector<HeadSpread> result;
+    for (std::size_t i = 0; i < orders_.size(); ++i) {
+      HeadSpread of_independent = empty(), of_grid = empty();
+      follow(orders_[i], scatter(seed + i), batches, of_independent, of_grid);
+      result.push_back(std::move(of_independent));
+      result.push_back(std::move(of_grid));
+    }
+    return result;
+  }
+
+  double deviation() {
+    double largest = 0;
+    for (Order order : orders_) {
+      Tape tape;
+      Recorder recorder(tape);
+      std::vector<double> state = initial_state<double>(head_);
+      double error = 0, size = 1e-300;
+      const auto compare = [&](double x, double exact) {
+        if (!(std::abs(x - exact) <= error)) error = std::abs(x - exact);
+        size = std::max(size, std::abs(exact));
+      };
+      for (const ChunkFactors& f : factors_) {
+        const auto& o = plain_.advance(f, order, recorder, state);
+        for (std::size_t i = 0; i < o.size(); ++i) compare(o[i], truth_.o[static_cast<std::size_t>(f.first * head_.V) + i]);
+      }
+      for (std::size_t i = 0; i < state.size(); ++i) compare(state[i], truth_.state[i]);
+      if (!(error / size <= largest)) largest = error / size;
+    }
+    return largest;
+  }
+
+private:
+  HeadSpread empty() const {
+    HeadSpread spread;
+    spread.token.resize(static_cast<std::size_t>(head_.tokens));
+    spread.channel.resize(static_cast<std::size_t>(head_.V));
+    spread.column.resize(spread.channel.size());
+    spread.row.resize(static_cast<std::size_t>(head_.K));
+    return spread;
+  }
+
+  template <NoiseModel model> Trial<model> trial(std::uint64_t seed, Tape& tape) const {
+    return {
+        {scatter(seed), roundings_.accumulate, tape}, initial_state<Lanes>(head_), std::vector<Lanes>(static_cast<std::size_t>(head_.V))};
+  }
+
+  /// All batches of both noise models of one order walk through the chunks together, so that the magnitudes that the
+  /// noise-free run leaves on the tape are needed for one chunk at a time.
+  void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread& of_grid) {
+    Tape tape;
+    Recorder recorder(tape);
+    std::vector<double> state = initial_state<double>(head_);
+    std::vector<Trial<NoiseModel::independent>> independent;
+    std::vector<Trial<NoiseModel::grid>> grid;
+    for (int batch = 0; batch < batches; ++batch) {
+      independent.push_back(trial<NoiseModel::independent>(seed + 2 * static_cast<std::uint64_t>(batch), tape));
+      grid.push_back(trial<NoiseModel::grid>(seed + 2 * static_cast<std::uint64_t>(batch) + 1, tape));
+    }
+    for (const ChunkFactors& f : factors_) {
+      tape.magnitude.clear();
+      if (roundings_.accumulate > 0) plain_.advance(f, order, recorder, state);
+      for (auto& t : independent) advance(independent_, f, order, tape, t, of_independent);
+      for (auto& t : grid) advance(grid_, f, order, tape, t, of_grid);
+    }
+    for (auto& t : independent) finish(t, of_independent);
+    for (auto& t : grid) finish(t, of_grid);
+  }
+
+  template <NoiseModel model>
+  void advance(Algorithms<Perturbed<model>>& algorithms, const ChunkFactors& f, Order order, Tape& tape, Trial<model>& trial,
+               HeadSpread& spread) {
+    const std::int64_t V = head_.V;
+    tape.next = 0;
+    const std::vector<Lanes>& o = algorithms.advance(f, order, trial.run, trial.state);
+    for (std::int64_t i = 0; i < f.n; ++i) {
+      Lanes sum{};
+      for (std::int64_t j = 0; j < V; ++j) {
+        const Lanes error = o[static_cast<std::size_t>(i * V + j)] - truth_.o[static_cast<std::size_t>((f.first + i) * V + j)];
+        const Lanes scaled = error * (1 / head_.weight[static_cast<std::size_t>(j)]);
+        sum += scaled * scaled;
+        trial.channel[static_cast<std::size_t>(j)] += error * error;
+      }
+      add(spread.token[static_cast<std::size_t>(f.first + i)], sum, 1 / static_cast<double>(V));
+    }
+  }
+
+  template <NoiseModel model> void finish(Trial<model>& trial, HeadSpread& spread) {
+    const std::int64_t K = head_.K, V = head_.V;
+    std::vector<Lanes> column(static_cast<std::size_t>(V));
+    for (std::int64_t c = 0; c < K; ++c) {
+      Lanes row{};
+      for (std::int64_t j = 0; j < V; ++j) {
+        const auto entry = static_cast<std::size_t>(c * V + j);
+        const Lanes error = trial.state[entry] - truth_.state[entry];
+        const Lanes scaled = error * (1 / head_.weight[static_cast<std::size_t>(j)]);
+        row += scaled * scaled;
+        column[static_cast<std::size_t>(j)] += error * error;
+      }
+      add(spread.row[static_cast<std::size_t>(c)], row, 1 / static_cast<double>(V));
+    }
+    for (std::size_t j = 0; j < column.size(); ++j) {
+      add(spread.column[j], column[j], 1 / static_cast<double>(K));
+      add(spread.channel[j], trial.channel[j], 1 / static_cast<double>(std::max<std::int64_t>(head_.tokens, 1)));
+    }
+  }
+
+  Roundings roundings_;
+  const Head& head_;
+  const HeadTruth& truth_;
+  std::vector<Order> orders_;
+  std::int64_t span_ = 1;
+  std::vector<ChunkFactors> factors_;
+  Algorithms<Recorder> plain_;
+  Algorithms<Perturbed<NoiseModel::independent>> independent_;
+  Algorithms<Perturbed<NoiseModel::grid>> grid_;
+};
+
+} // namespace
+
+std::vector<HeadSpread> head_spread(const Contract& contract, const Head& head, const HeadTruth& truth, std::uint64_t seed, int batches) {
+  return Spreading(contract, head, truth).run(seed, batches);
+}
+
+double noise_free_deviation(const Contract& contract, const Head& head, const HeadTruth& truth) {
+  return Spreading(contract, head, truth).deviation();
+}
+
+} // namespace kdacheck

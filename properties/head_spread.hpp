@@ -1,0 +1,38 @@
+#pragma once
+// How far perturbed runs of one head stray from the truth, group by group.
+
+#include "budget_head.hpp"
+#include "lanes.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace kdacheck {
+
+/// Sums over draws of the second and fourth power of a group's root mean square error.
+struct Moments {
+  double second = 0, fourth = 0;
+};
+
+/// The groups of one head under one submodel: an order of evaluation with a noise model.
+struct HeadSpread {
+  std::vector<Moments> token;   ///< [tokens], over the columns looked at, each divided by its size
+  std::vector<Moments> channel; ///< [V], over the tokens
+  std::vector<Moments> row;     ///< [K], over the columns, each divided by its size
+  std::vector<Moments> column;  ///< [V], over K
+};
+
+/// Truth of one head at the columns looked at.
+struct HeadTruth {
+  std::vector<double> o;     ///< [tokens,V]
+  std::vector<double> state; ///< [K,V]
+};
+
+/// One entry per submodel that the contract allows; `batches` times eight draws each.
+std::vector<HeadSpread> head_spread(const Contract&, const Head&, const HeadTruth&, std::uint64_t seed, int batches);
+
+/// Largest deviation from the truth of the noise-free run of every order: what shows that the perturbed algorithms are
+/// the algorithm (relative to the largest output or state element).
+double noise_free_deviation(const Contract&, const Head&, const HeadTruth&);
+
+} // namespace kdacheck

@@ -1,0 +1,88 @@
+#pragma once
+// Sums of products of a noise-free or perturbed run, and the roundings that a contract declares.
+
+#include "rounding_noise.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace kdacheck {
+
+/// Roundings of a contract by kind.
+struct Roundings {
+  Rounding operand;                         ///< an input of a matrix product, after one or two fp32 operations
+  Rounding score;                           ///< an operand of Akk and Aqk
+  Rounding solve;                           ///< an entry of the triangular solve
+  Rounding state;                           ///< the carried state
+  Rounding single;                          ///< one fp32 operation
+  double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
+  double accumulate = 0;                    ///< unit of sums of products where it matters next to the operands' own, else 0
+  bool coarse = false;                      ///< operands are so coarse that fp32 operations before them do not show
+};
+
+inline Roundings roundings_of(const Contract& contract) {
+  Roundings r;
+  r.operand = rounding_to(contract.operands, contract.truncate, 2);
+  r.score = rounding_to(contract.scores, contract.truncate, 2);
+  r.solve = rounding_to(contract.solve, false, 2);
+  r.state = rounding_to(contract.state, false, 2);
+  r.single = rounding_to(Format::fp32, false, 1);
+  r.cumsum = unit_roundoff(contract.cumsum);
+  r.exponential = 2 * contract.exp_ulp * 0x1p-24;
+  // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at
+  // a ratio of 2^-10 even n = 512 leaves it invisible.
+  const double finest = std::min(r.operand.unit, r.score.unit);
+  const double accumulate = unit_roundoff(contract.accumulate);
+  r.coarse = finest > 0x1p-14;
+  r.accumulate = accumulate > 0x1p-10 * finest ? accumulate : 0;
+  return r;
+}
+
+/// e^x - 1 + 1 for small x: the effect of an error of the log decay.
+template <class Number> Number grow(Number x) { return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6))); }
+
+struct Range {
+  std::int64_t begin, end;
+};
+
+/// store(i, j, start(i, j) + sum over c in range(i, j0) of a(i, c) b(c, j)) for i < rows, j < columns(i); j0 is the first
+/// column of a block of up to eight that are summed together, over the same range.
+template <class Run, class Columns, class Extent, class Start, class A, class B, class Store>
+void multiply(Run& run, std::int64_t rows, Columns&& columns, Extent&& range, Start&& start, A&& a, B&& b, Store&& store) {
+  using Number = typename Run::Number;
+  constexpr std::int64_t width = 8;
+  const auto finish = [&](std::int64_t i, std::int64_t j, Number sum, double squares) {
+    if constexpr (Run::records) run.record(squares);
+    store(i, j, run.sum_error(sum));
+  };
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t all = columns(i);
+    std::int64_t j0 = 0;
+    for (; j0 + width <= all; j0 += width) {
+      Number sum[width];
+      double squares[width] = {};
+      for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
+      const Range r = range(i, j0);
+      for (std::int64_t c = r.begin; c < r.end; ++c) {
+        const auto x = a(i, c);
+        for (std::int64_t j = 0; j < width; ++j) {
+          sum[j] += x * b(c, j0 + j);
+          if constexpr (Run::records) squares[j] += sum[j] * sum[j];
+        }
+      }
+      for (std::int64_t j = 0; j < width; ++j) finish(i, j0 + j, sum[j], squares[j]);
+    }
+    for (; j0 < all; ++j0) {
+      Number sum = start(i, j0);
+      double squares = 0;
+      const Range r = range(i, j0);
+      for (std::int64_t c = r.begin; c < r.end; ++c) {
+        sum += a(i, c) * b(c, j0);
+        if constexpr (Run::records) squares += sum * sum;
+      }
+      finish(i, j0, sum, squares);
+    }
+  }
+}
+
+} // namespace kdacheck

@@ -1,0 +1,188 @@
+#pragma once
+// What stands in for a kernel's roundings when the canonical algorithm is run in fp64 to see how far legal errors go.
+//
+// Two models of one rounding of x to precision p, because real roundings are neither fully random nor fully coherent:
+//   independent   x (1 + u xi), xi uniform in [-1,1], fresh for each use: no two roundings know of each other;
+//   grid          RN_p(s x) / s with one random s in [1,2) per site and draw: equal values get equal errors, as in a real
+//                 kernel on constant tokens or near a fixed point, where errors then add up instead of averaging out.
+// Sums of products err by u |partial sum| at every addition; a noise-free run (Recorder) notes the root of the sum of
+// squares of the partial sums of every dot product, the perturbed runs scale their noise by it.
+
+#include "../kernels/contract.hpp"
+#include "lanes.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace kdacheck {
+
+enum class NoiseModel : std::uint8_t { independent, grid };
+
+/// Where a kernel rounds. Each site has its own random grid.
+enum class Site : std::uint8_t {
+  cumsum,
+  exponential,
+  beta,
+  norm,
+  key,
+  query,
+  key_decayed,
+  query_decayed,
+  key_remaining,
+  second_remaining,
+  score_row_key,
+  score_row_query,
+  score_column,
+  second_score_column,
+  scores,
+  second_scores,
+  triangle,
+  solve,
+  inverse,
+  state_operand,
+  residual,
+  weighted_key,
+  weighted_value,
+  wy_key,
+  wy_value,
+  update,
+  state,
+  decayed_state,
+  cotangent_state,
+  cotangent_update,
+  cotangent_residual,
+  cotangent_weighted,
+  cotangent_scores,
+  gate_terms,
+  gate_sum,
+  gradient,
+  count
+};
+
+/// One kind of rounding. `least`: a result below it in magnitude may be flushed (or, on fp16's subnormal grid, rounded by
+/// `quantum`); at `overflow` and above the result is infinite.
+struct Rounding {
+  double unit = 0;         ///< half an ulp of 1, times the root of the number of elementwise operations it stands for
+  double splitter = 0;     ///< 2^(53-p)+1: Veltkamp's constant, which rounds an fp64 number to p bits
+  double amplitude = 1;    ///< unit / half an ulp of 1
+  double least = 0x1p-126; ///< below it fp32 hardware may flush to zero
+  double quantum = 0;      ///< spacing of the subnormal grid, where it is coarse enough to matter (fp16)
+  double overflow = std::numeric_limits<double>::infinity();
+  bool truncate = false;
+};
+
+/// Rounding to a format in which `operations` fp32 operations came before (they matter only for fp32 itself: a coarser
+/// format swallows them).
+inline Rounding rounding_to(Format format, bool truncate, double operations) {
+  Rounding r;
+  const int p = precision(format);
+  r.amplitude = format == Format::fp32 || format == Format::fp64 ? std::sqrt(operations) : 1.0;
+  r.unit = std::ldexp(r.amplitude, -p);
+  r.splitter = std::ldexp(1.0, 53 - p) + 1;
+  if (format == Format::fp16) {
+    r.quantum = 0x1p-24;
+    r.least = 0x1p-25;
+    r.overflow = 65520;
+  }
+  r.truncate = truncate && format == Format::tf32;
+  return r;
+}
+
+/// Magnitudes of accumulation errors, in the order in which the sums are formed.
+struct Tape {
+  std::vector<double> magnitude;
+  std::size_t next = 0;
+};
+
+/// Noise-free run: numbers are plain, every sum of products leaves its magnitude on the tape.
+class Recorder {
+public:
+  using Number = double;
+  static constexpr bool records = true;
+  explicit Recorder(Tape& tape) : tape_(tape) {}
+  double round(const Rounding&, Site, double x) { return x; }
+  double absolute_error(Site, double, double) { return 0; }
+  double sum_error(double sum) { return sum; }
+  void record(double sum_of_squares) { tape_.magnitude.push_back(std::sqrt(sum_of_squares)); }
+
+private:
+  Tape& tape_;
+};
+
+template <NoiseModel model> class Perturbed {
+public:
+  using Number = Lanes;
+  static constexpr bool records = false;
+
+  /// `accumulate` is the unit roundoff of sums of products; 0 leaves them exact and reads no tape.
+  Perturbed(std::uint64_t seed, double accumulate, Tape& tape) : generator_(seed), tape_(tape), accumulate_(accumulate) {
+    for (std::size_t site = 0; site < scale_.size(); ++site) {
+      const Lanes exponent = 0.5 * (generator_.uniform() + 1.0);
+      for (int lane = 0; lane < draws_per_batch; ++lane) scale_[site][lane] = std::exp2(exponent[lane]);
+      inverse_[site] = 1.0 / scale_[site];
+    }
+  }
+
+  /// x rounded at a site.
+  Lanes round(const Rounding& r, Site site, Lanes x) {
+    const Lanes size = absolute(x);
+    Lanes result;
+    if constexpr (model == NoiseModel::independent) {
+      const Lanes xi = generator_.uniform();
+      const Lanes noise = r.unit * x;
+      result = x + (r.truncate ? -noise - noise * xi : noise * xi) + minimum(size, r.least) * xi;
+    } else {
+      const Lanes y = x * scale_[index(site)];
+      Lanes rounded;
+      if (r.truncate) {
+        rounded = std::bit_cast<Lanes>(std::bit_cast<LaneBits>(y) & ~((1ull << 42) - 1)); // tf32 keeps 10 stored bits
+      } else {
+        const Lanes shifted = y * r.splitter;
+        rounded = shifted - (shifted - y);
+      }
+      if (r.quantum > 0) { // adding and subtracting 1.5 2^52 quanta rounds to a whole number of them
+        const double anchor = r.quantum * 0x1.8p52;
+        rounded = size < 0x1p-14 ? (y + anchor) - anchor : rounded;
+      } else {
+        rounded = size < r.least ? Lanes{} : rounded;
+      }
+      result = x + (rounded * inverse_[index(site)] - x) * r.amplitude;
+    }
+    if (r.overflow < std::numeric_limits<double>::infinity()) {
+      const Lanes infinite = x > 0 ? lanes(std::numeric_limits<double>::infinity()) : lanes(-std::numeric_limits<double>::infinity());
+      result = size >= r.overflow ? infinite : result;
+    }
+    return result;
+  }
+  Lanes round(const Rounding& r, Site site, double x) { return round(r, site, lanes(x)); }
+
+  /// An error of at most `largest` that, in the grid model, is a function of `value` (computed from the same number twice,
+  /// it is the same twice).
+  Lanes absolute_error(Site site, Lanes value, double largest) { return largest * variate(site, value); }
+  Lanes absolute_error(Site site, double value, double largest) { return absolute_error(site, lanes(value), largest); }
+
+  /// The error that a sum of products picks up, added to it.
+  Lanes sum_error(Lanes sum) {
+    if (accumulate_ == 0) return sum;
+    return sum + (accumulate_ * tape_.magnitude[tape_.next++]) * variate(Site::scores, sum);
+  }
+
+private:
+  static std::size_t index(Site site) { return static_cast<std::size_t>(site); }
+
+  /// In [-1,1): fresh, or a hash of the value on the site's random grid.
+  Lanes variate(Site site, Lanes value) {
+    if constexpr (model == NoiseModel::independent) return generator_.uniform();
+    // Values that are the same number in fp32 (29 bits shorter) give the same error, neighbours an unrelated one.
+    const LaneBits bits = (std::bit_cast<LaneBits>(value * scale_[index(site)]) + (1ull << 28)) >> 29;
+    return symmetric(bits * 0x9e3779b97f4a7c15ull);
+  }
+
+  LaneGenerator generator_;
+  std::array<Lanes, static_cast<std::size_t>(Site::count)> scale_, inverse_;
+  Tape& tape_;
+  double accumulate_;
+};
+
+} // namespace kdacheck
