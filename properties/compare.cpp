@@ -1,0 +1,209 @@
+#include "compare.hpp"
+
+#include "confidence.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+
+namespace kdacheck {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// z by degrees of freedom, rounded down to a few steps so that each quantile is computed once.
+class Factors {
+public:
+  Factors(std::int64_t groups, int draws) : groups_(groups), draws_(draws) {}
+  struct Pair {
+    double screening, deciding;
+  };
+  Pair of(Group group, double freedom) {
+    constexpr std::array steps{1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 40.0};
+    const double step = *std::prev(std::upper_bound(steps.begin(), steps.end(), std::max(freedom, 1.0)));
+    const auto [entry, added] = table_.try_emplace({group, step});
+    if (added) entry->second = {confidence_factor(group, groups_, step, 0), confidence_factor(group, groups_, step, draws_)};
+    return entry->second;
+  }
+
+private:
+  std::int64_t groups_;
+  int draws_;
+  std::map<std::pair<Group, double>, Pair> table_;
+};
+
+/// The elements of one group, summed up.
+struct GroupSum {
+  double squares = 0, radius_squares = 0;
+  std::int64_t count = 0;
+  double largest = -1; ///< largest excess, and where
+  std::int64_t where = 0;
+  bool infinite = false; ///< holds a written infinity
+
+  void add(double written, double excess, double radius, std::int64_t at) {
+    infinite = infinite || std::isinf(written);
+    squares += excess * excess;
+    radius_squares += radius * radius;
+    ++count;
+    if (!(excess <= largest)) largest = excess, where = at;
+  }
+  double error() const { return count > 0 ? std::sqrt(squares / static_cast<double>(count)) : 0; }
+  double radius() const { return count > 0 ? std::sqrt(radius_squares / static_cast<double>(count)) : 0; }
+};
+
+/// Excess of one written element over half an ulp; infinite for NaN and for an infinity that is not due.
+double excess_of(double written, double exact, double radius, Format format) {
+  if (std::isinf(written)) {
+    // Rounding to nearest overflows from half an ulp above the largest number on; an error may have carried it there.
+    const double threshold = largest(format) * (1 + unit_roundoff(format) / 2);
+    if (std::signbit(written) == std::signbit(exact)) return std::max(0.0, threshold - (std::abs(exact) + radius));
+    return infinity;
+  }
+  const double excess = std::abs(written - exact) - half_ulp(format, written);
+  return excess > 0 ? excess : excess <= 0 ? 0.0 : infinity;
+}
+
+/// Error figures of a tensor, fed element by element, a token (or row) at a time.
+struct MetricSums {
+  double squares = 0, exact_squares = 0, line = 0, exact_line = 0;
+  Metrics metrics{0, 0, 0, 0};
+
+  void add(double written, double exact, Format format) {
+    const double error = std::abs(written - exact);
+    squares += error * error, exact_squares += exact * exact;
+    line += error * error, exact_line += exact * exact;
+    metrics.max_abs_err = std::isnan(error) ? infinity : std::max(metrics.max_abs_err, error);
+    const double ulps = error / (2 * half_ulp(format, exact));
+    metrics.ulp_max = std::isnan(ulps) ? infinity : std::max(metrics.ulp_max, ulps);
+  }
+  void end_line() {
+    if (line > 0) metrics.token_rel_err_max = std::max(metrics.token_rel_err_max, std::sqrt(line / exact_line));
+    if (std::isnan(line)) metrics.token_rel_err_max = infinity;
+    line = exact_line = 0;
+  }
+  Metrics finish() {
+    metrics.rms_rel_err = std::isnan(squares) ? infinity : squares > 0 ? std::sqrt(squares / exact_squares) : 0;
+    return metrics;
+  }
+};
+
+/// Turns group sums into utilisations and keeps the worst.
+class Scale {
+public:
+  Scale(Comparison& result, std::int64_t groups, int draws) : result_(result), factors_(groups, draws) {}
+
+  template <class PlaceOf>
+  void weigh(Group kind, const char* name, const GroupSum& sum, double sigma, double freedom, double proved, PlaceOf&& place_of) {
+    if (sum.count == 0) return;
+    const double error = sum.error(), radius = sum.radius();
+    if (sigma == infinity || std::isnan(sigma)) {
+      if (!std::isfinite(error)) result_.overflow = true;
+      return;
+    }
+    const Factors::Pair z = factors_.of(kind, freedom);
+    const auto ratio = [&](double factor) {
+      if (error == 0) return 0.0;
+      const double bound = factor * sigma + radius;
+      return bound > 0 ? error / bound : infinity;
+    };
+    const double screening = ratio(z.screening);
+    // A radius far below the smallest number of any output format cannot matter.
+    if (radius > 0x1p-160) result_.radius_share = std::max(result_.radius_share, radius / (z.screening * sigma));
+    result_.deciding = std::max(result_.deciding, ratio(z.deciding));
+    if (!std::isfinite(error) || (sum.infinite && screening > 1)) result_.non_finite = true;
+    if (proved > 0) {
+      const double share = sum.largest / (proved + radius * std::sqrt(static_cast<double>(sum.count)));
+      result_.proved = std::isnan(share) ? infinity : std::max(result_.proved, share);
+    }
+    if (screening > result_.screening || result_.group.empty()) {
+      result_.screening = screening;
+      result_.group = name;
+      result_.place = place_of(sum.where);
+      result_.error = error;
+      result_.bound = z.screening * sigma + radius;
+    }
+  }
+
+private:
+  Comparison& result_;
+  Factors factors_;
+};
+
+std::vector<GroupSum> sums(std::int64_t count) { return std::vector<GroupSum>(static_cast<std::size_t>(count)); }
+
+} // namespace
+
+Comparison compare_forward(const Contract& contract, const Problem& problem, const Truth& truth, const Budget& budget, const Run& run) {
+  const auto& [B, T, H, HV, K, V] = problem.shape;
+  const std::int64_t N = sequence_count(problem);
+  const bool with_state = !run.final_state.empty();
+  Comparison result;
+  Scale scale(result, B * T * HV + N * HV * V + (with_state ? N * HV * (K + V) : 0), budget.draws);
+  MetricSums metrics;
+  const OutputBudget& sigma = budget.output;
+  for (const Sequence& sequence : sequences(problem))
+    for (std::int64_t head = 0; head < HV; ++head) {
+      std::vector<GroupSum> channels = sums(V);
+      for (std::int64_t t = 0; t < sequence.length; ++t) {
+        const std::int64_t row = (sequence.first + t) * HV + head;
+        GroupSum token;
+        for (std::int64_t j = 0; j < V; ++j) {
+          const auto at = static_cast<std::size_t>(row * V + j);
+          const double exact = truth.o.value[at], radius = truth.o.radius[at], written = run.o[at];
+          const double excess = excess_of(written, exact, radius, contract.output);
+          token.add(written, excess, radius, j);
+          channels[static_cast<std::size_t>(j)].add(written, excess, radius, t);
+          metrics.add(written, exact, contract.output);
+        }
+        metrics.end_line();
+        const auto group = static_cast<std::size_t>(row);
+        scale.weigh(
+            Group::token, "token", token, sigma.token[group], sigma.token_freedom[group],
+            budget.proved.token.empty() ? 0 : budget.proved.token[group], [&](std::int64_t j) {
+              return Place{
+                  .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
+            });
+      }
+      for (std::int64_t j = 0; j < V; ++j) {
+        const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
+        scale.weigh(
+            Group::channel, "channel", channels[static_cast<std::size_t>(j)], sigma.channel[group], sigma.channel_freedom[group], 0,
+            [&](std::int64_t t) {
+              return Place{
+                  .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
+            });
+      }
+      if (!with_state) continue;
+      std::vector<GroupSum> columns = sums(V);
+      for (std::int64_t c = 0; c < K; ++c) {
+        GroupSum state_row;
+        for (std::int64_t j = 0; j < V; ++j) {
+          const auto at = static_cast<std::size_t>(((sequence.index * HV + head) * K + c) * V + j);
+          const double exact = truth.final_state.value[at], radius = truth.final_state.radius[at], written = run.final_state[at];
+          const double excess = excess_of(written, exact, radius, Format::fp32);
+          state_row.add(written, excess, radius, j);
+          columns[static_cast<std::size_t>(j)].add(written, excess, radius, c);
+          metrics.add(written, exact, Format::fp32);
+        }
+        metrics.end_line();
+        const auto group = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
+        scale.weigh(Group::state_row, "state row", state_row, sigma.state_row[group], sigma.state_row_freedom[group],
+                    budget.proved.state_row.empty() ? 0 : budget.proved.state_row[group], [&](std::int64_t j) {
+                      return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
+                    });
+      }
+      for (std::int64_t j = 0; j < V; ++j) {
+        const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
+        scale.weigh(Group::state_column, "state column", columns[static_cast<std::size_t>(j)], sigma.state_column[group],
+                    sigma.state_column_freedom[group], 0, [&](std::int64_t c) {
+                      return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
+                    });
+      }
+    }
+  result.metrics = metrics.finish();
+  return result;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,176 @@
+#include "judge.hpp"
+
+#include "compare.hpp"
+#include "content_cache.hpp"
+#include "lanes.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+
+namespace kdacheck {
+namespace {
+
+/// Perturbed runs of the screening budget, and of the budgets that confirm or clear a suspect, each with fresh noise.
+constexpr int screening_draws = 8;
+constexpr std::array confirming_draws{32, 128};
+
+/// The truth must be known this much better than the bound that it is compared within.
+constexpr double precise_enough = 1e-2;
+
+constexpr std::size_t truth_memory = std::size_t{256} << 20, budget_memory = std::size_t{64} << 20;
+
+std::size_t bytes_of(const Truth& truth) {
+  std::size_t numbers = 0;
+  const auto add = [&](const Enclosed& e) { numbers += e.value.size() + e.low.size() + e.radius.size(); };
+  add(truth.o);
+  add(truth.final_state);
+  for (const Enclosed& e : truth.gradient) add(e);
+  return numbers * sizeof(double) + sizeof(Truth);
+}
+
+std::size_t bytes_of(const Budget& budget) {
+  const OutputBudget& o = budget.output;
+  std::size_t numbers = 2 * (o.token.size() + o.channel.size() + o.state_row.size() + o.state_column.size());
+  for (const GradientBudget& g : budget.gradient) numbers += g.fine.size() + g.freedom.size();
+  numbers += budget.proved.token.size() + budget.proved.state_row.size();
+  return numbers * sizeof(double) + sizeof(Budget);
+}
+
+std::size_t elements(const std::array<std::int64_t, 4>& shape) {
+  return static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
+}
+
+Finding broken(std::string sentence, std::string tensor = {}) {
+  Finding finding;
+  finding.verdict = Verdict::failed_property;
+  finding.bound_util = std::numeric_limits<double>::infinity();
+  if (!tensor.empty()) finding.place = Place{.tensor = std::move(tensor)};
+  finding.detail = std::move(sentence);
+  return finding;
+}
+
+/// Why a run cannot be compared at all, or nothing.
+std::optional<Finding> not_comparable(const Problem& problem, const Run& run) {
+  if (run.refused) return broken("refused a case inside its declared domain: " + *run.refused);
+  const std::int64_t N = sequence_count(problem);
+  const auto check = [](std::string name, std::size_t has, std::size_t due) -> std::optional<Finding> {
+    if (has == due) return std::nullopt;
+    return broken(name + " has " + std::to_string(has) + " elements where " + std::to_string(due) + " are due", name);
+  };
+  if (auto wrong = check("o", run.o.size(), elements(shape_of(Output::o, problem.shape, N)))) return wrong;
+  if (run.final_state.empty()) return std::nullopt;
+  return check("final_state", run.final_state.size(), elements(shape_of(Output::final_state, problem.shape, N)));
+}
+
+std::string figure(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", x);
+  return text;
+}
+
+Finding finding_of(const Comparison& c, Verdict verdict) {
+  Finding finding;
+  finding.verdict = verdict;
+  finding.bound_util = std::max(c.screening, c.proved > 1 ? c.proved : 0.0);
+  finding.metrics = c.metrics;
+  if (!c.group.empty() && (verdict != Verdict::passed || c.screening > 0)) finding.place = c.place;
+  const std::string where = "the " + c.group + "'s error " + figure(c.error) + " against a bound of " + figure(c.bound);
+  switch (verdict) {
+  case Verdict::passed: break;
+  case Verdict::failed_proved:
+    finding.detail =
+        c.non_finite ? "a result is not finite where the truth and its bound are" : where + ", beyond what the contract can explain";
+    if (c.non_finite) finding.bound_util = std::numeric_limits<double>::infinity();
+    break;
+  case Verdict::failed_statistical: finding.detail = where + ", confirmed with fresh noise"; break;
+  default: finding.detail = where; break;
+  }
+  return finding;
+}
+
+} // namespace
+
+struct Judge::Cache {
+  ContentCache<Truth> forward{truth_memory};
+  ContentCache<Budget> budget{budget_memory};
+
+  /// The most precise truth known so far of a problem.
+  std::shared_ptr<const Truth> truth(const Problem& problem, const ContentHash& key) {
+    if (auto found = forward.find(key)) return found;
+    return remember(key, kdacheck::forward_truth(problem));
+  }
+
+  /// The next more precise one, or nothing if there is none.
+  std::shared_ptr<const Truth> escalate(const Problem& problem, const ContentHash& key, const Truth& from) {
+    const auto next = more_precise(from);
+    if (!next) return nullptr;
+    const auto [arithmetic, bits] = *next;
+    return remember(key, kdacheck::forward_truth(problem, arithmetic, bits));
+  }
+
+  std::shared_ptr<const Truth> remember(const ContentHash& key, Truth truth) {
+    auto shared = std::make_shared<const Truth>(std::move(truth));
+    return forward.keep(key, shared, bytes_of(*shared));
+  }
+
+  /// Deterministic in problem, contract and draws: the noise follows from the content hash.
+  std::shared_ptr<const Budget> budget_of(const Contract& contract, const Problem& problem, const ContentHash& key, const Truth& truth,
+                                          int draws) {
+    const ContentHash full = combine(combine(key, error_hash(contract)), static_cast<std::uint64_t>(draws));
+    if (auto found = budget.find(full)) return found;
+    auto made = std::make_shared<const Budget>(kdacheck::forward_budget(contract, problem, truth, full.first, draws));
+    return budget.keep(full, made, bytes_of(*made));
+  }
+
+  template <class Compare> Finding judge(const Contract& contract, const Problem& problem, Compare&& compare) {
+    const ContentHash key = content_hash(problem);
+    auto exact = truth(problem, key);
+    const auto measure = [&](int draws) {
+      auto allowed = budget_of(contract, problem, key, *exact, draws);
+      Comparison c = compare(*exact, *allowed);
+      while (!(c.radius_share <= precise_enough)) {
+        auto finer = escalate(problem, key, *exact);
+        if (!finer) break;
+        exact = finer;
+        c = compare(*exact, *allowed);
+      }
+      return c;
+    };
+    Comparison c = measure(screening_draws);
+    const auto settled = [&]() -> std::optional<Verdict> {
+      if (c.non_finite || c.proved > 1) return Verdict::failed_proved;
+      if (c.overflow) return Verdict::inconclusive; // the contract's own range overflows here
+      if (!(c.radius_share <= precise_enough)) return Verdict::inconclusive;
+      if (c.screening <= 1) return Verdict::passed;
+      return std::nullopt;
+    };
+    auto verdict = settled();
+    for (int draws : confirming_draws) {
+      if (verdict) break;
+      c = measure(draws);
+      verdict = settled();
+      if (!verdict && c.deciding > 1) verdict = Verdict::failed_statistical;
+    }
+    return finding_of(c, verdict.value_or(Verdict::inconclusive));
+  }
+};
+
+Judge::Judge() : cache_(std::make_unique<Cache>()) {}
+Judge::~Judge() = default;
+
+Finding Judge::forward(const Contract& contract, const Problem& problem, const Run& run) {
+  if (auto wrong = not_comparable(problem, run)) return *wrong;
+  return cache_->judge(contract, problem,
+                       [&](const Truth& truth, const Budget& budget) { return compare_forward(contract, problem, truth, budget, run); });
+}
+
+std::shared_ptr<const Truth> Judge::forward_truth(const Problem& problem) { return cache_->truth(problem, content_hash(problem)); }
+
+std::shared_ptr<const Budget> Judge::forward_budget(const Contract& contract, const Problem& problem) {
+  const ContentHash key = content_hash(problem);
+  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key), screening_draws);
+}
+
+} // namespace kdacheck

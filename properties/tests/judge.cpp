@@ -1,0 +1,199 @@
+#include "../judge.hpp"
+#include "../lanes.hpp"
+#include "drawn_problem.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+using namespace kdacheck;
+using namespace kdacheck::testing;
+
+namespace {
+
+Contract contract_of(Format operands, Format output) {
+  Contract contract;
+  contract.operands = contract.scores = operands;
+  contract.output = output;
+  contract.chunk = 16;
+  return contract;
+}
+
+/// What a kernel without any error but its last rounding writes.
+Run right_by_construction(const Problem& problem, Format output) {
+  const Truth truth = forward_truth(problem, Arithmetic::double_double);
+  Run run;
+  for (double x : truth.o.value) run.o.push_back(round_to(output, static_cast<float>(x)));
+  for (double x : truth.final_state.value) run.final_state.push_back(static_cast<float>(x));
+  return run;
+}
+
+} // namespace
+
+TEST_CASE("the truth rounded to the output passes with nothing to spare used") {
+  Judge judge;
+  for (Format output : {Format::bf16, Format::fp16, Format::fp32}) {
+    const Problem problem = draw({});
+    const Finding finding = judge.forward(contract_of(Format::fp32, output), problem, right_by_construction(problem, output));
+    INFO(finding.detail << " " << name(output));
+    CHECK(finding.verdict == Verdict::passed);
+    CHECK(finding.bound_util < 1e-6); // double rounding through fp32 may show in the 30th bit
+  }
+}
+
+TEST_CASE("noise of a group passes within its bound and is refused beyond it") {
+  Judge judge;
+  const Problem problem = draw({});
+  const Contract contract = contract_of(Format::bf16, Format::fp32);
+  const auto budget = judge.forward_budget(contract, problem);
+  const auto [B, T, H, HV, K, V] = problem.shape;
+  const Run right = right_by_construction(problem, Format::fp32);
+  const auto add = [&](std::vector<float>& values, std::int64_t first, std::int64_t count, std::int64_t stride, double size) {
+    for (std::int64_t i = 0; i < count; ++i)
+      values[static_cast<std::size_t>(first + i * stride)] += static_cast<float>((i % 2 ? -1 : 1) * size);
+  };
+  const auto verdict = [&](double times, int group) {
+    Run run = right;
+    switch (group) {
+    case 0: add(run.o, 17 * V, V, 1, times * budget->output.token[17]); break;
+    case 1: add(run.o, 3, T, V, times * budget->output.channel[3]); break;
+    case 2: add(run.final_state, 5 * V, V, 1, times * budget->output.state_row[5]); break;
+    default: add(run.final_state, 7, K, V, times * budget->output.state_column[7]); break;
+    }
+    return judge.forward(contract, problem, run);
+  };
+  const char* tensor[] = {"o", "o", "final_state", "final_state"};
+  for (int group = 0; group < 4; ++group) {
+    INFO("group " << group);
+    CHECK(verdict(1.0, group).verdict == Verdict::passed);
+    const Finding beyond = verdict(12, group);
+    CHECK(beyond.verdict == Verdict::failed_statistical);
+    CHECK(beyond.bound_util > 1);
+    REQUIRE(beyond.place);
+    CHECK(beyond.place->tensor == tensor[group]);
+  }
+  const Finding token = verdict(12, 0);
+  CHECK(token.place->token == 17);
+  CHECK(token.place->chunk_position == 1);
+  CHECK(verdict(12, 2).place->row == 5);
+  CHECK(verdict(12, 3).place->channel == 7);
+}
+
+TEST_CASE("anything not finite is refused, whatever its sign and place") {
+  Judge judge;
+  const Problem problem = draw({});
+  const Contract contract = contract_of(Format::bf16, Format::bf16);
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), infinity, -infinity})
+    for (bool state : {false, true}) {
+      Run run = right_by_construction(problem, Format::bf16);
+      (state ? run.final_state : run.o)[77] = bad;
+      const Finding finding = judge.forward(contract, problem, run);
+      INFO(bad << (state ? " in the state" : " in o"));
+      CHECK(finding.verdict == Verdict::failed_proved);
+      CHECK(std::isinf(finding.bound_util));
+      REQUIRE(finding.place);
+      CHECK(finding.place->channel == 77 % problem.shape.V);
+    }
+}
+
+TEST_CASE("an output beyond the largest number of its format may be infinite, of the right sign") {
+  Judge judge;
+  Drawn drawn;
+  drawn.value_scale = 1e6;
+  const Problem problem = draw(drawn);
+  const Contract contract = contract_of(Format::bf16, Format::fp16);
+  Run run = right_by_construction(problem, Format::fp16);
+  bool overflowed = false;
+  for (float x : run.o) overflowed = overflowed || std::isinf(x);
+  REQUIRE(overflowed);
+  CHECK(judge.forward(contract, problem, run).verdict == Verdict::passed);
+  for (float& x : run.o)
+    if (std::isinf(x)) {
+      x = -x;
+      break;
+    }
+  CHECK(judge.forward(contract, problem, run).verdict == Verdict::failed_proved);
+}
+
+TEST_CASE("a zero of either sign is zero") {
+  Judge judge;
+  Drawn drawn;
+  drawn.value_scale = 0;
+  const Problem problem = draw(drawn);
+  for (float zero : {0.0f, -0.0f}) {
+    Run run = right_by_construction(problem, Format::fp32);
+    for (float& x : run.o) x = zero;
+    const Finding finding = judge.forward(contract_of(Format::fp32, Format::fp32), problem, run);
+    CHECK(finding.verdict == Verdict::passed);
+    CHECK(finding.bound_util == 0);
+  }
+  Run run = right_by_construction(problem, Format::fp32);
+  run.o[5] = 1e-30f;
+  CHECK(is_failure(judge.forward(contract_of(Format::fp32, Format::fp32), problem, run).verdict));
+}
+
+TEST_CASE("results that underflow may be flushed to zero, and not more") {
+  Judge judge;
+  Drawn drawn;
+  drawn.value_scale = 1e-38;
+  drawn.formats.qkv = Format::fp32;
+  const Problem problem = draw(drawn);
+  const Contract contract = contract_of(Format::fp32, Format::fp32);
+  Run flushed = right_by_construction(problem, Format::fp32);
+  for (float& x : flushed.o)
+    if (std::abs(x) < 0x1p-126f) x = 0;
+  CHECK(judge.forward(contract, problem, flushed).verdict == Verdict::passed);
+  Run wrong = right_by_construction(problem, Format::fp32);
+  wrong.o[5] += 1e-35f;
+  CHECK(is_failure(judge.forward(contract, problem, wrong).verdict));
+}
+
+TEST_CASE("one wrong element in a million is seen") {
+  Judge judge;
+  Drawn drawn;
+  drawn.shape = {.B = 1, .T = 2048, .H = 1, .HV = 8, .K = 8, .V = 64};
+  const Problem problem = draw(drawn);
+  const Contract contract = contract_of(Format::bf16, Format::bf16);
+  Run run = right_by_construction(problem, Format::bf16);
+  REQUIRE(run.o.size() > 1000000);
+  CHECK(judge.forward(contract, problem, run).verdict == Verdict::passed);
+  double squares = 0;
+  for (float x : run.o) squares += x * x;
+  run.o[777777] += static_cast<float>(std::sqrt(squares / static_cast<double>(run.o.size())));
+  const Finding finding = judge.forward(contract, problem, run);
+  CHECK(is_failure(finding.verdict));
+  REQUIRE(finding.place);
+  CHECK(finding.place->token == 777777 / 64 / 8);
+  CHECK(finding.place->head == 777777 / 64 % 8);
+}
+
+TEST_CASE("an empty problem passes, and a wrong size or a refusal does not") {
+  Judge judge;
+  Drawn drawn;
+  drawn.shape.T = 0;
+  const Problem empty = draw(drawn);
+  const Contract contract = contract_of(Format::fp32, Format::fp32);
+  CHECK(judge.forward(contract, empty, right_by_construction(empty, Format::fp32)).verdict == Verdict::passed);
+  const Problem problem = draw({});
+  Run run = right_by_construction(problem, Format::fp32);
+  run.o.pop_back();
+  CHECK(judge.forward(contract, problem, run).verdict == Verdict::failed_property);
+  run = {};
+  run.refused = "K must be 64";
+  const Finding refused = judge.forward(contract, problem, run);
+  CHECK(refused.verdict == Verdict::failed_property);
+  CHECK(refused.detail.find("K must be 64") != std::string::npos);
+}
+
+TEST_CASE("budgets are the same for every call and judge") {
+  const Problem problem = draw({});
+  const Contract contract = contract_of(Format::bf16, Format::fp32);
+  const Truth truth = forward_truth(problem);
+  const Budget first = forward_budget(contract, problem, truth, 7, 8), second = forward_budget(contract, problem, truth, 7, 8);
+  CHECK(first.output.token == second.output.token);
+  CHECK(first.output.state_row == second.output.state_row);
+  CHECK(first.output.token != forward_budget(contract, problem, truth, 8, 8).output.token);
+  Judge one, other;
+  CHECK(one.forward_budget(contract, problem)->output.channel == other.forward_budget(contract, problem)->output.channel);
+}
