@@ -52,6 +52,18 @@ struct Refused : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What a kernel in a process of its own did instead of answering. The campaign turns these into verdicts.
+struct KernelCrashed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+struct KernelTimedOut : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+/// It wrote where it must not; the harness reports the sentence as a trespass.
+struct KernelTrespassed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// Forward and backward are called with a workspace of at least `workspace_bytes` (64-byte aligned, contents arbitrary).
 /// They may be called from several threads at once.
 struct Kernel {

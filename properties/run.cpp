@@ -98,6 +98,12 @@ void call_guarded(const Kernel& kernel, const Inputs& inputs, bool backward, con
       throw;
     }
     run.trespasses = workspace.trespasses("the workspace");
+  } catch (const KernelCrashed&) {
+    throw;
+  } catch (const KernelTimedOut&) {
+    throw;
+  } catch (const KernelTrespassed& trespass) {
+    run.trespasses.push_back(trespass.what());
   } catch (const Refused& refusal) {
     run.refused = refusal.what();
   } catch (const std::exception& error) {

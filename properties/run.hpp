@@ -32,6 +32,7 @@ struct Run {
 /// Refusals, trespasses and results of one call. Buffers are 64-byte aligned and guarded on both sides; 16-bit formats are
 /// poisoned with the upper half of the pattern. Throws std::invalid_argument if a tensor has a
 /// wrong size or a number that the kernel's format does not have.
+/// A kernel in a process of its own that died or hung lets KernelCrashed or KernelTimedOut through.
 Run run_forward(const Kernel&, const Problem&, const RunOptions& = {});
 
 /// Gradients to every tensor the problem has, for the problem's cotangents, d_o in the output's format (exact there: see

@@ -1,0 +1,88 @@
+#include "../../kernels/plugin/plugin_kernels.hpp"
+#include "../run.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+using namespace kdacheck;
+
+namespace {
+
+const std::vector<Kernel>& misbehaving() {
+  static const auto all = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN, {.patience = std::chrono::milliseconds(400)});
+  return all;
+}
+
+const Kernel& named(const char* name) {
+  for (const Kernel& kernel : misbehaving())
+    if (kernel.name == name) return kernel;
+  throw std::logic_error(name);
+}
+
+Problem small_problem() {
+  Problem problem;
+  problem.shape = {.B = 1, .T = 3, .H = 1, .HV = 2, .K = 2, .V = 3};
+  problem.q = {1, 0, 0, 1, 1, 1};
+  problem.k = {1, 0, 0, 1, 0, 1};
+  problem.v.assign(18, 0.5f);
+  problem.g.assign(12, -0.25f);
+  problem.beta.assign(6, 0.5f);
+  return problem;
+}
+
+} // namespace
+
+TEST_CASE("the example plug-in computes the recurrence in its child process") {
+  const auto kernels = plugin_kernels(KDACHECK_EXAMPLE_PLUGIN);
+  REQUIRE(kernels.size() == 1);
+  CHECK(kernels[0].name == "example.recurrence");
+  const Problem problem = small_problem();
+  const Run run = run_forward(kernels[0], problem);
+  CHECK(run.trespasses.empty());
+  REQUIRE(run.o.size() == 18);
+  // The first token writes beta v into the channel that its query reads.
+  CHECK(run.o[0] == 0.25f);
+  // The second reads channel 1, where it has just written the same; channel 0 has decayed.
+  CHECK(run.o[6] == 0.25f);
+  CHECK(run.final_state[0] == Approx(0.25 * std::exp(-0.5)));
+}
+
+TEST_CASE("what a plug-in refuses is a refusal with its own sentence") {
+  CHECK(run_forward(named("refuses"), small_problem()).refused == "not on a Monday");
+}
+
+TEST_CASE("a crash, an exit or an exhausted memory is a crash, and the next call is answered") {
+  for (const char* name : {"segfault", "aborts", "leaves", "eats_memory"}) {
+    INFO(name);
+    CHECK_THROWS_AS(run_forward(named(name), small_problem()), KernelCrashed);
+  }
+  CHECK(run_forward(named("refuses"), small_problem()).refused);
+}
+
+TEST_CASE("a hang ends as a time-out") { CHECK_THROWS_AS(run_forward(named("hangs"), small_problem()), KernelTimedOut); }
+
+TEST_CASE("a flood of output does no harm, closed pipes end the process") {
+  CHECK(run_forward(named("floods"), small_problem()).o == std::vector<float>(18, 0.0f));
+  CHECK_THROWS_AS(run_forward(named("closes_pipes"), small_problem()), KernelCrashed);
+}
+
+TEST_CASE("writes outside the outputs and into the inputs are seen from outside the process") {
+  CHECK(run_forward(named("writes_past_end"), small_problem()).trespasses.size() == 1);
+  CHECK(run_forward(named("writes_before_start"), small_problem()).trespasses.size() == 1);
+  CHECK(run_forward(named("changes_input"), small_problem()).trespasses.size() == 1);
+}
+
+TEST_CASE("outputs that a plug-in does not write keep the poison") {
+  for (const float value : run_forward(named("writes_nothing"), small_problem()).o) CHECK(std::isnan(value));
+}
+
+TEST_CASE("superfluous answers do not shift the answers to later calls") {
+  CHECK(run_forward(named("wrong_answer"), small_problem()).o == std::vector<float>(18, 0.0f));
+  for (int i = 0; i < 4; ++i) CHECK(run_forward(named("refuses"), small_problem()).refused == "not on a Monday");
+}
+
+TEST_CASE("a file that is no plug-in is refused with a sentence") {
+  CHECK_THROWS_AS(plugin_kernels("/nonexistent.so"), PluginTrouble);
+  CHECK_THROWS_AS(plugin_kernels(KDACHECK_WORKER), PluginTrouble);
+}
