@@ -118,6 +118,15 @@ TEST_CASE("factors that overflow alone give the right product") {
   CHECK(decay(Gate<double>{GateForm::bounded, -5, 1e-30, 1e30, 0}).log_decay == -5);
 }
 
+TEST_CASE("the logarithmic form of the softplus gate is right far beyond double") {
+  using Long = boost::multiprecision::number<boost::multiprecision::mpfr_float_backend<900>, boost::multiprecision::et_off>;
+  for (double y : {-601.0, -700.0, -900.0}) { // ln softplus(y) = y - e^y/2 + (5/24) e^2y: what is dropped is below e^2y <= 1e-521
+    const Long computed = decay(Gate<Long>{GateForm::softplus, Long(0), Long(y), Long(3), Long(0)}).log_decay;
+    const Long exact = -exp(Long(3)) * log1p(exp(Long(y)));
+    CHECK(abs(computed - exact) <= exp(Long(2 * y)) * abs(exact));
+  }
+}
+
 TEST_CASE("gate derivatives are those of the textbook formula") {
   const Exact h("1e-30");
   for (GateForm form : {GateForm::log_decay, GateForm::softplus, GateForm::bounded, GateForm::sigmoid}) {

@@ -44,9 +44,9 @@ std::vector<Input> per_token_inputs(const Problem& problem) {
   return result;
 }
 
-/// A double that counts how many of its kind are alive.
+/// A double that counts how many of its kind are alive, and multiplications.
 struct Counted {
-  static inline std::int64_t live = 0, most = 0;
+  static inline std::int64_t live = 0, most = 0, products = 0;
   double value = 0;
 
   explicit Counted(double x) : value(x) { born(); }
@@ -57,7 +57,10 @@ struct Counted {
 
   friend Counted operator+(const Counted& x, const Counted& y) { return Counted(x.value + y.value); }
   friend Counted operator-(const Counted& x, const Counted& y) { return Counted(x.value - y.value); }
-  friend Counted operator*(const Counted& x, const Counted& y) { return Counted(x.value * y.value); }
+  friend Counted operator*(const Counted& x, const Counted& y) {
+    ++products;
+    return Counted(x.value * y.value);
+  }
   friend Counted operator/(const Counted& x, const Counted& y) { return Counted(x.value / y.value); }
   friend Counted operator-(const Counted& x) { return Counted(-x.value); }
   friend bool operator<(const Counted& x, const Counted& y) { return x.value < y.value; }
@@ -218,4 +221,17 @@ TEST_CASE("the adjoint holds no more states at a time than about two roots of th
   const std::int64_t states = (20 + 21 + 8) * K * V;                // checkpoints, segment, and a few in the step
   CHECK(Counted::most <= tensors + tokens + states);
   CHECK(tensors + tokens + states < T * K * V); // every state kept would not pass
+}
+
+TEST_CASE("the adjoint costs less than five times the multiplications of the forward pass") {
+  for (Rule rule : {Rule::kda, Rule::dplr}) {
+    const Problem asked = make_small({.shape = {.T = 64, .H = 1, .HV = 1, .K = 32, .V = 32}, .options = {.rule = rule}}, 2);
+    Counted::products = 0;
+    forward<Counted>(asked);
+    const std::int64_t forward_products = Counted::products;
+    Counted::products = 0;
+    backward<Counted>(asked);
+    INFO(name(rule));
+    CHECK(Counted::products < 5 * forward_products);
+  }
 }
