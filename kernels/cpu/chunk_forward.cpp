@@ -3,6 +3,7 @@
 
 #include "accept.hpp"
 #include "chunk.hpp"
+#include "chunk_backward.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
@@ -64,12 +65,14 @@ Kernel chunkwise(std::string name, std::string summary, Contract contract) {
           .summary = std::move(summary),
           .contract = contract,
           .workspace_bytes =
-              [plan](const Inputs& inputs, bool) {
-                return slice_bytes(plan, inputs) * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
+              [contract, plan](const Inputs& inputs, bool backward) {
+                return backward ? chunk_backward_bytes(contract, inputs)
+                                : slice_bytes(plan, inputs) * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
               },
           .forward = [contract](const Inputs& inputs, const Outputs& outputs,
                                 std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); },
-          .backward = {}};
+          .backward = [contract](const Inputs& inputs, const Cotangents& cotangents, const GradientOutputs& gradients,
+                                 std::span<std::byte> workspace) { chunk_backward(contract, inputs, cotangents, gradients, workspace); }};
 }
 
 } // namespace kdacheck::cpu

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace kdacheck::cpu {
 namespace {
@@ -22,6 +23,12 @@ double sigmoid_slope(double x) {
 
 /// e^{A_log}, finite also for a huge A_log, so that 0 times it is 0.
 double rate(float A_log) { return std::exp(A_log > 600.0f ? 600.0 : static_cast<double>(A_log)); }
+
+/// fp32, with the largest number where the slope of a gate with a huge rate goes beyond it.
+float finite(double x) {
+  constexpr double most = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp(x, -most, most));
+}
 
 struct HeadGate {
   GateForm form;
@@ -94,7 +101,7 @@ void log_decays_backward(const Inputs& inputs, std::int64_t row, std::int64_t he
       default: break;
       }
       const double leaving = arriving * slope;
-      d[c] = static_cast<float>(leaving);
+      d[c] = finite(leaving);
       if (gate.dt_bias) {
         *sums.A_log += arriving * along_rate;
         sums.dt_bias[c] += leaving;

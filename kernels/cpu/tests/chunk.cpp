@@ -18,22 +18,6 @@ std::vector<const Kernel*> chunk_kernels() {
   return kernels;
 }
 
-/// Largest in-chunk sum of |log decay|, cut off as the kernels do: the error of an exponent is in proportion to it.
-double deepest(const Problem& problem, std::int64_t chunk) {
-  if (problem.options.gate == GateForm::absent) return 0;
-  if (problem.options.gate != GateForm::log_decay) return 5.0 * static_cast<double>(chunk);
-  const auto row = static_cast<std::size_t>(problem.shape.HV * problem.shape.K);
-  double deepest = 0;
-  for (std::size_t channel = 0; channel < row; ++channel)
-    for (std::size_t first = channel; first < problem.g.size(); first += row * static_cast<std::size_t>(chunk)) {
-      double sum = 0;
-      for (std::size_t at = first; at < problem.g.size() && at < first + row * static_cast<std::size_t>(chunk); at += row)
-        sum += std::min(104.0, std::fabs(static_cast<double>(problem.g[at])));
-      deepest = std::max(deepest, sum);
-    }
-  return deepest;
-}
-
 /// Largest element error against the root mean square that these tests let pass: 20 units of the coarsest rounding site
 /// (200 for fp32, where the roundings of the sums count), and 4 units of fp32 per unit of exponent. This finds wrong
 /// algebra; whether a kernel keeps its contract is judged by the properties.

@@ -3,6 +3,7 @@
 
 #include "../../../reference/problem.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -65,6 +66,22 @@ inline Problem draw(const Draw& wanted) {
   if (wanted.d_o) fill(p.d_o, B * T * HV * V, normal);
   if (wanted.d_final_state) fill(p.d_final_state, N * HV * K * V, normal);
   return p;
+}
+
+/// Largest in-chunk sum of |log decay|, cut off as the kernels do: the error of an exponent is in proportion to it.
+inline double deepest(const Problem& problem, std::int64_t chunk) {
+  if (problem.options.gate == GateForm::absent) return 0;
+  if (problem.options.gate != GateForm::log_decay) return 5.0 * static_cast<double>(chunk);
+  const auto row = static_cast<std::size_t>(problem.shape.HV * problem.shape.K);
+  double deepest = 0;
+  for (std::size_t channel = 0; channel < row; ++channel)
+    for (std::size_t first = channel; first < problem.g.size(); first += row * static_cast<std::size_t>(chunk)) {
+      double sum = 0;
+      for (std::size_t at = first; at < problem.g.size() && at < first + row * static_cast<std::size_t>(chunk); at += row)
+        sum += std::min(104.0, std::fabs(static_cast<double>(problem.g[at])));
+      deepest = std::max(deepest, sum);
+    }
+  return deepest;
 }
 
 } // namespace kdacheck::tests
