@@ -95,7 +95,8 @@ public:
   Scale(Comparison& result, std::int64_t groups, int draws) : result_(result), factors_(groups, draws) {}
 
   template <class PlaceOf>
-  void weigh(Group kind, const char* name, const GroupSum& sum, double sigma, double freedom, double proved, PlaceOf&& place_of) {
+  void weigh(Group kind, const char* name, const GroupSum& sum, double sigma, double freedom, double proved, double size,
+             PlaceOf&& place_of) {
     if (sum.count == 0) return;
     const double error = sum.error(), radius = sum.radius();
     if (sigma == infinity || std::isnan(sigma)) {
@@ -109,8 +110,9 @@ public:
       return bound > 0 ? error / bound : infinity;
     };
     const double screening = ratio(z.screening);
-    // A radius far below the smallest number of any output format cannot matter.
-    if (radius > 0x1p-160) result_.radius_share = std::max(result_.radius_share, radius / (z.screening * sigma));
+    // Where cancellation or a selection makes the bound all but vanish, a radius that lies 2^-53 below the tensor's largest
+    // element, 29 bits under its last bit in fp32, is as good as none; so is one below any format's smallest number.
+    if (radius > 0x1p-160) result_.radius_share = std::max(result_.radius_share, radius / std::max(z.screening * sigma, 0x1p-53 * size));
     result_.deciding = std::max(result_.deciding, ratio(z.deciding));
     if (!std::isfinite(error) || (sum.infinite && screening > 1)) result_.non_finite = true;
     if (proved > 0) {
@@ -146,6 +148,10 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
   for (const Sequence& sequence : sequences(problem))
     for (std::int64_t head = 0; head < HV; ++head) {
       std::vector<GroupSum> channels = sums(V);
+      double size = 0;
+      for (std::int64_t t = 0; t < sequence.length; ++t)
+        for (std::int64_t j = 0; j < V; ++j)
+          size = std::max(size, std::abs(truth.o.value[static_cast<std::size_t>(((sequence.first + t) * HV + head) * V + j)]));
       for (std::int64_t t = 0; t < sequence.length; ++t) {
         const std::int64_t row = (sequence.first + t) * HV + head;
         GroupSum token;
@@ -161,7 +167,7 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
         const auto group = static_cast<std::size_t>(row);
         scale.weigh(
             Group::token, "token", token, sigma.token[group], sigma.token_freedom[group],
-            budget.proved.token.empty() ? 0 : budget.proved.token[group], [&](std::int64_t j) {
+            budget.proved.token.empty() ? 0 : budget.proved.token[group], size, [&](std::int64_t j) {
               return Place{
                   .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
             });
@@ -169,7 +175,7 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
       for (std::int64_t j = 0; j < V; ++j) {
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
         scale.weigh(
-            Group::channel, "channel", channels[static_cast<std::size_t>(j)], sigma.channel[group], sigma.channel_freedom[group], 0,
+            Group::channel, "channel", channels[static_cast<std::size_t>(j)], sigma.channel[group], sigma.channel_freedom[group], 0, size,
             [&](std::int64_t t) {
               return Place{
                   .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
@@ -177,6 +183,9 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
       }
       if (!with_state) continue;
       std::vector<GroupSum> columns = sums(V);
+      size = 0;
+      for (std::int64_t i = 0; i < K * V; ++i)
+        size = std::max(size, std::abs(truth.final_state.value[static_cast<std::size_t>((sequence.index * HV + head) * K * V + i)]));
       for (std::int64_t c = 0; c < K; ++c) {
         GroupSum state_row;
         for (std::int64_t j = 0; j < V; ++j) {
@@ -190,14 +199,14 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
         metrics.end_line();
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
         scale.weigh(Group::state_row, "state row", state_row, sigma.state_row[group], sigma.state_row_freedom[group],
-                    budget.proved.state_row.empty() ? 0 : budget.proved.state_row[group], [&](std::int64_t j) {
+                    budget.proved.state_row.empty() ? 0 : budget.proved.state_row[group], size, [&](std::int64_t j) {
                       return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
                     });
       }
       for (std::int64_t j = 0; j < V; ++j) {
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
         scale.weigh(Group::state_column, "state column", columns[static_cast<std::size_t>(j)], sigma.state_column[group],
-                    sigma.state_column_freedom[group], 0, [&](std::int64_t c) {
+                    sigma.state_column_freedom[group], 0, size, [&](std::int64_t c) {
                       return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
                     });
       }
