@@ -125,13 +125,16 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
   result.gate_error.resize(result.g.size());
   result.beta.assign(static_cast<std::size_t>(n), 1.0);
   result.beta_error.assign(static_cast<std::size_t>(n), 0.0);
+  const auto exact = [&](float x) { return round_to(contract.operands, x) == x; };
   const GateForm form = problem.options.gate;
   const double A_log = problem.A_log.empty() ? 0.0 : problem.A_log[static_cast<std::size_t>(head)];
   for (std::int64_t t = 0; t < n; ++t) {
     const std::int64_t row = (sequence.first + t) * HV + head;
-    for (std::int64_t j = 0; j < result.V; ++j)
-      result.v[static_cast<std::size_t>(t * result.V + j)] =
-          problem.v[static_cast<std::size_t>(row * V + columns[static_cast<std::size_t>(j)])];
+    for (std::int64_t j = 0; j < result.V; ++j) {
+      const float x = problem.v[static_cast<std::size_t>(row * V + columns[static_cast<std::size_t>(j)])];
+      result.v[static_cast<std::size_t>(t * result.V + j)] = x;
+      result.exact_values = result.exact_values && exact(x);
+    }
     for (std::int64_t c = 0; c < K; ++c) {
       const auto at = static_cast<std::size_t>(t * K + c);
       const double x = problem.g.empty() ? 0.0 : problem.g[static_cast<std::size_t>(row * K + c)];

@@ -16,6 +16,7 @@ struct Head {
   bool dplr = false, normalised = false; ///< normalised: the kernel itself divides q and k by their norms
   std::vector<double> q, k;              ///< [tokens,K], after any l2norm
   std::vector<double> v;                 ///< [tokens,V]
+  bool exact_values = true;              ///< v is a number of the operands' format as it stands
   std::vector<double> g;                 ///< [tokens,K] log decay, <= 0
   std::vector<double> gate_error;        ///< [tokens,K] largest absolute error of a log decay resolved in fp32
   std::vector<double> beta, beta_error;  ///< [tokens]; the error is relative

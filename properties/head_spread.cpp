@@ -1,6 +1,7 @@
 #include "head_spread.hpp"
 
-#include "chunk_run.hpp"
+#include "dplr_chunk_run.hpp"
+#include "kda_chunk_run.hpp"
 #include "recurrence_run.hpp"
 
 #include <algorithm>
@@ -15,19 +16,25 @@ constexpr std::int64_t recurrence_span = 64; // tokens of a pure recurrence that
 /// Every algorithm for one kind of number, with its scratch memory.
 template <class Run> struct Algorithms {
   using Number = typename Run::Number;
-  KdaChunkRun<Run> chunk;
+  KdaChunkRun<Run> kda;
+  DplrChunkRun<Run> dplr;
+  bool general;
   RecurrenceRun<Run> recurrence;
 
   Algorithms(const Contract& contract, const Head& head, const Roundings& roundings)
-      : chunk(head, roundings), recurrence(head, roundings, contract.chunk) {}
+      : kda(head, roundings), dplr(head, roundings), general(head.dplr), recurrence(head, roundings, contract.chunk) {}
 
   const std::vector<Number>& advance(const ChunkFactors& f, Order order, Run& run, std::vector<Number>& state) {
     if (order == Order::recurrence) {
       recurrence.advance(f.first, f.n, run, state);
       return recurrence.output();
     }
-    chunk.advance(f, order, run, state);
-    return chunk.output();
+    if (general) {
+      dplr.advance(f, order, run, state);
+      return dplr.output();
+    }
+    kda.advance(f, order, run, state);
+    return kda.output();
   }
 };
 
@@ -52,8 +59,7 @@ void add(Moments& moments, Lanes squares, double factor) {
   }
 }
 
-std::vector<Order> orders_of(const Contract& contract, const Head& head, bool coarse) {
-  if (head.dplr) return {Order::recurrence};
+std::vector<Order> orders_of(const Contract& contract, bool coarse) {
   if (contract.order != Order::undeclared) return {contract.order};
   if (coarse) return {Order::residual_first, Order::wy};
   return {Order::residual_first, Order::wy, Order::recurrence};
@@ -62,7 +68,7 @@ std::vector<Order> orders_of(const Contract& contract, const Head& head, bool co
 class Spreading {
 public:
   Spreading(const Contract& contract, const Head& head, const HeadTruth& truth)
-      : roundings_(roundings_of(contract)), head_(head), truth_(truth), orders_(orders_of(contract, head, roundings_.coarse)),
+      : roundings_(roundings_of(contract)), head_(head), truth_(truth), orders_(orders_of(contract, roundings_.coarse)),
         plain_(contract, head, roundings_), independent_(contract, head, roundings_), grid_(contract, head, roundings_) {
     const bool chunked = std::any_of(orders_.begin(), orders_.end(), [](Order order) { return order != Order::recurrence; });
     span_ = chunked ? std::max<std::int64_t>(contract.chunk, 1) : recurrence_span;
