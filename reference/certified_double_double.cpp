@@ -1,8 +1,9 @@
 #include "certified_tiers.hpp"
-#include "forward_run.hpp"
+#include "gradient_run.hpp"
 
 namespace kdacheck::certified {
 
 void forward_double_double(const Problem& problem, Truth& truth) { run_forward<DoubleDoubleArithmetic>(problem, truth); }
+void gradient_double_double(const Problem& problem, Truth& truth) { run_gradient<DoubleDoubleArithmetic>(problem, truth); }
 
 } // namespace kdacheck::certified

@@ -8,4 +8,7 @@ namespace kdacheck::certified {
 void forward_fp64(const Problem&, Truth&);
 void forward_double_double(const Problem&, Truth&);
 
+void gradient_fp64(const Problem&, Truth&);
+void gradient_double_double(const Problem&, Truth&);
+
 } // namespace kdacheck::certified

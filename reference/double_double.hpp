@@ -84,4 +84,11 @@ template <class Real> inline DoubleDouble<Real> choose(const auto& condition, co
   return {choose(condition, a.high, b.high), choose(condition, a.low, b.low)};
 }
 
+/// Sum of the lanes as a balanced tree.
+inline double_double sum_lanes(const double_double& x) { return x; }
+inline double_double sum_lanes(const DoubleDouble<Pack>& x) {
+  const auto at = [&](int l) { return double_double{x.high[l], x.low[l]}; };
+  return ((at(0) + at(1)) + (at(2) + at(3))) + ((at(4) + at(5)) + (at(6) + at(7)));
+}
+
 } // namespace kdacheck::certified

@@ -31,16 +31,31 @@ inline void store_enclosed(Enclosed& tensor, std::size_t at, double value, doubl
   tensor.radius[at] = radius;
 }
 
+/// One number with its radius. Where the tensor has no second word, the number's own goes into the radius.
+template <class Scalar> inline void store_number(Enclosed& tensor, std::size_t at, const Scalar& x, double radius) {
+  if constexpr (requires { x.high; }) {
+    if (tensor.low.empty())
+      store_enclosed(tensor, at, x.high, 0, (radius + std::fabs(x.low)) * rounded_up);
+    else
+      store_enclosed(tensor, at, x.high, x.low, radius);
+  } else {
+    store_enclosed(tensor, at, x, 0, radius);
+  }
+}
+
+/// One lane of a number.
+template <class Column> inline auto number_lane(const Column& x, int l) {
+  if constexpr (requires { x.high; })
+    return double_double{lane(x.high, l), lane(x.low, l)};
+  else
+    return lane(x, l);
+}
+
 /// The lanes of a column number at consecutive places.
 template <class Column>
 inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t count, const Column& x, const Bound<Column>& radius) {
-  for (int l = 0; l < lanes_of<Bound<Column>> && l < count; ++l) {
-    const auto at = first + static_cast<std::size_t>(l);
-    if constexpr (requires { x.high; })
-      store_enclosed(tensor, at, lane(x.high, l), lane(x.low, l), lane(radius, l));
-    else
-      store_enclosed(tensor, at, lane(x, l), 0, lane(radius, l));
-  }
+  for (int l = 0; l < lanes_of<Bound<Column>> && l < count; ++l)
+    store_number(tensor, first + static_cast<std::size_t>(l), number_lane(x, l), lane(radius, l));
 }
 
 } // namespace kdacheck::certified

@@ -29,21 +29,29 @@ template <class A> inline void load_state(const HeadRows& rows, std::int64_t j, 
   columns.norm = column_norm(square);
 }
 
-/// o and final_state of one value head of one sequence.
-template <class A> inline void run_forward_head(const HeadRows& rows, Truth& truth) {
+/// Column blocks of a head: V in packs.
+template <class A> inline std::int64_t column_blocks(const Problem& problem) {
+  constexpr std::int64_t lanes = lanes_of<Bound<typename A::Column>>;
+  return (problem.shape.V + lanes - 1) / lanes;
+}
+
+/// o and final_state of one value head of one sequence, `segment_length` tokens at a time; before each segment,
+/// `at_segment(first, columns)` sees the state of all column blocks.
+template <class A> inline void run_forward_head(const HeadRows& rows, Truth& truth, std::int64_t segment_length, auto at_segment) {
   using Column = typename A::Column;
   using Real = Bound<Column>;
   constexpr std::int64_t lanes = lanes_of<Real>;
   const std::int64_t K = rows.problem.shape.K, V = rows.problem.shape.V;
-  const std::int64_t blocks = (V + lanes - 1) / lanes;
+  const std::int64_t blocks = column_blocks<A>(rows.problem);
   const SegmentBuilder<A> builder(rows);
   const ForwardStep<A> step(rows.problem);
   std::vector<ColumnState<A>> columns(static_cast<std::size_t>(blocks));
   for (std::int64_t block = 0; block < blocks; ++block) load_state<A>(rows, block * lanes, columns[static_cast<std::size_t>(block)]);
 
   Segment<A> segment;
-  for (std::int64_t first = 0; first < rows.sequence.length; first += forward_segment) {
-    builder.build(first, std::min(forward_segment, rows.sequence.length - first), segment);
+  for (std::int64_t first = 0; first < rows.sequence.length; first += segment_length) {
+    at_segment(first, columns);
+    builder.build(first, std::min(segment_length, rows.sequence.length - first), segment);
     for (std::int64_t block = 0; block < blocks; ++block)
       for (std::int64_t t = 0; t < segment.length; ++t) {
         const std::size_t at = rows.value_row(first + t) * static_cast<std::size_t>(V) + static_cast<std::size_t>(block * lanes);
@@ -66,14 +74,22 @@ inline int threads_for(std::int64_t jobs) {
   return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(jobs, omp_get_max_threads())));
 }
 
+/// Makes room for o and final_state.
+template <class A> inline void allocate_outputs(const Problem& problem, Truth& truth) {
+  const std::int64_t N = sequence_count(problem);
+  truth.o = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::o, problem.shape, N)));
+  truth.final_state = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::final_state, problem.shape, N)));
+}
+
 /// Fills o and final_state.
 template <class A> inline void run_forward(const Problem& problem, Truth& truth) {
   const std::int64_t N = sequence_count(problem), HV = problem.shape.HV;
-  truth.o = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::o, problem.shape, N)));
-  truth.final_state = make_enclosed<typename A::Scalar>(element_count(shape_of(Output::final_state, problem.shape, N)));
+  allocate_outputs<A>(problem, truth);
   const std::vector<Sequence> all = sequences(problem);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* HV))
-  for (std::int64_t job = 0; job < N * HV; ++job) run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth);
+  for (std::int64_t job = 0; job < N * HV; ++job)
+    run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth, forward_segment,
+                        [](std::int64_t, const std::vector<ColumnState<A>>&) {});
 }
 
 } // namespace kdacheck::certified

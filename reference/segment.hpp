@@ -10,17 +10,20 @@ namespace kdacheck::certified {
 
 inline constexpr double l2norm_added = 1e-6; ///< inside the square root of the kernel's normalisation
 
-/// An arithmetic names three number types: Scalar (one channel of an input), Column (columns of the state that travel
-/// together) and Input (channels while the effective inputs are computed; may be more precise than Scalar).
+/// An arithmetic names four number types: Scalar (one channel of an input), Column (columns of the state that travel
+/// together), Input (channels while the effective inputs are computed; may be more precise than Scalar) and Sum (of
+/// parameter gradients over all tokens; may be more precise too).
 struct Fp64Arithmetic {
   using Scalar = double;
   using Column = Pack;
   using Input = DoubleDouble<Pack>;
+  using Sum = double_double;
 };
 struct DoubleDoubleArithmetic {
   using Scalar = double_double;
   using Column = DoubleDouble<Pack>;
   using Input = DoubleDouble<Pack>;
+  using Sum = double_double;
 };
 
 /// The value head of a sequence, and where its rows lie in the tensors.
@@ -80,7 +83,7 @@ template <class A> class SegmentBuilder {
 public:
   explicit SegmentBuilder(const HeadRows& rows) : rows_(rows), options_(rows.problem.options), K_(rows.problem.shape.K) {
     const auto& A_log = rows.problem.A_log;
-    if (!A_log.empty()) rate_ = exponential_of_rate(A_log[static_cast<std::size_t>(rows.head)]);
+    if (!A_log.empty()) rate_ = gate_rate<Input>(A_log[static_cast<std::size_t>(rows.head)]);
   }
 
   /// Effective inputs of tokens [first, first + length).
@@ -97,36 +100,52 @@ public:
     for (std::int64_t t = 0; t < length; ++t) {
       StepBound& step = segment.bound[static_cast<std::size_t>(t)];
       Scalar* alpha = segment.alpha.data() + t * K_;
-      decay(first + t, alpha, step);
+      decays(first + t, alpha, step);
       direction(rows_.problem.q, first + t, segment.query.data() + t * K_, step.query_norm, step.query_error);
       Scalar* key = segment.key.data() + t * K_;
       direction(rows_.problem.k, first + t, key, step.key_norm, step.key_error);
       if (dplr)
         low_rank(first + t, alpha, segment.erase.data() + t * K_, segment.read.data() + t * K_, step);
       else
-        strength(first + t, alpha, key, segment.beta[static_cast<std::size_t>(t)], step);
+        strengthen(first + t, alpha, key, segment.beta[static_cast<std::size_t>(t)], step);
     }
   }
 
-  const Ball<Input>& rate() const { return rate_; }
-
-private:
-  static Ball<Input> exponential_of_rate(float A_log) {
-    if (std::isinf(A_log)) return exact_ball<Input>(Real{});
-    return exponential(exact_ball<Input>(broadcast<Real>(A_log)));
+  /// Gate of as many channels from i on as an Input holds.
+  EnclosedGate<Input> gate(std::int64_t t, std::int64_t i) const {
+    const Problem& problem = rows_.problem;
+    const auto at = rows_.value_row(t) * static_cast<std::size_t>(K_) + static_cast<std::size_t>(i);
+    const Real x = problem.g.empty() ? Real{} : load_lanes<Real>(problem.g.data() + at, K_ - i);
+    const Real bias = problem.dt_bias.empty() ? Real{} : load_lanes<Real>(problem.dt_bias.data() + rows_.head * K_ + i, K_ - i);
+    return enclosed_gate<Input>(options_, x, bias, rate_);
   }
 
-  void decay(std::int64_t t, Scalar* alpha, StepBound& step) const {
+  /// beta and its derivative, in every lane (KDA).
+  EnclosedStrength<Input> strength(std::int64_t t) const {
+    return enclosed_strength<Input>(options_, broadcast<Real>(rows_.problem.beta[rows_.value_row(t)]));
+  }
+
+  /// 1 / sqrt(sum x^2 + 1e-6) of a row of q or k, in every lane.
+  Ball<Input> inverse_length(const std::vector<float>& tensor, std::int64_t t) const {
+    const float* x = tensor.data() + rows_.key_row(t) * static_cast<std::size_t>(K_);
+    Ball<Input> sum = exact_ball<Input>(Real{});
+    for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
+      const Ball<Input> block = exact_ball<Input>(load_lanes<Real>(x + i, K_ - i));
+      sum = sum + block * block;
+    }
+    Ball<Input> total = exact_ball<Input>(broadcast<Real>(l2norm_added));
+    for (int l = 0; l < lanes_of<Real>; ++l) total = total + in_every_lane(sum, l);
+    return exact_ball<Input>(broadcast<Real>(1.0)) / square_root(total);
+  }
+
+private:
+  void decays(std::int64_t t, Scalar* alpha, StepBound& step) const {
     step.alpha_max = 0;
-    const float* x = rows_.problem.g.empty() ? nullptr : rows_.problem.g.data() + rows_.value_row(t) * static_cast<std::size_t>(K_);
-    const float* bias = rows_.problem.dt_bias.empty() ? nullptr : rows_.problem.dt_bias.data() + rows_.head * K_;
     for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
       const std::int64_t count = std::min<std::int64_t>(lanes_of<Real>, K_ - i);
-      const Real input = x ? load_lanes<Real>(x + i, count) : Real{};
-      const Real shift = bias ? load_lanes<Real>(bias + i, count) : Real{};
-      const Ball<Input> gate = enclosed_gate<Input>(options_, input, shift, rate_).alpha;
+      const Ball<Input> decay = gate(t, i).alpha;
       for (int l = 0; l < count; ++l) {
-        const Ball<Scalar> narrow = narrow_lane<Scalar>(gate, l);
+        const Ball<Scalar> narrow = narrow_lane<Scalar>(decay, l);
         alpha[i + l] = narrow.mid;
         const double value = leading(narrow.mid);
         step.alpha_max = std::max(step.alpha_max, value + narrow.radius);
@@ -147,7 +166,7 @@ private:
     if (!options_.l2norm) {
       for (std::int64_t i = 0; i < K_; ++i) out[i] = exactly<Scalar>(static_cast<double>(x[i]));
     } else {
-      const Ball<Input> inverse = inverse_length(x);
+      const Ball<Input> inverse = inverse_length(tensor, t);
       for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
         const std::int64_t count = std::min<std::int64_t>(lanes_of<Real>, K_ - i);
         const Ball<Input> unit = exact_ball<Input>(load_lanes<Real>(x + i, count)) * inverse;
@@ -158,20 +177,8 @@ private:
         }
       }
     }
-    error = error_square > 0 ? std::sqrt(error_square) * rounded_up + norm_floor : 0;
+    error = options_.l2norm ? std::sqrt(error_square) * rounded_up + norm_floor : 0;
     norm = std::sqrt(square_of(out, K_)) * rounded_up + error;
-  }
-
-  /// 1 / sqrt(sum x^2 + 1e-6), in every lane
-  Ball<Input> inverse_length(const float* x) const {
-    Ball<Input> sum = exact_ball<Input>(Real{});
-    for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
-      const Ball<Input> block = exact_ball<Input>(load_lanes<Real>(x + i, std::min<std::int64_t>(lanes_of<Real>, K_ - i)));
-      sum = sum + block * block;
-    }
-    Ball<Input> total = exact_ball<Input>(broadcast<Real>(l2norm_added));
-    for (int l = 0; l < lanes_of<Real>; ++l) total = total + in_every_lane(sum, l);
-    return exact_ball<Input>(broadcast<Real>(1.0)) / square_root(total);
   }
 
   static Ball<Input> in_every_lane(const Ball<Input>& x, int l) {
@@ -181,9 +188,8 @@ private:
       return {{broadcast<Real>(x.mid.high[l]), broadcast<Real>(x.mid.low[l])}, broadcast<Real>(x.radius[l])};
   }
 
-  void strength(std::int64_t t, const Scalar* alpha, const Scalar* key, Scalar& out, StepBound& step) const {
-    const float x = rows_.problem.beta[rows_.value_row(t)];
-    const Ball<Scalar> beta = narrow_lane<Scalar>(enclosed_strength<Input>(options_, broadcast<Real>(x)).beta, 0);
+  void strengthen(std::int64_t t, const Scalar* alpha, const Scalar* key, Scalar& out, StepBound& step) const {
+    const Ball<Scalar> beta = narrow_lane<Scalar>(strength(t).beta, 0);
     out = beta.mid;
     step.beta_error = beta.radius;
     const double value = leading(beta.mid);
@@ -218,7 +224,7 @@ private:
   HeadRows rows_;
   Options options_;
   std::int64_t K_;
-  Ball<Input> rate_ = exact_ball<Input>(broadcast<Real>(1.0));
+  GateRate<Input> rate_;
 };
 
 } // namespace kdacheck::certified

@@ -14,20 +14,34 @@ std::string_view name(Arithmetic arithmetic) {
   }
 }
 
-Truth forward_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
+namespace {
+
+using Pass = void (*)(const Problem&, Truth&);
+
+Truth run(const Problem& problem, Arithmetic arithmetic, int bits, Pass fp64, Pass double_double) {
   Truth truth;
   truth.arithmetic = arithmetic;
   switch (arithmetic) {
   case Arithmetic::fp64:
     truth.bits = 53;
-    certified::forward_fp64(problem, truth);
+    fp64(problem, truth);
     return truth;
   case Arithmetic::double_double:
     truth.bits = 106;
-    certified::forward_double_double(problem, truth);
+    double_double(problem, truth);
     return truth;
   default: throw std::invalid_argument("truth: multiprecision with " + std::to_string(bits) + " bits is not available");
   }
+}
+
+} // namespace
+
+Truth forward_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
+  return run(problem, arithmetic, bits, certified::forward_fp64, certified::forward_double_double);
+}
+
+Truth gradient_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
+  return run(problem, arithmetic, bits, certified::gradient_fp64, certified::gradient_double_double);
 }
 
 std::optional<std::pair<Arithmetic, int>> more_precise(const Truth& truth) {

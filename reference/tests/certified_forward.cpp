@@ -1,32 +1,17 @@
-#include "../truth.hpp"
-#include "arb_dual.hpp"
+#include "enclosure_tally.hpp"
 #include "random_problem.hpp"
 
 #include <catch2/catch.hpp>
-
-#include <algorithm>
 
 using namespace kdacheck;
 using namespace kdacheck::test;
 
 namespace {
 
-struct Tally {
-  std::size_t elements = 0, outside = 0, unknown = 0;
-  double worst = 0; ///< largest distance / radius
-};
-
-void compare(const Enclosed& enclosed, const std::vector<Dual>& exact, Tally& tally, double shrink = 1) {
+void compare(const Enclosed& enclosed, const std::vector<Dual>& exact, Tally& tally, double shrink) {
   REQUIRE(enclosed.value.size() == exact.size());
   REQUIRE(enclosed.radius.size() == exact.size());
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    const double error = distance(exact[i].value, enclosed.value[i], enclosed.low.empty() ? 0 : enclosed.low[i]);
-    const double radius = enclosed.radius[i] * shrink;
-    ++tally.elements;
-    if (!std::isfinite(radius)) ++tally.unknown;
-    if (!(error <= radius)) ++tally.outside;
-    tally.worst = std::max(tally.worst, error == 0 ? 0 : error / radius);
-  }
+  for (std::size_t i = 0; i < exact.size(); ++i) tally.count(enclosed, i, exact[i].value, shrink);
 }
 
 Tally forward_tally(Arithmetic arithmetic, std::uint64_t first, std::uint64_t count, double shrink = 1) {
