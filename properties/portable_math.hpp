@@ -32,6 +32,7 @@ inline double scaled(double x, int n) {
 /// e^x - 1 for |x| <= 0.35: the Taylor polynomial of degree 14 (remainder below 2^-60 |x|).
 inline double expm1_near_zero(double x) {
   double sum = reciprocal[14];
+#pragma GCC unroll 13
   for (std::size_t n = 13; n >= 1; --n) sum = (1.0 + x * sum) * reciprocal[n];
   return x * sum;
 }
@@ -50,22 +51,26 @@ inline double expm1(double x) { return x > -0.35 && x < 0.35 ? expm1_near_zero(x
 inline double twice_artanh(double s) {
   const double square = s * s;
   double sum = 0;
+#pragma GCC unroll 10
   for (std::size_t n = 21; n >= 3; n -= 2) sum = (sum + reciprocal[n]) * square;
   return 2.0 * s * (1.0 + sum);
 }
 
-/// ln x for finite normal x > 0; -infinity at 0.
+/// ln x for normal x > 0.
+inline double log_of_normal(double x) {
+  const auto bits = std::bit_cast<std::uint64_t>(x);
+  const double m = std::bit_cast<double>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
+  const bool large = m > 0x1.6a09e667f3bcdp0; // keep the significand near 1
+  const double n = static_cast<double>(static_cast<std::int64_t>(bits >> 52) - 1023) + (large ? 1.0 : 0.0);
+  const double near_one = large ? 0.5 * m : m;
+  return n * ln2_high + (n * ln2_low + twice_artanh((near_one - 1.0) / (near_one + 1.0)));
+}
+
+/// ln x for finite x >= 0, -infinity at 0.
 inline double log(double x) {
   if (x == 0) return -std::numeric_limits<double>::infinity();
-  const auto bits = std::bit_cast<std::uint64_t>(x);
-  int exponent = static_cast<int>(bits >> 52) - 1023;
-  double m = std::bit_cast<double>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
-  if (m > 0x1.6a09e667f3bcdp0) {
-    m *= 0.5;
-    ++exponent;
-  }
-  const double n = exponent;
-  return n * ln2_high + (n * ln2_low + twice_artanh((m - 1.0) / (m + 1.0)));
+  if (x < 0x1p-1022) return log_of_normal(x * 0x1p60) - 60 * ln2_high - 60 * ln2_low;
+  return log_of_normal(x);
 }
 
 /// ln(1 + x) for x > -1.
@@ -73,27 +78,21 @@ inline double log1p(double x) { return x > -0.25 && x < 0.4 ? twice_artanh(x / (
 
 /// cos and sin of 2 pi u for u in [0, 1).
 inline std::array<double, 2> cos_sin_turns(double u) {
-  const int octant = static_cast<int>(u * 8.0);
-  const double rest = u * 8.0 - octant;                                          // exact, in [0, 1)
-  const double x = (octant % 2 == 0 ? rest : 1.0 - rest) * 0x1.921fb54442d18p-1; // angle from the nearest axis, <= pi/4
+  const double quarter = std::floor(4.0 * u + 0.5);
+  const double x = (4.0 * u - quarter) * 0x1.921fb54442d18p0; // angle from the nearest axis, at most pi/4; the difference is exact
   const double square = x * x;
   double cosine = 0, sine = 0;
+#pragma GCC unroll 8
   for (std::size_t n = 16; n >= 2; n -= 2) {
     cosine = (1.0 + cosine) * -square * (reciprocal[n] * reciprocal[n - 1]);
     sine = (1.0 + sine) * -square * (reciprocal[n] * reciprocal[n + 1]);
   }
-  cosine += 1.0;
+  cosine = 1.0 + cosine;
   sine = x * (1.0 + sine);
-  switch (octant) {
-  case 0: return {cosine, sine};
-  case 1: return {sine, cosine};
-  case 2: return {-sine, cosine};
-  case 3: return {-cosine, sine};
-  case 4: return {-cosine, -sine};
-  case 5: return {-sine, -cosine};
-  case 6: return {sine, -cosine};
-  default: return {cosine, -sine};
-  }
+  const bool odd = quarter == 1 || quarter == 3, cosine_negative = quarter == 1 || quarter == 2,
+             sine_negative = quarter == 2 || quarter == 3;
+  const double c = odd ? sine : cosine, s = odd ? cosine : sine;
+  return {cosine_negative ? -c : c, sine_negative ? -s : s};
 }
 
 inline double sigmoid(double x) { return x >= 0 ? 1.0 / (1.0 + exp(-x)) : exp(x) / (1.0 + exp(x)); }
