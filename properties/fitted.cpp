@@ -1,7 +1,6 @@
 // The nearest recipe inside what a contract declares: forms and sizes give way, decay, beta and |k| do not.
 
-#include "portable_math.hpp"
-#include "recipe.hpp"
+#include "ingredients.hpp"
 
 #include <algorithm>
 
@@ -28,18 +27,30 @@ bool raw_gates(const Recipe& recipe) {
 }
 bool no_decay(const Recipe& recipe) { return recipe.options.gate == GateForm::absent || (!raw_gates(recipe) && recipe.decay == 0); }
 
-/// What no element's |ln alpha| exceeds; gaussians stay below 6.7.
-double most_decay(const Recipe& recipe) {
-  const double decay = recipe.decay, spread = recipe.decay_spread, tail = portable::softplus(6.7 * spread + 6.7);
-  switch (recipe.gates) {
-  case GatePattern::jitter: return decay * (1 + spread);
-  case GatePattern::mixed: return 1.5 * decay;
-  case GatePattern::softplus_gauss: return decay * portable::softplus(6.7 * spread);
-  case GatePattern::published_init: return 16 * decay * tail;
-  case GatePattern::trained: return 200 * decay * tail;
-  case GatePattern::logits: return portable::softplus(std::fabs(recipe.decay_center) + decay);
-  default: return decay;
+/// The largest |ln alpha| of any token.
+double strongest_decay(Recipe recipe) {
+  recipe.options.gate = GateForm::log_decay;
+  std::vector<float> row(static_cast<std::size_t>(recipe.shape.K));
+  float least = 0;
+  for (std::uint32_t head = 0; head < recipe.shape.HV; ++head) {
+    const HeadGate gate = head_gate(recipe, head);
+    for (std::int64_t n = 0; n < sequence_count(recipe); ++n) {
+      const std::int64_t length = recipe.lengths.empty() ? recipe.shape.T : recipe.lengths[static_cast<std::size_t>(n)];
+      for (std::int64_t t = 0; t < length; ++t) {
+        make_gate(recipe, gate, {head, static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(t)}, Format::fp32, row);
+        least = std::min(least, *std::min_element(row.begin(), row.end()));
+      }
+    }
   }
+  return -static_cast<double>(least);
+}
+
+/// The bound of a bounded gate that makes room for the decay, never the other way round; not below what the kernel
+/// declares unless the decay itself is.
+float bound_for(const Recipe& recipe, const Contract& contract) {
+  const double strongest = strongest_decay(recipe), declared = -contract.g_min;
+  const double roomy = std::max(strongest, -static_cast<double>(recipe.options.lower_bound));
+  return -static_cast<float>(strongest <= declared ? std::min(roomy, declared) : strongest);
 }
 
 void fit_rule(Recipe& recipe, const Contract& contract) {
@@ -64,8 +75,7 @@ void fit_gate(Recipe& recipe, const Contract& contract) {
       recipe.gates = GatePattern::constant;
       recipe.decay = recipe.decay_spread = 0;
     }
-    if (form == GateForm::bounded) // the bound makes room for the decay, never the other way round
-      options.lower_bound = -static_cast<float>(std::max(-static_cast<double>(options.lower_bound), most_decay(recipe)));
+    if (form == GateForm::bounded) options.lower_bound = bound_for(recipe, contract);
     options.gate = form;
     return;
   }
@@ -135,10 +145,10 @@ void fit_shape(Recipe& recipe, const Contract& contract) {
 
 Recipe fitted(Recipe recipe, const Contract& contract) {
   fit_rule(recipe, contract);
+  fit_shape(recipe, contract);
   fit_gate(recipe, contract);
   fit_beta(recipe, contract);
   fit_l2norm(recipe, contract);
-  fit_shape(recipe, contract);
   if (!contract.initial_state) recipe.state = StatePattern::absent;
   return recipe;
 }

@@ -46,7 +46,7 @@ double input_meaning(double d, const Options& options, double gain, double bias)
   }
 }
 
-double gain_of(const HeadGate& gate) { return std::isinf(gate.A_log) ? 0.0 : portable::exp(gate.A_log); }
+double gain_of(float A_log) { return std::isinf(A_log) ? 0.0 : portable::exp(A_log); }
 
 /// Decay of one token of a pattern that is not raw.
 void make_decay(const Recipe& recipe, const TokenPlace& at, std::span<double> d) {
@@ -106,9 +106,13 @@ HeadGate head_gate(const Recipe& recipe, std::uint32_t head) {
   if (recipe.gates == GatePattern::published_init) gain = recipe.decay * (1.0 + 15.0 * u);
   if (recipe.gates == GatePattern::trained) gain = recipe.decay * portable::exp(u * ln200);
   if (recipe.gates == GatePattern::logits) gain = 1.0;
-  const bool dead = (recipe.dead_heads && head % 2 == 0) || !(gain > 0);
-  HeadGate gate{.A_log = dead ? -std::numeric_limits<float>::infinity() : static_cast<float>(portable::log(gain)),
-                .bias = std::vector<float>(K, 0.0f)};
+  if (recipe.dead_heads && head % 2 == 0 && biased(recipe.gate_model)) gain = 0;
+  // A dead head's decay is handed to another form of gate by parameters that live.
+  const bool lives = gain > 0 || recipe.options.gate != recipe.gate_model;
+  HeadGate gate;
+  gate.A_log = gain > 0 ? static_cast<float>(portable::log(gain)) : lives ? 0.0f : -std::numeric_limits<float>::infinity();
+  gate.model_gain = gain > 0 ? gain_of(gate.A_log) : 0.0;
+  gate.bias.assign(K, 0.0f);
   if (!recipe.gate_bias) return gate;
   for (std::size_t c = 0; c < K; ++c) {
     const auto i = static_cast<std::uint32_t>(c);
@@ -129,22 +133,20 @@ double log_decay(const Options& options, float x, double gain, double bias) {
 }
 
 void make_gate(const Recipe& recipe, const HeadGate& gate, const TokenPlace& at, Format format, std::span<float> row) {
+  const GateForm model = recipe.gate_model, form = recipe.options.gate;
+  const double lower_bound = recipe.options.lower_bound, gain = gain_of(gate.A_log);
+  const bool dead = !(gate.model_gain > 0);
   std::vector<double> x(row.size());
-  const double gain = gain_of(gate);
-  const GateForm form = recipe.options.gate;
-  if (raw(recipe.gates)) {
-    const GateForm model = recipe.gate_model;
-    make_input(recipe, gate, at, x);
-    if (model != form) // hand over the decay that the model gives
-      for (std::size_t c = 0; c < x.size(); ++c) {
-        const double d = decay_of(model, recipe.options.lower_bound, biased(model) ? x[c] + gate.bias[c] : x[c], gain);
-        x[c] = input_meaning(d, recipe.options, gain, biased(form) ? gate.bias[c] : 0.0);
-      }
-  } else {
-    make_decay(recipe, at, x);
-    const bool dead = recipe.dead_heads && at.head % 2 == 0;
-    for (std::size_t c = 0; c < x.size(); ++c)
-      x[c] = input_meaning(dead && !biased(form) ? 0.0 : x[c], recipe.options, gain, biased(form) ? gate.bias[c] : 0.0);
+  if (raw(recipe.gates) || dead) make_input(recipe, gate, at, x);
+  if (!((raw(recipe.gates) || dead) && model == form)) { // hand over a decay
+    if (dead)
+      std::fill(x.begin(), x.end(), decay_of(model, lower_bound, 0.0, 0.0));
+    else if (raw(recipe.gates))
+      for (std::size_t c = 0; c < x.size(); ++c)
+        x[c] = decay_of(model, lower_bound, biased(model) ? x[c] + gate.bias[c] : x[c], gate.model_gain);
+    else
+      make_decay(recipe, at, x);
+    for (std::size_t c = 0; c < x.size(); ++c) x[c] = input_meaning(x[c], recipe.options, gain, biased(form) ? gate.bias[c] : 0.0);
   }
   for (std::size_t c = 0; c < row.size(); ++c) row[c] = stored(format, x[c]);
 }

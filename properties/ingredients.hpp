@@ -25,9 +25,10 @@ void make_query(const Recipe&, const TokenPlace&, std::span<double> row);
 /// Which of the exact patterns' directions the key of a token has.
 std::uint32_t key_index(const Recipe&, const TokenPlace&);
 
-/// A head's gate parameters as stored: -inf in A_log where the head is dead.
+/// A head's gate parameters.
 struct HeadGate {
-  float A_log = 0;
+  float A_log = 0;         ///< as stored: -inf where the head is dead and its gate is of the recipe's own form
+  double model_gain = 1;   ///< exp(A_log) of the recipe's own form: 0 where the head is dead
   std::vector<float> bias; ///< [K], zero where not given
 };
 HeadGate head_gate(const Recipe&, std::uint32_t head);

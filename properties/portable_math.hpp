@@ -25,7 +25,7 @@ inline constexpr double ln2_low = 0x1.a39ef35793c76p-33;
 inline double scaled(double x, int n) {
   const auto power = [](int e) { return std::bit_cast<double>(static_cast<std::uint64_t>(e + 1023) << 52); };
   if (n < -1000) return n < -1100 ? 0.0 : x * power(-900) * power(n + 900);
-  if (n > 1000) return n > 1023 ? std::numeric_limits<double>::infinity() : x * power(1000) * power(n - 1000);
+  if (n > 1000) return x * power(1000) * power(n - 1000);
   return x * power(n);
 }
 

@@ -12,7 +12,6 @@ std::int64_t sequence_count(const Recipe& recipe) {
 
 std::optional<std::string> malformed(const Recipe& recipe) {
   const Shape& s = recipe.shape;
-  // Far beyond any tensor, and small enough that no product of two sizes overflows.
   constexpr std::int64_t most = std::int64_t{1} << 31;
   const auto outside = [](std::int64_t size, std::int64_t least) { return size < least || size > most; };
   if (outside(s.B, 1) || outside(s.T, 0) || outside(s.H, 1) || outside(s.HV, 1) || outside(s.K, 1) || outside(s.V, 1))
@@ -25,6 +24,11 @@ std::optional<std::string> malformed(const Recipe& recipe) {
     const auto sum = std::accumulate(recipe.lengths.begin(), recipe.lengths.end(), std::int64_t{0});
     if (sum != s.T) return "lengths: their sum (" + std::to_string(sum) + ") must equal T (" + std::to_string(s.T) + ")";
   }
+  // 2^36 elements: more than any machine that this runs on holds.
+  const auto size = [](auto... extents) { return (static_cast<double>(extents) * ...); };
+  const auto N = sequence_count(recipe);
+  if (size(s.B, s.T, s.HV, std::max(s.K, s.V)) > 0x1p36 || size(N, s.HV, s.K, s.V) > 0x1p36)
+    return "shape: a tensor would have more than 2^36 elements";
   if (!(recipe.options.lower_bound <= 0)) return "lower_bound must be a number <= 0";
   std::optional<std::string> why;
   each_field(

@@ -78,7 +78,7 @@ struct Recipe {
   GateForm gate_model = GateForm::softplus; ///< what turns the gate inputs of a raw pattern into decay
   float gate_gain = 16;                     ///< exp(A_log) of patterns that are not raw: uniform in [1, gate_gain] per head
   bool gate_bias = true;                    ///< dt_bias is given
-  bool dead_heads = false;                  ///< A_log = -inf in every second head, from the first
+  bool dead_heads = false;                  ///< A_log = -inf in every second head, from the first: of softplus and bounded gates
   BetaPattern betas = BetaPattern::uniform;
   float beta_center = 0.5f, beta_spread = 0.5f;
   ValuePattern values = ValuePattern::gaussian;

@@ -58,5 +58,6 @@ void append_exact_regimes(std::vector<Regime>&);
 void append_shape_regimes(std::vector<Regime>&);
 void append_loss_regimes(std::vector<Regime>&);
 void append_dplr_regimes(std::vector<Regime>&);
+void append_everything_regime(std::vector<Regime>&);
 
 } // namespace kdacheck

@@ -138,6 +138,7 @@ std::span<const Regime> regimes() {
     append_shape_regimes(list);
     append_loss_regimes(list);
     append_dplr_regimes(list);
+    append_everything_regime(list);
     return list;
   }();
   return all;

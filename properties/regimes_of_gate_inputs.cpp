@@ -51,8 +51,8 @@ void append_gate_input_regimes(std::vector<Regime>& list) {
          Dice dice(recipe.regime, seed);
          const float bound = seed < 4 ? std::array{5.0f, 1.0f, 3.0f, 2.5f}[static_cast<std::size_t>(seed)] : dice.uniform(1.0f, 5.0f);
          recipe.options.lower_bound = -bound;
-         recipe.decay = seed % 2 == 0 ? bound : dice.log_uniform(1e-3f, bound);
          recipe.decay_spread = seed % 4 == 0 ? 0.0f : 0.3f;
+         recipe.decay = seed % 2 == 0 ? bound / (1 + recipe.decay_spread) : dice.log_uniform(1e-3f, bound / 1.3f);
          recipe.gate_bias = seed % 4 != 1;
          return recipe;
        }});

@@ -185,8 +185,9 @@ std::vector<Recipe> simpler(const Recipe& recipe) {
             });
       },
       recipe, plain);
-  candidates.add([](Recipe& r) { r.seed = 0; });
-  candidates.add([](Recipe& r) { r.seed >>= r.seed > 0xff ? 32 : 1; });
+  const std::uint64_t seed = recipe.seed;
+  for (std::uint64_t smaller : {std::uint64_t{0}, std::uint64_t{1}, seed & 0xff, seed >> 8, seed >> 1})
+    candidates.add([&](Recipe& r) { r.seed = smaller; });
   return std::move(candidates.found);
 }
 

@@ -1,0 +1,34 @@
+#pragma once
+// Recipes as RapidCheck sees them: generators whose values know how to become simpler.
+
+#include "recipe.hpp"
+
+#include <rapidcheck/Gen.h>
+
+#include <chrono>
+#include <functional>
+
+namespace kdacheck {
+
+/// The tree of ever simpler recipes below a recipe.
+rc::Shrinkable<Recipe> shrinkable(const Recipe&);
+
+/// Recipes of one regime, over all seeds below 2^32.
+rc::Gen<Recipe> recipes_of(const Regime&, Tier);
+
+/// Recipes of any regime, one in three with ingredients combined at will.
+rc::Gen<Recipe> any_recipe(Tier);
+
+/// Where a walk down the tree ended.
+struct Shrunk {
+  Recipe recipe;         ///< the simplest that still fails
+  std::size_t steps = 0; ///< simplifications that kept the failure
+  std::size_t tried = 0;
+  bool finished = false; ///< no simpler recipe fails; false: the deadline came first
+};
+
+/// Follows the first simplification that still fails, again and again, until none does or the deadline has passed.
+/// `still_fails` is called at least once per step and may throw; a throw ends the walk and passes on.
+Shrunk shrunk(const Recipe&, const std::function<bool(const Recipe&)>& still_fails, std::chrono::steady_clock::time_point deadline);
+
+} // namespace kdacheck
