@@ -31,7 +31,7 @@ std::string line_with(const std::string& text, const std::string& words) {
 
 TEST_CASE("each kernel's line says contract, verdict, cases, worst error over bound, and where") {
   const std::string table = console_table(sample_results());
-  CHECK_THAT(line_with(table, "cpu.right"), Contains("fp32 throughout, C=16") && Contains("passed") && Contains(" 3 ") &&
+  CHECK_THAT(line_with(table, "cpu.right"), Contains("fp32 throughout, C=16") && Contains("passed") && Contains("  3    1  ") &&
                                                 Contains("0.75") && Contains("slow-decay") && Contains("750 ms"));
   CHECK_THAT(line_with(table, "cpu.wrong"), Contains("bf16 in") && Contains("CRASHED") && Contains("empty-sequences"));
   CHECK_THAT(line_with(table, "cpu.idle"), Contains("not run") && Contains(" 0 "));
@@ -47,6 +47,16 @@ TEST_CASE("each failing group is listed with its place, its detail and its repla
   CHECK(table.find("[nan-keys]") < table.find("[fast-decay]"));
 }
 
+TEST_CASE("a crash has no error over bound, and an inconclusive case is listed with its replay command") {
+  const std::string table = console_table(sample_results());
+  CHECK_THAT(line_with(table, "[empty-sequences]"), Contains("error/bound -,"));
+  CHECK_THAT(table, Contains("inconclusive: 1 cases") && Contains("./kdacheck replay TOKEN-cpu.wrong-no-decay"));
+}
+
+TEST_CASE("the table begins with where and with what the run was made") {
+  CHECK(lines_of(console_table(sample_results())).front() == "tier quick, seed 18446744073709551615, commit 0123456789ab, cpu, 2 threads");
+}
+
 TEST_CASE("failures that are not shown are counted") {
   const std::string table = console_table(sample_results(), {.failures_shown = 2});
   CHECK_THAT(table, Contains("and 3 more failing"));
@@ -59,7 +69,8 @@ TEST_CASE("what was not supported is counted with its reason, also what is not l
   CaseResult other = sample_case("cpu.wrong", Verdict::not_supported, 0);
   other.finding.detail = "T=0";
   add(results, other);
-  CHECK_THAT(console_table(results), Contains("not supported: 5 cases") && Contains("4  K=60 is not in 16..256/16") && Contains("1  T=0"));
+  CHECK_THAT(console_table(results),
+             Contains("not supported (n/s): 5 cases") && Contains("4  K=60 is not in 16..256/16") && Contains("1  T=0"));
   CHECK_THAT(console_table(results, {.reasons_shown = 1}), Contains("1  for 1 other reasons") && !Contains("T=0"));
 }
 
@@ -86,10 +97,10 @@ TEST_CASE("the kernels' lines keep within the width and under their headings") {
   add(results, wide);
   for (const std::size_t width : {100u, 118u, 140u}) {
     const auto lines = lines_of(console_table(results, {.width = width}));
-    for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t i = 2; i < 8; ++i) { // below the line that says where and with what
       INFO(lines[i]);
       CHECK(lines[i].size() <= width);
-      CHECK(lines[i].size() == lines[0].size());
+      CHECK(lines[i].size() == lines[2].size());
     }
   }
 }
