@@ -2,6 +2,7 @@
 // of the workspace from the first chunk to the last.
 
 #include "accept.hpp"
+#include "dplr_backward.hpp"
 #include "dplr_chunk.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
@@ -64,12 +65,14 @@ Kernel dplr_chunkwise(std::string name, std::string summary, Contract contract) 
           .summary = std::move(summary),
           .contract = contract,
           .workspace_bytes =
-              [plan](const Inputs& inputs, bool) {
-                return slice_bytes(plan, inputs) * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
+              [contract, plan](const Inputs& inputs, bool backward) {
+                return backward ? dplr_backward_bytes(contract, inputs)
+                                : slice_bytes(plan, inputs) * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
               },
           .forward = [contract](const Inputs& inputs, const Outputs& outputs,
                                 std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); },
-          .backward = {}};
+          .backward = [contract](const Inputs& inputs, const Cotangents& cotangents, const GradientOutputs& gradients,
+                                 std::span<std::byte> workspace) { dplr_backward(contract, inputs, cotangents, gradients, workspace); }};
 }
 
 } // namespace kdacheck::cpu

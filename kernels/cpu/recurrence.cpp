@@ -6,6 +6,7 @@
 #include "arena.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
+#include "recurrence_backward.hpp"
 #include "rows.hpp"
 #include "token.hpp"
 
@@ -47,17 +48,20 @@ void forward(const Contract& contract, const Inputs& inputs, const Outputs& outp
 Kernel recurrence(std::string name, std::string summary, Contract contract) {
   contract.order = Order::recurrence;
   contract.chunk = 1;
-  return {.name = std::move(name),
-          .summary = std::move(summary),
-          .contract = contract,
-          .workspace_bytes =
-              [](const Inputs& inputs, bool) {
-                return forward_slice(inputs, nullptr, nullptr, nullptr) *
-                       static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
-              },
-          .forward = [contract](const Inputs& inputs, const Outputs& outputs,
-                                std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); },
-          .backward = {}};
+  return {
+      .name = std::move(name),
+      .summary = std::move(summary),
+      .contract = contract,
+      .workspace_bytes =
+          [](const Inputs& inputs, bool backward) {
+            return backward ? recurrence_backward_bytes(inputs)
+                            : forward_slice(inputs, nullptr, nullptr, nullptr) *
+                                  static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
+          },
+      .forward = [contract](const Inputs& inputs, const Outputs& outputs,
+                            std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); },
+      .backward = [contract](const Inputs& inputs, const Cotangents& cotangents, const GradientOutputs& gradients,
+                             std::span<std::byte> workspace) { recurrence_backward(contract, inputs, cotangents, gradients, workspace); }};
 }
 
 } // namespace kdacheck::cpu

@@ -19,8 +19,8 @@ struct Walk {
 };
 
 /// Takes the memory for sequences of up to `longest` tokens.
-inline Walk take_walk(Arena& arena, std::int64_t longest, std::int64_t C, std::int64_t state_size, std::size_t record_bytes) {
-  constexpr std::int64_t segment_tokens = 2048;
+inline Walk take_walk(Arena& arena, std::int64_t longest, std::int64_t C, std::int64_t state_size, std::size_t record_bytes,
+                      std::int64_t segment_tokens = 2048) {
   const std::int64_t chunks = std::max<std::int64_t>(1, (longest + C - 1) / C);
   Walk walk{.C = C, .segment = std::min(chunks, std::max<std::int64_t>(1, segment_tokens / C)), .state_size = state_size};
   walk.checkpoints = arena.floats(state_size * ((chunks + walk.segment - 1) / walk.segment));

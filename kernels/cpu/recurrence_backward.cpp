@@ -1,0 +1,198 @@
+// Reverse mode of the recurrence, token by token in fp32, with the state before each token computed again in segments.
+//
+// KDA, with X = Diag(alpha) S_{t-1}, w = v - X^T k, Lambda the cotangent of S_t and m = Lambda^T k:
+//   dq = S_t do     dv = beta m     dbeta = m . w     dk = beta (Lambda w - X m)     Y = Lambda - beta k m^T
+//   dg = rows of X . Y              cotangent of S_{t-1}: Diag(alpha) Y
+// DPLR, with w = -S_{t-1}^T b and u = Lambda^T a:
+//   dq = S_t do     da = Lambda w     dk = Lambda v     dv = Lambda^T k     db = -S_{t-1} u
+//   dg = alpha rows of S_{t-1} . Lambda                 cotangent of S_{t-1}: Diag(alpha) Lambda - b u^T
+
+#include "recurrence_backward.hpp"
+
+#include "accept.hpp"
+#include "gradient_rows.hpp"
+#include "lanes.hpp"
+#include "parallel.hpp"
+#include "reverse.hpp"
+#include "rows.hpp"
+#include "token.hpp"
+
+#include <algorithm>
+
+namespace kdacheck::cpu {
+namespace {
+
+/// Gradients of one token: rows of padded K, or V where said.
+struct TokenAdjoint {
+  float *d_o = nullptr, *v = nullptr;                   ///< [V]
+  float *from_state = nullptr, *from_adjoint = nullptr; ///< [V] w; m or u
+  float *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr, *g = nullptr;
+  float beta = 0;
+};
+
+struct Record {
+  float* state; ///< [K,V] before the token
+};
+
+struct Slice {
+  TokenRows token;
+  TokenAdjoint d;
+  float *adjoint = nullptr, *row = nullptr;
+  SharedGradients shared;
+  Walk walk;
+};
+
+Slice take_slice(Arena& arena, const Inputs& inputs) {
+  constexpr std::int64_t segment_tokens = 64; // as many states are kept inside a segment
+  const std::int64_t K = padded(inputs.shape.K), V = padded(inputs.shape.V), longest = longest_sequence(inputs);
+  Slice slice;
+  slice.token = take_token_rows(arena, inputs);
+  for (float** row : {&slice.d.d_o, &slice.d.v, &slice.d.from_state, &slice.d.from_adjoint}) *row = arena.floats(V);
+  for (float** row : {&slice.d.q, &slice.d.k, &slice.d.a, &slice.d.b, &slice.d.g, &slice.row}) *row = arena.floats(K);
+  slice.adjoint = arena.floats(K * V);
+  slice.shared = take_shared_gradients(arena, inputs, longest);
+  slice.walk = take_walk(arena, longest, 1, K * V, static_cast<std::size_t>(K * V) * sizeof(float), segment_tokens);
+  return slice;
+}
+
+void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const float* state, float* adjoint, TokenAdjoint& d) {
+  std::copy(token.v, token.v + V, d.from_state);
+  std::fill(d.from_adjoint, d.from_adjoint + V, 0.0f);
+  for (std::int64_t c = 0; c < K; ++c) {
+    const Lanes alpha = broadcast(token.alpha[c]), k = broadcast(token.k[c]), q = broadcast(token.q[c]);
+    for (std::int64_t j = 0; j < V; j += lane_count) {
+      const std::int64_t at = c * V + j;
+      const Lanes lambda = multiply_add(q, load(d.d_o + j), load(adjoint + at));
+      store(adjoint + at, lambda);
+      store(d.from_state + j, multiply_add(-k, alpha * load(state + at), load(d.from_state + j)));
+      store(d.from_adjoint + j, multiply_add(k, lambda, load(d.from_adjoint + j)));
+    }
+  }
+  Lanes beta_sum{};
+  for (std::int64_t j = 0; j < V; j += lane_count) {
+    const Lanes w = load(d.from_state + j), m = load(d.from_adjoint + j);
+    beta_sum = multiply_add(m, w, beta_sum);
+    store(d.v + j, broadcast(token.beta) * m);
+  }
+  d.beta = sum(beta_sum);
+  for (std::int64_t c = 0; c < K; ++c) {
+    const Lanes alpha = broadcast(token.alpha[c]), written = broadcast(token.beta * token.k[c]);
+    Lanes q{}, lambda_w{}, x_m{}, g{};
+    for (std::int64_t j = 0; j < V; j += lane_count) {
+      const std::int64_t at = c * V + j;
+      const Lanes w = load(d.from_state + j), m = load(d.from_adjoint + j), lambda = load(adjoint + at);
+      const Lanes x = alpha * load(state + at), y = multiply_add(-written, m, lambda);
+      q = multiply_add(multiply_add(written, w, x), load(d.d_o + j), q);
+      lambda_w = multiply_add(lambda, w, lambda_w);
+      x_m = multiply_add(x, m, x_m);
+      g = multiply_add(x, y, g);
+      store(adjoint + at, alpha * y);
+    }
+    d.q[c] = sum(q);
+    d.k[c] = token.beta * (sum(lambda_w) - sum(x_m));
+    d.g[c] = sum(g);
+  }
+}
+
+void retreat_dplr(const TokenRows& token, std::int64_t K, std::int64_t V, const float* state, float* adjoint, TokenAdjoint& d) {
+  for (float* row : {d.from_state, d.from_adjoint, d.v}) std::fill(row, row + V, 0.0f);
+  for (std::int64_t c = 0; c < K; ++c) {
+    const Lanes k = broadcast(token.k[c]), q = broadcast(token.q[c]), a = broadcast(token.a[c]), b = broadcast(token.b[c]);
+    for (std::int64_t j = 0; j < V; j += lane_count) {
+      const std::int64_t at = c * V + j;
+      const Lanes lambda = multiply_add(q, load(d.d_o + j), load(adjoint + at));
+      store(adjoint + at, lambda);
+      store(d.from_state + j, multiply_add(-b, load(state + at), load(d.from_state + j)));
+      store(d.from_adjoint + j, multiply_add(a, lambda, load(d.from_adjoint + j)));
+      store(d.v + j, multiply_add(k, lambda, load(d.v + j)));
+    }
+  }
+  for (std::int64_t c = 0; c < K; ++c) {
+    const Lanes alpha = broadcast(token.alpha[c]), k = broadcast(token.k[c]), a = broadcast(token.a[c]), b = broadcast(token.b[c]);
+    Lanes q{}, lambda_w{}, lambda_v{}, s_u{}, g{};
+    for (std::int64_t j = 0; j < V; j += lane_count) {
+      const std::int64_t at = c * V + j;
+      const Lanes w = load(d.from_state + j), u = load(d.from_adjoint + j), v = load(token.v + j), lambda = load(adjoint + at);
+      const Lanes s = load(state + at), x = alpha * s;
+      q = multiply_add(multiply_add(k, v, multiply_add(a, w, x)), load(d.d_o + j), q);
+      lambda_w = multiply_add(lambda, w, lambda_w);
+      lambda_v = multiply_add(lambda, v, lambda_v);
+      s_u = multiply_add(s, u, s_u);
+      g = multiply_add(x, lambda, g);
+      store(adjoint + at, multiply_add(-b, u, alpha * lambda));
+    }
+    d.q[c] = sum(q);
+    d.a[c] = sum(lambda_w);
+    d.k[c] = sum(lambda_v);
+    d.b[c] = -sum(s_u);
+    d.g[c] = sum(g);
+  }
+}
+
+} // namespace
+
+std::size_t recurrence_backward_bytes(const Inputs& inputs) {
+  Arena shared, slice;
+  take_parameter_partials(shared, inputs);
+  take_slice(slice, inputs);
+  return shared.used + slice.used * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.H));
+}
+
+void recurrence_backward(const Contract& contract, const Inputs& inputs, const Cotangents& cotangents, const GradientOutputs& gradients,
+                         std::span<std::byte> workspace) {
+  accept(contract, inputs, cotangents, gradients);
+  const Shape& s = inputs.shape;
+  const std::int64_t K = padded(s.K), V = padded(s.V);
+  const bool kda = inputs.options.rule == Rule::kda;
+  Arena front{workspace.data()}, measure;
+  const ParameterPartials partials = take_parameter_partials(front, inputs);
+  take_slice(measure, inputs);
+  const double operations = 15.0 * static_cast<double>(s.B * s.T * s.HV) * static_cast<double>(s.K * s.V);
+  for_each_task(inputs.N() * s.H, workspace.subspan(front.used), measure.used, operations, [&](std::int64_t index, std::byte* memory) {
+    const std::int64_t n = index / s.H, shared_head = index % s.H, group = s.HV / s.H;
+    Arena arena{memory};
+    Slice slice = take_slice(arena, inputs);
+    TokenAdjoint& d = slice.d;
+    for (float* padding : {d.q, d.k, d.a, d.b, d.g}) std::fill(padding, padding + K, 0.0f);
+    const Sequence sequence = sequence_of(inputs, n);
+    std::fill(slice.shared.q, slice.shared.q + sequence.length * K, 0.0f);
+    std::fill(slice.shared.k, slice.shared.k + sequence.length * K, 0.0f);
+    for (std::int64_t head = shared_head * group; head < (shared_head + 1) * group; ++head) {
+      const GateParameterSums sums = clear_sums(partials, inputs, n, head);
+      read_state(inputs[Input::initial_state], contract.state_v_first, n, head, s.K, s.V, slice.walk.checkpoints);
+      read_state(cotangents.d_final_state, contract.state_v_first, n, head, s.K, s.V, slice.adjoint);
+      const auto advance_token = [&](std::int64_t t, std::int64_t, Record& record, float* next) {
+        if (!next) return;
+        read_token(inputs, sequence.first + t, head, slice.token);
+        if (next != record.state) std::copy(record.state, record.state + K * V, next);
+        advance(inputs, slice.token, next);
+      };
+      const auto retreat = [&](std::int64_t t, std::int64_t, Record& record) {
+        const std::int64_t row = sequence.first + t;
+        read_token(inputs, row, head, slice.token);
+        read_output_cotangent(cotangents, inputs, row, head, 1, d.d_o);
+        kda ? retreat_kda(slice.token, s.K, V, record.state, slice.adjoint, d)
+            : retreat_dplr(slice.token, s.K, V, record.state, slice.adjoint, d);
+        for (std::int64_t c = 0; c < K; ++c) {
+          slice.shared.q[t * K + c] += inputs.options.scale * d.q[c];
+          slice.shared.k[t * K + c] += d.k[c];
+        }
+        write_gradient(gradients, Input::v, inputs, row, head, 1, d.v);
+        if (kda) {
+          write_beta_gradient(inputs, gradients, row, head, 1, &d.beta, &slice.token.raw_beta);
+        } else {
+          write_gradient(gradients, Input::a, inputs, row, head, 1, d.a);
+          write_gradient(gradients, Input::b, inputs, row, head, 1, d.b);
+        }
+        write_gate_gradient(inputs, gradients, row, head, 1, d.g, slice.row, sums);
+      };
+      walk_back(
+          slice.walk, sequence.length, [&](Arena& place) { return Record{place.floats(K * V)}; }, advance_token, retreat);
+      write_state(gradients[Input::initial_state], contract.state_v_first, n, head, s.K, s.V, slice.adjoint);
+    }
+    write_shared(slice.shared, inputs, gradients, sequence.first, shared_head, sequence.length, slice.row);
+  });
+  write_parameters(partials, inputs, gradients);
+}
+
+} // namespace kdacheck::cpu
