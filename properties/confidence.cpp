@@ -10,12 +10,10 @@ namespace kdacheck {
 double confidence_factor(Group group, std::int64_t groups, double d, int draws) {
   constexpr double least[] = {4, 3.5, 3, 2, 4};
   const double tail = false_refusal / static_cast<double>(std::max<std::int64_t>(groups, 1));
-  double square = 0;
-  if (draws == 0) {
-    square = boost::math::quantile(boost::math::complement(boost::math::chi_squared(d), tail)) / d;
-  } else {
-    square = boost::math::quantile(boost::math::complement(boost::math::fisher_f(d, draws * d), tail));
-  }
+  const double common = 1 / std::sqrt(std::max(d, 1.0));
+  const double t_squared = draws == 0 ? boost::math::quantile(boost::math::complement(boost::math::chi_squared(1), tail))
+                                      : boost::math::quantile(boost::math::complement(boost::math::fisher_f(1, draws), tail));
+  const double square = 1 - common + common * t_squared;
   return std::max(least[static_cast<std::size_t>(group)], std::sqrt(square));
 }
 

@@ -15,20 +15,21 @@ enum class Group : std::uint8_t { token, state_row, state_column, channel, gradi
 /// Factor z by which the root mean square error of a group of elements may exceed the root mean square sigma of
 /// `draws` perturbed runs, when `groups` groups are tested at once.
 ///
-/// The error of a group is a sum of many bounded independent terms, pooled over elements that may share them: its square
-/// behaves like sigma^2 chi^2_d / d, d between 1 (all elements share one combination: the worst, tails of a normal
-/// distribution) and the number of elements. sigma^2 itself is the mean of `draws` such squares, so the ratio follows
-/// Fisher's F with d and draws*d degrees of freedom, and
-///     z^2 = quantile of F(d, draws d) at 1 - false_refusal / groups.
-/// draws = 0 stands for a known sigma (chi^2_d / d): this z screens, the finite one decides.
-/// Large d would make z approach 1, where not chance decides any more but how well the perturbed algorithm's sites match
+/// The error of a group is a sum of many bounded independent terms, pooled over elements that may share them. Its square
+/// is sigma^2 (1 - f + f chi^2_1), where f is the share of its variance that all elements have in common: f = 1 when they
+/// share one combination (tails of a normal distribution), f near 0 when each has its own. Putting everything common into
+/// one component is the heaviest tail with the same variance of the square, 2 f^2, so with d = 1 / f^2 "degrees of freedom"
+///     z^2 = 1 - f + f t^2,  t^2 = quantile of F(1, draws) at 1 - false_refusal / groups,
+/// F rather than chi^2_1 because sigma^2 itself is the mean of only `draws` such squares.
+/// draws = 0 stands for a known sigma (chi^2_1): this z screens, the finite one decides.
+/// A small f would make z approach 1, where not chance decides any more but how well the perturbed algorithm's sites match
 /// those of another correct kernel. Experiment (12 regimes x 24 seeds x 16 correct variants, 4,560 runs, and the
 /// calibration of `calibrate`) saw ratios of at most 2.8, 2.6, 2.2 and 1.9 for tokens, rows, columns and channels; z is
 /// never less than 4, 3.5, 3 and 2 (4 for gradients, largest seen 2.8).
 double confidence_factor(Group, std::int64_t groups, double degrees_of_freedom, int draws);
 
-/// Degrees of freedom d of a group from the second and fourth moments of its error over draws: E x^4 / (E x^2)^2 = 1 + 2/d,
-/// corrected for estimating both from the same few draws, halved because that estimate itself scatters, and at least 1.
+/// Degrees of freedom d of a group from the second and fourth moments of its error over draws: E x^4 / (E x^2)^2 = 1 + 2/d
+/// = 1 + 2 f^2, corrected for estimating both from the same few draws, halved because that estimate itself scatters, and at least 1.
 double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws);
 
 } // namespace kdacheck
