@@ -77,7 +77,7 @@ void append_cpu_kernels(std::vector<Kernel>& list) {
   list.push_back(cpu::dplr_chunkwise("cpu.dplr.chunk64.bf16", "general DPLR in chunks of 64 with bf16 operands",
                                      dplr(rounded_chunks(64, Format::bf16, Format::bf16))));
   list.push_back(cpu::dplr_chunkwise("cpu.kda_via_dplr.chunk16.fp32", "KDA as DPLR with a = beta k, b = alpha k, in chunks of 16 in fp32",
-                                     chunks(16)));
+                                     chunks(16, Order::undeclared)));
 }
 
 } // namespace kdacheck
