@@ -27,7 +27,7 @@ template <class N> inline Ball<N> operator-(const Ball<N>& x) { return {-x.mid, 
 
 template <class N> inline Ball<N> operator+(const Ball<N>& x, const Ball<N>& y) {
   Ball<N> result{x.mid + y.mid, {}};
-  result.radius = (x.radius + y.radius + Rounding<N>::sum * size(result)) * rounded_up;
+  result.radius = (x.radius + y.radius + Rounding<N>::sum * size(result)) * rounded_up + ball_floor;
   return result;
 }
 

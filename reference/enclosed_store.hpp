@@ -38,6 +38,12 @@ template <class Scalar> inline void store_number(Enclosed& tensor, std::size_t a
       store_enclosed(tensor, at, x.high, 0, (radius + std::fabs(x.low)) * rounded_up);
     else
       store_enclosed(tensor, at, x.high, x.low, radius);
+  } else if constexpr (Multiprecision<Scalar>) {
+    // each of the two conversions is within an ulp: together 2^-52 2^-52 of the value
+    const double value = leading(x);
+    const bool finite = std::fabs(value) < std::numeric_limits<double>::infinity();
+    const double low = finite ? leading(Scalar(x - exactly<Scalar>(value))) : 0;
+    store_enclosed(tensor, at, value, low, (radius + 0x1p-104 * std::fabs(value)) * rounded_up + bound_floor);
   } else {
     store_enclosed(tensor, at, x, 0, radius);
   }
@@ -47,6 +53,8 @@ template <class Scalar> inline void store_number(Enclosed& tensor, std::size_t a
 template <class Column> inline auto number_lane(const Column& x, int l) {
   if constexpr (requires { x.high; })
     return double_double{lane(x.high, l), lane(x.low, l)};
+  else if constexpr (Multiprecision<Column>)
+    return x;
   else
     return lane(x, l);
 }

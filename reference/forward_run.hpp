@@ -87,9 +87,11 @@ template <class A> inline void run_forward(const Problem& problem, Truth& truth)
   allocate_outputs<A>(problem, truth);
   const std::vector<Sequence> all = sequences(problem);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* HV))
-  for (std::int64_t job = 0; job < N * HV; ++job)
+  for (std::int64_t job = 0; job < N * HV; ++job) {
+    const typename A::Precision precision(truth.bits);
     run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth, forward_segment,
                         [](std::int64_t, const std::vector<ColumnState<A>>&) {});
+  }
 }
 
 } // namespace kdacheck::certified

@@ -267,6 +267,7 @@ inline void store_parameters(const Problem& problem, const std::vector<Parameter
 template <class A> inline void run_gradient(const Problem& problem, Truth& truth) {
   using Sum = typename A::Sum;
   const std::int64_t N = sequence_count(problem), H = problem.shape.H, HV = problem.shape.HV;
+  const typename A::Precision calling_thread(truth.bits);
   allocate_outputs<A>(problem, truth);
   for (Input input : all_inputs)
     if (!problem[input].empty()) truth[input] = make_enclosed<typename A::Scalar>(element_count(shape_of(input, problem.shape, N)));
@@ -276,8 +277,10 @@ template <class A> inline void run_gradient(const Problem& problem, Truth& truth
   std::vector<ParameterSums<A>> parameters(static_cast<std::size_t>(N * HV), none);
   const std::vector<Sequence> all = sequences(problem);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* H))
-  for (std::int64_t job = 0; job < N * H; ++job)
+  for (std::int64_t job = 0; job < N * H; ++job) {
+    const typename A::Precision precision(truth.bits);
     GroupGradient<A>(problem, all[static_cast<std::size_t>(job / H)], job % H, truth, parameters.data() + job * (HV / H)).run();
+  }
   if (parametric) store_parameters<A>(problem, parameters, N, truth);
 }
 

@@ -27,14 +27,26 @@ template <class Real> struct Rounding<DoubleDouble<Real>> {
 
 template <class N> using Bound = typename Rounding<N>::Bound;
 
+/// Marks the number types of Boost.Multiprecision (multiprecision.hpp); their bounds are kept in double.
+template <class N> inline constexpr bool is_multiprecision = false;
+template <class N>
+concept Multiprecision = is_multiprecision<N>;
+
 /// The leading double of a number: within a relative 2^-53 of it (or of 2^-1074).
 inline double leading(double x) { return x; }
 inline Pack leading(const Pack& x) { return x; }
 template <class Real> inline Real leading(const DoubleDouble<Real>& x) { return x.high; }
 
+template <Multiprecision N> inline double leading(const N& x) { return x.template convert_to<double>(); }
+
+template <Multiprecision N> inline N multiply_add(const N& a, const N& b, const N& c) { return a * b + c; }
+template <Multiprecision N> inline N square_root(const N& x) { return sqrt(x); }
+template <Multiprecision N> inline N choose(bool condition, const N& a, const N& b) { return condition ? a : b; }
+template <Multiprecision N> inline N sum_lanes(const N& x) { return x; }
+
 /// A number that is a double exactly.
 template <class N> inline N exactly(const Bound<N>& x) {
-  if constexpr (requires { N{x, x}; })
+  if constexpr (requires(N number) { number.high; })
     return N{x, Bound<N>{}};
   else
     return N(x);
@@ -42,6 +54,7 @@ template <class N> inline N exactly(const Bound<N>& x) {
 
 /// Exponential within Rounding<N>::exponential, for |x| <= 660.
 template <class Real> inline DoubleDouble<Real> exponential(const DoubleDouble<Real>& x) { return certified_exp(x); }
+template <Multiprecision N> inline N exponential(const N& x) { return Rounding<N>::exp(x); }
 
 /// Bounds are computed in double, to nearest. A line of a bound is a sum of at most K + 20 products of non-negative
 /// doubles: its relative error is below (K + 20) 2^-53 < 2^-41 for K <= 4096. A norm taken from leading doubles adds

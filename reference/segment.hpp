@@ -13,13 +13,19 @@ inline constexpr double l2norm_added = 1e-6; ///< inside the square root of the 
 /// An arithmetic names four number types: Scalar (one channel of an input), Column (columns of the state that travel
 /// together), Input (channels while the effective inputs are computed; may be more precise than Scalar) and Sum (of
 /// parameter gradients over all tokens; may be more precise too).
+/// Precision(bits) is held while an arithmetic is in use.
+struct FixedPrecision {
+  explicit FixedPrecision(int) {}
+};
 struct Fp64Arithmetic {
+  using Precision = FixedPrecision;
   using Scalar = double;
   using Column = Pack;
   using Input = DoubleDouble<Pack>;
   using Sum = double_double;
 };
 struct DoubleDoubleArithmetic {
+  using Precision = FixedPrecision;
   using Scalar = double_double;
   using Column = DoubleDouble<Pack>;
   using Input = DoubleDouble<Pack>;

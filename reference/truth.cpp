@@ -2,7 +2,7 @@
 
 #include "certified_tiers.hpp"
 
-#include <stdexcept>
+#include <algorithm>
 
 namespace kdacheck {
 
@@ -18,7 +18,9 @@ namespace {
 
 using Pass = void (*)(const Problem&, Truth&);
 
-Truth run(const Problem& problem, Arithmetic arithmetic, int bits, Pass fp64, Pass double_double) {
+constexpr int least_bits = 113, most_bits = 1024;
+
+Truth run(const Problem& problem, Arithmetic arithmetic, int bits, Pass fp64, Pass double_double, Pass mpfr) {
   Truth truth;
   truth.arithmetic = arithmetic;
   switch (arithmetic) {
@@ -30,22 +32,28 @@ Truth run(const Problem& problem, Arithmetic arithmetic, int bits, Pass fp64, Pa
     truth.bits = 106;
     double_double(problem, truth);
     return truth;
-  default: throw std::invalid_argument("truth: multiprecision with " + std::to_string(bits) + " bits is not available");
+  default:
+    truth.bits = std::max(bits, least_bits);
+    mpfr(problem, truth);
+    return truth;
   }
 }
 
 } // namespace
 
 Truth forward_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
-  return run(problem, arithmetic, bits, certified::forward_fp64, certified::forward_double_double);
+  return run(problem, arithmetic, bits, certified::forward_fp64, certified::forward_double_double, certified::forward_mpfr);
 }
 
 Truth gradient_truth(const Problem& problem, Arithmetic arithmetic, int bits) {
-  return run(problem, arithmetic, bits, certified::gradient_fp64, certified::gradient_double_double);
+  return run(problem, arithmetic, bits, certified::gradient_fp64, certified::gradient_double_double, certified::gradient_mpfr);
 }
 
 std::optional<std::pair<Arithmetic, int>> more_precise(const Truth& truth) {
   if (truth.arithmetic == Arithmetic::fp64) return std::pair{Arithmetic::double_double, 106};
+  // just above the 106 bits of double-double nothing would be gained
+  if (truth.arithmetic == Arithmetic::double_double) return std::pair{Arithmetic::multiprecision, 2 * least_bits};
+  if (truth.bits < most_bits) return std::pair{Arithmetic::multiprecision, std::min(2 * truth.bits, most_bits)};
   return std::nullopt;
 }
 

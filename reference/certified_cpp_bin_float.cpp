@@ -1,0 +1,10 @@
+#include "certified_tiers.hpp"
+#include "gradient_run.hpp"
+#include "multiprecision.hpp"
+
+namespace kdacheck::certified {
+
+void forward_cpp_bin_float(const Problem& problem, Truth& truth) { run_forward<BinFloatArithmetic>(problem, truth); }
+void gradient_cpp_bin_float(const Problem& problem, Truth& truth) { run_gradient<BinFloatArithmetic>(problem, truth); }
+
+} // namespace kdacheck::certified
