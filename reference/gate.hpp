@@ -67,7 +67,7 @@ template <Number N> N scaled_softplus(const N& A, const N& y) {
 /// e^A y, with e^inf 0 = 0.
 template <Number N> N scaled(const N& A, const N& y) {
   using std::exp;
-  if (!(y < N(0.0)) && !(N(0.0) < y)) return N(0.0);
+  if (y == N(0.0)) return N(0.0);
   return exp(A) * y;
 }
 
@@ -101,7 +101,7 @@ template <Number N> struct GateGradient {
 /// grows like e^A.)
 template <Number N> GateGradient<N> decay_reverse(const Gate<N>& gate, const Decay<N>& value, const N& d_log_decay) {
   using std::exp;
-  if (!(d_log_decay < N(0.0)) && !(N(0.0) < d_log_decay)) return {};
+  if (d_log_decay == N(0.0)) return {};
   switch (gate.form) {
   case GateForm::log_decay: return {d_log_decay, N(0.0)};
   case GateForm::softplus: {
@@ -112,7 +112,7 @@ template <Number N> GateGradient<N> decay_reverse(const Gate<N>& gate, const Dec
   case GateForm::bounded: {
     const N z = gate_detail::scaled(gate.A_log, gate.x + gate.dt_bias);
     const N slope = sigmoid(z) * sigmoid(N(-z));
-    if (!(N(0.0) < slope)) return {};
+    if (slope == N(0.0)) return {};
     const N d_z = d_log_decay * gate.lower_bound * slope;
     return {d_z * exp(gate.A_log), d_z * z};
   }

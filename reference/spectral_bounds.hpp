@@ -64,7 +64,7 @@ template <Number N> N arithmetic_mean_on_key(const Transition<N>& A) {
 template <Number N> N harmonic_mean_on_key(const Transition<N>& A) {
   N weight(0.0), sum(0.0);
   for (std::size_t i = 0; i < A.k.size(); ++i) {
-    if (!(A.k[i] < N(0.0)) && !(N(0.0) < A.k[i])) continue;
+    if (A.k[i] == N(0.0)) continue;
     if (!(N(0.0) < A.alpha[i])) return N(0.0);
     weight = weight + A.k[i] * A.k[i];
     sum = sum + A.k[i] * A.k[i] / A.alpha[i];
@@ -77,7 +77,7 @@ template <Number N> Interval<N> smallest_eigenvalue(const Transition<N>& A) {
   using namespace spectral_detail;
   const N t = tau(A);
   const std::vector<N> alpha = descending(A.alpha);
-  if (!(t < N(0.0)) && !(N(0.0) < t)) return {alpha.back(), alpha.back()};
+  if (t == N(0.0)) return {alpha.back(), alpha.back()};
   if (t < N(0.0)) return {alpha.back(), alpha.size() > 1 ? alpha[alpha.size() - 2] : N(alpha[0] * (N(1.0) - t))};
   const N rest = N(1.0) - t;
   if (N(1.0) < t) return {N(rest * arithmetic_mean_on_key(A)), N(rest * harmonic_mean_on_key(A))};
@@ -126,7 +126,7 @@ template <Number N> Inertia inertia(const Transition<N>& A) {
   const N kept = A.beta * spectral_detail::key_sum(A, [](const N& a) { return N(N(0.0) < a ? 1.0 : 0.0); });
   for (const N& a : A.alpha) result.zero += !(N(0.0) < a);
   result.negative = N(1.0) < kept;
-  result.zero += !(N(1.0) < kept) && !(kept < N(1.0));
+  result.zero += kept == N(1.0);
   return result;
 }
 
@@ -152,14 +152,14 @@ template <Number N> std::vector<Interval<N>> singular_value_intervals(const Tran
   return result;
 }
 
-/// S8. Exactly whether |A|_2 <= 1, for alpha in [0,1].
+/// S8. Exactly whether |A|_2 <= 1, for alpha in [0,1]; in rounded arithmetic up to its roundings where |A| is 1 within them.
 template <Number N> bool contracts(const Transition<N>& A) {
   const N c = A.beta * (tau(A) - N(2.0));
   if (!(N(0.0) < c)) return true;
   N sum(0.0);
   for (std::size_t i = 0; i < A.k.size(); ++i) {
     const N square = A.alpha[i] * A.alpha[i];
-    if (!(A.k[i] < N(0.0)) && !(N(0.0) < A.k[i])) continue;
+    if (A.k[i] == N(0.0)) continue;
     if (!(square < N(1.0))) return false;
     sum = sum + A.k[i] * A.k[i] * square / (N(1.0) - square);
   }

@@ -59,7 +59,7 @@ template <Number N> std::vector<N> symmetric_eigenvalues(Matrix<N> M, const N& t
   while (enough < square_sum(true)) {
     for (std::int64_t p = 0; p < n; ++p)
       for (std::int64_t q = p + 1; q < n; ++q) {
-        if (!(M(p, q) < N(0.0)) && !(N(0.0) < M(p, q))) continue;
+        if (M(p, q) == N(0.0)) continue;
         // the rotation that clears M_pq: t = tan of the smaller angle
         const N ratio = (M(q, q) - M(p, p)) / (M(p, q) + M(p, q));
         const N root = sqrt(ratio * ratio + N(1.0));

@@ -18,6 +18,7 @@ concept Number = std::copyable<N> && std::constructible_from<N, double> && requi
   { x / x } -> std::convertible_to<N>;
   { -x } -> std::convertible_to<N>;
   { x < x } -> std::convertible_to<bool>;
+  { x == x } -> std::convertible_to<bool>;
 };
 
 /// One token of one value head after gates, beta map and normalisation.

@@ -22,6 +22,7 @@ template <Number R> struct Dual {
     return {ratio, R((x.slope - ratio * y.slope) / y.value)};
   }
   friend Dual operator-(const Dual& x) { return {R(-x.value), R(-x.slope)}; }
+  friend bool operator==(const Dual& x, const Dual& y) { return x.value == y.value && x.slope == y.slope; }
   friend bool operator<(const Dual& x, const Dual& y) { return x.value < y.value; }
 
   friend Dual exp(const Dual& x) {

@@ -63,6 +63,7 @@ struct Counted {
   }
   friend Counted operator/(const Counted& x, const Counted& y) { return Counted(x.value / y.value); }
   friend Counted operator-(const Counted& x) { return Counted(-x.value); }
+  friend bool operator==(const Counted& x, const Counted& y) { return x.value == y.value; }
   friend bool operator<(const Counted& x, const Counted& y) { return x.value < y.value; }
   friend Counted exp(const Counted& x) { return Counted(std::exp(x.value)); }
   friend Counted log(const Counted& x) { return Counted(std::log(x.value)); }
