@@ -26,6 +26,10 @@ std::vector<double> singular_values(const DplrTransition<double>&);
 double spectral_radius(const Transition<double>&);
 double spectral_radius(const DplrTransition<double>&);
 
+/// The transition of a token under either rule.
+template <Number N> Transition<N> transition_of(const Token<N>& t) { return {t.alpha, t.k, t.beta}; }
+template <Number N> DplrTransition<N> dplr_transition_of(const Token<N>& t) { return {t.alpha, t.a, t.b}; }
+
 /// (I - beta k k^T) Diag(alpha), [K,K].
 template <Number N> Matrix<N> matrix_form(const Transition<N>& A) {
   const auto K = static_cast<std::int64_t>(A.k.size());

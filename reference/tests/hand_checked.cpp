@@ -1,6 +1,7 @@
 // 2 x 2 cases whose answers were worked out with pencil and paper; the recurrence and its adjoint run on exact rationals.
 
 #include "../adjoint.hpp"
+#include "../spectrum.hpp"
 
 #include <boost/multiprecision/cpp_int.hpp>
 #include <catch2/catch.hpp>
@@ -102,4 +103,18 @@ TEST_CASE("KDA is DPLR with a = beta k, b = k alpha and key beta k, exactly") {
   dplr.a = dplr.k = times(kda.beta, kda.k);
   for (std::size_t i = 0; i < 2; ++i) dplr.b.push_back(kda.k[i] * kda.alpha[i]);
   CHECK(step(Rule::dplr, dplr, start).element == step(Rule::kda, kda, start).element);
+}
+
+TEST_CASE("a step is the explicit K x K product plus the write, exactly") {
+  Matrix<Rational> S(2, 2);
+  S.element = start.element;
+  for (Rule rule : {Rule::kda, Rule::dplr}) {
+    const Token<Rational> t = rule == Rule::kda ? kda_token() : dplr_token();
+    const Matrix<Rational> A = rule == Rule::kda ? matrix_form(transition_of(t)) : matrix_form(dplr_transition_of(t));
+    const Rational strength = rule == Rule::kda ? t.beta : Rational(1);
+    const Matrix<Rational> write = matrix_of<Rational>(2, 2, [&](std::int64_t i, std::int64_t j) {
+      return Rational(strength * t.k[static_cast<std::size_t>(i)] * t.v[static_cast<std::size_t>(j)]);
+    });
+    CHECK((A * S + write).element == step(rule, t, start).element);
+  }
 }
