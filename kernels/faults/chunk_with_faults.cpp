@@ -243,7 +243,9 @@ void HeadRun::write_outputs(std::int64_t length, std::int64_t index, const std::
     for (std::int64_t j = 0; j < V; ++j) {
       float sum = 0;
       for (std::int64_t c = 0; c < K; ++c) sum += qd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
-      const std::int64_t last = on(Fault::upper_triangle_unwritten) ? used - 1 : on(Fault::read_before_write) ? i - 1 : i;
+      const std::int64_t last = on(Fault::upper_triangle_unwritten) || on(Fault::mask_by_multiplication) ? used - 1
+                                : on(Fault::read_before_write)                                           ? i - 1
+                                                                                                         : i;
       for (std::int64_t m = 0; m <= last; ++m) sum += Aqk[pair(i, m)] * U[static_cast<std::size_t>(m * V + j)];
       if (on(Fault::output_through_fp16)) sum = round_fp16(sum);
       if (on(Fault::output_bf16)) sum = round_bf16(sum);

@@ -50,7 +50,7 @@ void read_state(const Call& call, HeadRun& run, std::span<std::byte> workspace) 
       std::int64_t row = v_first ? j : c, column = v_first ? c : j;
       std::int64_t offset = h0.offset(n, run.head, row, column);
       if (call.on(Fault::initial_state_transposed)) offset = h0.offset(n, run.head) + (j * run.K + c) % (run.K * run.V);
-      s = round_to(call.contract.state, load(h0, offset));
+      s = load(h0, offset);
     }
 }
 
