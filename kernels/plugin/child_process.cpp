@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ namespace kdacheck::plugin {
 namespace {
 
 /// Between fork and exec: only calls that are safe in a child of a process with threads.
-[[noreturn]] void become(char* const* arguments, const int* sources, int count, bool keep_standard_error) {
+[[noreturn]] void become(char* const* arguments, Channel channel, const int* sources, int count, bool keep_standard_error) {
   setpgid(0, 0); // a Ctrl-C at the terminal is for the parent
   sigset_t none;
   sigemptyset(&none);
@@ -25,19 +26,25 @@ namespace {
   int high[16];
   for (int i = 0; i < count; ++i)
     if ((high[i] = fcntl(sources[i], F_DUPFD, 64)) < 0) _exit(126);
-  for (int i = 0; i < count; ++i)
-    if (dup2(high[i], 3 + i) < 0) _exit(126);
-  const int null = open("/dev/null", O_RDWR);
-  if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || (!keep_standard_error && dup2(null, 2) < 0)) _exit(126);
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0 || (!keep_standard_error && dup2(null, 2) < 0)) _exit(126);
+  if (channel == Channel::standard) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (dup2(high[0], 0) < 0 || dup2(high[0], 1) < 0) _exit(126);
+  } else {
+    for (int i = 0; i < count; ++i)
+      if (dup2(high[i], 3 + i) < 0) _exit(126);
+    if (dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
+  }
   for (int i = 0; i < count; ++i) close(high[i]);
-  if (null > 2 + count) close(null);
-  execv(arguments[0], arguments);
+  execvp(arguments[0], arguments);
   _exit(127);
 }
 
 } // namespace
 
-ChildProcess::ChildProcess(const std::vector<std::string>& command, const std::vector<int>& descriptors, bool keep_standard_error) {
+ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel channel, const std::vector<int>& descriptors,
+                           bool keep_standard_error) {
   int control[2], lifeline[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0)
     throw std::runtime_error(std::string("cannot create a socket: ") + std::strerror(errno));
@@ -52,7 +59,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, const std::v
   std::vector<int> sources{control[1], lifeline[0]};
   sources.insert(sources.end(), descriptors.begin(), descriptors.end());
   pid_ = fork();
-  if (pid_ == 0) become(arguments.data(), sources.data(), static_cast<int>(sources.size()), keep_standard_error);
+  if (pid_ == 0) become(arguments.data(), channel, sources.data(), static_cast<int>(sources.size()), keep_standard_error);
   const int error = errno;
   close(control[1]);
   close(lifeline[0]);
@@ -87,6 +94,45 @@ int ChildProcess::wait_for_child(char& what, std::chrono::milliseconds patience)
     if (got < 0 && errno == EINTR) continue;
     return got == 1 ? 1 : -1;
   }
+}
+
+bool ChildProcess::send_line(const std::string& text) {
+  const std::string line = text + "\n";
+  for (std::size_t sent = 0; sent < line.size();) {
+    const auto now = send(control_, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+    if (now < 0 && errno == EINTR) continue;
+    if (now <= 0) return false;
+    sent += static_cast<std::size_t>(now);
+  }
+  return true;
+}
+
+int ChildProcess::read_line(std::string& line, std::chrono::milliseconds patience, std::size_t limit) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    if (const auto end = received_.find('\n'); end != std::string::npos) {
+      line = received_.substr(0, end);
+      received_.erase(0, end + 1);
+      return 1;
+    }
+    if (received_.size() > limit) return -2;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    pollfd poll_for{control_, POLLIN, 0};
+    const int ready = poll(&poll_for, 1, left > 0 ? static_cast<int>(left) : 0);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) return 0;
+    char buffer[4096];
+    const auto got = ready < 0 ? -1 : recv(control_, buffer, sizeof buffer, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return -1;
+    received_.append(buffer, static_cast<std::size_t>(got));
+  }
+}
+
+bool ChildProcess::alive() {
+  if (end_.ended) return false;
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
 }
 
 void ChildProcess::kill_child() {

@@ -2,6 +2,7 @@
 // A child process that may crash, hang or flood without harm.
 
 #include <chrono>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -13,11 +14,15 @@ struct ChildEnd {
   std::string how; ///< "ended with status 3", "was killed by signal 11 (Segmentation fault)"
 };
 
-/// Started with a control socket as descriptor 3, a lifeline as 4 (reads end-of-file when the parent is gone), and any
-/// further descriptors from 5 on. Standard input and output are /dev/null; standard error is kept or dropped.
+/// How parent and child talk. `control`: a socket as descriptor 3, a lifeline as 4 (reads end-of-file when the parent is
+/// gone), any further descriptors from 5 on; standard input and output are /dev/null. `standard`: the socket is the
+/// child's standard input and output; the child is killed when the parent is gone.
+enum class Channel : unsigned char { control, standard };
+
+/// Standard error is kept or dropped. The command is looked up in PATH.
 class ChildProcess {
 public:
-  ChildProcess(const std::vector<std::string>& command, const std::vector<int>& descriptors, bool keep_standard_error);
+  ChildProcess(const std::vector<std::string>& command, Channel, const std::vector<int>& descriptors, bool keep_standard_error);
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
   ~ChildProcess(); ///< kills and reaps
@@ -27,12 +32,19 @@ public:
   /// Waits for one byte from the child: 1 got it, 0 time is up, -1 the child is gone.
   int wait_for_child(char& what, std::chrono::milliseconds patience);
 
+  /// Writes a line; false if the child is gone.
+  bool send_line(const std::string&);
+  /// Reads a line without its end, of at most `limit` bytes: 1 got it, 0 time is up, -1 the child is gone, -2 too long.
+  int read_line(std::string& line, std::chrono::milliseconds patience, std::size_t limit = std::size_t{1} << 20);
+
+  bool alive(); ///< false once the child has ended
   /// Waits a little for a child that closed its socket to end, then kills it.
   ChildEnd finish();
   void kill_child();
 
 private:
   int pid_ = -1, control_ = -1, lifeline_ = -1;
+  std::string received_; ///< bytes after the last line read
   ChildEnd end_;
 };
 

@@ -2,12 +2,11 @@
 
 #include "call_memory.hpp"
 #include "child_process.hpp"
+#include "worker_pool.hpp"
 
 #include <unistd.h>
 
 #include <filesystem>
-#include <memory>
-#include <mutex>
 #include <sstream>
 
 namespace kdacheck {
@@ -21,7 +20,7 @@ struct Worker {
   bool dirty = false; ///< not to be used again
 
   Worker(const std::string& path, bool keep_standard_error)
-      : process({KDACHECK_PLUGIN_WORKER, path}, {memory.descriptor()}, keep_standard_error) {}
+      : process({KDACHECK_PLUGIN_WORKER, path}, Channel::control, {memory.descriptor()}, keep_standard_error) {}
 
   /// Hands over what the record holds and waits for the answer.
   void exchange(std::chrono::milliseconds patience) {
@@ -39,52 +38,15 @@ struct Worker {
   }
 };
 
-/// Idle workers of one library; a call borrows one or starts one.
-class Pool {
-public:
-  Pool(std::string path, PluginOptions options) : path_(std::move(path)), options_(options) {}
-
-  template <class Use> auto borrow(const Use& use) {
-    std::unique_ptr<Worker> worker = idle();
-    if (!worker) worker = std::make_unique<Worker>(path_, options_.keep_standard_error);
-    // If `use` throws, the worker goes with it: whatever state the child is in is not trusted again.
-    struct Return {
-      Pool& pool;
-      std::unique_ptr<Worker>& worker;
-      int exceptions = std::uncaught_exceptions();
-      ~Return() {
-        if (std::uncaught_exceptions() > exceptions || worker->dirty) return;
-        const std::lock_guard lock(pool.access_);
-        pool.idle_.push_back(std::move(worker));
-      }
-    } give_back{*this, worker};
-    return use(*worker);
-  }
-
-  std::chrono::milliseconds patience() const { return options_.patience; }
-
-private:
-  std::unique_ptr<Worker> idle() {
-    const std::lock_guard lock(access_);
-    if (idle_.empty()) return nullptr;
-    auto worker = std::move(idle_.back());
-    idle_.pop_back();
-    return worker;
-  }
-
-  std::string path_;
-  PluginOptions options_;
-  std::mutex access_;
-  std::vector<std::unique_ptr<Worker>> idle_;
-};
-
 std::string text_of(const CallRecord& record) { return {record.text.data(), strnlen(record.text.data(), record.text.size())}; }
+
+using Pool = WorkerPool<Worker>;
 
 void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews& views) {
   std::string refusal;
   pool.borrow([&](Worker& worker) {
     place_call(worker.memory, operation, kernel, views);
-    worker.exchange(pool.patience());
+    worker.exchange(pool.options().patience);
     const auto trespasses = fetch_call(worker.memory, views);
     const Answer answer = worker.memory.record().answer;
     if (!trespasses.empty()) throw KernelTrespassed(trespasses.front());
@@ -101,7 +63,7 @@ std::size_t ask_workspace(Pool& pool, std::uint32_t kernel, const Inputs& in, bo
     place_call(worker.memory, Operation::workspace, kernel,
                {.inputs = &in, .outputs = {}, .cotangents = {}, .gradients = {}, .workspace = {}});
     worker.memory.record().want_backward = backward ? 1 : 0;
-    worker.exchange(pool.patience());
+    worker.exchange(pool.options().patience);
     const std::int64_t bytes = worker.memory.record().workspace_bytes;
     if (bytes < 0 || bytes > memory_limit / 2) throw Refused("asks for a workspace of " + std::to_string(bytes) + " bytes");
     return static_cast<std::size_t>(bytes);
@@ -137,7 +99,8 @@ std::vector<Kernel> plugin_kernels(const std::string& path, const PluginOptions&
   std::error_code error;
   const std::string absolute = std::filesystem::absolute(path, error).string();
   if (error || access(absolute.c_str(), R_OK) != 0) throw PluginTrouble("plug-in '" + path + "' cannot be read");
-  const auto pool = std::make_shared<Pool>(absolute, options);
+  const auto pool =
+      std::make_shared<Pool>([absolute, options] { return std::make_unique<Worker>(absolute, options.keep_standard_error); }, options);
   std::string descriptions;
   try {
     descriptions = pool->borrow([&](Worker& worker) {

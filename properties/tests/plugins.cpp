@@ -10,7 +10,7 @@ using namespace kdacheck;
 namespace {
 
 const std::vector<Kernel>& misbehaving() {
-  static const auto all = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN, {.patience = std::chrono::milliseconds(400)});
+  static const auto all = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN);
   return all;
 }
 
@@ -60,7 +60,10 @@ TEST_CASE("a crash, an exit or an exhausted memory is a crash, and the next call
   CHECK(run_forward(named("refuses"), small_problem()).refused);
 }
 
-TEST_CASE("a hang ends as a time-out") { CHECK_THROWS_AS(run_forward(named("hangs"), small_problem()), KernelTimedOut); }
+TEST_CASE("a hang ends as a time-out") {
+  for (const Kernel& kernel : plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN, {.patience = std::chrono::milliseconds(400)}))
+    if (kernel.name == "hangs") CHECK_THROWS_AS(run_forward(kernel, small_problem()), KernelTimedOut);
+}
 
 TEST_CASE("a flood of output does no harm, closed pipes end the process") {
   CHECK(run_forward(named("floods"), small_problem()).o == std::vector<float>(18, 0.0f));

@@ -1,0 +1,19 @@
+#pragma once
+// Kernels of a worker program in any language, by a line protocol (PROTOCOL.md).
+
+#include "plugin_kernels.hpp"
+
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// Starts `command` (by the shell) and asks which kernels it has. Their forward and backward throw Refused,
+/// KernelCrashed (also for an answer that breaks the protocol), KernelTimedOut or KernelTrespassed. Safe to call from
+/// several threads, each then with a process of its own. Throws PluginTrouble.
+std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& = {});
+
+/// The command that serves the Python function `module:function`. Throws PluginTrouble if there is no Python.
+std::string python_worker_command(const std::string& module_and_function);
+
+} // namespace kdacheck
