@@ -43,6 +43,7 @@ struct Plan {
   int threads = 0;                                   ///< 0: all cores
   double shrink_seconds = 5;                         ///< per failing (kernel, property, regime)
   std::unordered_set<std::string> finished;          ///< keys of an interrupted run's results
+  bool drop_failed_kernels = false;                  ///< a kernel that has failed once is not judged any further
   std::function<void(const CaseResult&)> on_failure; ///< the first failure of a (kernel, property, regime), before it is shrunk
 };
 

@@ -1,0 +1,81 @@
+#include "acceptance_rule.hpp"
+
+#include "selection.hpp"
+
+#include <charconv>
+#include <cmath>
+
+namespace kdacheck {
+namespace {
+
+double number(std::string_view text, std::string_view rule) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || !(value >= 0))
+    throw UsageError("--rule: '" + std::string(text) + "' in '" + std::string(rule) + "' is not a number >= 0");
+  return value;
+}
+
+struct Sums {
+  double error = 0, reference_error = 0, truth = 0;       // sums of squares
+  double x = 0, y = 0, xx = 0, yy = 0, xy = 0, count = 0; // of the run and the truth
+};
+
+bool accepts_tensor(const AcceptanceRule& rule, const std::vector<float>& run, const std::vector<double>& truth,
+                    const std::vector<float>& reference) {
+  if (run.size() != truth.size()) return false;
+  Sums sums;
+  for (std::size_t i = 0; i < run.size(); ++i) {
+    const double x = run[i], y = truth[i];
+    if (!std::isfinite(x)) return false;
+    if (rule.kind == AcceptanceRule::Kind::allclose && !(std::fabs(x - y) <= rule.absolute + rule.relative * std::fabs(y))) return false;
+    const double r = i < reference.size() ? reference[i] : y;
+    sums.error += (x - y) * (x - y);
+    sums.reference_error += (r - y) * (r - y);
+    sums.truth += y * y;
+    sums.x += x, sums.y += y, sums.xx += x * x, sums.yy += y * y, sums.xy += x * y, sums.count += 1;
+  }
+  switch (rule.kind) {
+  case AcceptanceRule::Kind::rms_rel: return std::sqrt(sums.error) <= rule.threshold * std::sqrt(sums.truth) || sums.error == 0;
+  case AcceptanceRule::Kind::twice_ref: return std::sqrt(sums.error) <= 2 * std::sqrt(sums.reference_error);
+  case AcceptanceRule::Kind::pcc: {
+    const double covariance = sums.count * sums.xy - sums.x * sums.y;
+    const double variances = (sums.count * sums.xx - sums.x * sums.x) * (sums.count * sums.yy - sums.y * sums.y);
+    return sums.error == 0 || covariance >= rule.threshold * std::sqrt(variances);
+  }
+  default: return true;
+  }
+}
+
+} // namespace
+
+AcceptanceRule parse_rule(std::string_view text) {
+  const auto colon = text.find(':');
+  const std::string_view kind = text.substr(0, colon);
+  const std::string_view argument = colon == std::string_view::npos ? std::string_view{} : text.substr(colon + 1);
+  if (kind == "twice_ref" && colon == std::string_view::npos) return {.kind = AcceptanceRule::Kind::twice_ref};
+  if (kind == "rms_rel" || kind == "pcc")
+    return {.kind = kind == "pcc" ? AcceptanceRule::Kind::pcc : AcceptanceRule::Kind::rms_rel, .threshold = number(argument, text)};
+  if (kind == "allclose") {
+    AcceptanceRule rule{.kind = AcceptanceRule::Kind::allclose};
+    for (std::string_view rest = argument; !rest.empty();) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      rest = item.size() < rest.size() ? rest.substr(item.size() + 1) : std::string_view{};
+      if (item.starts_with("atol="))
+        rule.absolute = number(item.substr(5), text);
+      else if (item.starts_with("rtol="))
+        rule.relative = number(item.substr(5), text);
+      else
+        throw UsageError("--rule: allclose knows atol=X and rtol=X, not '" + std::string(item) + "'");
+    }
+    return rule;
+  }
+  throw UsageError("--rule: '" + std::string(text) + "' is none of allclose:atol=X,rtol=X  rms_rel:X  pcc:X  twice_ref");
+}
+
+bool accepts(const AcceptanceRule& rule, const Run& run, const Truth& truth, const Run& reference) {
+  if (run.refused || !accepts_tensor(rule, run.o, truth.o.value, reference.o)) return false;
+  return run.final_state.empty() || accepts_tensor(rule, run.final_state, truth.final_state.value, reference.final_state);
+}
+
+} // namespace kdacheck

@@ -1,0 +1,199 @@
+#include "campaign.hpp"
+
+#include "generate.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <tuple>
+
+namespace kdacheck {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// One recipe drawn from a regime, to be judged with every kernel and property of the plan: neighbours share truths and
+/// budgets.
+struct Draw {
+  const Regime* regime;
+  std::uint64_t seed;
+  int round;
+};
+
+std::uint64_t mixed(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+std::uint64_t hash_of(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325ull;
+  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3ull;
+  return mixed(hash);
+}
+
+struct Density {
+  int rounds; ///< draws per regime
+  int one_in; ///< a law without regimes of its own visits one in so many (kernel, regime, round) cells
+};
+
+Density density(Tier tier) {
+  switch (tier) {
+  case Tier::quick: return {2, 8};
+  case Tier::full: return {12, 3};
+  default: return {60, 1};
+  }
+}
+
+/// The first law listed for a direction, agreement with the oracle, visits every cell; a law that names its regimes visits
+/// all of those; the others are spread evenly, so that every law meets every regime on some kernel and every kernel some
+/// regimes, and all of them in the course of a full run.
+bool visits(const Property& property, const Kernel& kernel, const Draw& draw, int one_in) {
+  if (!property.regimes.empty())
+    return std::find(property.regimes.begin(), property.regimes.end(), draw.regime->name) != property.regimes.end();
+  if (property.everywhere) return true;
+  const std::uint64_t cell = hash_of(property.name) + 3 * hash_of(kernel.name) + 5 * hash_of(draw.regime->name);
+  return (mixed(cell) + static_cast<std::uint64_t>(draw.round)) % static_cast<std::uint64_t>(one_in) == 0;
+}
+
+Finding not_supported(std::string reason) {
+  return {.verdict = Verdict::not_supported, .bound_util = 0, .place = {}, .detail = std::move(reason), .metrics = {}};
+}
+
+Finding check(const Kernel& kernel, const Property& property, const Recipe& recipe, Judge& judge) try {
+  if (property.direction == Direction::backward && !kernel.backward) return not_supported("the kernel has no backward pass");
+  if (property.excluded)
+    if (std::string reason = property.excluded(kernel.contract); !reason.empty()) return not_supported(std::move(reason));
+  if (auto reason = outside_domain(kernel.contract, make_problem(recipe, input_formats(kernel.contract))))
+    return not_supported(std::move(*reason));
+  return property.check({kernel, judge}, recipe);
+} catch (const KernelCrashed& crash) {
+  return {.verdict = Verdict::crashed, .bound_util = 0, .place = {}, .detail = crash.what(), .metrics = {}};
+} catch (const KernelTimedOut& late) {
+  return {.verdict = Verdict::timed_out, .bound_util = 0, .place = {}, .detail = late.what(), .metrics = {}};
+} catch (const std::exception& error) {
+  return {
+      .verdict = Verdict::crashed, .bound_util = 0, .place = {}, .detail = std::string("the check threw: ") + error.what(), .metrics = {}};
+}
+
+} // namespace
+
+std::string case_key(const CaseResult& result) { return result.replay; }
+
+CaseResult run_case(const Kernel& kernel, const Property& property, const Recipe& recipe, Judge& judge) {
+  const auto start = Clock::now();
+  CaseResult result;
+  result.kernel = kernel.name;
+  result.property = property.name;
+  result.regime = recipe.regime;
+  result.replay = replay_token({kernel.name, property.name, recipe});
+  result.finding = check(kernel, property, recipe, judge);
+  result.seconds = seconds_since(start);
+  return result;
+}
+
+Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult&)>& on_result,
+                     const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
+  const Density dense = density(plan.tier);
+  std::vector<Draw> draws;
+  for (int round = 0; round < dense.rounds; ++round)
+    for (const Regime* regime : plan.regimes)
+      draws.push_back({regime,
+                       mixed(plan.seed * 0x9e3779b97f4a7c15ull + hash_of(regime->name)) % 1000003 * 64 + static_cast<std::uint64_t>(round),
+                       round});
+
+  const auto cells = [&](const Draw& draw, const auto& visit) {
+    for (const Kernel* kernel : plan.kernels)
+      for (const Property* property : plan.properties)
+        if (visits(*property, *kernel, draw, dense.one_in)) visit(*kernel, *property);
+  };
+  const auto mine = [&](std::size_t index) { return static_cast<int>(index % static_cast<std::size_t>(plan.shards)) == plan.shard; };
+
+  Progress progress;
+  for (std::size_t i = 0; i < draws.size(); ++i)
+    if (mine(i)) cells(draws[i], [&](const Kernel&, const Property&) { ++progress.planned; });
+
+  Outcome outcome;
+  outcome.planned = progress.planned;
+  const auto start = Clock::now();
+  const auto spent = [&] { return (plan.time_budget && seconds_since(start) > *plan.time_budget) || (stop && stop()); };
+
+  Judge judge;
+  std::mutex reporting;
+  std::set<std::tuple<std::string, std::string, std::string>> shrunk_before;
+  std::set<std::string> dropped;
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stopped{false};
+
+  const auto shrink = [&](const Kernel& kernel, const Property& property, const Recipe& recipe, CaseResult& result) {
+    double allowance = plan.shrink_seconds;
+    if (plan.time_budget) allowance = std::min(allowance, *plan.time_budget - seconds_since(start));
+    if (!(allowance > 0)) return;
+    const Shrunk walk = shrunk(
+        recipe, [&](const Recipe& candidate) { return is_failure(check(kernel, property, candidate, judge).verdict); },
+        Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(allowance)));
+    if (walk.steps > 0) result.shrunk = replay_token({kernel.name, property.name, walk.recipe});
+  };
+
+  const auto work = [&] {
+    omp_set_num_threads(1); // the cores are busy with other cases
+    for (std::size_t i = next++; i < draws.size() && !stopped; i = next++) {
+      if (!mine(i)) continue;
+      const Recipe drawn = draws[i].regime->draw(draws[i].seed, plan.tier);
+      cells(draws[i], [&](const Kernel& kernel, const Property& property) {
+        if (stopped) return;
+        if (spent()) {
+          stopped = true;
+          return;
+        }
+        if (plan.drop_failed_kernels) {
+          const std::lock_guard lock(reporting);
+          if (dropped.contains(kernel.name)) return;
+        }
+        const Recipe recipe = fitted(drawn, kernel.contract);
+        if (!plan.finished.empty() && plan.finished.contains(replay_token({kernel.name, property.name, recipe}))) {
+          const std::lock_guard lock(reporting);
+          ++outcome.skipped;
+          ++progress.done;
+          return;
+        }
+        CaseResult result = run_case(kernel, property, recipe, judge);
+        result.regime = draws[i].regime->name;
+        if (is_failure(result.finding.verdict)) {
+          bool first;
+          {
+            const std::lock_guard lock(reporting);
+            first = shrunk_before.emplace(result.kernel, result.property, result.regime).second;
+            if (first && plan.on_failure) plan.on_failure(result);
+          }
+          if (first && plan.shrink_seconds > 0) shrink(kernel, property, recipe, result);
+        }
+        const std::lock_guard lock(reporting);
+        ++outcome.ran;
+        ++progress.done;
+        if (is_failure(result.finding.verdict)) {
+          ++progress.failed;
+          dropped.insert(kernel.name);
+        }
+        on_result(result);
+        if (on_progress) on_progress(progress);
+      });
+    }
+  };
+
+  const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  std::vector<std::jthread> team;
+  for (int i = 0; i < threads; ++i) team.emplace_back(work);
+  team.clear();
+  outcome.stopped = stopped;
+  return outcome;
+}
+
+} // namespace kdacheck

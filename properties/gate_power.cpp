@@ -1,0 +1,143 @@
+#include "gate_power.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kdacheck {
+
+std::span<const Kernel> correct_variants() {
+  static const std::vector<Kernel> all = [] {
+    constexpr std::string_view everything =
+        " gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid beta_max=2 l2norm=both strided=yes";
+    std::vector<Kernel> kernels;
+    for (const std::string chunk : {"16", "32", "64"})
+      for (const std::string formats : {"fp32", "tf32", "fp16", "bf16"}) {
+        std::string contract = "order=residual_first chunk=" + chunk + std::string(everything);
+        if (formats != "fp32") contract += " operands=" + formats;
+        if (formats == "bf16" || formats == "fp16") contract += " input=" + formats + " output=" + formats;
+        kernels.push_back(faultless_kernel(formats + ".chunk" + chunk, contract));
+      }
+    kernels.push_back(faultless_kernel("fp32.v_first", "order=residual_first chunk=16 state_layout=v_first" + std::string(everything)));
+    kernels.push_back(faultless_kernel("bf16.state_bf16", "order=residual_first chunk=32 input=bf16 output=bf16 operands=bf16 state=bf16" +
+                                                              std::string(everything)));
+    kernels.push_back(faultless_kernel(
+        "bf16.scores_tf32", "order=residual_first chunk=32 input=bf16 output=bf16 operands=bf16 scores=tf32" + std::string(everything)));
+    kernels.push_back(faultless_kernel("fp32.undeclared_order", "chunk=16" + std::string(everything)));
+    return kernels;
+  }();
+  return all;
+}
+
+namespace {
+
+/// One campaign per seed over faulty and correct kernels alike; `judge_case` says whether a result counts as a catch.
+struct Tally {
+  Power power;
+  std::map<std::string, FaultPower*> fault_of;
+  std::map<std::string, CorrectPower*> correct_of;
+
+  explicit Tally(const PowerPlan& plan) {
+    for (const FaultInfo* info : plan.faults)
+      power.faults.push_back(
+          {.name = std::string(info->name), .origin = std::string(info->origin), .what = std::string(info->what), .caught_by = {}});
+    for (const Kernel* kernel : plan.correct)
+      power.correct.push_back({.name = kernel->name, .contract = to_text(kernel->contract), .first_rejection = {}});
+    for (FaultPower& fault : power.faults) fault_of["fault." + fault.name] = &fault;
+    for (CorrectPower& kernel : power.correct) correct_of[kernel.name] = &kernel;
+  }
+};
+
+} // namespace
+
+Power gate_power(const PowerPlan& plan, const std::function<void(const std::string&)>& on_progress) {
+  Tally tally(plan);
+  std::vector<Kernel> faulty;
+  for (const FaultInfo* info : plan.faults) faulty.push_back(faulty_kernel(*info));
+  for (int seed = 0; seed < plan.seeds; ++seed) {
+    Plan campaign{.kernels = {},
+                  .properties = plan.properties,
+                  .regimes = plan.regimes,
+                  .tier = plan.tier,
+                  .seed = plan.first_seed + static_cast<std::uint64_t>(seed),
+                  .time_budget = {},
+                  .threads = plan.threads,
+                  .shrink_seconds = 0,
+                  .finished = {},
+                  .on_failure = {}};
+    for (const Kernel& kernel : faulty) campaign.kernels.push_back(&kernel);
+    campaign.drop_failed_kernels = !plan.every_catch;
+    std::map<std::string, double> spent;
+    std::map<std::string, bool> caught;
+    run_campaign(campaign, [&](const CaseResult& result) {
+      FaultPower& fault = *tally.fault_of.at(result.kernel);
+      ++fault.cases;
+      if (!caught[result.kernel]) spent[result.kernel] += result.seconds;
+      if (!is_failure(result.finding.verdict)) return;
+      if (!caught[result.kernel]) {
+        caught[result.kernel] = true;
+        ++fault.caught_seeds;
+        fault.first_catch_seconds += spent[result.kernel];
+      }
+      ++fault.caught_by[{result.property, result.regime}];
+    });
+    for (FaultPower& fault : tally.power.faults) ++fault.seeds;
+
+    campaign.kernels = plan.correct;
+    campaign.drop_failed_kernels = false;
+    run_campaign(campaign, [&](const CaseResult& result) {
+      CorrectPower& kernel = *tally.correct_of.at(result.kernel);
+      if (result.finding.verdict == Verdict::not_supported) return;
+      ++kernel.cases;
+      if (std::isfinite(result.finding.bound_util)) kernel.worst_bound_util = std::max(kernel.worst_bound_util, result.finding.bound_util);
+      if (!is_failure(result.finding.verdict)) return;
+      if (kernel.rejected++ == 0) kernel.first_rejection = result.replay;
+    });
+    if (on_progress) on_progress("seed " + std::to_string(seed + 1) + " of " + std::to_string(plan.seeds));
+  }
+  return std::move(tally.power);
+}
+
+Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {
+  Tally tally(plan);
+  Judge judge;
+  std::map<std::string, Kernel> without_fault; // by contract text
+  const auto reference = [&](const Kernel& kernel) -> const Kernel& {
+    const std::string text = to_text(kernel.contract);
+    return without_fault.try_emplace(text, faultless_kernel("reference", text)).first->second;
+  };
+  const auto refused = [&](const Kernel& kernel, const Recipe& drawn) -> std::optional<bool> {
+    const Problem problem = make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract));
+    if (outside_domain(kernel.contract, problem)) return std::nullopt;
+    const Run other = rule.kind == AcceptanceRule::Kind::twice_ref ? run_forward(reference(kernel), problem) : Run{};
+    return !accepts(rule, run_forward(kernel, problem), *judge.forward_truth(problem), other);
+  };
+  for (int seed = 0; seed < plan.seeds; ++seed) {
+    std::map<std::string, bool> caught;
+    for (const Regime* regime : plan.regimes) {
+      const Recipe drawn = regime->draw(plan.first_seed + static_cast<std::uint64_t>(seed), plan.tier);
+      for (const FaultInfo* info : plan.faults) {
+        FaultPower& fault = *tally.fault_of.at("fault." + std::string(info->name));
+        const auto verdict = refused(faulty_kernel(*info), drawn);
+        if (!verdict) continue;
+        ++fault.cases;
+        if (!*verdict) continue;
+        ++fault.caught_by[{"rule", regime->name}];
+        caught[fault.name] = true;
+      }
+      for (const Kernel* kernel : plan.correct) {
+        CorrectPower& correct = *tally.correct_of.at(kernel->name);
+        const auto verdict = refused(*kernel, drawn);
+        if (!verdict) continue;
+        ++correct.cases;
+        if (*verdict && correct.rejected++ == 0) correct.first_rejection = to_token(fitted(drawn, kernel->contract));
+      }
+    }
+    for (FaultPower& fault : tally.power.faults) {
+      ++fault.seeds;
+      if (caught[fault.name]) ++fault.caught_seeds;
+    }
+  }
+  return std::move(tally.power);
+}
+
+} // namespace kdacheck

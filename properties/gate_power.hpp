@@ -1,0 +1,62 @@
+#pragma once
+// How good is the gate? Plants every known fault and sees which property and regime catch it; runs correct variants and
+// counts refusals; does the same for a rule of the user's own.
+
+#include "../kernels/faults/faults.hpp"
+#include "acceptance_rule.hpp"
+#include "campaign.hpp"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kdacheck {
+
+/// What happened to one planted fault.
+struct FaultPower {
+  std::string name, origin, what;
+  int seeds = 0, caught_seeds = 0;                              ///< independent seeds tried, and in how many it was caught
+  std::map<std::pair<std::string, std::string>, int> caught_by; ///< (property, regime) -> seeds
+  double first_catch_seconds = 0;                               ///< compute time until first caught, summed over seeds
+  std::size_t cases = 0;
+  bool caught() const { return seeds > 0 && caught_seeds == seeds; } ///< on every seed
+};
+
+/// What happened to one kernel that is right.
+struct CorrectPower {
+  std::string name, contract;
+  std::size_t cases = 0, rejected = 0;
+  double worst_bound_util = 0;
+  std::string first_rejection; ///< replay token
+};
+
+struct Power {
+  std::vector<FaultPower> faults;
+  std::vector<CorrectPower> correct;
+};
+
+struct PowerPlan {
+  std::vector<const FaultInfo*> faults;
+  std::vector<const Kernel*> correct;
+  std::vector<const Property*> properties;
+  std::vector<const Regime*> regimes;
+  Tier tier = Tier::quick;
+  std::uint64_t first_seed = 1;
+  int seeds = 1;
+  bool every_catch = false; ///< go on after the first catch, to fill the whole matrix
+  int threads = 0;
+};
+
+/// Judges by the gate.
+Power gate_power(const PowerPlan&, const std::function<void(const std::string&)>& on_progress = {});
+
+/// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule".
+Power rule_power(const PowerPlan&, const AcceptanceRule&);
+
+/// Correct kernels for the rule and the gate: the kernel of the planted faults without a fault, under contracts that
+/// differ in formats, chunk length and layout.
+std::span<const Kernel> correct_variants();
+
+} // namespace kdacheck
