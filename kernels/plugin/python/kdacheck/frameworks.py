@@ -1,0 +1,111 @@
+"""Raw tensors to and from NumPy, PyTorch and JAX. Storage is reused from call to call, so that a kernel that caches its
+results by pointer meets new values in old memory."""
+import sys
+
+import numpy as np
+
+from .tensors import Raw
+
+_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
+
+
+def _widened(raw: Raw) -> np.ndarray:
+    """bf16 has no NumPy type: its 16 bits are the upper half of a float32."""
+    if raw.dtype == "BF16":
+        bits = np.frombuffer(raw.data, np.uint16).astype(np.uint32) << 16
+        return bits.view(np.float32).reshape(raw.shape)
+    return np.frombuffer(raw.data, _NUMPY[raw.dtype]).reshape(raw.shape)
+
+
+class Numpy:
+    """bf16 arrives as float32; results may be of any floating-point type."""
+
+    name = "numpy"
+
+    def __init__(self, device):
+        self._store = {}
+
+    def tensor(self, name, raw):
+        values = _widened(raw)
+        kept = self._store.setdefault((name, values.shape, values.dtype.str), np.empty_like(values))
+        kept[...] = values
+        return kept
+
+    def raw(self, x):
+        x = np.ascontiguousarray(x)
+        names = {np.dtype(np.float64): "F64", np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}
+        if x.dtype not in names:
+            raise TypeError(f"a result is of type {x.dtype}, which is none of float16, float32, float64")
+        return Raw(names[x.dtype], tuple(x.shape), x.tobytes())
+
+    def overlap(self, result, inputs):
+        return next((n for n, x in inputs.items() if isinstance(x, np.ndarray) and np.shares_memory(result, x)), None)
+
+
+class Torch:
+    name = "torch"
+
+    def __init__(self, device):
+        import torch
+
+        self.torch, self.device, self._store = torch, device, {}
+
+    def tensor(self, name, raw):
+        torch = self.torch
+        types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+        values = torch.empty(raw.shape, dtype=types[raw.dtype])
+        if raw.data:
+            values = torch.frombuffer(bytearray(raw.data), dtype=types[raw.dtype]).reshape(raw.shape)
+        key = (name, raw.shape, raw.dtype)
+        if key not in self._store:
+            self._store[key] = torch.empty(raw.shape, dtype=types[raw.dtype], device=self.device)
+        kept = self._store[key].detach()
+        kept.copy_(values)
+        return kept
+
+    def raw(self, x):
+        torch = self.torch
+        names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+        x = x.detach().contiguous().cpu()
+        if x.dtype not in names:
+            raise TypeError(f"a result is of type {x.dtype}, which is none of float16, bfloat16, float32, float64")
+        data = x.flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b""
+        return Raw(names[x.dtype], tuple(x.shape), data)
+
+    def overlap(self, result, inputs):
+        own = result.untyped_storage().data_ptr()
+        return next((n for n, x in inputs.items() if self.torch.is_tensor(x) and x.numel() and x.untyped_storage().data_ptr() == own), None)
+
+
+class Jax:
+    """Arrays cannot be changed in place or reused; conversion by NumPy, bf16 by jax.numpy."""
+
+    name = "jax"
+
+    def __init__(self, device):
+        import jax
+        import jax.numpy as jnp
+
+        self.jax, self.jnp = jax, jnp
+
+    def tensor(self, name, raw):
+        x = self.jnp.asarray(_widened(raw))
+        return x.astype(self.jnp.bfloat16) if raw.dtype == "BF16" else x
+
+    def raw(self, x):
+        if x.dtype == self.jnp.bfloat16:
+            bits = np.asarray(self.jax.lax.bitcast_convert_type(x, self.jnp.uint16))
+            return Raw("BF16", tuple(x.shape), bits.tobytes())
+        return Numpy.raw(self, np.asarray(x))
+
+    def overlap(self, result, inputs):
+        return None
+
+
+def framework(name: str, device: str):
+    if name == "auto":
+        name = "torch" if "torch" in sys.modules else "jax" if "jax" in sys.modules else "numpy"
+    known = {"numpy": Numpy, "torch": Torch, "jax": Jax}
+    if name not in known:
+        raise ValueError(f"framework '{name}' is none of {', '.join(known)}")
+    return known[name](device)

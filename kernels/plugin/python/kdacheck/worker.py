@@ -1,0 +1,145 @@
+"""Serves Python functions to the gate by the line protocol: python -m kdacheck.worker module:function [module:function ...]"""
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+
+from . import Declaration, tensors
+from .frameworks import framework
+
+
+class Served:
+    """One function under its declaration."""
+
+    def __init__(self, path):
+        module, _, function = path.partition(":")
+        if not function:
+            raise ValueError(f"'{path}' is not module:function")
+        self.function = getattr(importlib.import_module(module), function)
+        self.declaration = getattr(self.function, "kdacheck", None) or Declaration()
+        self.name = self.declaration.name or path.replace(":", ".")
+        self.framework = framework(self.declaration.framework, self.declaration.device)
+        parameters = inspect.signature(self.function).parameters.values()
+        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.known = {p.name for p in parameters}
+
+    def described(self):
+        return {
+            "name": self.name,
+            "contract": self.declaration.contract,
+            "summary": self.declaration.summary or (self.function.__doc__ or "").strip().split("\n")[0],
+            "backward": self.declaration.backward is not None,
+        }
+
+    def arguments(self, raw, metadata, final_state):
+        """Keywords of the call, and the tensors among them."""
+        held = {n: self.framework.tensor(n, x) for n, x in raw.items() if n not in ("do", "dht")}
+        words = {n: held.get(n) for n in ("q", "k", "v", "g", "beta", "a", "b", "A_log", "dt_bias", "initial_state", "cu_seqlens")}
+        gate_inside = metadata["gate"] in ("softplus", "bounded", "sigmoid")
+        words |= {
+            "scale": float(metadata["scale"]),
+            "output_final_state": final_state,
+            "use_qk_l2norm_in_kernel": metadata["l2norm"] == "yes",
+            "use_gate_in_kernel": gate_inside,
+            "gate": metadata["gate"],
+            "lower_bound": float(metadata["lower_bound"]) if metadata["gate"] == "bounded" else None,
+            "beta_form": metadata["beta"],
+        }
+        silent = {"a", "b", "A_log", "dt_bias", "cu_seqlens", "initial_state", "lower_bound"}
+        plain = {"use_qk_l2norm_in_kernel": False, "use_gate_in_kernel": False, "beta_form": "value", "gate": metadata["gate"] if not gate_inside else None}
+        for name in list(words):
+            if self.takes_all or name in self.known:
+                continue
+            says_nothing = (name in silent and words[name] is None) or (name in plain and words[name] == plain[name])
+            if not says_nothing and name not in ("output_final_state",):
+                raise Refusal(f"{self.name} takes no argument '{name}'")
+            del words[name]
+        return words, held
+
+    def forward(self, raw, metadata, final_state):
+        words, held = self.arguments(raw, metadata, final_state)
+        before = {n: self.framework.raw(x).data for n, x in held.items() if n != "cu_seqlens"}
+        result = self.function(**words)
+        o, state = result if isinstance(result, (tuple, list)) else (result, None)
+        if final_state and state is None:
+            raise Refusal(f"{self.name} returned no final state")
+        out = {"o": o} | ({"final_state": state} if final_state else {})
+        trespass = next((f"changed input {n}" for n, data in before.items() if self.framework.raw(held[n]).data != data), None)
+        for name, x in out.items():
+            shared = self.framework.overlap(x, held)
+            trespass = trespass or (shared and f"{name} shares memory with input {shared}")
+        return out, trespass
+
+    def backward(self, raw, metadata, wanted):
+        words, held = self.arguments(raw, metadata, True)
+        cotangents = {n: self.framework.tensor(n, raw[n]) for n in ("do", "dht") if n in raw}
+        if callable(self.declaration.backward):
+            gradients = self.declaration.backward(**words, **cotangents)
+            return {n: gradients[n] for n in wanted}, None
+        return self._autograd(words, held, cotangents, wanted), None
+
+    def _autograd(self, words, held, cotangents, wanted):
+        names = [n[1:] for n in wanted]
+        if self.framework.name == "jax":
+            jax = self.framework.jax
+            call = lambda primals: self.function(**(words | primals))
+            (o, state), pull = jax.vjp(call, {n: words[n] for n in names})
+            zero = jax.numpy.zeros_like
+            return {"d" + n: g for n, g in pull((cotangents.get("do", zero(o)).astype(o.dtype), cotangents.get("dht", zero(state)).astype(state.dtype)))[0].items()}
+        if self.framework.name != "torch":
+            raise Refusal("autograd needs torch or jax")
+        torch = self.framework.torch
+        primals = {n: words[n].clone().requires_grad_(True) for n in names}
+        with torch.enable_grad():
+            o, state = self.function(**(words | primals))
+        outputs = [(x, cotangents[n]) for n, x in (("do", o), ("dht", state)) if n in cotangents and x.requires_grad]
+        if not outputs:
+            return {"d" + n: torch.zeros_like(primals[n]) for n in names}
+        found = torch.autograd.grad([x for x, _ in outputs], list(primals.values()), [g.to(x.dtype) for x, g in outputs], allow_unused=True)
+        return {"d" + n: torch.zeros_like(primals[n]) if g is None else g for n, g in zip(names, found)}
+
+
+class Refusal(Exception):
+    """The kernel does not take such a call."""
+
+
+def answer(served, request):
+    if request["op"] == "hello":
+        return {"protocol": 1, "kernels": [one.described() for one in served.values()]}
+    one = served[request["kernel"]]
+    raw, metadata = tensors.read(request["problem"])
+    try:
+        if request["op"] == "forward":
+            out, trespass = one.forward(raw, metadata, request["final_state"])
+        else:
+            out, trespass = one.backward(raw, metadata, request["gradients"])
+    except (Refusal, NotImplementedError) as refusal:
+        return {"refused": str(refusal) or "not implemented"}
+    tensors.write(request["result"], {n: one.framework.raw(x) for n, x in out.items()})
+    return {"done": True} | ({"trespass": trespass} if trespass else {})
+
+
+def main(paths):
+    # What a kernel prints must not get between the answers.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    served, trouble = {}, None
+    try:
+        for path in paths:
+            one = Served(path)
+            served[one.name] = one
+    except Exception as error:  # a user's module may raise anything
+        trouble = f"{type(error).__name__}: {error}"
+    for line in sys.stdin:
+        try:
+            reply = {"error": trouble} if trouble else answer(served, json.loads(line))
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""Functions for the tests of the Python route."""
+import kdacheck
+import numpy as np
+
+CONTRACT = "order=recurrence chunk=1"
+
+
+def recurrence(q, k, v, g, beta, scale, initial_state):
+    B, T, HV, V = v.shape
+    q, k = (np.repeat(x, HV // x.shape[2], axis=2) for x in (q, k))
+    S = np.zeros((B, HV, q.shape[3], V), np.float32) if initial_state is None else initial_state.copy()
+    o = np.zeros_like(v)
+    for t in range(T):
+        S *= np.exp(g[:, t, :, :, None])
+        residual = beta[:, t, :, None] * (v[:, t] - np.einsum("bhk,bhkv->bhv", k[:, t], S))
+        S += k[:, t, :, :, None] * residual[:, :, None, :]
+        o[:, t] = np.einsum("bhk,bhkv->bhv", np.float32(scale) * q[:, t], S)
+    return o, S
+
+
+@kdacheck.kernel(CONTRACT, name="tests.good")
+def good(q, k, v, g, beta, scale, initial_state, output_final_state):
+    return recurrence(q, k, v, g, beta, scale, initial_state)
+
+
+@kdacheck.kernel(CONTRACT, name="tests.changes_its_input")
+def changes_its_input(q, k, v, g, beta, scale, initial_state):
+    result = recurrence(q, k, v, g, beta, scale, initial_state)
+    k[0, 0, 0, 0] += 1
+    return result
+
+
+@kdacheck.kernel(CONTRACT, name="tests.returns_its_input")
+def returns_its_input(q, k, v, g, beta, scale, initial_state):
+    return v, recurrence(q, k, v, g, beta, scale, initial_state)[1]
+
+
+@kdacheck.kernel(CONTRACT)
+def raises(**everything):
+    raise ValueError("no")
+
+
+@kdacheck.kernel(CONTRACT, name="tests.takes_no_gate")
+def takes_no_gate(q, k, v, beta, scale, initial_state):
+    return v, None

@@ -1,0 +1,87 @@
+#include "../../kernels/plugin/subprocess_kernels.hpp"
+#include "../run.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+
+using namespace kdacheck;
+
+namespace {
+
+Problem small_problem() {
+  Problem problem;
+  problem.shape = {.B = 1, .T = 3, .H = 1, .HV = 2, .K = 2, .V = 3};
+  problem.q = {1, 0, 0, 1, 1, 1};
+  problem.k = {1, 0, 0, 1, 0, 1};
+  problem.v.assign(18, 0.5f);
+  problem.g.assign(12, -0.25f);
+  problem.beta.assign(6, 0.5f);
+  return problem;
+}
+
+Kernel misbehaving(const std::string& way, int milliseconds = 20000) {
+  return subprocess_kernels("python3 " KDACHECK_MISBEHAVING_WORKER " " + way, {.patience = std::chrono::milliseconds(milliseconds)}).at(0);
+}
+
+/// `o` alone is asked for: the misbehaving worker knows no final state.
+Run run(const Kernel& kernel) { return run_forward(kernel, small_problem(), {.final_state = false}); }
+
+bool has_numpy() { return std::system("python3 -c 'import numpy' 2>/dev/null") == 0; }
+
+} // namespace
+
+TEST_CASE("the reference worker in NumPy computes the recurrence") {
+  REQUIRE(has_numpy());
+  const auto kernels = subprocess_kernels("python3 " KDACHECK_NUMPY_WORKER);
+  REQUIRE(kernels.size() == 1);
+  const Run result = run_forward(kernels[0], small_problem());
+  CHECK(result.o.at(0) == 0.25f);
+  CHECK(result.final_state.at(0) == Approx(0.25 * std::exp(-0.5)));
+}
+
+TEST_CASE("a Python function is called by keyword and judged as it declares") {
+  REQUIRE(has_numpy());
+  setenv("PYTHONPATH", KDACHECK_PYTHON_TESTS, 1);
+  const auto kernels = subprocess_kernels(python_worker_command("python_kernels:good"));
+  REQUIRE(kernels.size() == 1);
+  CHECK(kernels[0].name == "tests.good");
+  CHECK(kernels[0].contract.chunk == 1);
+  CHECK(run_forward(kernels[0], small_problem()).o.at(0) == 0.25f);
+  const Run changed = run_forward(subprocess_kernels(python_worker_command("python_kernels:changes_its_input")).at(0), small_problem());
+  REQUIRE(changed.trespasses.size() == 1);
+  CHECK(changed.trespasses[0] == "changed input k");
+  const Run aliased = run_forward(subprocess_kernels(python_worker_command("python_kernels:returns_its_input")).at(0), small_problem());
+  REQUIRE(aliased.trespasses.size() == 1);
+  CHECK(aliased.trespasses[0] == "o shares memory with input v");
+  CHECK_THROWS_AS(run_forward(subprocess_kernels(python_worker_command("python_kernels:raises")).at(0), small_problem()), KernelCrashed);
+  CHECK(run_forward(subprocess_kernels(python_worker_command("python_kernels:takes_no_gate")).at(0), small_problem()).refused ==
+        "tests.takes_no_gate takes no argument 'g'");
+  CHECK_THROWS_AS(subprocess_kernels(python_worker_command("python_kernels:missing")), PluginTrouble);
+  CHECK_THROWS_AS(subprocess_kernels(python_worker_command("no_such_module:f")), PluginTrouble);
+}
+
+TEST_CASE("refusals and trespasses come through with their sentence") {
+  CHECK(run(misbehaving("refuses")).refused == "not on a Monday");
+  CHECK(run(misbehaving("floods")).refused == "after a flood");
+  CHECK(run(misbehaving("trespass")).trespasses == std::vector<std::string>{"changed input k"});
+}
+
+TEST_CASE("whatever breaks the protocol is a crash") {
+  for (const char* way :
+       {"error", "no_result", "no_tensor", "wrong_shape", "wrong_type", "truncated", "noise", "long_line", "nothing_said", "exits"}) {
+    INFO(way);
+    CHECK_THROWS_AS(run(misbehaving(way)), KernelCrashed);
+  }
+}
+
+TEST_CASE("a worker that hangs is timed out") { CHECK_THROWS_AS(run(misbehaving("hangs", 300)), KernelTimedOut); }
+
+TEST_CASE("a worker that cannot introduce itself is refused with a sentence") {
+  for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_version"}) {
+    INFO(way);
+    CHECK_THROWS_AS(misbehaving(way), PluginTrouble);
+  }
+  CHECK_THROWS_AS(subprocess_kernels("true"), PluginTrouble);
+  CHECK_THROWS_AS(subprocess_kernels("/no/such/program"), PluginTrouble);
+}
