@@ -4,9 +4,17 @@
 #include "rows.hpp"
 
 #include <algorithm>
-#include <limits>
 
 namespace kdacheck::cpu {
+namespace {
+
+/// The nearest finite number of a format: a gate with a huge rate has slopes beyond it. NaN stays NaN.
+float within(Format format, double x) {
+  const double most = std::min(largest(format), largest(Format::fp32));
+  return static_cast<float>(std::clamp(x, -most, most));
+}
+
+} // namespace
 
 ParameterPartials take_parameter_partials(Arena& arena, const Inputs& inputs) {
   const std::int64_t heads = inputs.N() * inputs.shape.HV;
@@ -22,17 +30,16 @@ GateParameterSums clear_sums(const ParameterPartials& partials, const Inputs& in
 
 void write_parameters(const ParameterPartials& partials, const Inputs& inputs, const GradientOutputs& gradients) {
   const Shape& s = inputs.shape;
-  const auto sum = [&](const double* from, std::int64_t stride) {
+  const auto sum = [&](const TensorView& view, const double* from, std::int64_t stride) {
     double total = 0;
     for (std::int64_t n = 0; n < inputs.N(); ++n) total += from[n * stride];
-    constexpr double most = std::numeric_limits<float>::max(); // a gate with a huge rate has slopes beyond fp32
-    return static_cast<float>(std::clamp(total, -most, most));
+    return within(view.format, total);
   };
   for (std::int64_t head = 0; head < s.HV; ++head) {
-    if (const TensorView& view = gradients[Input::A_log]) kdacheck::store(view, view.offset(head), sum(partials.A_log + head, s.HV));
+    if (const TensorView& view = gradients[Input::A_log]) kdacheck::store(view, view.offset(head), sum(view, partials.A_log + head, s.HV));
     if (const TensorView& view = gradients[Input::dt_bias])
       for (std::int64_t c = 0; c < s.K; ++c)
-        kdacheck::store(view, view.offset(head, c), sum(partials.dt_bias + head * padded(s.K) + c, s.HV * padded(s.K)));
+        kdacheck::store(view, view.offset(head, c), sum(view, partials.dt_bias + head * padded(s.K) + c, s.HV * padded(s.K)));
   }
 }
 
@@ -62,6 +69,8 @@ void write_gate_gradient(const Inputs& inputs, const GradientOutputs& gradients,
                          float* d, float* row, const GateParameterSums& sums) {
   if (inputs.options.gate == GateForm::absent) return;
   log_decays_backward(inputs, first_row, head, n, d, row, sums);
+  const Format format = gradients[Input::g].format;
+  for (std::int64_t at = 0; at < n * padded(inputs.shape.K); ++at) d[at] = within(format, d[at]);
   write_gradient(gradients, Input::g, inputs, first_row, head, n, d);
 }
 

@@ -41,6 +41,11 @@ Contract bf16_state(Contract contract) {
   return contract;
 }
 
+Contract bf16_gradients(Contract contract) {
+  contract.gradient = Format::bf16;
+  return contract;
+}
+
 Contract v_first(Contract contract) {
   contract.state_v_first = true;
   return contract;
@@ -66,7 +71,8 @@ void append_cpu_kernels(std::vector<Kernel>& list) {
   list.push_back(cpu::chunkwise("cpu.chunk16.fp16", "chunks of 16 with fp16 operands scaled by powers of two, scores in tf32",
                                 rounded_chunks(16, Format::fp16, Format::tf32)));
   list.push_back(cpu::chunkwise("cpu.chunk16.bf16", "chunks of 16 with bf16 operands", rounded_chunks(16, Format::bf16, Format::bf16)));
-  list.push_back(cpu::chunkwise("cpu.chunk64.bf16", "chunks of 64 with bf16 operands", rounded_chunks(64, Format::bf16, Format::bf16)));
+  list.push_back(cpu::chunkwise("cpu.chunk64.bf16", "chunks of 64 with bf16 operands, gradients stored as bf16",
+                                bf16_gradients(rounded_chunks(64, Format::bf16, Format::bf16))));
   list.push_back(cpu::chunkwise("cpu.chunk64.wy.bf16", "chunks of 64 with bf16 operands, U = T beta V - W S",
                                 rounded_chunks(64, Format::bf16, Format::bf16, Order::wy)));
   list.push_back(cpu::chunkwise("cpu.chunk64.bf16_state", "chunks of 64 with bf16 operands and a state stored as bf16",

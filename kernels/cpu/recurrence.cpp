@@ -36,7 +36,7 @@ void forward(const Contract& contract, const Inputs& inputs, const Outputs& outp
                   const Sequence sequence = sequence_of(inputs, n);
                   for (std::int64_t t = 0; t < sequence.length; ++t) {
                     read_token(inputs, sequence.first + t, head, token);
-                    advance(inputs, token, state);
+                    advance(inputs, token, state, state);
                     write_rows(outputs.o, s, sequence.first + t, head, 1, token.o);
                   }
                   write_state(outputs.final_state, contract.state_v_first, n, head, s.K, s.V, state);

@@ -55,19 +55,65 @@ Slice take_slice(Arena& arena, const Inputs& inputs) {
   return slice;
 }
 
-void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const float* state, float* adjoint, TokenAdjoint& d) {
-  std::copy(token.v, token.v + V, d.from_state);
-  std::fill(d.from_adjoint, d.from_adjoint + V, 0.0f);
+/// Lambda in the adjoint, w and m of some columns.
+template <int wide>
+void gather_kda(const TokenRows& token, std::int64_t K, std::int64_t V, std::int64_t first, const float* state, float* adjoint,
+                TokenAdjoint& d) {
+  Lanes d_o[wide], w[wide], m[wide]{};
+#pragma GCC unroll 4
+  for (int x = 0; x < wide; ++x) {
+    d_o[x] = load(d.d_o + first + x * lane_count);
+    w[x] = load(token.v + first + x * lane_count);
+  }
   for (std::int64_t c = 0; c < K; ++c) {
     const Lanes alpha = broadcast(token.alpha[c]), k = broadcast(token.k[c]), q = broadcast(token.q[c]);
-    for (std::int64_t j = 0; j < V; j += lane_count) {
-      const std::int64_t at = c * V + j;
-      const Lanes lambda = multiply_add(q, load(d.d_o + j), load(adjoint + at));
+#pragma GCC unroll 4
+    for (int x = 0; x < wide; ++x) {
+      const std::int64_t at = c * V + first + x * lane_count;
+      const Lanes lambda = multiply_add(q, d_o[x], load(adjoint + at));
       store(adjoint + at, lambda);
-      store(d.from_state + j, multiply_add(-k, alpha * load(state + at), load(d.from_state + j)));
-      store(d.from_adjoint + j, multiply_add(k, lambda, load(d.from_adjoint + j)));
+      w[x] = multiply_add(-k, alpha * load(state + at), w[x]);
+      m[x] = multiply_add(k, lambda, m[x]);
     }
   }
+#pragma GCC unroll 4
+  for (int x = 0; x < wide; ++x) {
+    store(d.from_state + first + x * lane_count, w[x]);
+    store(d.from_adjoint + first + x * lane_count, m[x]);
+  }
+}
+
+/// Lambda in the adjoint, w, u and d v of some columns.
+template <int wide>
+void gather_dplr(const TokenRows& token, std::int64_t K, std::int64_t V, std::int64_t first, const float* state, float* adjoint,
+                 TokenAdjoint& d) {
+  Lanes d_o[wide], w[wide]{}, u[wide]{}, v[wide]{};
+#pragma GCC unroll 4
+  for (int x = 0; x < wide; ++x) d_o[x] = load(d.d_o + first + x * lane_count);
+  for (std::int64_t c = 0; c < K; ++c) {
+    const Lanes k = broadcast(token.k[c]), q = broadcast(token.q[c]), a = broadcast(token.a[c]), b = broadcast(token.b[c]);
+#pragma GCC unroll 4
+    for (int x = 0; x < wide; ++x) {
+      const std::int64_t at = c * V + first + x * lane_count;
+      const Lanes lambda = multiply_add(q, d_o[x], load(adjoint + at));
+      store(adjoint + at, lambda);
+      w[x] = multiply_add(-b, load(state + at), w[x]);
+      u[x] = multiply_add(a, lambda, u[x]);
+      v[x] = multiply_add(k, lambda, v[x]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int x = 0; x < wide; ++x) {
+    store(d.from_state + first + x * lane_count, w[x]);
+    store(d.from_adjoint + first + x * lane_count, u[x]);
+    store(d.v + first + x * lane_count, v[x]);
+  }
+}
+
+void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const float* state, float* adjoint, TokenAdjoint& d) {
+  std::int64_t at = 0;
+  for (; at + 4 * lane_count <= V; at += 4 * lane_count) gather_kda<4>(token, K, V, at, state, adjoint, d);
+  for (; at < V; at += lane_count) gather_kda<1>(token, K, V, at, state, adjoint, d);
   Lanes beta_sum{};
   for (std::int64_t j = 0; j < V; j += lane_count) {
     const Lanes w = load(d.from_state + j), m = load(d.from_adjoint + j);
@@ -79,14 +125,14 @@ void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const f
     const Lanes alpha = broadcast(token.alpha[c]), written = broadcast(token.beta * token.k[c]);
     Lanes q{}, lambda_w{}, x_m{}, g{};
     for (std::int64_t j = 0; j < V; j += lane_count) {
-      const std::int64_t at = c * V + j;
-      const Lanes w = load(d.from_state + j), m = load(d.from_adjoint + j), lambda = load(adjoint + at);
-      const Lanes x = alpha * load(state + at), y = multiply_add(-written, m, lambda);
+      const std::int64_t here = c * V + j;
+      const Lanes w = load(d.from_state + j), m = load(d.from_adjoint + j), lambda = load(adjoint + here);
+      const Lanes x = alpha * load(state + here), y = multiply_add(-written, m, lambda);
       q = multiply_add(multiply_add(written, w, x), load(d.d_o + j), q);
       lambda_w = multiply_add(lambda, w, lambda_w);
       x_m = multiply_add(x, m, x_m);
       g = multiply_add(x, y, g);
-      store(adjoint + at, alpha * y);
+      store(adjoint + here, alpha * y);
     }
     d.q[c] = sum(q);
     d.k[c] = token.beta * (sum(lambda_w) - sum(x_m));
@@ -95,31 +141,22 @@ void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const f
 }
 
 void retreat_dplr(const TokenRows& token, std::int64_t K, std::int64_t V, const float* state, float* adjoint, TokenAdjoint& d) {
-  for (float* row : {d.from_state, d.from_adjoint, d.v}) std::fill(row, row + V, 0.0f);
-  for (std::int64_t c = 0; c < K; ++c) {
-    const Lanes k = broadcast(token.k[c]), q = broadcast(token.q[c]), a = broadcast(token.a[c]), b = broadcast(token.b[c]);
-    for (std::int64_t j = 0; j < V; j += lane_count) {
-      const std::int64_t at = c * V + j;
-      const Lanes lambda = multiply_add(q, load(d.d_o + j), load(adjoint + at));
-      store(adjoint + at, lambda);
-      store(d.from_state + j, multiply_add(-b, load(state + at), load(d.from_state + j)));
-      store(d.from_adjoint + j, multiply_add(a, lambda, load(d.from_adjoint + j)));
-      store(d.v + j, multiply_add(k, lambda, load(d.v + j)));
-    }
-  }
+  std::int64_t at = 0;
+  for (; at + 4 * lane_count <= V; at += 4 * lane_count) gather_dplr<4>(token, K, V, at, state, adjoint, d);
+  for (; at < V; at += lane_count) gather_dplr<1>(token, K, V, at, state, adjoint, d);
   for (std::int64_t c = 0; c < K; ++c) {
     const Lanes alpha = broadcast(token.alpha[c]), k = broadcast(token.k[c]), a = broadcast(token.a[c]), b = broadcast(token.b[c]);
     Lanes q{}, lambda_w{}, lambda_v{}, s_u{}, g{};
     for (std::int64_t j = 0; j < V; j += lane_count) {
-      const std::int64_t at = c * V + j;
-      const Lanes w = load(d.from_state + j), u = load(d.from_adjoint + j), v = load(token.v + j), lambda = load(adjoint + at);
-      const Lanes s = load(state + at), x = alpha * s;
+      const std::int64_t here = c * V + j;
+      const Lanes w = load(d.from_state + j), u = load(d.from_adjoint + j), v = load(token.v + j), lambda = load(adjoint + here);
+      const Lanes s = load(state + here), x = alpha * s;
       q = multiply_add(multiply_add(k, v, multiply_add(a, w, x)), load(d.d_o + j), q);
       lambda_w = multiply_add(lambda, w, lambda_w);
       lambda_v = multiply_add(lambda, v, lambda_v);
       s_u = multiply_add(s, u, s_u);
       g = multiply_add(x, lambda, g);
-      store(adjoint + at, multiply_add(-b, u, alpha * lambda));
+      store(adjoint + here, multiply_add(-b, u, alpha * lambda));
     }
     d.q[c] = sum(q);
     d.a[c] = sum(lambda_w);
@@ -164,8 +201,7 @@ void recurrence_backward(const Contract& contract, const Inputs& inputs, const C
       const auto advance_token = [&](std::int64_t t, std::int64_t, Record& record, float* next) {
         if (!next) return;
         read_token(inputs, sequence.first + t, head, slice.token);
-        if (next != record.state) std::copy(record.state, record.state + K * V, next);
-        advance(inputs, slice.token, next);
+        advance(inputs, slice.token, record.state, next);
       };
       const auto retreat = [&](std::int64_t t, std::int64_t, Record& record) {
         const std::int64_t row = sequence.first + t;

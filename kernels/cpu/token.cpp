@@ -10,22 +10,23 @@
 namespace kdacheck::cpu {
 namespace {
 
-template <int wide> void kda_columns(const TokenRows& token, std::int64_t K, std::int64_t stride, std::int64_t at, float* state) {
+template <int wide>
+void kda_columns(const TokenRows& token, std::int64_t K, std::int64_t stride, std::int64_t at, const float* state, float* next_state) {
   Lanes held[wide]{}, out[wide]{};
   for (std::int64_t c = 0; c < K; ++c) {
-    float* row = state + c * stride + at;
+    const std::int64_t row = c * stride + at;
     const Lanes alpha = broadcast(token.alpha[c]), k = broadcast(token.k[c]);
 #pragma GCC unroll 4
     for (int w = 0; w < wide; ++w) {
-      const Lanes decayed = alpha * load(row + w * lane_count);
-      store(row + w * lane_count, decayed);
+      const Lanes decayed = alpha * load(state + row + w * lane_count);
+      store(next_state + row + w * lane_count, decayed);
       held[w] = multiply_add(k, decayed, held[w]);
     }
   }
 #pragma GCC unroll 4
   for (int w = 0; w < wide; ++w) held[w] = broadcast(token.beta) * (load(token.v + at + w * lane_count) - held[w]);
   for (std::int64_t c = 0; c < K; ++c) {
-    float* row = state + c * stride + at;
+    float* row = next_state + c * stride + at;
     const Lanes k = broadcast(token.k[c]), q = broadcast(token.q[c]);
 #pragma GCC unroll 4
     for (int w = 0; w < wide; ++w) {
@@ -39,7 +40,8 @@ template <int wide> void kda_columns(const TokenRows& token, std::int64_t K, std
   for (int w = 0; w < wide; ++w) store(token.o + at + w * lane_count, out[w]);
 }
 
-template <int wide> void dplr_columns(const TokenRows& token, std::int64_t K, std::int64_t stride, std::int64_t at, float* state) {
+template <int wide>
+void dplr_columns(const TokenRows& token, std::int64_t K, std::int64_t stride, std::int64_t at, const float* state, float* next_state) {
   Lanes read[wide]{}, out[wide]{};
   for (std::int64_t c = 0; c < K; ++c) {
     const Lanes b = broadcast(token.b[c]);
@@ -47,13 +49,13 @@ template <int wide> void dplr_columns(const TokenRows& token, std::int64_t K, st
     for (int w = 0; w < wide; ++w) read[w] = multiply_add(b, load(state + c * stride + at + w * lane_count), read[w]);
   }
   for (std::int64_t c = 0; c < K; ++c) {
-    float* row = state + c * stride + at;
+    const std::int64_t row = c * stride + at;
     const Lanes alpha = broadcast(token.alpha[c]), a = broadcast(token.a[c]), k = broadcast(token.k[c]), q = broadcast(token.q[c]);
 #pragma GCC unroll 4
     for (int w = 0; w < wide; ++w) {
-      const Lanes removed = alpha * load(row + w * lane_count) - a * read[w];
+      const Lanes removed = alpha * load(state + row + w * lane_count) - a * read[w];
       const Lanes next = multiply_add(k, load(token.v + at + w * lane_count), removed);
-      store(row + w * lane_count, next);
+      store(next_state + row + w * lane_count, next);
       out[w] = multiply_add(q, next, out[w]);
     }
   }
@@ -94,13 +96,14 @@ void read_token(const Inputs& inputs, std::int64_t row, std::int64_t head, Token
   }
 }
 
-void advance(const Inputs& inputs, const TokenRows& token, float* state) {
+void advance(const Inputs& inputs, const TokenRows& token, const float* state, float* next_state) {
   const std::int64_t K = inputs.shape.K, V = padded(inputs.shape.V);
   const bool kda = inputs.options.rule == Rule::kda;
   std::int64_t at = 0;
   for (; at + 4 * lane_count <= V; at += 4 * lane_count)
-    kda ? kda_columns<4>(token, K, V, at, state) : dplr_columns<4>(token, K, V, at, state);
-  for (; at < V; at += lane_count) kda ? kda_columns<1>(token, K, V, at, state) : dplr_columns<1>(token, K, V, at, state);
+    kda ? kda_columns<4>(token, K, V, at, state, next_state) : dplr_columns<4>(token, K, V, at, state, next_state);
+  for (; at < V; at += lane_count)
+    kda ? kda_columns<1>(token, K, V, at, state, next_state) : dplr_columns<1>(token, K, V, at, state, next_state);
 }
 
 } // namespace kdacheck::cpu

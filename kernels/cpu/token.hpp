@@ -21,7 +21,7 @@ TokenRows take_token_rows(Arena&, const Inputs&);
 /// Reads row b T + t of a value head.
 void read_token(const Inputs&, std::int64_t row, std::int64_t head, TokenRows&);
 
-/// S_{t-1} to S_t in place, and o_t.
-void advance(const Inputs&, const TokenRows&, float* state);
+/// S_{t-1} to S_t, which may be the same memory, and o_t.
+void advance(const Inputs&, const TokenRows&, const float* state, float* next_state);
 
 } // namespace kdacheck::cpu
