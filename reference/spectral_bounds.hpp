@@ -9,8 +9,8 @@
 #include "token.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
-#include <functional>
 #include <vector>
 
 namespace kdacheck {
@@ -239,6 +239,19 @@ template <Number N> N trace(const DplrTransition<N>& A) {
   N sum(0.0);
   for (std::size_t i = 0; i < A.d.size(); ++i) sum = sum + A.d[i] - A.a[i] * A.b[i];
   return sum;
+}
+
+/// Bound on |D - a b^T|_2: max |d_i| + |a| |b|. Contraction of the general form cannot be concluded from its spectrum; it
+/// has to be measured, by this or by singular values.
+template <Number N> N norm_bound(const DplrTransition<N>& A) {
+  using std::sqrt;
+  N most(0.0), a(0.0), b(0.0);
+  for (std::size_t i = 0; i < A.d.size(); ++i) {
+    most = spectral_detail::larger(most, spectral_detail::magnitude(A.d[i]));
+    a = a + A.a[i] * A.a[i];
+    b = b + A.b[i] * A.b[i];
+  }
+  return most + sqrt(N(a * b));
 }
 
 /// Whether all products a_i b_i have one sign: then D - a b^T is diagonally similar to a symmetric matrix (if none is

@@ -118,3 +118,24 @@ TEST_CASE("a step is the explicit K x K product plus the write, exactly") {
     CHECK((A * S + write).element == step(rule, t, start).element);
   }
 }
+
+TEST_CASE("a whole problem with gate, beta map, scale and loss gives the values and gradients worked out by hand, exactly") {
+  // sigmoid(0) = 1/2 decays both channels, 2 sigmoid(0) = 1 is beta. X = (2,1) reads 2, w = 3 - 2, S = (3,1), o = (3 + 1) / 2.
+  Problem problem;
+  problem.shape = {.T = 1, .K = 2};
+  problem.options = {.gate = GateForm::sigmoid, .beta = BetaForm::twice_sigmoid, .scale = 0.5f};
+  problem.q = {1, 1}, problem.k = {1, 0}, problem.v = {3};
+  problem.g = {0, 0}, problem.beta = {0};
+  problem.initial_state = {4, 2};
+  problem.d_o = {1};
+  const Reverse<double> result = backward<double>(problem);
+  using Values = std::vector<double>;
+  CHECK(result.outputs.o == Values{2});
+  CHECK(result.outputs.final_state == Values{3, 1});
+  CHECK(result.gradients[Input::q] == Values{1.5, 0.5}); // S / 2
+  CHECK(result.gradients[Input::v] == Values{0.5});      // m = Lambda^T k with Lambda = (1/2, 1/2)
+  CHECK(result.gradients[Input::k] == Values{-0.5, 0});  // Lambda w - X m = (1/2 - 1, 1/2 - 1/2)
+  CHECK(result.gradients[Input::beta] == Values{0.25});  // m w times 2 / 4
+  CHECK(result.gradients[Input::g] == Values{0, 0.25});  // X Y = (0, 1/2) with Y = (0, 1/2), times sigmoid(0)
+  CHECK(result.gradients[Input::initial_state] == Values{0, 0.25});
+}

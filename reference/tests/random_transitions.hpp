@@ -10,7 +10,7 @@
 namespace kdacheck {
 
 /// Entries are multiples of 1/16 (exact in every number type): alpha in [0,1] with ties, 0 and 1 among them; k with zeros;
-/// beta in [-1,4]. Every fourth has tau exactly or nearly on a threshold (1 or 2) where the number type can divide.
+/// beta in [-1,4]. Half have tau on a threshold (1 or 2) or 2^-40 of it to either side, as far as the number type divides.
 template <Number N> Transition<N> random_transition(std::mt19937_64& bits, std::size_t K) {
   const auto sixteenths = [&](int low, int high) {
     return N(static_cast<double>(low + static_cast<int>(bits() % static_cast<std::uint64_t>(high - low + 1))) / 16);
@@ -22,9 +22,10 @@ template <Number N> Transition<N> random_transition(std::mt19937_64& bits, std::
     A.k.push_back(bits() % 5 == 0 ? N(0.0) : sixteenths(-16, 16));
   }
   A.beta = sixteenths(-16, 64);
-  const std::uint64_t threshold = bits() % 8;
+  const std::uint64_t threshold = bits() % 12;
   const N norm = tau(Transition<N>{A.alpha, A.k, N(1.0)});
-  if (threshold < 2 && N(0.0) < norm) A.beta = N(threshold == 0 ? 1.0 : 2.0) / norm;
+  const double offset = threshold / 2 == 0 ? 0 : threshold / 2 == 1 ? 0x1p-40 : -0x1p-40;
+  if (threshold < 6 && N(0.0) < norm) A.beta = N((threshold % 2 == 0 ? 1.0 : 2.0) * (1 + offset)) / norm;
   return A;
 }
 
