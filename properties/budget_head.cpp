@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace kdacheck {
 namespace {
@@ -39,6 +40,38 @@ Resolved resolve_gate(GateForm form, double x, double A_log, double dt_bias, dou
     return {value, (exp_units + 4) * u32 * (1 + std::abs(value))};
   }
   }
+}
+
+struct Slope {
+  double value = 1, error = 0;
+};
+
+/// d log decay / d g, and d log decay / d A_log. An s (1 - s) from a rounded s is off by u s however small 1 - s is.
+std::pair<Slope, Slope> gate_slopes(GateForm form, double x, double A_log, double dt_bias, double lower_bound, double exp_units) {
+  switch (form) {
+  case GateForm::softplus: {
+    const double y = x + dt_bias, rate = std::exp(A_log), s = sigmoid(y), value = -rate * s, decay = -rate * softplus(y);
+    const double relative = (2 * exp_units + 5 + std::abs(y) * (1 - s)) * u32;
+    return {{value, relative * std::abs(value)},
+            {decay, u32 * std::abs(y) * std::abs(value) + (2 * exp_units + 5) * u32 * std::abs(decay)}};
+  }
+  case GateForm::bounded: {
+    const double rate = std::exp(A_log), y = rate * (x + dt_bias), s = sigmoid(y), bell = s * (1 - s) * std::abs(lower_bound);
+    const double error = u32 * ((2 * exp_units + 8 + (exp_units + 3) * std::abs(y)) * bell + (exp_units + 3) * s * std::abs(lower_bound));
+    return {{-bell * rate, error * rate}, {-bell * y, error * std::abs(y)}};
+  }
+  case GateForm::sigmoid: {
+    const double slope = sigmoid(-x);
+    return {{slope, (exp_units + 4) * u32 * (slope + 1)}, {}};
+  }
+  default: return {};
+  }
+}
+
+Slope beta_slope_of(BetaForm form, double x, double exp_units) {
+  if (form == BetaForm::value) return {};
+  const double s = sigmoid(x), factor = form == BetaForm::twice_sigmoid ? 2 : 1;
+  return {factor * s * (1 - s), factor * (exp_units + 4) * u32 * s};
 }
 
 Resolved resolve_beta(BetaForm form, double x, double exp_units) {
@@ -111,6 +144,8 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
     for (std::int64_t t = 0; t < n; ++t) {
       const std::int64_t row = ((sequence.first + t) * H + key_head) * K;
       const double of_q = norm_factor(problem.q.data() + row, K), of_k = norm_factor(problem.k.data() + row, K);
+      result.q_norm.push_back(of_q);
+      result.k_norm.push_back(of_k);
       for (std::int64_t c = 0; c < K; ++c) {
         result.q[static_cast<std::size_t>(t * K + c)] *= of_q;
         result.k[static_cast<std::size_t>(t * K + c)] *= of_k;
@@ -122,7 +157,11 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
   }
   result.v.resize(static_cast<std::size_t>(n * result.V));
   result.g.resize(static_cast<std::size_t>(n * K));
-  result.gate_error.resize(result.g.size());
+  for (auto* each : {&result.gate_error, &result.gate_slope, &result.gate_slope_error}) each->resize(result.g.size());
+  if (!problem.A_log.empty())
+    for (auto* each : {&result.rate_slope, &result.rate_slope_error}) each->resize(result.g.size());
+  result.beta_slope.assign(static_cast<std::size_t>(n), 1.0);
+  result.beta_slope_error.assign(static_cast<std::size_t>(n), 0.0);
   result.beta.assign(static_cast<std::size_t>(n), 1.0);
   result.beta_error.assign(static_cast<std::size_t>(n), 0.0);
   const auto exact = [&](float x) { return round_to(contract.operands, x) == x; };
@@ -142,11 +181,16 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
       const Resolved gate = resolve_gate(form, x, A_log, dt, problem.options.lower_bound, 2 * contract.exp_ulp);
       result.g[at] = gate.value;
       result.gate_error[at] = gate.error;
+      const auto [slope, rate] = gate_slopes(form, x, A_log, dt, problem.options.lower_bound, 2 * contract.exp_ulp);
+      result.gate_slope[at] = slope.value, result.gate_slope_error[at] = slope.error;
+      if (!problem.A_log.empty()) result.rate_slope[at] = rate.value, result.rate_slope_error[at] = rate.error;
     }
     if (!result.dplr) {
       const Resolved beta = resolve_beta(problem.options.beta, problem.beta[static_cast<std::size_t>(row)], 2 * contract.exp_ulp);
       result.beta[static_cast<std::size_t>(t)] = beta.value;
       result.beta_error[static_cast<std::size_t>(t)] = beta.error;
+      const Slope slope = beta_slope_of(problem.options.beta, problem.beta[static_cast<std::size_t>(row)], 2 * contract.exp_ulp);
+      result.beta_slope[static_cast<std::size_t>(t)] = slope.value, result.beta_slope_error[static_cast<std::size_t>(t)] = slope.error;
     }
   }
   if (result.dplr) {

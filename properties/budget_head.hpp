@@ -13,18 +13,22 @@ namespace kdacheck {
 struct Head {
   std::int64_t tokens = 0, K = 0, V = 0; ///< V: number of value columns looked at
   double scale = 1;
-  bool dplr = false, normalised = false; ///< normalised: the kernel itself divides q and k by their norms
-  std::vector<double> q, k;              ///< [tokens,K], after any l2norm
-  std::vector<double> v;                 ///< [tokens,V]
-  bool exact_values = true;              ///< v is a number of the operands' format as it stands
-  std::vector<double> g;                 ///< [tokens,K] log decay, <= 0
-  std::vector<double> gate_error;        ///< [tokens,K] largest absolute error of a log decay resolved in fp32
-  std::vector<double> beta, beta_error;  ///< [tokens]; the error is relative
-  std::vector<double> a, b;              ///< [tokens,K], DPLR
-  std::vector<double> state;             ///< [K,V] at the start
-  double norm_error = 0;                 ///< relative error that one token's normalised key (query) has in common
-  std::vector<std::int64_t> columns;     ///< which value columns these are
-  std::vector<double> weight;            ///< [V] size of each column, never 0; the budget of a column scales with it
+  bool dplr = false, normalised = false;            ///< normalised: the kernel itself divides q and k by their norms
+  std::vector<double> q, k;                         ///< [tokens,K], after any l2norm
+  std::vector<double> v;                            ///< [tokens,V]
+  bool exact_values = true;                         ///< v is a number of the operands' format as it stands
+  std::vector<double> g;                            ///< [tokens,K] log decay, <= 0
+  std::vector<double> gate_error;                   ///< [tokens,K] largest absolute error of a log decay resolved in fp32
+  std::vector<double> beta, beta_error;             ///< [tokens]; the error is relative
+  std::vector<double> a, b;                         ///< [tokens,K], DPLR
+  std::vector<double> state;                        ///< [K,V] at the start
+  std::vector<double> gate_slope, gate_slope_error; ///< [tokens,K] d log decay / d g as given, and its largest absolute error
+  std::vector<double> rate_slope, rate_slope_error; ///< [tokens,K] d log decay / d A_log; empty without A_log
+  std::vector<double> beta_slope, beta_slope_error; ///< [tokens] d beta / d beta as given
+  std::vector<double> q_norm, k_norm;               ///< [tokens] what normalised rows were multiplied by
+  double norm_error = 0;                            ///< relative error that one token's normalised key (query) has in common
+  std::vector<std::int64_t> columns;                ///< which value columns these are
+  std::vector<double> weight;                       ///< [V] size of each column, never 0; the budget of a column scales with it
 };
 
 /// Resolves gates, beta and norms of value head `head` of a sequence, for the given value columns.

@@ -81,75 +81,146 @@ protected:
     Site site;
   };
 
+  /// A block of rows against the columns of an anchor: those before the block, or its own (diagonal).
+  struct Frame {
+    std::int64_t start, count, first_column, column_count, anchor;
+    bool exclusive, exclusive_anchor; ///< of the rows, of the anchor
+    const std::vector<double>&row_factor, &column_factor;
+    std::int64_t factor_offset; ///< row of column_factor that holds the first column
+    const double* pair;         ///< decays that no anchor could split without overflow: the factors are then 1
+
+    bool diagonal() const { return first_column == start; }
+    std::int64_t width(std::int64_t i, bool strict) const { return !diagonal() ? column_count : strict ? i : i + 1; }
+  };
+
+  template <class Visit> static void for_each_frame(const ChunkFactors& f, bool exclusive, Visit&& visit) {
+    for (std::int64_t block = 0; block < f.blocks(); ++block) {
+      const auto b = static_cast<std::size_t>(block);
+      const std::int64_t start = block * score_block, count = std::min(score_block, f.n - start);
+      if (block > 0)
+        visit(Frame{start, count, 0, start, start, exclusive, exclusive, exclusive ? f.before_row : f.row,
+                    exclusive ? f.before_column[b] : f.column[b], 0, nullptr});
+      visit(Frame{start, count, start, count, f.middle(block), exclusive, false, exclusive ? f.before_middle_row : f.middle_row,
+                  f.middle_column, start,
+                  !f.steep[b] ? nullptr
+                  : exclusive ? f.before_pair[b].data()
+                              : f.pair[b].data()});
+    }
+  }
+
+  /// e^{G_i - r} and e^{r - G_j} of a frame, each computed once more wherever it is used.
+  Number row_decay(const ChunkFactors& f, const Frame& frame, std::int64_t i, std::int64_t c) {
+    const std::int64_t row = frame.start + i;
+    return decayed(frame.row_factor[at(row, c, head_.K)],
+                   log_error(row, c, frame.exclusive) - log_error(frame.anchor, c, frame.exclusive_anchor),
+                   log_decay(f, row, c, frame.exclusive) - log_decay(f, frame.anchor, c, frame.exclusive_anchor));
+  }
+  Number column_decay(const ChunkFactors& f, const Frame& frame, std::int64_t j, std::int64_t c) {
+    const std::int64_t column = frame.first_column + j;
+    return decayed(frame.column_factor[at(frame.factor_offset + j, c, head_.K)],
+                   log_error(frame.anchor, c, frame.exclusive_anchor) - log_error(column, c, false),
+                   log_decay(f, frame.anchor, c, frame.exclusive_anchor) - log_decay(f, column, c, false));
+  }
+
+  void fill_rows(const ChunkFactors& f, const Frame& frame, ScoreRows& rows) {
+    const std::int64_t K = head_.K;
+    rows.operand.resize(static_cast<std::size_t>(frame.count * K));
+    for (std::int64_t i = 0; i < frame.count; ++i)
+      for (std::int64_t c = 0; c < K; ++c)
+        rows.operand[at(i, c, K)] =
+            run_->round(roundings_.score, rows.site, rows.source[at(frame.start + i, c, K)] * row_decay(f, frame, i, c));
+  }
+  void fill_columns(const ChunkFactors& f, const Frame& frame, const ScoreColumns& columns) {
+    const std::int64_t K = head_.K;
+    column_.resize(static_cast<std::size_t>(frame.column_count * K));
+    for (std::int64_t j = 0; j < frame.column_count; ++j)
+      for (std::int64_t c = 0; c < K; ++c)
+        column_[at(j, c, K)] =
+            run_->round(roundings_.score, columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
+  }
+
   /// store(r, c, i, j, x) for every entry x = sum_k row_ik column_jk e^{G_i - G_j} of every pair of rows and columns.
   template <class Store>
   void score(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Store&& store) {
-    for (std::int64_t block = 0; block < f.blocks(); ++block)
-      for (bool exclusive : {false, true}) {
-        if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
-        const auto b = static_cast<std::size_t>(block);
-        const std::int64_t start = block * score_block, count = std::min(score_block, f.n - start);
-        if (block > 0)
-          score_against(f, start, count, 0, start, start, exclusive, exclusive, exclusive ? f.before_row : f.row,
-                        exclusive ? f.before_column[b] : f.column[b], 0, nullptr, rows, columns, store);
-        const double* pair = !f.steep[b] ? nullptr : exclusive ? f.before_pair[b].data() : f.pair[b].data();
-        score_against(f, start, count, start, count, f.middle(block), exclusive, false, exclusive ? f.before_middle_row : f.middle_row,
-                      f.middle_column, start, pair, rows, columns, store);
-      }
-  }
-
-  /// Rows start.. against columns first_column..: both decay towards the anchor token (exclusive: the sum before it).
-  /// Factors of the columns begin at row `factor_offset` of their table.
-  template <class Store>
-  void score_against(const ChunkFactors& f, std::int64_t start, std::int64_t count, std::int64_t first_column, std::int64_t column_count,
-                     std::int64_t anchor, bool exclusive, bool exclusive_anchor, const std::vector<double>& row_factor,
-                     const std::vector<double>& column_factor, std::int64_t factor_offset, const double* pair, std::vector<ScoreRows>& rows,
-                     const std::vector<ScoreColumns>& columns, Store&& store) {
     const std::int64_t K = head_.K;
-    const bool diagonal = first_column == start;
-    for (ScoreRows& r : rows) {
-      if (r.exclusive != exclusive) continue;
-      r.operand.resize(static_cast<std::size_t>(count * K));
-      for (std::int64_t i = 0; i < count; ++i)
-        for (std::int64_t c = 0; c < K; ++c) {
-          const Number error = log_error(start + i, c, exclusive) - log_error(anchor, c, exclusive_anchor);
-          const double distance = log_decay(f, start + i, c, exclusive) - log_decay(f, anchor, c, exclusive_anchor);
-          const std::size_t entry = at(start + i, c, K);
-          r.operand[at(i, c, K)] = run_->round(roundings_.score, r.site, r.source[entry] * decayed(row_factor[entry], error, distance));
-        }
-    }
-    for (std::size_t which = 0; which < columns.size(); ++which) {
-      column_.resize(static_cast<std::size_t>(column_count * K));
-      for (std::int64_t j = 0; j < column_count; ++j)
-        for (std::int64_t c = 0; c < K; ++c) {
-          const Number error = log_error(anchor, c, exclusive_anchor) - log_error_[at(first_column + j, c, K)];
-          const double distance = log_decay(f, anchor, c, exclusive_anchor) - f.G[at(first_column + j, c, K)];
-          column_[at(j, c, K)] = run_->round(roundings_.score, columns[which].site,
-                                             columns[which].source[at(first_column + j, c, K)] *
-                                                 decayed(column_factor[at(factor_offset + j, c, K)], error, distance));
-        }
-      for (std::size_t r = 0; r < rows.size(); ++r) {
-        if (rows[r].exclusive != exclusive) continue;
-        const std::vector<Number>& row = rows[r].operand;
-        const bool strict = rows[r].strict;
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t width = !diagonal ? column_count : strict ? i : i + 1;
-          const auto multiply_row = [&](auto&& column) {
-            multiply(
-                *run_, 1, [&](std::int64_t) { return width; },
-                [K](std::int64_t, std::int64_t) {
-                  return Range{0, K};
-                },
-                [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t c) { return row[at(i, c, K)]; }, column,
-                [&](std::int64_t, std::int64_t j, Number x) { store(r, which, start + i, first_column + j, x); });
-          };
-          if (pair == nullptr) {
-            multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
-          } else { // decays that no anchor could split without overflow
-            multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)] * pair[at(i * score_block + j, c, K)]; });
+    for (bool exclusive : {false, true}) {
+      if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
+      for_each_frame(f, exclusive, [&](const Frame& frame) {
+        for (ScoreRows& r : rows)
+          if (r.exclusive == exclusive) fill_rows(f, frame, r);
+        for (std::size_t which = 0; which < columns.size(); ++which) {
+          fill_columns(f, frame, columns[which]);
+          for (std::size_t r = 0; r < rows.size(); ++r) {
+            if (rows[r].exclusive != exclusive) continue;
+            for (std::int64_t i = 0; i < frame.count; ++i) {
+              const auto multiply_row = [&](auto&& column) {
+                multiply(
+                    *run_, 1, [&](std::int64_t) { return frame.width(i, rows[r].strict); },
+                    [K](std::int64_t, std::int64_t) {
+                      return Range{0, K};
+                    },
+                    [](std::int64_t, std::int64_t) { return Number{}; },
+                    [&](std::int64_t, std::int64_t c) { return rows[r].operand[at(i, c, K)]; }, column,
+                    [&](std::int64_t, std::int64_t j, Number x) { store(r, which, frame.start + i, frame.first_column + j, x); });
+              };
+              if (frame.pair == nullptr) {
+                multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
+              } else {
+                multiply_row(
+                    [&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)] * frame.pair[at(i * score_block + j, c, K)]; });
+              }
+            }
           }
         }
-      }
+      });
+    }
+  }
+
+  /// Reverse of score for entries i > j: row gradients get sum_j d_ij column_j e^{G_i - G_j}, column gradients
+  /// sum_i d_ij row_i e^{G_i - G_j}, where d_ij is weight(r, c, i, j).
+  template <class Weight>
+  void score_backward(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Weight&& weight,
+                      const std::vector<std::vector<Number>*>& row_gradients, const std::vector<std::vector<Number>*>& column_gradients) {
+    const std::int64_t K = head_.K;
+    for (bool exclusive : {false, true}) {
+      if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
+      for_each_frame(f, exclusive, [&](const Frame& frame) {
+        const auto split = [&](std::int64_t i, std::int64_t j, std::int64_t c) {
+          return frame.pair == nullptr ? 1.0 : frame.pair[at(i * score_block + j, c, K)];
+        };
+        for (ScoreRows& r : rows)
+          if (r.exclusive == exclusive) fill_rows(f, frame, r);
+        for (std::size_t which = 0; which < columns.size(); ++which) {
+          fill_columns(f, frame, columns[which]);
+          std::vector<Number>& into_columns = *column_gradients[which];
+          for (std::size_t r = 0; r < rows.size(); ++r) {
+            if (rows[r].exclusive != exclusive) continue;
+            std::vector<Number>& into_rows = *row_gradients[r];
+            for (std::int64_t i = 0; i < frame.count; ++i)
+              multiply(
+                  *run_, 1, [K](std::int64_t) { return K; },
+                  [&](std::int64_t, std::int64_t) {
+                    return Range{0, frame.width(i, true)};
+                  },
+                  [](std::int64_t, std::int64_t) { return Number{}; },
+                  [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
+                  [&](std::int64_t j, std::int64_t c) { return column_[at(j, c, K)] * split(i, j, c); },
+                  [&](std::int64_t, std::int64_t c, Number x) { into_rows[at(frame.start + i, c, K)] += row_decay(f, frame, i, c) * x; });
+            for (std::int64_t j = 0; j < frame.column_count; ++j)
+              multiply(
+                  *run_, 1, [K](std::int64_t) { return K; },
+                  [&](std::int64_t, std::int64_t) {
+                    return Range{frame.diagonal() ? j + 1 : 0, frame.count};
+                  },
+                  [](std::int64_t, std::int64_t) { return Number{}; },
+                  [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
+                  [&](std::int64_t i, std::int64_t c) { return rows[r].operand[at(i, c, K)] * split(i, j, c); },
+                  [&](std::int64_t, std::int64_t c, Number x) {
+                    into_columns[at(frame.first_column + j, c, K)] += column_decay(f, frame, j, c) * x;
+                  });
+          }
+        }
+      });
     }
   }
 
@@ -172,6 +243,17 @@ protected:
     state_operand_.resize(state_.size());
     for (std::size_t entry = 0; entry < state_.size(); ++entry)
       state_operand_[entry] = run_->round(roundings_.operand, Site::state_operand, state_[entry]);
+  }
+
+  /// store(sum over c < count of a(c) b(c))
+  template <class A, class B, class Store> void inner(std::int64_t count, A&& a, B&& b, Store&& store) {
+    multiply(
+        *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
+        [count](std::int64_t, std::int64_t) {
+          return Range{0, count};
+        },
+        [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t c) { return a(c); },
+        [&](std::int64_t c, std::int64_t) { return b(c); }, [&](std::int64_t, std::int64_t, Number x) { store(x); });
   }
 
   /// rows x V product of a [rows, inner] matrix with the state as an operand.

@@ -215,4 +215,66 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
   return result;
 }
 
+namespace {
+
+/// Where element `at` of a gradient lies.
+Place place_of(Input input, const Problem& problem, std::int64_t chunk, std::int64_t at) {
+  const auto shape = shape_of(input, problem.shape, sequence_count(problem));
+  Place place{.tensor = "d" + std::string(name(input))};
+  const std::int64_t last = at % shape[3], third = at / shape[3] % shape[2], second = at / (shape[3] * shape[2]) % shape[1];
+  const std::int64_t first = at / (shape[3] * shape[2] * shape[1]);
+  switch (input) {
+  case Input::A_log: place.head = first; return place;
+  case Input::dt_bias: place.head = first, place.channel = second; return place;
+  case Input::initial_state: place.sequence = first, place.head = second, place.row = third, place.channel = last; return place;
+  default: break;
+  }
+  const std::int64_t row = first * shape[1] + second;
+  for (const Sequence& sequence : sequences(problem))
+    if (row >= sequence.first && row < sequence.first + sequence.length) {
+      place.sequence = sequence.index;
+      place.token = row - sequence.first;
+      place.chunk_position = place.token % chunk;
+    }
+  place.head = third;
+  if (input != Input::beta) place.channel = last;
+  return place;
+}
+
+} // namespace
+
+Comparison compare_backward(const Contract& contract, const Problem& problem, const Truth& truth, const Budget& budget, const Run& run) {
+  Comparison result;
+  std::int64_t groups = 0;
+  const auto compared = [&](Input input) { return !truth[input].empty() && !run.gradient[static_cast<std::size_t>(input)].empty(); };
+  for (Input input : all_inputs)
+    if (compared(input)) groups += static_cast<std::int64_t>(budget.gradient[static_cast<std::size_t>(input)].fine.size());
+  Scale scale(result, groups, budget.draws);
+  MetricSums metrics;
+  for (Input input : all_inputs) {
+    if (!compared(input)) continue;
+    const GradientBudget& sigma = budget.gradient[static_cast<std::size_t>(input)];
+    const std::vector<float>& written = run.gradient[static_cast<std::size_t>(input)];
+    const Enclosed& exact = truth[input];
+    const Format format =
+        input == Input::initial_state || input == Input::A_log || input == Input::dt_bias ? Format::fp32 : contract.gradient;
+    const std::size_t width = written.size() / std::max<std::size_t>(sigma.fine.size(), 1);
+    double size = 0;
+    for (double x : exact.value) size = std::max(size, std::abs(x));
+    for (std::size_t group = 0; group < sigma.fine.size(); ++group) {
+      GroupSum sum;
+      for (std::size_t i = group * width; i < (group + 1) * width; ++i) {
+        const double excess = excess_of(written[i], exact.value[i], exact.radius[i], format);
+        sum.add(written[i], excess, exact.radius[i], static_cast<std::int64_t>(i));
+        metrics.add(written[i], exact.value[i], format);
+      }
+      metrics.end_line();
+      scale.weigh(Group::gradient, "gradient", sum, sigma.fine[group], sigma.freedom[group], 0, size,
+                  [&](std::int64_t i) { return place_of(input, problem, contract.chunk, i); });
+    }
+  }
+  result.metrics = metrics.finish();
+  return result;
+}
+
 } // namespace kdacheck

@@ -34,7 +34,4 @@ Comparison compare_forward(const Contract&, const Problem&, const Truth&, const 
 /// The run's gradients must have the right sizes; those it has not are left out.
 Comparison compare_backward(const Contract&, const Problem&, const Truth&, const Budget&, const Run&);
 
-/// The graver figures of two comparisons.
-Comparison worse(const Comparison&, const Comparison&);
-
 } // namespace kdacheck

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
+#include <limits>
 #include <string>
 
 namespace kdacheck {
@@ -64,6 +66,24 @@ std::optional<Finding> not_comparable(const Problem& problem, const Run& run) {
   return check("final_state", run.final_state.size(), elements(shape_of(Output::final_state, problem.shape, N)));
 }
 
+/// The same for a backward pass; gradients that the run has not are left out of the comparison, but one must be there.
+std::optional<Finding> gradients_not_comparable(const Problem& problem, const Run& run) {
+  if (run.refused) return broken("refused a case inside its declared domain: " + *run.refused);
+  bool any = false;
+  for (Input input : all_inputs) {
+    const std::vector<float>& gradient = run.gradient[static_cast<std::size_t>(input)];
+    if (problem[input].empty() || gradient.empty()) continue;
+    any = true;
+    const std::string label = "d" + std::string(name(input));
+    if (gradient.size() != problem[input].size())
+      return broken(label + " has " + std::to_string(gradient.size()) + " elements where " + std::to_string(problem[input].size()) +
+                        " are due",
+                    label);
+  }
+  if (!any && problem.shape.T > 0) return broken("wrote no gradient");
+  return std::nullopt;
+}
+
 std::string figure(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.3g", x);
@@ -93,45 +113,48 @@ Finding finding_of(const Comparison& c, Verdict verdict) {
 } // namespace
 
 struct Judge::Cache {
-  ContentCache<Truth> forward{truth_memory};
+  ContentCache<Truth> forward{truth_memory}, gradient{truth_memory};
   ContentCache<Budget> budget{budget_memory};
 
   /// The most precise truth known so far of a problem.
-  std::shared_ptr<const Truth> truth(const Problem& problem, const ContentHash& key) {
-    if (auto found = forward.find(key)) return found;
-    return remember(key, kdacheck::forward_truth(problem));
+  std::shared_ptr<const Truth> truth(const Problem& problem, const ContentHash& key, bool backward) {
+    auto& cache = backward ? gradient : forward;
+    if (auto found = cache.find(key)) return found;
+    return remember(key, backward, backward ? kdacheck::gradient_truth(problem) : kdacheck::forward_truth(problem));
   }
 
   /// The next more precise one, or nothing if there is none.
-  std::shared_ptr<const Truth> escalate(const Problem& problem, const ContentHash& key, const Truth& from) {
+  std::shared_ptr<const Truth> escalate(const Problem& problem, const ContentHash& key, bool backward, const Truth& from) {
     const auto next = more_precise(from);
     if (!next) return nullptr;
     const auto [arithmetic, bits] = *next;
-    return remember(key, kdacheck::forward_truth(problem, arithmetic, bits));
+    return remember(key, backward,
+                    backward ? kdacheck::gradient_truth(problem, arithmetic, bits) : kdacheck::forward_truth(problem, arithmetic, bits));
   }
 
-  std::shared_ptr<const Truth> remember(const ContentHash& key, Truth truth) {
+  std::shared_ptr<const Truth> remember(const ContentHash& key, bool backward, Truth truth) {
     auto shared = std::make_shared<const Truth>(std::move(truth));
-    return forward.keep(key, shared, bytes_of(*shared));
+    return (backward ? gradient : forward).keep(key, shared, bytes_of(*shared));
   }
 
   /// Deterministic in problem, contract and draws: the noise follows from the content hash.
   std::shared_ptr<const Budget> budget_of(const Contract& contract, const Problem& problem, const ContentHash& key, const Truth& truth,
-                                          int draws) {
-    const ContentHash full = combine(combine(key, error_hash(contract)), static_cast<std::uint64_t>(draws));
+                                          int draws, bool backward) {
+    const ContentHash full = combine(combine(key, error_hash(contract)), static_cast<std::uint64_t>(2 * draws + (backward ? 1 : 0)));
     if (auto found = budget.find(full)) return found;
-    auto made = std::make_shared<const Budget>(kdacheck::forward_budget(contract, problem, truth, full.first, draws));
+    auto made = std::make_shared<const Budget>(backward ? kdacheck::gradient_budget(contract, problem, truth, full.first, draws)
+                                                        : kdacheck::forward_budget(contract, problem, truth, full.first, draws));
     return budget.keep(full, made, bytes_of(*made));
   }
 
-  template <class Compare> Finding judge(const Contract& contract, const Problem& problem, Compare&& compare) {
+  template <class Compare> Finding judge(const Contract& contract, const Problem& problem, bool backward, Compare&& compare) {
     const ContentHash key = content_hash(problem);
-    auto exact = truth(problem, key);
+    auto exact = truth(problem, key, backward);
     const auto measure = [&](int draws) {
-      auto allowed = budget_of(contract, problem, key, *exact, draws);
+      auto allowed = budget_of(contract, problem, key, *exact, draws, backward);
       Comparison c = compare(*exact, *allowed);
       while (!(c.radius_share <= precise_enough)) {
-        auto finer = escalate(problem, key, *exact);
+        auto finer = escalate(problem, key, backward, *exact);
         if (!finer) break;
         exact = finer;
         c = compare(*exact, *allowed);
@@ -160,17 +183,25 @@ struct Judge::Cache {
 Judge::Judge() : cache_(std::make_unique<Cache>()) {}
 Judge::~Judge() = default;
 
+Finding Judge::backward(const Contract& contract, const Problem& problem, const Run& run) {
+  if (auto wrong = gradients_not_comparable(problem, run)) return *wrong;
+  return cache_->judge(contract, problem, true,
+                       [&](const Truth& truth, const Budget& budget) { return compare_backward(contract, problem, truth, budget, run); });
+}
+
 Finding Judge::forward(const Contract& contract, const Problem& problem, const Run& run) {
   if (auto wrong = not_comparable(problem, run)) return *wrong;
-  return cache_->judge(contract, problem,
+  return cache_->judge(contract, problem, false,
                        [&](const Truth& truth, const Budget& budget) { return compare_forward(contract, problem, truth, budget, run); });
 }
 
-std::shared_ptr<const Truth> Judge::forward_truth(const Problem& problem) { return cache_->truth(problem, content_hash(problem)); }
+std::shared_ptr<const Truth> Judge::forward_truth(const Problem& problem) { return cache_->truth(problem, content_hash(problem), false); }
+
+std::shared_ptr<const Truth> Judge::gradient_truth(const Problem& problem) { return cache_->truth(problem, content_hash(problem), true); }
 
 std::shared_ptr<const Budget> Judge::forward_budget(const Contract& contract, const Problem& problem) {
   const ContentHash key = content_hash(problem);
-  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key), screening_draws);
+  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key, false), screening_draws, false);
 }
 
 } // namespace kdacheck

@@ -8,7 +8,7 @@
 
 namespace kdacheck {
 
-template <class Run> class KdaChunkRun : ChunkSites<Run> {
+template <class Run> class KdaChunkRun : protected ChunkSites<Run> {
   using Base = ChunkSites<Run>;
   using Base::at, Base::head_, Base::roundings_, Base::run_, Base::log_error_, Base::state_, Base::inverse_;
 
@@ -23,6 +23,15 @@ public:
   void advance(const ChunkFactors& f, Order order, Run& run, std::vector<Number>& state) {
     run_ = &run;
     state_.swap(state);
+    update(f, order);
+    write(f);
+    this->carry(f, {{&key_remaining_, &update_}});
+    state_.swap(state);
+  }
+
+protected:
+  /// Everything up to U.
+  void update(const ChunkFactors& f, Order order) {
     this->sum_log_decay(f);
     this->normalise(key_, head_.k, f, Site::key);
     this->normalise(query_, head_.q, f, Site::query);
@@ -34,12 +43,8 @@ public:
     } else {
       update_residual_first(f);
     }
-    write(f);
-    this->carry(f, {{&key_remaining_, &update_}});
-    state_.swap(state);
   }
 
-private:
   void decay_operands(const ChunkFactors& f) {
     const std::int64_t K = head_.K;
     const auto size = static_cast<std::size_t>(f.n * K);
@@ -67,11 +72,13 @@ private:
     const std::int64_t n = f.n;
     this->triangle_.assign(static_cast<std::size_t>(n * n), Number{});
     scores_.assign(static_cast<std::size_t>(n * n), Number{});
+    key_scores_.assign(scores_.size(), Number{});
     scaled_query_.resize(query_.size());
     for (std::size_t entry = 0; entry < query_.size(); ++entry) scaled_query_[entry] = head_.scale * query_[entry];
     this->score(f, {{key_, false, true, Site::score_row_key}, {scaled_query_, false, false, Site::score_row_query}},
                 {{key_, Site::score_column}}, [&](std::size_t row, std::size_t, std::int64_t i, std::int64_t j, Number x) {
                   if (row == 0) {
+                    key_scores_[at(i, j, n)] = x;
                     this->triangle_[at(i, j, n)] = run_->round(roundings_.solve, Site::triangle, beta_[static_cast<std::size_t>(i)] * x);
                   } else {
                     scores_[at(i, j, n)] = run_->round(roundings_.operand, Site::scores, x);
@@ -129,7 +136,7 @@ private:
         [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });
   }
 
-  std::vector<Number> output_, key_, query_, scaled_query_, key_decayed_, query_decayed_, key_remaining_, beta_, scores_;
+  std::vector<Number> output_, key_, query_, scaled_query_, key_decayed_, query_decayed_, key_remaining_, beta_, scores_, key_scores_;
   std::vector<Number> residual_, weighted_, wy_key_, update_;
 };
 

@@ -29,7 +29,7 @@ public:
     state_.swap(state);
   }
 
-private:
+protected:
   static std::size_t at(std::int64_t i, std::int64_t j, std::int64_t width) { return static_cast<std::size_t>(i * width + j); }
 
   /// Row t of q or k as the kernel has it.

@@ -1,7 +1,7 @@
 // Judges kernels that are meant to be right over every regime and many seeds, and prints by how much they stay inside
 // their budgets: the experiment that the factors in confidence.hpp rest on. Anything above 1 is a false alarm or a fault.
 //
-//   calibrate [--kernel GLOB] [--regime GLOB] [--seeds N] [--first-seed N] [--tier quick] [--seconds S]
+//   calibrate [--kernel GLOB] [--regime GLOB] [--seeds N] [--first-seed N] [--tier quick] [--backward] [--by-regime] [--seconds S]
 
 #include "../judge.hpp"
 #include "../recipe.hpp"
@@ -34,13 +34,14 @@ int main(int count, char** arguments) {
   std::string kernel_pattern = "*", regime_pattern = "*", tier_name = "quick";
   std::uint64_t first_seed = 1, seeds = 10;
   double seconds = 1e9;
-  bool by_regime = false;
+  bool backward = false, by_regime = false;
   app.add_option("--kernel", kernel_pattern);
   app.add_option("--regime", regime_pattern);
   app.add_option("--seeds", seeds);
   app.add_option("--first-seed", first_seed);
   app.add_option("--seconds", seconds);
   app.add_option("--tier", tier_name)->check(CLI::IsMember({"quick", "full", "nightly"}));
+  app.add_flag("--backward", backward);
   app.add_flag("--by-regime", by_regime);
   CLI11_PARSE(app, count, arguments);
   const Tier tier = tier_name == "quick" ? Tier::quick : tier_name == "full" ? Tier::full : Tier::nightly;
@@ -51,7 +52,7 @@ int main(int count, char** arguments) {
       if (!glob_matches(regime_pattern, regime.name)) continue;
       Judge judge;
       for (const Kernel& kernel : built_in_kernels()) {
-        if (!glob_matches(kernel_pattern, kernel.name)) continue;
+        if (!glob_matches(kernel_pattern, kernel.name) || (backward && !kernel.backward)) continue;
         Cell& cell = by_kernel[kernel.name];
         Cell& other = of_regime[regime.name];
         const Recipe recipe = fitted(regime.draw(seed, tier), kernel.contract);
@@ -60,9 +61,9 @@ int main(int count, char** arguments) {
           ++cell.outside, ++other.outside;
           continue;
         }
-        const Run run = run_forward(kernel, problem);
+        const Run run = backward ? run_backward(kernel, problem) : run_forward(kernel, problem);
         const double before = now();
-        const Finding finding = judge.forward(kernel.contract, problem, run);
+        const Finding finding = backward ? judge.backward(kernel.contract, problem, run) : judge.forward(kernel.contract, problem, run);
         for (Cell* c : {&cell, &other}) {
           c->seconds += now() - before;
           ++c->cases;

@@ -1,0 +1,91 @@
+// The spread of perturbed backward passes around the true gradients.
+
+#include "budget.hpp"
+
+#include "confidence.hpp"
+#include "gradient_trial.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kdacheck {
+namespace {
+
+/// Second and fourth moments of every group of every gradient under one submodel.
+struct GradientMoments {
+  std::array<std::vector<double>, all_inputs.size()> second, fourth;
+};
+
+std::size_t index(Input input) { return static_cast<std::size_t>(input); }
+
+std::int64_t groups_of(Input input, const Shape& s, std::int64_t N) {
+  const auto shape = shape_of(input, s, N);
+  switch (input) {
+  case Input::beta:
+  case Input::A_log:
+  case Input::dt_bias: return shape[0] * shape[1] * shape[2] * shape[3];
+  default: return shape[0] * shape[1] * shape[2];
+  }
+}
+
+/// A beta gradient is one number per token: the spread of a single one from few draws is uncertain, so it is not taken
+/// below that of the 16 tokens around it.
+void smooth_over_tokens(const Problem& problem, std::vector<double>& sigma) {
+  constexpr std::int64_t window = 16;
+  const std::int64_t HV = problem.shape.HV;
+  for (const Sequence& sequence : sequences(problem))
+    for (std::int64_t head = 0; head < HV; ++head)
+      for (std::int64_t start = 0; start < sequence.length; start += window) {
+        const std::int64_t end = std::min(start + window, sequence.length);
+        const auto at = [&](std::int64_t t) { return static_cast<std::size_t>((sequence.first + t) * HV + head); };
+        double squares = 0;
+        for (std::int64_t t = start; t < end; ++t) squares += sigma[at(t)] * sigma[at(t)] / static_cast<double>(end - start);
+        for (std::int64_t t = start; t < end; ++t) sigma[at(t)] = std::max(sigma[at(t)], std::sqrt(squares));
+      }
+}
+
+} // namespace
+
+Budget gradient_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws) {
+  const std::int64_t N = sequence_count(problem);
+  const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
+  Budget budget;
+  budget.draws = batches * draws_per_batch;
+  std::vector<GradientMoments> moments;
+  const auto collect = [&](std::size_t submodel, Input input, std::int64_t group, Lanes mean_square) {
+    while (moments.size() <= submodel) {
+      GradientMoments& added = moments.emplace_back();
+      for (Input each : all_inputs)
+        if (!truth[each].empty())
+          added.second[index(each)] = added.fourth[index(each)] =
+              std::vector<double>(static_cast<std::size_t>(groups_of(each, problem.shape, N)), 0.0);
+    }
+    for (int lane = 0; lane < draws_per_batch; ++lane) {
+      moments[submodel].second[index(input)][static_cast<std::size_t>(group)] += mean_square[lane];
+      moments[submodel].fourth[index(input)][static_cast<std::size_t>(group)] += mean_square[lane] * mean_square[lane];
+    }
+  };
+  run_gradient_trials(contract, problem, truth, noise_seed, batches, collect);
+  for (Input input : all_inputs) {
+    if (truth[input].empty()) continue;
+    GradientBudget& result = budget.gradient[index(input)];
+    result.fine.assign(static_cast<std::size_t>(groups_of(input, problem.shape, N)), 0.0);
+    result.freedom.assign(result.fine.size(), 1.0);
+    for (const GradientMoments& m : moments) {
+      if (m.second[index(input)].empty()) continue;
+      for (std::size_t group = 0; group < result.fine.size(); ++group) {
+        const double second = m.second[index(input)][group];
+        double sigma = std::sqrt(second / budget.draws);
+        if (!std::isfinite(sigma)) sigma = std::numeric_limits<double>::infinity();
+        if (!(sigma >= result.fine[group])) continue;
+        result.fine[group] = sigma;
+        result.freedom[group] = degrees_of_freedom(second, m.fourth[index(input)][group], budget.draws);
+      }
+    }
+    if (input == Input::beta) smooth_over_tokens(problem, result.fine);
+  }
+  return budget;
+}
+
+} // namespace kdacheck

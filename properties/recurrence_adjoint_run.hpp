@@ -1,0 +1,180 @@
+#pragma once
+// Reverse mode of the token recurrence, KDA and DPLR, perturbed. With Lambda the cotangent of S_t:
+//   KDA   X = Diag(alpha) S_{t-1}, w = v - X^T k, m = Lambda^T k: dv = beta m, dbeta = m . w, dk = beta (Lambda w - X m),
+//         Y = Lambda - beta k m^T, dg = rows of X . Y, cotangent of S_{t-1}: Diag(alpha) Y
+//   DPLR  w = -S_{t-1}^T b, u = Lambda^T a: da = Lambda w, dk = Lambda v, dv = Lambda^T k, db = -S_{t-1} u,
+//         dg = rows of Diag(alpha) S_{t-1} . Lambda, cotangent of S_{t-1}: Diag(alpha) Lambda - b u^T
+
+#include "kda_adjoint_run.hpp"
+#include "recurrence_run.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace kdacheck {
+
+template <class Run> class RecurrenceAdjointRun : RecurrenceRun<Run> {
+  using Base = RecurrenceRun<Run>;
+  using Base::at, Base::head_, Base::roundings_, Base::run_, Base::state_, Base::key_, Base::query_;
+
+public:
+  using Number = typename Run::Number;
+  using Base::advance, Base::Base;
+
+  /// As KdaAdjointRun::retreat, for the tokens [first, first + n).
+  void retreat(std::int64_t first, std::int64_t n, Run& run, const std::vector<Number>& state, const std::vector<double>& d_o,
+               std::vector<Number>& cotangent, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K, V = head_.V;
+    run_ = &run;
+    state_ = state;
+    this->output_.resize(static_cast<std::size_t>(n * V));
+    states_.assign(1, state);
+    for (std::int64_t i = 0; i < n; ++i) {
+      this->step(first + i, i);
+      states_.push_back(state_);
+    }
+    for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b}) rows->assign(static_cast<std::size_t>(n * K), Number{});
+    out.v.assign(static_cast<std::size_t>(n * V), Number{});
+    out.beta.assign(static_cast<std::size_t>(n), Number{});
+    adjoint_.swap(cotangent);
+    for (std::int64_t i = n - 1; i >= 0; --i) {
+      receive(first + i, i, d_o, out);
+      if (head_.dplr) {
+        retreat_dplr(first + i, i, out);
+      } else {
+        retreat_kda(first + i, i, out);
+      }
+    }
+    adjoint_.swap(cotangent);
+  }
+
+private:
+  Number single(Number x, Site site = Site::gradient) { return run_->round(roundings_.single, site, x); }
+
+  /// store(c, sum over j of matrix_cj row_j) for c < K
+  template <class Row, class Store> void rows_times(const std::vector<Number>& matrix, Row&& row, Store&& store) {
+    const std::int64_t K = head_.K, V = head_.V;
+    multiply(
+        *run_, K, [](std::int64_t) { return std::int64_t{1}; },
+        [V](std::int64_t, std::int64_t) {
+          return Range{0, V};
+        },
+        [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t c, std::int64_t j) { return matrix[at(c, j, V)]; },
+        [&](std::int64_t j, std::int64_t) { return row(j); }, [&](std::int64_t c, std::int64_t, Number x) { store(c, x); });
+  }
+
+  Number alpha(std::int64_t t, std::int64_t c) {
+    const double g = head_.g[at(t, c, head_.K)];
+    return std::exp(g) * grow(run_->absolute_error(Site::exponential, Number{} + g,
+                                                   head_.gate_error[at(t, c, head_.K)] + roundings_.exponential + 0x1p-24 * std::abs(g)));
+  }
+
+  /// The token's rows, dq, and Lambda += scale q do^T.
+  void receive(std::int64_t t, std::int64_t i, const std::vector<double>& d_o, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K, V = head_.V;
+    this->read(key_, head_.k, t, Site::key);
+    this->read(query_, head_.q, t, Site::query);
+    if (d_o.empty()) return;
+    const auto cotangent = [&](std::int64_t j) { return d_o[at(t, j, V)]; };
+    rows_times(states_[static_cast<std::size_t>(i + 1)], cotangent,
+               [&](std::int64_t c, Number x) { out.q[at(i, c, K)] = single(head_.scale * x); });
+    for (std::int64_t c = 0; c < K; ++c) {
+      const Number scaled = single(head_.scale * query_[static_cast<std::size_t>(c)], Site::query_decayed);
+      for (std::int64_t j = 0; j < V; ++j)
+        adjoint_[at(c, j, V)] = single(adjoint_[at(c, j, V)] + scaled * cotangent(j), Site::cotangent_state);
+    }
+  }
+
+  void retreat_kda(std::int64_t t, std::int64_t i, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K, V = head_.V;
+    const double exact_beta = head_.beta[static_cast<std::size_t>(t)];
+    const Number beta = exact_beta + run_->absolute_error(Site::beta, Number{} + exact_beta,
+                                                          head_.beta_error[static_cast<std::size_t>(t)] * std::abs(exact_beta));
+    decayed_.resize(adjoint_.size());
+    std::vector<Number> decay(static_cast<std::size_t>(K)), w(static_cast<std::size_t>(V)), m(w.size());
+    for (std::int64_t c = 0; c < K; ++c) {
+      decay[static_cast<std::size_t>(c)] = alpha(t, c);
+      for (std::int64_t j = 0; j < V; ++j)
+        decayed_[at(c, j, V)] =
+            single(decay[static_cast<std::size_t>(c)] * states_[static_cast<std::size_t>(i)][at(c, j, V)], Site::decayed_state);
+    }
+    this->read_out(key_, decayed_, [&](std::int64_t, std::int64_t j, Number x) {
+      w[static_cast<std::size_t>(j)] = single(head_.v[at(t, j, V)] - x, Site::residual);
+    });
+    this->read_out(key_, adjoint_, [&](std::int64_t, std::int64_t j, Number x) {
+      m[static_cast<std::size_t>(j)] = x;
+      out.v[at(i, j, V)] = single(beta * x);
+    });
+    multiply(
+        *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
+        [V](std::int64_t, std::int64_t) {
+          return Range{0, V};
+        },
+        [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return m[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t j, std::int64_t) { return w[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t, std::int64_t, Number x) { out.beta[static_cast<std::size_t>(i)] = x; });
+    rows_times(
+        adjoint_, [&](std::int64_t j) { return w[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = x; });
+    rows_times(
+        decayed_, [&](std::int64_t j) { return m[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = single(beta * single(out.k[at(i, c, K)] - x, Site::gate_terms)); });
+    for (std::int64_t c = 0; c < K; ++c) {
+      const Number written = beta * key_[static_cast<std::size_t>(c)];
+      for (std::int64_t j = 0; j < V; ++j)
+        adjoint_[at(c, j, V)] = single(adjoint_[at(c, j, V)] - written * m[static_cast<std::size_t>(j)], Site::cotangent_update);
+    }
+    gate_and_decay(decayed_, decay, i, out);
+  }
+
+  /// dg = rows of `states` . Lambda, then Lambda <- Diag(alpha) Lambda.
+  void gate_and_decay(const std::vector<Number>& states, const std::vector<Number>& decay, std::int64_t i, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K, V = head_.V;
+    for (std::int64_t c = 0; c < K; ++c) {
+      multiply(
+          *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
+          [V](std::int64_t, std::int64_t) {
+            return Range{0, V};
+          },
+          [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return states[at(c, j, V)]; },
+          [&](std::int64_t j, std::int64_t) { return adjoint_[at(c, j, V)]; },
+          [&](std::int64_t, std::int64_t, Number x) { out.g[at(i, c, K)] = single(x); });
+      for (std::int64_t j = 0; j < V; ++j)
+        adjoint_[at(c, j, V)] = run_->round(roundings_.state, Site::state, decay[static_cast<std::size_t>(c)] * adjoint_[at(c, j, V)]);
+    }
+  }
+
+  void retreat_dplr(std::int64_t t, std::int64_t i, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K, V = head_.V;
+    const std::vector<Number>& before = states_[static_cast<std::size_t>(i)];
+    std::vector<Number> a(static_cast<std::size_t>(K)), b(a.size()), decay(a.size()), w(static_cast<std::size_t>(V)), u(w.size());
+    decayed_.resize(adjoint_.size());
+    for (std::int64_t c = 0; c < K; ++c) {
+      const auto entry = static_cast<std::size_t>(c);
+      a[entry] = Number{} + head_.a[at(t, c, K)], b[entry] = Number{} + head_.b[at(t, c, K)];
+      decay[entry] = alpha(t, c);
+      for (std::int64_t j = 0; j < V; ++j) decayed_[at(c, j, V)] = single(decay[entry] * before[at(c, j, V)], Site::decayed_state);
+    }
+    this->read_out(b, before, [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
+    this->read_out(a, adjoint_, [&](std::int64_t, std::int64_t j, Number x) { u[static_cast<std::size_t>(j)] = x; });
+    this->read_out(key_, adjoint_, [&](std::int64_t, std::int64_t j, Number x) { out.v[at(i, j, V)] = single(x); });
+    rows_times(
+        adjoint_, [&](std::int64_t j) { return w[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t c, Number x) { out.a[at(i, c, K)] = single(x); });
+    rows_times(
+        adjoint_, [&](std::int64_t j) { return head_.v[at(t, j, V)]; }, [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = single(x); });
+    rows_times(
+        before, [&](std::int64_t j) { return u[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t c, Number x) { out.b[at(i, c, K)] = single(-x); });
+    gate_and_decay(decayed_, decay, i, out);
+    for (std::int64_t c = 0; c < K; ++c)
+      for (std::int64_t j = 0; j < V; ++j)
+        adjoint_[at(c, j, V)] =
+            single(adjoint_[at(c, j, V)] - b[static_cast<std::size_t>(c)] * u[static_cast<std::size_t>(j)], Site::cotangent_update);
+  }
+
+  std::vector<std::vector<Number>> states_; ///< before each token and after the last
+  std::vector<Number> adjoint_, decayed_;
+};
+
+} // namespace kdacheck
