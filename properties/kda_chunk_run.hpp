@@ -10,6 +10,8 @@ namespace kdacheck {
 
 template <class Run> class KdaChunkRun : protected ChunkSites<Run> {
   using Base = ChunkSites<Run>;
+
+protected:
   using Base::at, Base::head_, Base::roundings_, Base::run_, Base::log_error_, Base::state_, Base::inverse_;
 
 public:
