@@ -13,8 +13,10 @@
 
 namespace kdacheck {
 
-template <class Run> class DplrChunkRun : ChunkSites<Run> {
+template <class Run> class DplrChunkRun : protected ChunkSites<Run> {
   using Base = ChunkSites<Run>;
+
+protected:
   using Base::at, Base::head_, Base::roundings_, Base::run_, Base::log_error_, Base::state_, Base::inverse_;
 
 public:
@@ -27,6 +29,16 @@ public:
   void advance(const ChunkFactors& f, Order order, Run& run, std::vector<Number>& state) {
     run_ = &run;
     state_.swap(state);
+    read_memory(f, order);
+    write(f.n);
+    for (Number& x : read_) x = -x;
+    this->carry(f, {{&key_remaining_, &value_}, {&second_remaining_, &read_}});
+    state_.swap(state);
+  }
+
+protected:
+  /// Everything up to w.
+  void read_memory(const ChunkFactors& f, Order order) {
     this->sum_log_decay(f);
     this->normalise(key_, head_.k, f, Site::key);
     this->normalise(query_, head_.q, f, Site::query);
@@ -38,13 +50,8 @@ public:
     } else {
       read_state_first(f.n);
     }
-    write(f.n);
-    for (Number& x : read_) x = -x;
-    this->carry(f, {{&key_remaining_, &value_}, {&second_remaining_, &read_}});
-    state_.swap(state);
   }
 
-private:
   static Number zero(std::int64_t, std::int64_t) { return Number{}; }
 
   void decay_operands(const ChunkFactors& f) {

@@ -1,5 +1,6 @@
 #include "gradient_trial.hpp"
 
+#include "dplr_adjoint_run.hpp"
 #include "kda_adjoint_run.hpp"
 #include "recurrence_adjoint_run.hpp"
 
@@ -14,8 +15,7 @@ constexpr std::int64_t recurrence_span = 16; // tokens whose states are kept at 
 
 std::size_t at(std::int64_t i, std::int64_t j, std::int64_t width) { return static_cast<std::size_t>(i * width + j); }
 
-std::vector<Order> backward_orders(const Contract& contract, bool dplr, bool coarse) {
-  if (contract.order == Order::recurrence || dplr) return {Order::recurrence};
+std::vector<Order> backward_orders(const Contract& contract, bool coarse) {
   if (contract.order != Order::undeclared) return {contract.order};
   if (coarse) return {Order::residual_first, Order::wy};
   return {Order::residual_first, Order::wy, Order::recurrence};
@@ -66,7 +66,7 @@ public:
   using Number = typename Run::Number;
 
   Pass(const Contract& contract, const Roundings& roundings, const PreparedHead& prepared, Order order, Run& run)
-      : prepared_(prepared), order_(order), run_(run), kda_(prepared.head, roundings),
+      : prepared_(prepared), order_(order), run_(run), kda_(prepared.head, roundings), dplr_(prepared.head, roundings),
         recurrence_(prepared.head, roundings, contract.chunk) {
     std::vector<Number> state;
     for (double x : prepared.head.state) state.push_back(Number{} + x);
@@ -75,6 +75,8 @@ public:
       states_.push_back(state);
       if (order == Order::recurrence) {
         recurrence_.advance(f.first, f.n, run, state);
+      } else if (prepared.head.dplr) {
+        dplr_.advance(f, order, run, state);
       } else {
         kda_.advance(f, order, run, state);
       }
@@ -88,6 +90,8 @@ public:
     const ChunkFactors& f = spans()[span];
     if (order_ == Order::recurrence) {
       recurrence_.retreat(f.first, f.n, run_, states_[span], prepared_.d_o, cotangent_, gradients_);
+    } else if (prepared_.head.dplr) {
+      dplr_.retreat(f, order_, run_, states_[span], prepared_.d_o, prepared_.exact_d_o, cotangent_, gradients_);
     } else {
       kda_.retreat(f, order_, run_, states_[span], prepared_.d_o, prepared_.exact_d_o, cotangent_, gradients_);
     }
@@ -101,6 +105,7 @@ private:
   Order order_;
   Run& run_;
   KdaAdjointRun<Run> kda_;
+  DplrAdjointRun<Run> dplr_;
   RecurrenceAdjointRun<Run> recurrence_;
   std::vector<std::vector<Number>> states_; ///< before each span
   std::vector<Number> cotangent_;
@@ -254,7 +259,7 @@ template <class Number, class Emit> void emit_parameters(const ParameterSums<Num
 void run_gradient_trials(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t seed, int batches,
                          const std::function<void(std::size_t, Input, std::int64_t, Lanes)>& collect) {
   const Roundings roundings = roundings_of(contract);
-  const std::vector<Order> orders = backward_orders(contract, problem.options.rule == Rule::dplr, roundings.coarse);
+  const std::vector<Order> orders = backward_orders(contract, roundings.coarse);
   std::vector<ParameterSums<Lanes>> sums(2 * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
   const auto emit_as = [&](std::size_t submodel) {
     return [&, submodel](Input input, std::int64_t first, std::int64_t count, const Lanes* values) {
@@ -298,7 +303,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
 double noise_free_gradient_deviation(const Contract& contract, const Problem& problem, const Truth& truth) {
   const Roundings roundings = roundings_of(contract);
   std::array<double, all_inputs.size()> error{}, size{};
-  for (Order order : backward_orders(contract, problem.options.rule == Rule::dplr, roundings.coarse)) {
+  for (Order order : backward_orders(contract, roundings.coarse)) {
     Tape tape;
     Recorder recorder(tape);
     auto sums = parameter_sums<double>(problem);
@@ -318,7 +323,7 @@ double noise_free_gradient_deviation(const Contract& contract, const Problem& pr
   }
   double largest = 0;
   for (std::size_t i = 0; i < error.size(); ++i)
-    if (error[i] > 0 && !(error[i] / size[i] <= largest)) largest = error[i] / size[i];
+    if (!(error[i] == 0) && !(error[i] / size[i] <= largest)) largest = error[i] / size[i];
   return largest;
 }
 

@@ -16,6 +16,22 @@ template <class Number> struct ChunkGradients {
   std::vector<Number> a, b;    ///< [n,K], DPLR
 };
 
+/// dO of a chunk and the cotangent of the state after it, as operands.
+template <class Run>
+void receive_cotangents(Run& run, const Roundings& roundings, const ChunkFactors& f, std::int64_t V, const std::vector<double>& d_o,
+                        bool exact_d_o, const std::vector<typename Run::Number>& cotangent, std::vector<typename Run::Number>& d_o_operand,
+                        std::vector<typename Run::Number>& cotangent_operand) {
+  using Number = typename Run::Number;
+  d_o_operand.assign(static_cast<std::size_t>(f.n * V), Number{});
+  for (std::size_t i = 0; i < d_o_operand.size() && !d_o.empty(); ++i) {
+    const Number x = Number{} + d_o[static_cast<std::size_t>(f.first * V) + i];
+    d_o_operand[i] = exact_d_o ? x : run.round(roundings.operand, Site::cotangent_scores, x);
+  }
+  cotangent_operand.resize(cotangent.size());
+  for (std::size_t i = 0; i < cotangent.size(); ++i)
+    cotangent_operand[i] = run.round(roundings.operand, Site::cotangent_state, cotangent[i]);
+}
+
 template <class Run> class KdaAdjointRun : KdaChunkRun<Run> {
   using Base = KdaChunkRun<Run>;
   using Base::at, Base::head_, Base::roundings_, Base::run_, Base::log_error_, Base::state_, Base::inverse_, Base::state_operand_;
@@ -33,7 +49,7 @@ public:
     run_ = &run;
     state_ = state;
     this->update(f, order);
-    read_cotangents(f, d_o, exact_d_o, cotangent);
+    receive_cotangents(run, roundings_, f, head_.V, d_o, exact_d_o, cotangent, d_o_, cotangent_operand_);
     solve_adjoint(f, out);
     score_adjoint(f.n);
     rows_from_states(f);
@@ -48,19 +64,6 @@ public:
 
 private:
   static Number zero(std::int64_t, std::int64_t) { return Number{}; }
-
-  void read_cotangents(const ChunkFactors& f, const std::vector<double>& d_o, bool exact_d_o, const std::vector<Number>& cotangent) {
-    const std::int64_t n = f.n, V = head_.V;
-    d_o_.assign(static_cast<std::size_t>(n * V), Number{});
-    for (std::int64_t i = 0; i < n && !d_o.empty(); ++i)
-      for (std::int64_t j = 0; j < V; ++j) {
-        const Number x = Number{} + d_o[at(f.first + i, j, V)];
-        d_o_[at(i, j, V)] = exact_d_o ? x : run_->round(roundings_.operand, Site::cotangent_scores, x);
-      }
-    cotangent_operand_.resize(cotangent.size());
-    for (std::size_t entry = 0; entry < cotangent.size(); ++entry)
-      cotangent_operand_[entry] = run_->round(roundings_.operand, Site::cotangent_state, cotangent[entry]);
-  }
 
   /// dU = Aqk^T dO + kr dS', dZ = T^T dU, dV = beta dZ, dbeta_i = dZ_i . (V - kd S - Akk U)_i.
   void solve_adjoint(const ChunkFactors& f, ChunkGradients<Number>& out) {

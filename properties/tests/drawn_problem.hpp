@@ -28,6 +28,7 @@ struct Drawn {
   double beta_least = 0, beta_most = 1;
   double value_scale = 1;
   bool state = true;
+  Rule rule = Rule::kda;
   InputFormats formats{Format::bf16, Format::fp32, Format::fp32};
   std::uint64_t seed = 1;
 };
@@ -59,7 +60,12 @@ inline Problem draw(const Drawn& d) {
     p.v.push_back(round_to(d.formats.qkv, static_cast<float>(d.value_scale * numbers.normal())));
   for (std::int64_t i = 0; i < s.B * s.T * s.HV * s.K; ++i)
     p.g.push_back(round_to(d.formats.gate, static_cast<float>(-d.decay * (0.5 + numbers.uniform()))));
-  for (std::int64_t i = 0; i < s.B * s.T * s.HV; ++i)
+  p.options.rule = d.rule;
+  if (d.rule == Rule::dplr)
+    for (std::int64_t i = 0; i < s.B * s.T * s.HV * s.K; ++i)
+      for (auto* rows : {&p.a, &p.b})
+        rows->push_back(round_to(d.formats.qkv, static_cast<float>(0.7 * numbers.normal() / std::sqrt(static_cast<double>(s.K)))));
+  for (std::int64_t i = 0; d.rule == Rule::kda && i < s.B * s.T * s.HV; ++i)
     p.beta.push_back(round_to(d.formats.beta, static_cast<float>(d.beta_least + (d.beta_most - d.beta_least) * numbers.uniform())));
   if (d.state)
     for (std::int64_t i = 0; i < s.B * s.HV * s.K * s.V; ++i)
