@@ -101,6 +101,11 @@ std::vector<float> read_elements(const GuardedTensor& tensor) {
 
 void poison(const GuardedTensor& tensor, std::uint32_t word) { tensor.memory.fill(poison_word(tensor.format, word)); }
 
+float poison_value(Format format, std::uint32_t word) {
+  std::uint64_t memory = poison_word(format, word) * 0x100000001u;
+  return load({&memory, format, {1, 1, 1, 1}, {1, 1, 1, 1}}, 0);
+}
+
 std::optional<std::string> change_since(const GuardedTensor& tensor, std::span<const std::byte> before) {
   const std::byte* now = tensor.memory.data();
   if (before.empty() || std::memcmp(now, before.data(), before.size()) == 0) return std::nullopt;

@@ -42,6 +42,9 @@ std::vector<float> read_elements(const GuardedTensor&);
 /// Fills the memory so that every element is the poison: 32-bit formats hold the word, 16-bit ones its upper half.
 void poison(const GuardedTensor&, std::uint32_t word);
 
+/// What an element of poisoned memory reads as.
+float poison_value(Format, std::uint32_t word);
+
 /// "changed input k at [0,5,1,7]", if the memory differs from what it was.
 std::optional<std::string> change_since(const GuardedTensor&, std::span<const std::byte> before);
 

@@ -31,7 +31,7 @@ struct Property {
   /// Why the law does not apply to a kernel (then counted as not_supported), or empty. nullptr: applies to all.
   std::string (*excluded)(const Contract&) = nullptr;
   /// Regimes on which the law says something; empty: all.
-  std::vector<std::string> regimes;
+  std::vector<std::string> regimes = {};
   /// Checked in every cell even of the quick tier; the other laws without regimes of their own are sampled there.
   bool everywhere = false;
   Finding (*check)(const Subject&, const Recipe&) = nullptr;

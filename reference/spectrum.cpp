@@ -43,6 +43,15 @@ std::vector<std::complex<double>> eigenvalues(const DplrTransition<double>& A) {
 std::vector<double> singular_values(const Transition<double>& A) { return singular_values_of(matrix_form(A)); }
 std::vector<double> singular_values(const DplrTransition<double>& A) { return singular_values_of(matrix_form(A)); }
 
+std::vector<double> singular_values(const Matrix<double>& A) { return singular_values_of(A); }
+
+std::vector<double> symmetric_eigenvalues(const Matrix<double>& A) {
+  const Eigen::VectorXd ascending = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(dense(A), Eigen::EigenvaluesOnly).eigenvalues();
+  std::vector<double> result(ascending.begin(), ascending.end());
+  std::reverse(result.begin(), result.end());
+  return result;
+}
+
 double spectral_radius(const Transition<double>& A) {
   const std::vector<double> values = eigenvalues(A);
   return std::max(std::fabs(values.front()), std::fabs(values.back()));

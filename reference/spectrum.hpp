@@ -22,6 +22,10 @@ std::vector<std::complex<double>> eigenvalues(const DplrTransition<double>&);
 std::vector<double> singular_values(const Transition<double>&);
 std::vector<double> singular_values(const DplrTransition<double>&);
 
+/// The same of any matrix, and the eigenvalues of a symmetric one (its lower triangle counts), largest first.
+std::vector<double> singular_values(const Matrix<double>&);
+std::vector<double> symmetric_eigenvalues(const Matrix<double>&);
+
 /// Largest |eigenvalue|.
 double spectral_radius(const Transition<double>&);
 double spectral_radius(const DplrTransition<double>&);

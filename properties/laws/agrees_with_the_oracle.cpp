@@ -1,0 +1,19 @@
+// The law that all others lean on: what the kernel wrote is what the certified recurrence says.
+
+#include "../trial.hpp"
+
+namespace kdacheck::laws {
+namespace {
+
+void law(Trial& trial) { trial.expect_true(trial.problem, trial.forward(trial.problem), ""); }
+
+} // namespace
+
+Property agrees_with_the_oracle() {
+  return {.name = "agrees-with-the-oracle",
+          .claim = "o and the final state are those of the recurrence, token by token and head by head",
+          .everywhere = true,
+          .check = tried<law>};
+}
+
+} // namespace kdacheck::laws

@@ -1,0 +1,37 @@
+// Rounding to nearest (or towards zero) commutes with the sign and, away from overflow and underflow, with powers of two;
+// fp16 has too short a range for the latter, so it is judged.
+
+#include "../trial.hpp"
+
+#include "../multiplied.hpp"
+
+namespace kdacheck::laws {
+namespace {
+
+void law(Trial& trial) {
+  const std::initializer_list<Input> linear{Input::v, Input::initial_state};
+  const Problem& problem = trial.problem;
+  const Run run = trial.forward(problem);
+  trial.expect_same(problem, multiplied(run, -1), trial.forward(scaled(problem, linear, -1)), "values and state negated");
+  trial.expect_same(problem, multiplied(run, 0), trial.forward(scaled(problem, linear, 0)), "values and state zero");
+
+  const float factor = trial.pick(2) == 0 ? 2.0f : 16.0f;
+  const Problem larger = scaled(problem, linear, factor);
+  if (!trial.supports(larger)) return;
+  const Run got = trial.forward(larger);
+  if (scales_exactly(trial.contract))
+    trial.expect_same(larger, without_underflow(multiplied(run, factor), factor), without_underflow(got, factor),
+                      "values and state doubled");
+  else
+    trial.expect_true(larger, got, "values and state multiplied by a power of two");
+}
+
+} // namespace
+
+Property linear_in_values_and_state() {
+  return {.name = "linear-in-values-and-state",
+          .claim = "o and the state are linear in (v, S_0): signs, powers of two and zero pass through exactly",
+          .check = tried<law>};
+}
+
+} // namespace kdacheck::laws

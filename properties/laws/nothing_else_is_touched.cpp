@@ -1,0 +1,24 @@
+// Canaries stand around every buffer, and forbidden pages behind it.
+
+#include "../trial.hpp"
+
+namespace kdacheck::laws {
+namespace {
+
+void law(Trial& trial) {
+  const bool strided = trial.contract.strided && trial.pick(2) == 0;
+  for (const std::string& trespass : trial.forward(trial.problem, {.final_state = trial.pick(4) != 0, .strided = strided}).trespasses)
+    trial.expect(trespass.find("changed") != std::string::npos, trespass);
+  trial.expect(true, "");
+}
+
+} // namespace
+
+Property nothing_else_is_touched() {
+  return {.name = "nothing-else-is-touched",
+          .claim = "the kernel neither writes outside its outputs and workspace nor reads past the end of a tensor",
+          .everywhere = true,
+          .check = tried<law>};
+}
+
+} // namespace kdacheck::laws

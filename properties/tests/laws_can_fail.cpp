@@ -1,0 +1,203 @@
+// Every law refuses a kernel in which just what it claims is broken, and accepts the kernel that this was planted in.
+
+#include "../../kernels/faults/faults.hpp"
+#include "../compare_bits.hpp"
+#include "checked.hpp"
+#include "plain_recurrence.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <atomic>
+
+using namespace kdacheck;
+using namespace kdacheck::tests;
+
+namespace {
+
+using Harm = void (*)(const Inputs&, const Outputs&);
+
+/// The plain recurrence, with something done to its result.
+Kernel harmed(Harm harm, const char* contract = "") {
+  Kernel kernel =
+      plain_recurrence(*parse_contract(std::string("beta_max=2 k_norm_max=2 gates=log_decay,absent rule=kda,dplr ") + contract).contract);
+  kernel.forward = [harm](const Inputs& in, const Outputs& out, std::span<std::byte>) {
+    plain_forward(in, out);
+    harm(in, out);
+  };
+  return kernel;
+}
+
+/// The plain recurrence on inputs that something was done to.
+Kernel misled(void (*mislead)(Inputs&), const char* contract = "") {
+  Kernel kernel = harmed([](const Inputs&, const Outputs&) {}, contract);
+  kernel.forward = [mislead](const Inputs& in, const Outputs& out, std::span<std::byte>) {
+    Inputs other = in;
+    mislead(other);
+    plain_forward(other, out);
+  };
+  return kernel;
+}
+
+void add_to(const TensorView& view, std::int64_t index, float amount) {
+  if (view && view.elements() > index) store(view, index, load(view, index) + amount);
+}
+
+void scale_all(const TensorView& view, float factor) {
+  for (std::int64_t i = 0; view && i < view.elements(); ++i) store(view, i, load(view, i) * factor);
+}
+
+/// Cases in which the law says that the kernel is wrong, and in which it says that the plain kernel is.
+struct Count {
+  int broken = 0, false_alarms = 0, decided = 0;
+};
+
+Count count(std::string_view law, const Kernel& wrong, const char* regime) {
+  const Property& property = property_named(law);
+  Kernel right = harmed([](const Inputs&, const Outputs&) {});
+  right.contract = wrong.contract;
+  static Judge judge;
+  Count result;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    const Recipe recipe = fitted(regime_named(regime)->draw(seed, Tier::quick), wrong.contract);
+    const Finding good = checked(right, property, recipe, judge);
+    UNSCOPED_INFO("seed " << seed << " right kernel: " << name(good.verdict) << " " << good.detail);
+    result.false_alarms += is_failure(good.verdict);
+    result.decided += good.verdict == Verdict::passed;
+    const Finding bad = checked(wrong, property, recipe, judge);
+    UNSCOPED_INFO("seed " << seed << " wrong kernel: " << name(bad.verdict) << " " << bad.detail);
+    result.broken += is_failure(bad.verdict);
+  }
+  return result;
+}
+
+void catches(std::string_view law, const Kernel& wrong, const char* regime = "usual-decay") {
+  INFO(law << " on " << regime);
+  const Count seen = count(law, wrong, regime);
+  CHECK(seen.broken > 0);
+  CHECK(seen.false_alarms == 0);
+  CHECK(seen.decided > 0);
+}
+
+} // namespace
+
+TEST_CASE("laws about values notice a wrong value") {
+  catches("agrees-with-the-oracle", harmed([](auto& in, auto& out) { add_to(out.o, in.shape.HV * in.shape.V - 1, 0.01f); }));
+  catches("chunk-size-is-invisible", harmed([](auto& in, auto& out) {
+            if (in.shape.T % 16 == 15) scale_all(out.final_state, 1.001f);
+          }));
+  catches("sequence-splits-anywhere", harmed([](auto& in, auto& out) {
+            if (in[Input::initial_state]) scale_all(out.final_state, 1.0001f);
+          }));
+  catches("parts-of-values-and-state-are-right", harmed([](auto& in, auto& out) {
+            if (!in[Input::initial_state]) add_to(out.final_state, 0, 0.001f);
+          }));
+  catches("a-chunk-from-a-warm-state-is-right", harmed([](auto& in, auto& out) {
+            if (in.shape.T == 1 || in[Input::initial_state]) scale_all(out.o, 1.0001f);
+          }));
+  catches("key-channel-order-is-invisible", misled([](Inputs& in) { in[Input::g].stride[3] = 0; }), "decay-per-channel");
+  catches("outputs-are-finite", harmed([](auto&, auto& out) { add_to(out.o, out.o.elements() / 2, INFINITY); }));
+}
+
+TEST_CASE("laws about order and company notice neighbours") {
+  catches("packed-equals-separate", harmed([](auto& in, auto& out) {
+            if (in.cu_seqlens.size() > 2 && in.cu_seqlens[1] > 0) add_to(out.o, (in.cu_seqlens[1] - 1) * out.o.stride[1], 1e-5f);
+          }));
+  catches("batch-order-is-invisible", harmed([](auto&, auto& out) { add_to(out.final_state, 0, 1e-4f); }));
+  catches("head-order-is-invisible", harmed([](auto&, auto& out) { add_to(out.o, 0, 1e-4f); }));
+  catches("grouped-equals-repeated-heads", harmed([](auto& in, auto& out) {
+            if (in.shape.H != in.shape.HV) add_to(out.o, 0, 1e-4f);
+          }));
+  catches("an-empty-sequence-keeps-its-state", harmed([](auto& in, auto& out) {
+            for (std::int64_t n = 0; n < in.N() && !in.cu_seqlens.empty() && out.final_state; ++n)
+              if (in.cu_seqlens[static_cast<std::size_t>(n)] == in.cu_seqlens[static_cast<std::size_t>(n) + 1])
+                store(out.final_state, out.final_state.offset(n), 7.0f);
+          }));
+  catches("value-channels-are-independent", harmed([](auto& in, auto& out) {
+            if (out.o.elements() > 0) add_to(out.o, 0, 1e-3f * at(in[Input::v], 0, 0, 0, in.shape.V - 1));
+          }));
+}
+
+TEST_CASE("laws about time notice the future and the past") {
+  const auto future = harmed([](auto& in, auto& out) {
+    if (in.shape.T > 1) add_to(out.o, 0, 1e-3f * load(in[Input::v], in[Input::v].offset(0, in.shape.T - 1)));
+  });
+  catches("future-tokens-change-nothing-before-them", future);
+  catches("appended-tokens-change-nothing-before-them", future);
+  catches("a-reset-forgets-everything", harmed([](auto& in, auto& out) {
+            if (in.shape.T > 0) add_to(out.final_state, 0, 1e-3f * load(in[Input::v], 0));
+          }));
+  catches("an-idle-token-changes-nothing", harmed([](auto& in, auto& out) {
+            for (std::int64_t t = 0; t < in.shape.T && in.options.rule == Rule::kda; ++t)
+              if (at(in[Input::beta], 0, t) == 0) add_to(out.final_state, 0, 1e-3f);
+          }));
+  catches("a-nan-stays-in-its-place", harmed([](auto&, auto& out) {
+            bool any = false;
+            for (std::int64_t i = 0; i < out.o.elements(); ++i) any = any || std::isnan(load(out.o, i));
+            if (any) scale_all(out.o, NAN);
+          }));
+}
+
+TEST_CASE("laws about linearity and absent tensors notice a constant or a forgotten path") {
+  catches("linear-in-values-and-state", harmed([](auto&, auto& out) { add_to(out.o, 0, 1e-4f); }));
+  catches("linear-in-scale", harmed([](auto& in, auto& out) { scale_all(out.o, 1 + 1e-3f * in.options.scale); }));
+  catches("absent-gate-is-gate-zero", harmed([](auto& in, auto& out) {
+            if (!in[Input::g]) scale_all(out.o, 1.0001f);
+          }));
+  catches("absent-state-is-state-zero", harmed([](auto& in, auto& out) {
+            if (!in[Input::initial_state]) add_to(out.final_state, 0, 1e-6f);
+          }));
+}
+
+TEST_CASE("laws about memory notice every kind of trespass") {
+  catches("inputs-are-unchanged", harmed([](auto& in, auto&) { scale_all(in[Input::v], 0.5f); }));
+  catches("nothing-else-is-touched", harmed([](auto&, auto& out) { store(out.o, out.o.elements(), 0.0f); }));
+  catches("strided-inputs-equal-dense-ones",
+          misled([](Inputs& in) { in[Input::k].stride = contiguous_strides(in[Input::k].shape); }, "strided=yes"));
+  catches("asking-for-no-state-changes-nothing", harmed([](auto&, auto& out) {
+            if (!out.final_state) scale_all(out.o, 1.0001f);
+          }));
+  Kernel unwritten = harmed([](auto&, auto&) {});
+  unwritten.forward = [](const Inputs& in, const Outputs& out, std::span<std::byte>) {
+    const float before = out.o.elements() > 3 ? load(out.o, 3) : 0;
+    plain_forward(in, out);
+    if (out.o.elements() > 3) store(out.o, 3, before);
+  };
+  catches("every-output-element-is-written", unwritten);
+  Kernel reader = harmed([](auto&, auto&) {});
+  reader.workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; };
+  reader.forward = [](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+    plain_forward(in, out);
+    if (workspace[5] != std::byte{0}) add_to(out.o, 0, 1e-4f);
+  };
+  catches("workspace-contents-have-no-influence", reader);
+  catches("repeated-runs-agree", harmed([](auto&, auto& out) {
+            static std::atomic<int> calls{0};
+            if (++calls % 2) add_to(out.o, 0, 1e-4f);
+          }));
+}
+
+TEST_CASE("laws about the transition notice a wrong one") {
+  const auto undecayed = misled([](Inputs& in) { in[Input::g] = {}; });
+  catches("decay-alone-is-exact", undecayed);
+  catches("each-step-keeps-its-identities", undecayed);
+  catches("a-unit-key-with-beta-one-overwrites", harmed([](auto& in, auto& out) { // adds what it should overwrite
+            for (std::int64_t i = 0; out.final_state && in[Input::initial_state] && i < out.final_state.elements(); ++i)
+              add_to(out.final_state, i, load(in[Input::initial_state], i));
+          }));
+  catches("the-state-norm-obeys-its-bound", harmed([](auto&, auto& out) { scale_all(out.final_state, 1.01f); }), "slow-decay");
+  const auto skewed = harmed([](auto&, auto& out) {
+    if (out.final_state && out.final_state.shape[3] > 1) add_to(out.final_state, 1, 0.01f);
+  });
+  catches("the-transition-has-its-spectrum", skewed);
+  catches("the-dplr-transition-obeys-its-bounds", skewed, "dplr-benign");
+}
+
+TEST_CASE("a kernel that refuses a problem of its own domain breaks every law that needs an answer") {
+  Kernel refuses = harmed([](auto&, auto&) {});
+  refuses.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) { throw Refused("not today"); };
+  static Judge judge;
+  const Recipe recipe = fitted(regime_named("usual-decay")->draw(2, Tier::quick), refuses.contract);
+  const Finding finding = checked(refuses, property_named("repeated-runs-agree"), recipe, judge);
+  CHECK(finding.verdict == Verdict::failed_property);
+  CHECK(finding.detail == "refused a problem inside its domain: not today");
+}
