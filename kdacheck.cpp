@@ -1,0 +1,208 @@
+// The command line: options in, a status out. What the commands do stands in reports/commands.hpp.
+
+#include "properties/selection.hpp"
+#include "reference/safetensors.hpp"
+#include "reports/commands.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+using namespace kdacheck;
+
+namespace {
+
+constexpr int wrong_usage = 2, machine_trouble = 3;
+
+void add_selection(CLI::App& command, CaseSelection& selection) {
+  command.add_option("--kernel", selection.kernels, "only kernels whose name matches GLOB (may be repeated)")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command.add_option("--property", selection.properties, "only properties whose name matches GLOB")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command.add_option("--regime", selection.regimes, "only regimes whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
+  command.add_option("--direction", selection.direction, "which passes")
+      ->check(CLI::IsMember({"forward", "backward", "both"}))
+      ->capture_default_str();
+  command.add_option("--tier", selection.tier, "how many cases and how large")
+      ->check(CLI::IsMember({"quick", "full", "nightly"}))
+      ->capture_default_str();
+  command.add_option("--seed", selection.seed, "every case follows from it")->capture_default_str();
+  command.add_option("--threads", selection.threads, "worker threads, 0: one per core")->check(CLI::Range(0, 4096))->capture_default_str();
+}
+
+void add_sources(CLI::App& command, KernelSources& sources) {
+  command
+      .add_option("--plugin", sources.plugins,
+                  "kernels of a shared library (kernels/plugin/kdacheck_plugin.h) instead of the built-in ones")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command.add_option("--exec", sources.commands, "kernels of a worker program (kernels/plugin/PROTOCOL.md)")
+      ->type_name("COMMAND")
+      ->allow_extra_args(false);
+  command.add_option("--python", sources.functions, "a Python function, called by keyword")
+      ->type_name("MODULE:FUNCTION")
+      ->allow_extra_args(false);
+  command.add_option("--call-timeout", sources.call_timeout, "seconds that one call of a foreign kernel may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_flag("--show-stderr", sources.keep_standard_error, "let the standard error of foreign kernels through");
+}
+
+struct CommandLine {
+  CLI::App app{"kdacheck: is a kernel of Kimi Delta Attention right, and how do you know?", "kdacheck"};
+  VerifyArguments verify;
+  ReplayArguments replay;
+  PowerArguments power;
+  SearchArguments search;
+  BenchArguments bench;
+  std::string listed;
+  std::function<int()> chosen;
+
+  CommandLine() {
+    app.require_subcommand(1);
+    app.footer("Exit status: 0 passed, 1 a kernel failed, 2 wrong usage or input, 3 trouble of the machine, 4 stopped at the time budget,\n"
+               "5 nothing was selected or an expected test did not run.");
+    add_verify();
+    add_replay();
+    add_search();
+    add_power();
+    add_bench();
+    auto* list = app.add_subcommand("list", "what there is");
+    list->add_option("what", listed, "kernels, properties, regimes or faults")
+        ->required()
+        ->check(CLI::IsMember({"kernels", "properties", "regimes", "faults"}));
+    list->callback([this] { chosen = [this] { return list_command(listed); }; });
+    app.add_subcommand("doctor", "what this machine can run")->callback([this] { chosen = [] { return doctor_command(); }; });
+  }
+
+private:
+  void add_verify() {
+    auto* command = app.add_subcommand("verify", "judge kernels; writes report.json, cases.jsonl, junit.xml and summary.md");
+    add_selection(*command, verify.selection);
+    add_sources(*command, verify.sources);
+    command->add_option("--inputs", verify.inputs, "judge on recorded activations (safetensors) instead of generated cases")
+        ->type_name("FILE");
+    command->add_option("--time-budget", verify.time_budget, "stop after SECONDS; what ran is kept (status 4)")
+        ->type_name("SECONDS")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--shard", verify.shard, "I/N: this run's share of the cases, I from 0")->type_name("I/N");
+    command->add_option("--shrink-seconds", verify.shrink_seconds, "time to look for a simpler failing case, per kind of failure")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->add_option("--out", verify.out, "folder for the result files")->capture_default_str();
+    command->add_flag("--resume", verify.resume, "go on with the interrupted run in --out");
+    command->callback([this] { chosen = [this] { return verify_command(verify); }; });
+  }
+
+  void add_replay() {
+    auto* command = app.add_subcommand("replay", "run one case again and say where it goes wrong");
+    command->add_option("token", replay.token, "as printed by verify")->required();
+    command->add_option("--save", replay.save, "write the case as safetensors into this folder")->type_name("DIR");
+    add_sources(*command, replay.sources);
+    command->callback([this] { chosen = [this] { return replay_command(replay); }; });
+  }
+
+  void add_search() {
+    auto* command = app.add_subcommand("search", "look for the recipe with the largest error / bound");
+    command->add_option("--kernel", search.kernel, "the kernel's name")->required();
+    add_sources(*command, search.sources);
+    command->add_option("--regime", search.regimes, "start only from regimes whose name matches GLOB")
+        ->type_name("GLOB")
+        ->allow_extra_args(false);
+    command->add_option("--direction", search.direction, "which pass")
+        ->check(CLI::IsMember({"forward", "backward"}))
+        ->capture_default_str();
+    command->add_option("--tier", search.tier, "how large the first cases are")
+        ->check(CLI::IsMember({"quick", "full", "nightly"}))
+        ->capture_default_str();
+    command->add_option("--seed", search.seed, "of the search")->capture_default_str();
+    command->add_option("--seconds", search.seconds, "how long to look")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--shrink-seconds", search.shrink_seconds, "how long to simplify a failing case")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->add_option("--threads", search.threads, "worker threads, 0: one per core; 1 repeats exactly")
+        ->check(CLI::Range(0, 4096))
+        ->capture_default_str();
+    command->add_option("--save", search.save, "write the worst case and programs that show it into this folder")->type_name("DIR");
+    command->callback([this] { chosen = [this] { return search_command(search); }; });
+  }
+
+  void add_power() {
+    auto* command = app.add_subcommand("gate-power", "plant every known fault and show what catches it; writes power.json");
+    power.selection.tier = "quick";
+    add_selection(*command, power.selection);
+    command->add_option("--fault", power.faults, "only faults whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
+    command->add_option("--seeds", power.seeds, "independent seeds")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--rule", power.rule, "measure a rule of your own instead: allclose:atol=X,rtol=X  rms_rel:X  pcc:X  twice_ref")
+        ->type_name("RULE");
+    command->add_flag("--every-catch", power.every_catch, "fill the whole matrix instead of stopping at the first catch of a fault");
+    command->add_option("--out", power.out, "folder for power.json")->capture_default_str();
+    command->callback([this] { chosen = [this] { return power_command(power); }; });
+  }
+
+  void add_bench() {
+    auto* command = app.add_subcommand("bench", "time kernels, the oracle and the gate; writes bench.json");
+    command->add_option("--kernel", bench.kernels, "only kernels whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
+    command->add_option("--repeats", bench.repeats, "timed runs of each row")->check(CLI::Range(1, 10000))->capture_default_str();
+    command->add_option("--out", bench.out, "folder for bench.json")->capture_default_str();
+    command->callback([this] { chosen = [this] { return bench_command(bench); }; });
+  }
+};
+
+/// "; did you mean ...?" for the first word that is no command or option, or nothing.
+std::string nearest_spelling(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2) return "";
+  std::vector<std::string> names;
+  std::string wrong = argv[1];
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  for (const CLI::App* command : commands) {
+    if (command->get_name() != wrong) {
+      names.push_back(command->get_name());
+      continue;
+    }
+    names.clear();
+    for (const CLI::Option* option : command->get_options())
+      for (const std::string& spelling : option->get_lnames()) names.push_back("--" + spelling);
+    wrong.clear();
+    for (int i = 2; i < argc && wrong.empty(); ++i) {
+      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+      if (word.starts_with("--") && std::find(names.begin(), names.end(), word) == names.end()) wrong = word;
+    }
+    break;
+  }
+  return wrong.empty() ? "" : "; the nearest to '" + wrong + "' is '" + nearest_name(wrong, names) + "'";
+}
+
+int complain(int status, const char* sentence) {
+  std::fprintf(stderr, "kdacheck: %s\n", sentence);
+  return status;
+}
+
+} // namespace
+
+int main(int argc, char** argv) try {
+  CommandLine line;
+  for (int i = 0; i < argc; ++i) line.verify.command += (i ? " " : "") + std::string(i ? argv[i] : "./kdacheck");
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return line.app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return complain(wrong_usage, (error.what() + nearest_spelling(line.app, argc, argv)).c_str());
+  }
+  return line.chosen();
+} catch (const UsageError& error) {
+  return complain(wrong_usage, error.what());
+} catch (const BadFile& error) {
+  return complain(wrong_usage, error.what());
+} catch (const std::invalid_argument& error) {
+  return complain(wrong_usage, error.what());
+} catch (const std::bad_alloc&) {
+  return complain(machine_trouble, "out of memory");
+} catch (const std::exception& error) {
+  return complain(machine_trouble, error.what());
+}

@@ -1,0 +1,176 @@
+#include "bench.hpp"
+
+#include "../kernels/kernel.hpp"
+#include "../properties/judge.hpp"
+#include "../properties/recipe.hpp"
+#include "../properties/run.hpp"
+#include "../properties/selection.hpp"
+#include "../reference/truth.hpp"
+#include "commands.hpp"
+#include "context.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "../reference/atomic_file.hpp"
+
+namespace kdacheck {
+namespace {
+
+template <class Work> void time_into(BenchRow& row, int repeats, const Work& work) {
+  work(); // warm caches, pools and page tables
+  std::vector<double> times;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(times.begin(), times.end());
+  row.median_ms = times[times.size() / 2];
+  row.least_ms = times.front();
+  row.most_ms = times.back();
+}
+
+Recipe benchmark_case(std::int64_t T, std::int64_t heads, std::int64_t K, std::int64_t V) {
+  Recipe recipe;
+  recipe.regime = "benchmark";
+  recipe.shape = {.B = 1, .T = T, .H = heads, .HV = heads, .K = K, .V = V};
+  recipe.options.scale = 1.0f / std::sqrt(static_cast<float>(K));
+  recipe.gates = GatePattern::jitter;
+  recipe.decay = 0.05f;
+  recipe.decay_spread = 0.5f;
+  recipe.state = StatePattern::gaussian;
+  recipe.loss = LossPattern::everywhere;
+  recipe.seed = 1;
+  return recipe;
+}
+
+std::string label_of(const Shape& s) { return fmt::format("B {}, T {}, H {}, K {}, V {}", s.B, s.T, s.HV, s.K, s.V); }
+
+double bytes_of(const Problem& problem, const Contract& contract, bool backward) {
+  double bytes = 0;
+  for (Input input : all_inputs)
+    bytes += static_cast<double>(problem[input].size() * storage_bytes(format_of(input, problem.formats))) * (backward ? 2 : 1);
+  const double o = static_cast<double>(problem.v.size() * storage_bytes(contract.output));
+  const double state = static_cast<double>(problem.initial_state.size() * 4);
+  return bytes + o + state;
+}
+
+/// Multiplications and additions of the chunk algebra: forward 6 K V + 4 C (K + V) per token and head; backward, which
+/// recomputes, 16 K V + 11 C (K + V); the token recurrence 7 K V and 18 K V.
+double flops_of(const Shape& s, const Contract& contract, bool backward) {
+  const double KV = static_cast<double>(s.K * s.V), CKV = static_cast<double>(contract.chunk * (s.K + s.V));
+  const bool tokens = contract.chunk == 1;
+  const double each = backward ? (tokens ? 18 * KV : 16 * KV + 11 * CKV) : (tokens ? 7 * KV : 6 * KV + 4 * CKV);
+  return each * static_cast<double>(s.B * s.T * s.HV);
+}
+
+void bench_kernels(Bench& bench, const std::vector<const Kernel*>& kernels) {
+  const Recipe wanted = benchmark_case(2048, 2, 128, 128);
+  for (const Kernel* kernel : kernels) {
+    const Recipe recipe = fitted(wanted, kernel->contract);
+    const Problem problem = make_problem(recipe, input_formats(kernel->contract));
+    if (outside_domain(kernel->contract, problem)) continue;
+    for (const bool backward : {false, true}) {
+      if (backward && !kernel->backward) continue;
+      BenchRow row{.kernel = kernel->name,
+                   .what = backward ? "backward" : "forward",
+                   .label = label_of(recipe.shape),
+                   .bytes = bytes_of(problem, kernel->contract, backward),
+                   .flops = flops_of(recipe.shape, kernel->contract, backward),
+                   .token_heads = static_cast<double>(recipe.shape.B * recipe.shape.T * recipe.shape.HV)};
+      time_into(row, bench.repeats, [&] { backward ? run_backward(*kernel, problem) : run_forward(*kernel, problem); });
+      std::fprintf(stderr, "%s %s: %.2f ms\n", row.kernel.c_str(), row.what.c_str(), row.median_ms);
+      bench.rows.push_back(row);
+    }
+  }
+}
+
+void bench_gate(Bench& bench) {
+  const auto row = [&](std::string name, std::string what, const Shape& s, const auto& work) {
+    BenchRow result{
+        .kernel = std::move(name), .what = std::move(what), .label = label_of(s), .token_heads = static_cast<double>(s.B * s.T * s.HV)};
+    time_into(result, bench.repeats, work);
+    std::fprintf(stderr, "%s %s: %.2f ms\n", result.kernel.c_str(), result.what.c_str(), result.median_ms);
+    bench.rows.push_back(result);
+  };
+  const Recipe large = benchmark_case(512, 2, 128, 128), small = benchmark_case(96, 2, 32, 32);
+  const Problem big = make_problem(large, {}), quick = make_problem(small, {});
+  row("generator", "make_problem", large.shape, [&] { make_problem(large, {}); });
+  row("oracle.fp64", "forward", large.shape, [&] { forward_truth(big, Arithmetic::fp64); });
+  row("oracle.double_double", "forward", large.shape, [&] { forward_truth(big, Arithmetic::double_double); });
+  const Kernel& kernel = built_in_kernels().front();
+  const Run run = run_forward(kernel, quick);
+  row("gate", "truth, budget and comparison of a quick case", small.shape, [&] { Judge().forward(kernel.contract, quick, run); });
+  Judge judge;
+  row("gate", "comparison alone (truth and budget cached)", small.shape, [&] { judge.forward(kernel.contract, quick, run); });
+  row("gate", "guarded call of " + kernel.name, small.shape, [&] { run_forward(kernel, quick); });
+}
+
+} // namespace
+
+std::string to_bench_json(const Bench& bench) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const BenchRow& row : bench.rows) {
+    const double seconds = row.median_ms * 1e-3;
+    rows.push_back({{"kernel", row.kernel},
+                    {"what", row.what},
+                    {"case", row.label},
+                    {"median_ms", row.median_ms},
+                    {"least_ms", row.least_ms},
+                    {"most_ms", row.most_ms},
+                    {"bytes", row.bytes},
+                    {"flops", row.flops},
+                    {"of_bandwidth", row.bytes / seconds / bench.limits.copy_bytes_per_second},
+                    {"of_compute", row.flops / seconds / bench.limits.fp32_flops_per_second},
+                    {"token_heads_per_second", row.token_heads / seconds}});
+  }
+  const Context context = this_context();
+  return nlohmann::json{
+             {"schema_version", 1},
+             {"context", {{"cpu", context.cpu}, {"compiler", context.compiler}, {"build", context.build}, {"commit", context.commit}}},
+             {"threads", bench.threads},
+             {"repeats", bench.repeats},
+             {"copy_bytes_per_second", bench.limits.copy_bytes_per_second},
+             {"fp32_flops_per_second", bench.limits.fp32_flops_per_second},
+             {"rows", rows}}
+             .dump(2) +
+         "\n";
+}
+
+std::string to_text(const Bench& bench) {
+  std::string text =
+      fmt::format("copy {:.1f} GB/s, fp32 {:.1f} GFLOP/s, {} threads, median of {}\n\n{:<30} {:<46} {:<32} {:>10} {:>8} {:>8} {:>14}\n",
+                  bench.limits.copy_bytes_per_second * 1e-9, bench.limits.fp32_flops_per_second * 1e-9, bench.threads, bench.repeats,
+                  "what", "pass", "case", "median ms", "of copy", "of fp32", "token-heads/s");
+  for (const BenchRow& row : bench.rows) {
+    const double seconds = row.median_ms * 1e-3;
+    const auto share = [](double value) { return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-"); };
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3f} {:>8} {:>8} {:>14.0f}\n", row.kernel, row.what, row.label, row.median_ms,
+                        share(row.bytes / seconds / bench.limits.copy_bytes_per_second),
+                        share(row.flops / seconds / bench.limits.fp32_flops_per_second), row.token_heads / seconds);
+  }
+  return text;
+}
+
+int bench_command(const BenchArguments& arguments) {
+  const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
+  Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}};
+  bench_kernels(bench, kernels);
+  if (arguments.kernels.empty()) bench_gate(bench);
+  if (bench.rows.empty()) {
+    std::fprintf(stderr, "kdacheck: no selected kernel supports the benchmark's case\n");
+    return 5;
+  }
+  std::fputs(to_text(bench).c_str(), stdout);
+  write_atomically(arguments.out + "/bench.json", to_bench_json(bench));
+  return 0;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,76 @@
+#pragma once
+// What each command does with its arguments; every one returns the process's exit status (design: 0 passed, 1 a kernel
+// failed, 2 wrong usage or input, 3 trouble of the machine, 4 stopped at the time budget, 5 nothing was selected).
+
+#include "kernel_sources.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// Which cases: globs over names; empty lists choose everything.
+struct CaseSelection {
+  std::vector<std::string> kernels, properties, regimes;
+  std::string direction = "both"; ///< forward | backward | both
+  std::string tier = "quick";     ///< quick | full | nightly
+  std::uint64_t seed = 1;
+  int threads = 0;
+};
+
+struct VerifyArguments {
+  CaseSelection selection;
+  KernelSources sources;
+  std::string inputs;                ///< safetensors with recorded activations, or empty
+  std::optional<double> time_budget; ///< seconds
+  std::string shard = "0/1";
+  double shrink_seconds = 5;
+  std::string out = "results";
+  bool resume = false;
+  std::string command; ///< as typed
+};
+int verify_command(const VerifyArguments&);
+
+struct ReplayArguments {
+  std::string token;
+  std::string save; ///< folder, or empty
+  KernelSources sources;
+};
+int replay_command(const ReplayArguments&);
+
+struct PowerArguments {
+  CaseSelection selection;
+  std::vector<std::string> faults;
+  int seeds = 1;
+  std::string rule; ///< or empty: the gate itself
+  bool every_catch = false;
+  std::string out = "results";
+};
+int power_command(const PowerArguments&);
+
+struct SearchArguments {
+  std::string kernel; ///< its name
+  KernelSources sources;
+  std::vector<std::string> regimes;
+  std::string direction = "forward", tier = "quick";
+  std::uint64_t seed = 1;
+  double seconds = 60, shrink_seconds = 20;
+  int threads = 0;
+  std::string save; ///< folder for the worst case, or empty
+};
+int search_command(const SearchArguments&);
+
+struct BenchArguments {
+  std::vector<std::string> kernels;
+  int repeats = 5;
+  std::string out = "results";
+};
+int bench_command(const BenchArguments&);
+
+/// `what`: kernels | properties | regimes | faults.
+int list_command(const std::string& what);
+int doctor_command();
+
+} // namespace kdacheck

@@ -1,0 +1,31 @@
+#include "kernel_sources.hpp"
+
+#include "../kernels/plugin/subprocess_kernels.hpp"
+#include "../properties/selection.hpp"
+
+#include <iterator>
+#include <set>
+
+namespace kdacheck {
+
+std::vector<Kernel> kernels_of(const KernelSources& sources) {
+  const PluginOptions options{.patience = std::chrono::milliseconds(static_cast<std::int64_t>(sources.call_timeout * 1e3)),
+                              .keep_standard_error = sources.keep_standard_error};
+  std::vector<Kernel> kernels;
+  const auto take = [&](std::vector<Kernel> more) { std::move(more.begin(), more.end(), std::back_inserter(kernels)); };
+  try {
+    for (const std::string& path : sources.plugins) take(plugin_kernels(path, options));
+    for (const std::string& command : sources.commands) take(subprocess_kernels(command, options));
+    for (const std::string& function : sources.functions) take(subprocess_kernels(python_worker_command(function), options));
+  } catch (const PluginTrouble& trouble) {
+    throw UsageError(trouble.what());
+  }
+  if (sources.plugins.empty() && sources.commands.empty() && sources.functions.empty())
+    kernels.assign(built_in_kernels().begin(), built_in_kernels().end());
+  std::set<std::string> names;
+  for (const Kernel& kernel : kernels)
+    if (!names.insert(kernel.name).second) throw UsageError("two kernels are named '" + kernel.name + "'");
+  return kernels;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,23 @@
+#pragma once
+// The kernels a command works on: built in, or brought along by options.
+
+#include "../kernels/kernel.hpp"
+
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// Foreign kernels; if any is given, the built-in ones are left out.
+struct KernelSources {
+  std::vector<std::string> plugins;   ///< shared libraries (kdacheck_plugin.h)
+  std::vector<std::string> commands;  ///< worker programs (PROTOCOL.md)
+  std::vector<std::string> functions; ///< module:function
+  double call_timeout = 20;           ///< seconds for one call
+  bool keep_standard_error = false;
+};
+
+/// Throws UsageError for a source that cannot be used or a name that two kernels share.
+std::vector<Kernel> kernels_of(const KernelSources&);
+
+} // namespace kdacheck

@@ -1,0 +1,61 @@
+#include "recorded_cases.hpp"
+
+#include "../golden/recorded.hpp"
+
+#include <chrono>
+#include <cstring>
+
+namespace kdacheck {
+namespace {
+
+Finding broken(std::string detail) {
+  return {.verdict = Verdict::failed_property,
+          .bound_util = std::numeric_limits<double>::infinity(),
+          .place = {},
+          .detail = std::move(detail),
+          .metrics = {}};
+}
+
+Finding clean(const Run& run) { return run.trespasses.empty() ? Finding{} : broken(run.trespasses.front()); }
+
+bool same_bits(const std::vector<float>& left, const std::vector<float>& right) {
+  return left.size() == right.size() && (left.empty() || std::memcmp(left.data(), right.data(), left.size() * sizeof(float)) == 0);
+}
+
+} // namespace
+
+std::vector<CaseResult> recorded_cases(const Kernel& kernel, const Problem& recorded, const std::string& path, Judge& judge) {
+  const Problem problem = rounded_to(recorded, input_formats(kernel.contract));
+  std::vector<CaseResult> results;
+  const auto add = [&](const char* property, const auto& check) {
+    const auto start = std::chrono::steady_clock::now();
+    CaseResult result{.kernel = kernel.name, .property = property, .regime = "recorded", .replay = {}, .shrunk = {}, .finding = {}};
+    result.replay = kernel.name + ":" + property + ":@" + path;
+    result.finding = check();
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    results.push_back(std::move(result));
+  };
+  if (auto reason = outside_domain(kernel.contract, problem)) {
+    add("agrees-with-the-oracle",
+        [&] { return Finding{.verdict = Verdict::not_supported, .place = {}, .detail = *reason, .metrics = {}}; });
+    return results;
+  }
+  const Run run = run_forward(kernel, problem);
+  add("agrees-with-the-oracle", [&] { return judge.forward(kernel.contract, problem, run); });
+  add("writes-only-its-outputs", [&] { return clean(run); });
+  if (kernel.contract.repeat == Sameness::bitwise)
+    add("repeated-runs-agree", [&] {
+      const Run again = run_forward(kernel, problem);
+      return same_bits(run.o, again.o) && same_bits(run.final_state, again.final_state) ? Finding{}
+                                                                                        : broken("two runs on the same inputs differ");
+    });
+  return results;
+}
+
+std::optional<std::string> recorded_path(std::string_view token) {
+  const auto at = token.find(":@");
+  if (at == std::string_view::npos) return std::nullopt;
+  return std::string(token.substr(at + 2));
+}
+
+} // namespace kdacheck

@@ -1,0 +1,65 @@
+#include "commands.hpp"
+
+#include "../golden/recorded.hpp"
+#include "../properties/search.hpp"
+#include "../properties/selection.hpp"
+#include "../reference/atomic_file.hpp"
+#include "reproduction.hpp"
+#include "words.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace kdacheck {
+
+int search_command(const SearchArguments& arguments) {
+  const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  const Kernel& kernel = *matching<Kernel>("kernel", {arguments.kernel}, kernels).front();
+  const bool backward = arguments.direction == "backward";
+  if (backward && !kernel.backward) throw UsageError(kernel.name + " has no backward pass");
+  const SearchPlan plan{.kernel = &kernel,
+                        .regimes = matching<Regime>("regime", arguments.regimes, regimes()),
+                        .tier = arguments.tier == "quick"  ? Tier::quick
+                                : arguments.tier == "full" ? Tier::full
+                                                           : Tier::nightly,
+                        .backward = backward,
+                        .seed = arguments.seed,
+                        .seconds = arguments.seconds,
+                        .shrink_seconds = arguments.shrink_seconds,
+                        .threads = arguments.threads};
+  const std::string property = backward ? "gradients-agree-with-the-oracle" : "agrees-with-the-oracle";
+  const auto token = [&](const Recipe& recipe) { return replay_token({kernel.name, property, recipe}); };
+  double worst = 0;
+  const SearchResult result = search_worst(plan, [&](const Elite& elite, std::size_t evaluations) {
+    if (!(elite.finding.bound_util > worst)) return;
+    worst = elite.finding.bound_util;
+    fmt::print(stderr, "after {} cases: error / bound {} ({})\n", evaluations, short_figure(worst), spoken(elite.finding.verdict));
+  });
+  if (result.elites.empty()) {
+    fmt::print(stderr, "kdacheck: no case lies in the domain of {}\n", kernel.name);
+    return 5;
+  }
+  fmt::print("{} cases of {} {}; the worst of each kind (keys, gates):\n\n{:<18} {:>11}  {}\n", result.evaluations, kernel.name,
+             arguments.direction, "verdict", "error/bound", "case");
+  std::size_t shown = 0;
+  for (const Elite& elite : result.elites)
+    if (shown++ < 10)
+      fmt::print("{:<18} {:>11}  ./kdacheck replay {}\n", spoken(elite.finding.verdict), short_figure(elite.finding.bound_util),
+                 token(elite.recipe));
+  const Recipe& simplest = result.shrunk ? *result.shrunk : result.elites.front().recipe;
+  if (result.shrunk) fmt::print("\nsimplest that still fails:\n  ./kdacheck replay {}\n", token(*result.shrunk));
+  if (!arguments.save.empty()) {
+    const Problem problem = make_problem(simplest, input_formats(kernel.contract));
+    CaseResult found{
+        .kernel = kernel.name, .property = property, .regime = simplest.regime, .replay = token(simplest), .shrunk = {}, .finding = {}};
+    make_folder(arguments.save);
+    save_problem(arguments.save + "/case.safetensors", problem, {{"about", found.replay}});
+    write_atomically(arguments.save + "/reproduce.py", python_reproduction(problem, found));
+    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(found));
+    fmt::print("saved in {}/\n", arguments.save);
+  }
+  return result.failed() ? 1 : 0;
+}
+
+} // namespace kdacheck

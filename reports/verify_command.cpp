@@ -1,0 +1,144 @@
+#include "commands.hpp"
+
+#include "../golden/recorded.hpp"
+#include "../properties/selection.hpp"
+#include "case_log.hpp"
+#include "progress_line.hpp"
+#include "recorded_cases.hpp"
+#include "result_files.hpp"
+#include "table.hpp"
+#include "words.hpp"
+
+#include "../reference/atomic_file.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+
+namespace kdacheck {
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+
+/// While it lives, the first Ctrl-C asks the campaign to stop; a second one ends the process as usual.
+struct InterruptWatch {
+  InterruptWatch() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(SIGINT, &action, &previous_int);
+    sigaction(SIGTERM, &action, &previous_term);
+  }
+  ~InterruptWatch() {
+    sigaction(SIGINT, &previous_int, nullptr);
+    sigaction(SIGTERM, &previous_term, nullptr);
+  }
+  struct sigaction previous_int {
+  }, previous_term{};
+};
+
+std::pair<int, int> parse_shard(const std::string& text) {
+  int index = -1, count = -1;
+  const char* end = text.data() + text.size();
+  const auto first = std::from_chars(text.data(), end, index);
+  if (first.ec == std::errc{} && first.ptr != end && *first.ptr == '/') {
+    const auto second = std::from_chars(first.ptr + 1, end, count);
+    if (second.ec == std::errc{} && second.ptr == end && count >= 1 && index >= 0 && index < count) return {index, count};
+  }
+  throw UsageError("--shard: '" + text + "' is not I/N with 0 <= I < N");
+}
+
+Tier tier_named(const std::string& text) { return text == "quick" ? Tier::quick : text == "full" ? Tier::full : Tier::nightly; }
+
+bool wanted(const Property& property, const std::string& direction) {
+  return direction == "both" || (direction == "backward") == (property.direction == Direction::backward);
+}
+
+/// Judges every kernel on one recorded problem.
+Outcome run_recorded(const Plan& plan, const std::string& path, const std::function<void(const CaseResult&)>& on_result) {
+  const Problem recorded = problem_from(path);
+  Judge judge;
+  Outcome outcome;
+  for (const Kernel* kernel : plan.kernels) {
+    for (CaseResult& result : recorded_cases(*kernel, recorded, path, judge)) {
+      ++outcome.planned;
+      ++outcome.ran;
+      on_result(result);
+    }
+    if (interrupted) {
+      outcome.stopped = true;
+      break;
+    }
+  }
+  return outcome;
+}
+
+void announce(const CaseResult& failure) {
+  std::fprintf(stderr, "%s: %s %s on %s: %s\n  ./kdacheck replay %s\n", failure.kernel.c_str(),
+               std::string(spoken(failure.finding.verdict)).c_str(), failure.property.c_str(), failure.regime.c_str(),
+               failure.finding.detail.c_str(), failure.replay.c_str());
+}
+
+} // namespace
+
+int verify_command(const VerifyArguments& arguments) {
+  const auto started = std::chrono::steady_clock::now();
+  const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  Plan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, kernels),
+            .properties = matching<Property>("property", arguments.selection.properties, properties()),
+            .regimes = matching<Regime>("regime", arguments.selection.regimes, regimes()),
+            .tier = tier_named(arguments.selection.tier),
+            .seed = arguments.selection.seed,
+            .time_budget = arguments.time_budget,
+            .threads = arguments.selection.threads,
+            .shrink_seconds = arguments.shrink_seconds,
+            .finished = {},
+            .on_failure = {}};
+  std::tie(plan.shard, plan.shards) = parse_shard(arguments.shard);
+  std::erase_if(plan.properties, [&](const Property* property) { return !wanted(*property, arguments.selection.direction); });
+
+  make_folder(arguments.out);
+  Results results{.context = this_context(), .outcome = {}, .kernels = {}, .groups = {}, .not_supported = {}};
+  results.context.command = arguments.command;
+  results.context.tier = arguments.inputs.empty() ? arguments.selection.tier : "recorded";
+  results.context.seed = arguments.selection.seed;
+  for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
+
+  const std::string log_path = arguments.out + "/cases.jsonl";
+  if (arguments.resume)
+    for (const CaseResult& earlier : read_case_log(log_path, results.context.program).cases) {
+      plan.finished.insert(case_key(earlier));
+      add(results, earlier);
+    }
+  CaseLog log(log_path, results.context.program, arguments.resume);
+
+  ProgressLine progress;
+  plan.on_failure = [&](const CaseResult& failure) {
+    progress.clear();
+    announce(failure);
+  };
+  const auto keep = [&](const CaseResult& result) {
+    log.append(result);
+    add(results, result);
+  };
+  {
+    const InterruptWatch watch;
+    results.outcome = arguments.inputs.empty()
+                          ? run_campaign(
+                                plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted != 0; })
+                          : run_recorded(plan, arguments.inputs, keep);
+  }
+  progress.clear();
+  log.sync();
+  results.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  write_result_files(results, arguments.out);
+  std::fputs(console_table(results, table_options_for(STDOUT_FILENO)).c_str(), stdout);
+  std::printf("results in %s/: report.json cases.jsonl junit.xml summary.md\n", arguments.out.c_str());
+  if (results.outcome.stopped) std::printf("stopped early; the same command with --resume goes on from here\n");
+  return exit_status(results);
+}
+
+} // namespace kdacheck
