@@ -1,0 +1,161 @@
+#include <catch2/catch.hpp>
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace {
+
+struct Ended {
+  int status = -1;
+  std::string text; ///< standard output and error
+};
+
+Ended run(const std::string& arguments) {
+  FILE* pipe = popen((std::string(KDACHECK_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  Ended ended;
+  std::array<char, 4096> buffer;
+  while (const std::size_t got = fread(buffer.data(), 1, buffer.size(), pipe)) ended.text.append(buffer.data(), got);
+  const int status = pclose(pipe);
+  ended.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return ended;
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::size_t lines(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
+
+/// A folder of its own, gone with the object.
+struct Folder {
+  std::filesystem::path path;
+  Folder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "kdacheck-test-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    path = pattern;
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
+} // namespace
+
+TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
+  const std::array<std::array<std::string, 2>, 12> cases{{
+      {"verfy", "verify"},
+      {"verify --kernl x", "--kernel"},
+      {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
+      {"verify --property agrees-with-the-oracles", "agrees-with-the-oracle"},
+      {"verify --regime gausian-keys", "gaussian-keys"},
+      {"verify --tier fast", "--tier"},
+      {"verify --shard 3/3", "--shard"},
+      {"verify --time-budget -1", "--time-budget"},
+      {"verify --plugin /nonexistent.so", "/nonexistent.so"},
+      {"verify --inputs /nonexistent.safetensors", "/nonexistent.safetensors"},
+      {"replay nonsense", "replay token"},
+      {"gate-power --rule cosine:1", "cosine:1"},
+  }};
+  for (const auto& [arguments, part] : cases) {
+    INFO(arguments);
+    const Ended ended = run(arguments);
+    INFO(ended.text);
+    CHECK(ended.status == 2);
+    CHECK(lines(ended.text) == 1);
+    CHECK(contains(ended.text, part));
+  }
+}
+
+TEST_CASE("an output folder that cannot be written is status 3") {
+  const Ended ended = run("verify --kernel cpu.recurrence.fp32 --out /proc/kdacheck");
+  CHECK(ended.status == 3);
+  CHECK(contains(ended.text, "/proc/kdacheck"));
+}
+
+TEST_CASE("a kernel that is right passes, and its results are in the folder") {
+  const Folder folder;
+  const Ended ended =
+      run("verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime gaussian-keys --regime zero-keys --out " +
+          folder.path.string());
+  INFO(ended.text);
+  CHECK(ended.status == 0);
+  CHECK(contains(ended.text, "cpu.recurrence.fp32"));
+  for (const char* name : {"report.json", "cases.jsonl", "junit.xml", "summary.md"})
+    CHECK(std::filesystem::file_size(folder.path / name) > 0);
+}
+
+TEST_CASE("a kernel of a shared library is judged, and one that is wrong fails with status 1 and a token that replays") {
+  const Folder folder;
+  const std::string selection =
+      " --property agrees-with-the-oracle --regime gaussian-keys --shrink-seconds 0.5 --out " + folder.path.string();
+  const Ended right = run("verify --plugin " KDACHECK_EXAMPLE_PLUGIN + selection);
+  INFO(right.text);
+  CHECK(right.status == 0);
+  CHECK(contains(right.text, "example.recurrence"));
+
+  const std::string wrong_plugin = " --plugin " KDACHECK_MISBEHAVING_PLUGIN;
+  const Ended wrong = run("verify --kernel writes_nothing" + wrong_plugin + selection);
+  INFO(wrong.text);
+  CHECK(wrong.status == 1);
+  const auto at = wrong.text.find("replay writes_nothing:");
+  REQUIRE(at != std::string::npos);
+  std::istringstream words(wrong.text.substr(at));
+  std::string replay, token;
+  words >> replay >> token;
+  const Ended again = run("replay " + token + wrong_plugin);
+  INFO(again.text);
+  CHECK(again.status == 1);
+  CHECK(contains(again.text, "verdict"));
+
+  const Ended crash = run("verify --kernel segfault" + wrong_plugin + selection);
+  CHECK(crash.status == 1);
+  CHECK(contains(crash.text, "signal 11"));
+}
+
+TEST_CASE("a run that selects nothing it can judge is status 5, a spent time budget 4, and a resumed run goes on") {
+  const Folder folder;
+  const std::string out = " --out " + folder.path.string();
+  CHECK(run("verify --kernel cpu.dplr.recurrence.fp32 --property agrees-with-the-oracle --regime gaussian-keys --kernel "
+            "cpu.dplr.recurrence.fp32 --direction backward" +
+            out)
+            .status == 5);
+  const std::string selection = "verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime 'g*'";
+  CHECK(run(selection + " --time-budget 1e-9" + out).status == 4);
+  CHECK(run(selection + " --resume" + out).status == 0);
+  std::ifstream log(folder.path / "cases.jsonl");
+  const std::string once((std::istreambuf_iterator<char>(log)), {});
+  CHECK(run(selection + " --resume" + out).status == 0);
+  std::ifstream again_log(folder.path / "cases.jsonl");
+  const std::string again((std::istreambuf_iterator<char>(again_log)), {});
+  CHECK(lines(once) > 0);
+  CHECK(again == once);
+}
+
+TEST_CASE("recorded activations are judged, malformed ones refused") {
+  const Folder folder;
+  const std::string recording = KDACHECK_SOURCE "/golden/recorded/kda_layer0.safetensors";
+  const Ended judged = run("verify --kernel cpu.recurrence.fp32 --inputs " + recording + " --out " + folder.path.string());
+  INFO(judged.text);
+  CHECK(judged.status == 0);
+  const auto torn = folder.path / "torn.safetensors";
+  std::filesystem::copy_file(recording, torn);
+  std::filesystem::resize_file(torn, 5000);
+  const Ended refused = run("verify --inputs " + torn.string() + " --out " + folder.path.string());
+  CHECK(refused.status == 2);
+  CHECK(lines(refused.text) == 1);
+}
+
+TEST_CASE("list and doctor name what there is") {
+  CHECK(contains(run("list kernels").text, "cpu.recurrence.fp32"));
+  CHECK(contains(run("list properties").text, "agrees-with-the-oracle"));
+  CHECK(contains(run("list regimes").text, "gaussian-keys"));
+  CHECK(contains(run("list faults").text, "neumann-fp16"));
+  const Ended doctor = run("doctor");
+  CHECK(doctor.status == 0);
+  CHECK(contains(doctor.text, "planted faults"));
+}
