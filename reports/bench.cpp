@@ -105,6 +105,7 @@ void bench_gate(Bench& bench) {
   row("generator", "make_problem", large.shape, [&] { make_problem(large, {}); });
   row("oracle.fp64", "forward", large.shape, [&] { forward_truth(big, Arithmetic::fp64); });
   row("oracle.double_double", "forward", large.shape, [&] { forward_truth(big, Arithmetic::double_double); });
+  row("oracle.fp64", "gradients", large.shape, [&] { gradient_truth(big, Arithmetic::fp64); });
   const Kernel& kernel = built_in_kernels().front();
   const Run run = run_forward(kernel, quick);
   row("gate", "truth, budget and comparison of a quick case", small.shape, [&] { Judge().forward(kernel.contract, quick, run); });

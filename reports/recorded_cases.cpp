@@ -49,6 +49,8 @@ std::vector<CaseResult> recorded_cases(const Kernel& kernel, const Problem& reco
       return same_bits(run.o, again.o) && same_bits(run.final_state, again.final_state) ? Finding{}
                                                                                         : broken("two runs on the same inputs differ");
     });
+  if (kernel.backward && (!problem.d_o.empty() || !problem.d_final_state.empty()))
+    add("gradients-agree-with-the-oracle", [&] { return judge.backward(kernel.contract, problem, run_backward(kernel, problem)); });
   return results;
 }
 
