@@ -94,8 +94,8 @@ template <class A> class AdjointStep {
 
 public:
   explicit AdjointStep(const Problem& problem)
-      : dplr_(problem.options.rule == Rule::dplr), K_(problem.shape.K), scale_(problem.options.scale),
-        sum_error_(1.01 * (Unit::fused + channel_sum_depth(K_) * Unit::sum)), column_error_(column_sum_error(problem.shape.V)) {}
+      : dplr_(problem.options.rule == Rule::dplr), rows_(padded_channels(problem.shape.K)), scale_(problem.options.scale),
+        sum_error_(1.01 * (Unit::fused + channel_sum_depth(rows_) * Unit::sum)), column_error_(column_sum_error(problem.shape.V)) {}
 
   /// Relative error of a sum over V columns: two terms a column at most, one lane after the other, then the lanes as a tree.
   static double column_sum_error(std::int64_t V) {
@@ -121,15 +121,14 @@ private:
     const Scalar* query = segment.row(segment.query, t);
     const Column* after = history.state_at(t + 1, block);
     const Column scaled = exactly<Column>(broadcast<Real>(scale_)) * cotangent;
-    std::array<Real, 4> square{};
-    for (std::int64_t i = 0; i < K_; ++i) {
-      Column& adjoint = columns.adjoint[static_cast<std::size_t>(i)];
-      adjoint = multiply_add(spread<Column>(query[i]), scaled, adjoint);
-      Column& sum = sums.query[static_cast<std::size_t>(i)];
-      sum = multiply_add(after[i], scaled, sum);
-      square[i % 4] = multiply_add(leading(adjoint), leading(adjoint), square[i % 4]);
-    }
-    const Real norm = column_norm(Real((square[0] + square[1]) + (square[2] + square[3])));
+    Column* adjoint = columns.adjoint.data();
+    Column* query_sum = sums.query.data();
+    const Real norm = column_norm(sum_over_rows<Real>(
+        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+          adjoint[i] = multiply_add(spread<Column>(query[i]), scaled, adjoint[i]);
+          query_sum[i] = multiply_add(after[i], scaled, query_sum[i]);
+          square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), square);
+        }));
     const Real sent = above(scaled);
     columns.epsilon =
         (columns.epsilon + 1.01 * ((step.query_norm * (Unit::product + Unit::fused) + step.query_error) * sent + Unit::sum * norm)) *
@@ -150,32 +149,28 @@ private:
     const Column beta = spread<Column>(segment.beta[static_cast<std::size_t>(t)]);
     Column* adjoint = columns.adjoint.data();
 
-    GroupedSum<Column> read;
-    for (std::int64_t i = 0; i < K_; ++i) {
-      read.partial[i % 4] = multiply_add(spread<Column>(key[i]), adjoint[i], read.partial[i % 4]);
-      if (i % rows_per_group == rows_per_group - 1) read.fold();
-    }
-    read.fold();
-    const Column m = read.total;
+    const Column m = sum_over_rows<Column>(
+        rows_, [&](std::int64_t i, Column & sum)
+                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(key[i]), adjoint[i], sum); });
     const Column written = beta * forward.residual; // c
     const Column erased = beta * m;
     const Column negative = -erased;
     sums.strength = multiply_add(m, forward.residual, sums.strength);
 
-    std::array<Real, 4> square{};
-    for (std::int64_t i = 0; i < K_; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      const Column decay = spread<Column>(alpha[i]);
-      const Column decayed = before[i] * decay;
-      sums.key[at] = multiply_add(decayed, negative, multiply_add(adjoint[i], written, sums.key[at]));
-      const Column through = multiply_add(spread<Column>(key[i]), negative, adjoint[i]); // Y
-      sums.decay[at] = multiply_add(decayed, through, sums.decay[at]);
-      sums.decayed_square[at] = multiply_add(leading(decayed), leading(decayed), sums.decayed_square[at]);
-      sums.adjoint_square[at] = multiply_add(leading(through), leading(through), sums.adjoint_square[at]);
-      square[i % 4] = multiply_add(leading(through), leading(through), square[i % 4]);
-      adjoint[i] = through * decay;
-    }
-    const Real through_norm = column_norm(Real((square[0] + square[1]) + (square[2] + square[3])));
+    Column *key_sum = sums.key.data(), *decay_sum = sums.decay.data();
+    Real *decayed_square_sum = sums.decayed_square.data(), *adjoint_square_sum = sums.adjoint_square.data();
+    const Real through_norm = column_norm(sum_over_rows<Real>(
+        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+          const Column decay = spread<Column>(alpha[i]);
+          const Column decayed = before[i] * decay;
+          key_sum[i] = multiply_add(decayed, negative, multiply_add(adjoint[i], written, key_sum[i]));
+          const Column through = multiply_add(spread<Column>(key[i]), negative, adjoint[i]); // Y
+          decay_sum[i] = multiply_add(decayed, through, decay_sum[i]);
+          decayed_square_sum[i] = multiply_add(leading(decayed), leading(decayed), decayed_square_sum[i]);
+          adjoint_square_sum[i] = multiply_add(leading(through), leading(through), adjoint_square_sum[i]);
+          square = multiply_add(leading(through), leading(through), square);
+          adjoint[i] = through * decay;
+        }));
 
     const Real epsilon = columns.epsilon;
     const Real read_error = (sum_error_ * step.key_norm + step.key_error) * adjoint_norm;
@@ -218,32 +213,29 @@ private:
     const TokenResult<A>& forward = history.result[history.at(t, block)];
     Column* adjoint = columns.adjoint.data();
 
-    GroupedSum<Column> by_erase, by_key;
-    for (std::int64_t i = 0; i < K_; ++i) {
-      by_erase.partial[i % 4] = multiply_add(spread<Column>(erase[i]), adjoint[i], by_erase.partial[i % 4]);
-      by_key.partial[i % 4] = multiply_add(spread<Column>(key[i]), adjoint[i], by_key.partial[i % 4]);
-      if (i % rows_per_group == rows_per_group - 1) by_erase.fold(), by_key.fold();
-    }
-    by_erase.fold();
-    by_key.fold();
-    const Column m = by_erase.total;
+    const auto reads = sum_over_rows<TwoSums<Column, Column>>(
+        rows_, [&](std::int64_t i, TwoSums<Column, Column> & sum) __attribute__((always_inline)) {
+          sum.first = multiply_add(spread<Column>(erase[i]), adjoint[i], sum.first);
+          sum.second = multiply_add(spread<Column>(key[i]), adjoint[i], sum.second);
+        });
+    const Column m = reads.first;
     const Column negative = -m, negative_read = -forward.residual;
 
-    std::array<Real, 4> square{};
-    for (std::int64_t i = 0; i < K_; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      const Column decay = spread<Column>(alpha[i]);
-      const Column decayed = before[i] * decay;
-      sums.key[at] = multiply_add(adjoint[i], value, sums.key[at]);
-      sums.erase[at] = multiply_add(adjoint[i], negative_read, sums.erase[at]);
-      sums.read[at] = multiply_add(before[i], negative, sums.read[at]);
-      sums.decay[at] = multiply_add(decayed, adjoint[i], sums.decay[at]);
-      sums.decayed_square[at] = multiply_add(leading(decayed), leading(decayed), sums.decayed_square[at]);
-      sums.adjoint_square[at] = multiply_add(leading(adjoint[i]), leading(adjoint[i]), sums.adjoint_square[at]);
-      adjoint[i] = multiply_add(spread<Column>(read_by[i]), negative, Column(adjoint[i] * decay));
-      square[i % 4] = multiply_add(leading(adjoint[i]), leading(adjoint[i]), square[i % 4]);
-    }
-    const Real next_norm = column_norm(Real((square[0] + square[1]) + (square[2] + square[3])));
+    Column *key_sum = sums.key.data(), *erase_sum = sums.erase.data(), *read_sum = sums.read.data(), *decay_sum = sums.decay.data();
+    Real *decayed_square_sum = sums.decayed_square.data(), *adjoint_square_sum = sums.adjoint_square.data();
+    const Real next_norm = column_norm(sum_over_rows<Real>(
+        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+          const Column decay = spread<Column>(alpha[i]);
+          const Column decayed = before[i] * decay;
+          key_sum[i] = multiply_add(adjoint[i], value, key_sum[i]);
+          erase_sum[i] = multiply_add(adjoint[i], negative_read, erase_sum[i]);
+          read_sum[i] = multiply_add(before[i], negative, read_sum[i]);
+          decay_sum[i] = multiply_add(decayed, adjoint[i], decay_sum[i]);
+          decayed_square_sum[i] = multiply_add(leading(decayed), leading(decayed), decayed_square_sum[i]);
+          adjoint_square_sum[i] = multiply_add(leading(adjoint[i]), leading(adjoint[i]), adjoint_square_sum[i]);
+          adjoint[i] = multiply_add(spread<Column>(read_by[i]), negative, Column(adjoint[i] * decay));
+          square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), square);
+        }));
 
     const Real epsilon = columns.epsilon;
     const Real m_local = sum_error_ * step.erase_norm * adjoint_norm;
@@ -262,7 +254,7 @@ private:
     columns.epsilon = (step.growth * epsilon + 1.01 * local) * rounded_up + bound_floor;
     const Real value_error =
         (step.key_norm * epsilon + 1.01 * (sum_error_ * step.key_norm + step.key_error) * adjoint_norm) * rounded_up + bound_floor;
-    return {by_key.total, value_error};
+    return {reads.second, value_error};
   }
 
   /// Relative error of a computed decay times a computed number, without what was flushed.
@@ -276,7 +268,7 @@ private:
   }
 
   bool dplr_;
-  std::int64_t K_;
+  std::int64_t rows_;
   double scale_;
   double sum_error_;    ///< of a sum over channels, relative to the product of the norms
   double column_error_; ///< of a sum over columns, relative to the sum of sizes

@@ -7,8 +7,6 @@
 
 #include "segment.hpp"
 
-#include <array>
-
 namespace kdacheck::certified {
 
 /// Sums over K channels run in groups of 16 rows: four partial sums of four, then two levels, then the total. No term
@@ -19,23 +17,38 @@ inline constexpr double channel_sum_depth(std::int64_t K) { return 4 + 2 + stati
 /// Columns that travel together: the state, its error (2-norm of a column) and its own norm.
 template <class A> struct ColumnState {
   using Column = typename A::Column;
-  std::vector<Column> state; ///< [K]
+  std::vector<Column> state; ///< [K], padded
   Bound<Column> rho{};       ///< ||computed - exact|| of each column
   Bound<Column> norm{};      ///< upper bound of the computed column's norm
 };
 
-/// Four partial sums that are folded into a total every 16 rows.
-template <class N> struct GroupedSum {
-  std::array<N, 4> partial{};
-  N total{};
-  void fold() {
-    total = total + ((partial[0] + partial[1]) + (partial[2] + partial[3]));
-    partial = {};
+/// Sum of what `row(i, sum)` adds to its second argument, over the rows of a column; four chains run side by side. K is a
+/// multiple of 4. A Sum is a number or a struct of numbers with operator+.
+template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row) {
+  Sum total{};
+  for (std::int64_t begin = 0; begin < K; begin += rows_per_group) {
+    Sum first{}, second{}, third{}, fourth{};
+    const std::int64_t end = begin + rows_per_group < K ? begin + rows_per_group : K;
+    for (std::int64_t i = begin; i < end; i += 4) {
+      row(i, first);
+      row(i + 1, second);
+      row(i + 2, third);
+      row(i + 3, fourth);
+    }
+    total = total + ((first + second) + (third + fourth));
   }
+  return total;
+}
+
+/// Two sums over the same rows.
+template <class First, class Second> struct TwoSums {
+  First first{};
+  Second second{};
+  [[gnu::always_inline]] friend TwoSums operator+(const TwoSums& x, const TwoSums& y) { return {x.first + y.first, x.second + y.second}; }
 };
 
 /// A scalar of the inputs in all lanes of a column.
-template <class Column, class Scalar> inline Column spread(const Scalar& x) {
+template <class Column, class Scalar> [[gnu::always_inline]] inline Column spread(const Scalar& x) {
   if constexpr (std::is_same_v<Column, Scalar>)
     return x;
   else if constexpr (requires { x.high; })
@@ -64,8 +77,8 @@ template <class A> class ForwardStep {
 
 public:
   explicit ForwardStep(const Problem& problem)
-      : dplr_(problem.options.rule == Rule::dplr), K_(problem.shape.K), scale_(problem.options.scale),
-        sum_error_(1.01 * (Unit::fused + channel_sum_depth(K_) * Unit::sum)) {}
+      : dplr_(problem.options.rule == Rule::dplr), rows_(padded_channels(problem.shape.K)), scale_(problem.options.scale),
+        sum_error_(1.01 * (Unit::fused + channel_sum_depth(rows_) * Unit::sum)) {}
 
   /// One token on these columns.
   TokenResult<A> operator()(const Segment<A>& segment, std::int64_t t, const Column& value, ColumnState<A>& columns) const {
@@ -79,15 +92,13 @@ private:
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
     Column* state = columns.state.data();
 
-    GroupedSum<Column> read;
-    for (std::int64_t i = 0; i < K_; ++i) {
-      state[i] = state[i] * spread<Column>(alpha[i]);
-      read.partial[i % 4] = multiply_add(spread<Column>(key[i]), state[i], read.partial[i % 4]);
-      if (i % rows_per_group == rows_per_group - 1) read.fold();
-    }
-    read.fold();
+    const Column read = sum_over_rows<Column>(
+        rows_, [&](std::int64_t i, Column & sum) __attribute__((always_inline)) {
+          state[i] = state[i] * spread<Column>(alpha[i]);
+          sum = multiply_add(spread<Column>(key[i]), state[i], sum);
+        });
     TokenResult<A> result;
-    result.residual = value - read.total;
+    result.residual = value - read;
     const Column correction = spread<Column>(segment.beta[static_cast<std::size_t>(t)]) * result.residual;
 
     const Real square = update_and_read(segment, t, state, correction, result.output);
@@ -114,16 +125,13 @@ private:
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
     Column* state = columns.state.data();
 
-    GroupedSum<Column> read;
-    for (std::int64_t i = 0; i < K_; ++i) {
-      read.partial[i % 4] = multiply_add(spread<Column>(read_by[i]), state[i], read.partial[i % 4]);
-      if (i % rows_per_group == rows_per_group - 1) read.fold();
-    }
-    read.fold();
+    const Column read = sum_over_rows<Column>(
+        rows_, [&](std::int64_t i, Column & sum)
+                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(read_by[i]), state[i], sum); });
     TokenResult<A> result;
-    result.residual = read.total;
-    const Column erased = -read.total;
-    for (std::int64_t i = 0; i < K_; ++i)
+    result.residual = read;
+    const Column erased = -read;
+    for (std::int64_t i = 0; i < rows_; ++i)
       state[i] = multiply_add(spread<Column>(erase[i]), erased, Column(state[i] * spread<Column>(alpha[i])));
 
     const Real square = update_and_read(segment, t, state, value, result.output);
@@ -145,17 +153,14 @@ private:
   Real update_and_read(const Segment<A>& segment, std::int64_t t, Column* state, const Column& write, Column& output) const {
     const Scalar* key = segment.row(segment.key, t);
     const Scalar* query = segment.row(segment.query, t);
-    GroupedSum<Column> read;
-    std::array<Real, 4> square{};
-    for (std::int64_t i = 0; i < K_; ++i) {
-      state[i] = multiply_add(spread<Column>(key[i]), write, state[i]);
-      read.partial[i % 4] = multiply_add(spread<Column>(query[i]), state[i], read.partial[i % 4]);
-      square[i % 4] = multiply_add(leading(state[i]), leading(state[i]), square[i % 4]);
-      if (i % rows_per_group == rows_per_group - 1) read.fold();
-    }
-    read.fold();
-    output = exactly<Column>(broadcast<Real>(scale_)) * read.total;
-    return (square[0] + square[1]) + (square[2] + square[3]);
+    const auto sums = sum_over_rows<TwoSums<Column, Real>>(
+        rows_, [&](std::int64_t i, TwoSums<Column, Real> & sum) __attribute__((always_inline)) {
+          state[i] = multiply_add(spread<Column>(key[i]), write, state[i]);
+          sum.first = multiply_add(spread<Column>(query[i]), state[i], sum.first);
+          sum.second = multiply_add(leading(state[i]), leading(state[i]), sum.second);
+        });
+    output = exactly<Column>(broadcast<Real>(scale_)) * sums.first;
+    return sums.second;
   }
 
   void finish(const StepBound& step, const Real& local, const Real& norm, ColumnState<A>& columns, TokenResult<A>& result) const {
@@ -167,7 +172,7 @@ private:
   }
 
   bool dplr_;
-  std::int64_t K_;
+  std::int64_t rows_;
   double scale_;
   double sum_error_; ///< of a sum over channels, relative to the product of the norms
 };

@@ -25,68 +25,72 @@ inline constexpr double double_double_product_error = 5 * 0x1p-106; ///< of x y,
 inline constexpr double double_double_quotient_error = 32 * 0x1p-106;
 
 /// a + b = high + low exactly (Knuth).
-template <class Real> inline DoubleDouble<Real> two_sum(const Real& a, const Real& b) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> two_sum(const Real& a, const Real& b) {
   const Real sum = a + b;
   const Real virtual_b = sum - a;
   return {sum, (a - (sum - virtual_b)) + (b - virtual_b)};
 }
 
 /// a + b = high + low exactly, for |a| >= |b| or a = 0 (Dekker).
-template <class Real> inline DoubleDouble<Real> fast_two_sum(const Real& a, const Real& b) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> fast_two_sum(const Real& a, const Real& b) {
   const Real sum = a + b;
   return {sum, b - (sum - a)};
 }
 
 /// a b = high + low exactly, unless it underflows.
-template <class Real> inline DoubleDouble<Real> two_product(const Real& a, const Real& b) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> two_product(const Real& a, const Real& b) {
   const Real product = a * b;
   return {product, multiply_add(a, b, -product)};
 }
 
-template <class Real> inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x) { return {-x.high, -x.low}; }
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x) { return {-x.high, -x.low}; }
 
 /// AccurateDWPlusDW.
-template <class Real> inline DoubleDouble<Real> operator+(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> operator+(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
   const DoubleDouble<Real> high = two_sum(x.high, y.high);
   const DoubleDouble<Real> low = two_sum(x.low, y.low);
   const DoubleDouble<Real> middle = fast_two_sum(high.high, Real(high.low + low.high));
   return fast_two_sum(middle.high, Real(low.low + middle.low));
 }
 
-template <class Real> inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) { return x + (-y); }
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> operator-(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+  return x + (-y);
+}
 
 /// DWTimesDW2.
-template <class Real> inline DoubleDouble<Real> operator*(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> operator*(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
   const DoubleDouble<Real> product = two_product(x.high, y.high);
   const Real cross = multiply_add(x.low, y.high, Real(x.high * y.low));
   return fast_two_sum(product.high, Real(product.low + cross));
 }
 
-template <class Real> inline DoubleDouble<Real> operator/(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> operator/(const DoubleDouble<Real>& x, const DoubleDouble<Real>& y) {
   const Real first = x.high / y.high;
   const DoubleDouble<Real> remainder = x - y * DoubleDouble<Real>{first, Real{}};
   return fast_two_sum(first, Real(remainder.high / y.high));
 }
 
 /// Of a positive number.
-template <class Real> inline DoubleDouble<Real> square_root(const DoubleDouble<Real>& x) {
+template <class Real> [[gnu::always_inline]] inline DoubleDouble<Real> square_root(const DoubleDouble<Real>& x) {
   const Real first = square_root(x.high);
   const DoubleDouble<Real> remainder = x - two_product(first, first);
   return fast_two_sum(first, Real(remainder.high / (2 * first)));
 }
 
 template <class Real>
-inline DoubleDouble<Real> multiply_add(const DoubleDouble<Real>& a, const DoubleDouble<Real>& b, const DoubleDouble<Real>& c) {
+[[gnu::always_inline]] inline DoubleDouble<Real> multiply_add(const DoubleDouble<Real>& a, const DoubleDouble<Real>& b,
+                                                              const DoubleDouble<Real>& c) {
   return a * b + c;
 }
 
-template <class Real> inline DoubleDouble<Real> choose(const auto& condition, const DoubleDouble<Real>& a, const DoubleDouble<Real>& b) {
+template <class Real>
+[[gnu::always_inline]] inline DoubleDouble<Real> choose(const auto& condition, const DoubleDouble<Real>& a, const DoubleDouble<Real>& b) {
   return {choose(condition, a.high, b.high), choose(condition, a.low, b.low)};
 }
 
 /// Sum of the lanes as a balanced tree.
-inline double_double sum_lanes(const double_double& x) { return x; }
-inline double_double sum_lanes(const DoubleDouble<Pack>& x) {
+[[gnu::always_inline]] inline double_double sum_lanes(const double_double& x) { return x; }
+[[gnu::always_inline]] inline double_double sum_lanes(const DoubleDouble<Pack>& x) {
   const auto at = [&](int l) { return double_double{x.high[l], x.low[l]}; };
   return ((at(0) + at(1)) + (at(2) + at(3))) + ((at(4) + at(5)) + (at(6) + at(7)));
 }

@@ -4,6 +4,8 @@
 #include "segment.hpp"
 #include "truth.hpp"
 
+#include <cstring>
+
 namespace kdacheck::certified {
 
 inline constexpr std::size_t element_count(const std::array<std::int64_t, 4>& shape) {
@@ -49,19 +51,18 @@ template <class Scalar> inline void store_number(Enclosed& tensor, std::size_t a
   }
 }
 
-/// One lane of a number.
-template <class Column> inline auto number_lane(const Column& x, int l) {
-  if constexpr (requires { x.high; })
-    return double_double{lane(x.high, l), lane(x.low, l)};
-  else if constexpr (Multiprecision<Column>)
-    return x;
-  else
-    return lane(x, l);
-}
-
 /// The lanes of a column number at consecutive places.
 template <class Column>
 inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t count, const Column& x, const Bound<Column>& radius) {
+  if constexpr (lanes_of<Bound<Column>> == pack_lanes) {
+    // NaN or infinity in any lane makes this sum NaN
+    if (count >= pack_lanes && sum_lanes(Pack(leading(x) * 0 + radius * 0)) == 0) {
+      std::memcpy(tensor.value.data() + first, &x, sizeof(Pack)); // the leading word comes first
+      if constexpr (requires { x.low; }) std::memcpy(tensor.low.data() + first, &x.low, sizeof(Pack));
+      std::memcpy(tensor.radius.data() + first, &radius, sizeof(Pack));
+      return;
+    }
+  }
   for (int l = 0; l < lanes_of<Bound<Column>> && l < count; ++l)
     store_number(tensor, first + static_cast<std::size_t>(l), number_lane(x, l), lane(radius, l));
 }

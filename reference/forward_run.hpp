@@ -18,7 +18,7 @@ template <class A> inline void load_state(const HeadRows& rows, std::int64_t j, 
   using Real = Bound<Column>;
   const auto [B, T, H, HV, K, V] = rows.problem.shape;
   const auto& initial = rows.problem.initial_state;
-  columns.state.assign(static_cast<std::size_t>(K), Column{});
+  columns.state.assign(static_cast<std::size_t>(padded_channels(K)), Column{});
   Real square{};
   for (std::int64_t i = 0; i < K && !initial.empty(); ++i) {
     const Real x = load_lanes<Real>(initial.data() + rows.state() + static_cast<std::size_t>(i * V + j), V - j);

@@ -76,7 +76,7 @@ private:
     head.adjoint.resize(static_cast<std::size_t>(blocks_));
     for (std::int64_t block = 0; block < blocks_; ++block) {
       auto& columns = head.adjoint[static_cast<std::size_t>(block)];
-      columns.adjoint.assign(static_cast<std::size_t>(K_), Column{});
+      columns.adjoint.assign(static_cast<std::size_t>(padded_channels(K_)), Column{});
       for (std::int64_t i = 0; i < K_ && !problem_.d_final_state.empty(); ++i)
         columns.adjoint[static_cast<std::size_t>(i)] = exactly<Column>(load_lanes<Real>(
             problem_.d_final_state.data() + head.rows.state() + static_cast<std::size_t>(i * V_ + block * lanes), V_ - block * lanes));
@@ -113,7 +113,7 @@ private:
 
   /// States of the segment from its checkpoint.
   void recompute(const Head& head, std::int64_t first) {
-    history_.resize(inputs_.length, blocks_, K_);
+    history_.resize(inputs_.length, blocks_, inputs_.channels);
     for (std::int64_t block = 0; block < blocks_; ++block) {
       ColumnState<A> columns = head.checkpoints.back()[static_cast<std::size_t>(block)];
       history_.put(0, block, columns);
@@ -134,7 +134,7 @@ private:
   }
 
   void token(Head& head, std::int64_t first, std::int64_t t) {
-    sums_.clear(K_, problem_.options.rule == Rule::dplr);
+    sums_.clear(inputs_.channels, problem_.options.rule == Rule::dplr);
     for (std::int64_t block = 0; block < blocks_; ++block) {
       const ValueGradient<A> value =
           adjoint_(inputs_, history_, t, block, row_of(problem_.v, head, first + t, block), row_of(problem_.d_o, head, first + t, block),
@@ -164,7 +164,7 @@ private:
     for (std::int64_t i = 0; i < K_; ++i) {
       const auto at = static_cast<std::size_t>(i);
       const auto here = static_cast<std::size_t>(t * K_ + i);
-      const double decay = leading(inputs_.alpha[here]) * (1 + step.alpha_relative) * rounded_up;
+      const double decay = leading(inputs_.row(inputs_.alpha, t)[i]) * (1 + step.alpha_relative) * rounded_up;
       const double decayed = root(sum_lanes(sums_.decayed_square[at])), adjoint = root(sum_lanes(sums_.adjoint_square[at]));
       const double key_radius = key_error + decayed * correction_error + decay * key_by_decay + step.alpha_flush * key_by_flush;
       const double decay_radius = decayed * (adjoint_error + (column_error + decay_error) * (adjoint + adjoint_error)) +

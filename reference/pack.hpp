@@ -19,21 +19,21 @@ template <class Real> inline constexpr int lanes_of = 1;
 template <> inline constexpr int lanes_of<Pack> = pack_lanes;
 
 /// The same number in every lane (the identity for a double).
-template <class Real> inline Real broadcast(double x) {
+template <class Real> [[gnu::always_inline]] inline Real broadcast(double x) {
   if constexpr (lanes_of<Real> == 1)
     return x;
   else
     return x - Real{};
 }
 
-template <class Real> inline double lane(const Real& x, int l) {
+template <class Real> [[gnu::always_inline]] inline double lane(const Real& x, int l) {
   if constexpr (lanes_of<Real> == 1)
     return x;
   else
     return x[l];
 }
 
-template <class Real> inline void set_lane(Real& x, int l, double value) {
+template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l, double value) {
   if constexpr (lanes_of<Real> == 1)
     x = value;
   else
@@ -41,50 +41,50 @@ template <class Real> inline void set_lane(Real& x, int l, double value) {
 }
 
 /// a b + c, rounded once.
-inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
-inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
+[[gnu::always_inline]] inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
+[[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
   Pack result;
   for (int l = 0; l < pack_lanes; ++l) result[l] = __builtin_fma(a[l], b[l], c[l]);
   return result;
 }
 
-inline double square_root(double x) { return std::sqrt(x); }
-inline Pack square_root(const Pack& x) {
+[[gnu::always_inline]] inline double square_root(double x) { return std::sqrt(x); }
+[[gnu::always_inline]] inline Pack square_root(const Pack& x) {
   Pack result;
   for (int l = 0; l < pack_lanes; ++l) result[l] = __builtin_sqrt(x[l]);
   return result;
 }
 
-inline double absolute(double x) { return std::fabs(x); }
-inline Pack absolute(const Pack& x) { return (Pack)((PackBits)x & 0x7fffffffffffffff); }
+[[gnu::always_inline]] inline double absolute(double x) { return std::fabs(x); }
+[[gnu::always_inline]] inline Pack absolute(const Pack& x) { return (Pack)((PackBits)x & 0x7fffffffffffffff); }
 
-inline double larger(double a, double b) { return a > b ? a : b; }
-inline Pack larger(const Pack& a, const Pack& b) { return a > b ? a : b; }
-inline double smaller(double a, double b) { return a < b ? a : b; }
-inline Pack smaller(const Pack& a, const Pack& b) { return a < b ? a : b; }
+[[gnu::always_inline]] inline double larger(double a, double b) { return a > b ? a : b; }
+[[gnu::always_inline]] inline Pack larger(const Pack& a, const Pack& b) { return a > b ? a : b; }
+[[gnu::always_inline]] inline double smaller(double a, double b) { return a < b ? a : b; }
+[[gnu::always_inline]] inline Pack smaller(const Pack& a, const Pack& b) { return a < b ? a : b; }
 
-inline double choose(bool condition, double a, double b) { return condition ? a : b; }
-inline Pack choose(const PackBits& condition, const Pack& a, const Pack& b) { return condition ? a : b; }
+[[gnu::always_inline]] inline double choose(bool condition, double a, double b) { return condition ? a : b; }
+[[gnu::always_inline]] inline Pack choose(const PackBits& condition, const Pack& a, const Pack& b) { return condition ? a : b; }
 
-inline std::int64_t bits_of(double x) { return std::bit_cast<std::int64_t>(x); }
-inline PackBits bits_of(const Pack& x) { return (PackBits)x; }
-inline double from_bits(std::int64_t x) { return std::bit_cast<double>(x); }
-inline Pack from_bits(const PackBits& x) { return (Pack)x; }
+[[gnu::always_inline]] inline std::int64_t bits_of(double x) { return std::bit_cast<std::int64_t>(x); }
+[[gnu::always_inline]] inline PackBits bits_of(const Pack& x) { return (PackBits)x; }
+[[gnu::always_inline]] inline double from_bits(std::int64_t x) { return std::bit_cast<double>(x); }
+[[gnu::always_inline]] inline Pack from_bits(const PackBits& x) { return (Pack)x; }
 
 /// Look-up of table[index] lane by lane.
-inline double gather(const double* table, std::int64_t index) { return table[index]; }
-inline Pack gather(const double* table, const PackBits& index) {
+[[gnu::always_inline]] inline double gather(const double* table, std::int64_t index) { return table[index]; }
+[[gnu::always_inline]] inline Pack gather(const double* table, const PackBits& index) {
   Pack result;
   for (int l = 0; l < pack_lanes; ++l) result[l] = table[index[l]];
   return result;
 }
 
 /// Largest lane, and the sum of lanes as a balanced tree (three additions deep).
-inline double largest_lane(double x) { return x; }
-inline double largest_lane(const Pack& x) {
+[[gnu::always_inline]] inline double largest_lane(double x) { return x; }
+[[gnu::always_inline]] inline double largest_lane(const Pack& x) {
   return larger(larger(larger(x[0], x[1]), larger(x[2], x[3])), larger(larger(x[4], x[5]), larger(x[6], x[7])));
 }
-inline double sum_lanes(double x) { return x; }
-inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
+[[gnu::always_inline]] inline double sum_lanes(double x) { return x; }
+[[gnu::always_inline]] inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
 } // namespace kdacheck::certified

@@ -33,9 +33,9 @@ template <class N>
 concept Multiprecision = is_multiprecision<N>;
 
 /// The leading double of a number: within a relative 2^-53 of it (or of 2^-1074).
-inline double leading(double x) { return x; }
-inline Pack leading(const Pack& x) { return x; }
-template <class Real> inline Real leading(const DoubleDouble<Real>& x) { return x.high; }
+[[gnu::always_inline]] inline double leading(double x) { return x; }
+[[gnu::always_inline]] inline Pack leading(const Pack& x) { return x; }
+template <class Real> [[gnu::always_inline]] inline Real leading(const DoubleDouble<Real>& x) { return x.high; }
 
 template <Multiprecision N> inline double leading(const N& x) { return x.template convert_to<double>(); }
 
@@ -45,7 +45,7 @@ template <Multiprecision N> inline N choose(bool condition, const N& a, const N&
 template <Multiprecision N> inline N sum_lanes(const N& x) { return x; }
 
 /// A number that is a double exactly.
-template <class N> inline N exactly(const Bound<N>& x) {
+template <class N> [[gnu::always_inline]] inline N exactly(const Bound<N>& x) {
   if constexpr (requires(N number) { number.high; })
     return N{x, Bound<N>{}};
   else

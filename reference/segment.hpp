@@ -49,8 +49,30 @@ struct HeadRows {
 /// Up to lanes_of<Real> consecutive floats, the rest zero.
 template <class Real> inline Real load_lanes(const float* values, std::int64_t count) {
   Real result{};
+  if constexpr (lanes_of<Real> > 1)
+    if (count >= lanes_of<Real>) {
+      for (int l = 0; l < lanes_of<Real>; ++l) result[l] = static_cast<double>(values[l]);
+      return result;
+    }
   for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
   return result;
+}
+
+/// The first `count` lanes, the rest zero.
+inline double mask_lanes(double x, std::int64_t) { return x; }
+inline Pack mask_lanes(const Pack& x, std::int64_t count) {
+  constexpr PackBits index{0, 1, 2, 3, 4, 5, 6, 7};
+  return index < count ? x : Pack{};
+}
+
+/// One lane of a number.
+template <class N> inline auto number_lane(const N& x, int l) {
+  if constexpr (requires { x.high; })
+    return double_double{lane(x.high, l), lane(x.low, l)};
+  else if constexpr (Multiprecision<N>)
+    return x;
+  else
+    return lane(x, l);
 }
 
 /// One lane of a ball, rounded to the scalar of the arithmetic; the rounding goes into the radius.
@@ -63,10 +85,14 @@ template <class Scalar, class N> inline Ball<Scalar> narrow_lane(const Ball<N>& 
     return {x.mid, x.radius};
 }
 
+/// Channels are padded with zeros to a multiple of four.
+inline constexpr std::int64_t padded_channels(std::int64_t K) { return (K + 3) / 4 * 4; }
+
 template <class A> struct Segment {
   using Scalar = typename A::Scalar;
-  std::int64_t length = 0, channels = 0;
-  std::vector<Scalar> alpha, query, key; ///< [length, K]
+  std::int64_t length = 0;
+  std::int64_t channels = 0;             ///< K, padded
+  std::vector<Scalar> alpha, query, key; ///< [length, channels]
   std::vector<Scalar> erase, read;       ///< a, b of DPLR
   std::vector<Scalar> beta;              ///< [length]
   std::vector<StepBound> bound;          ///< [length]
@@ -74,11 +100,24 @@ template <class A> struct Segment {
   const Scalar* row(const std::vector<Scalar>& tensor, std::int64_t t) const { return tensor.data() + t * channels; }
 };
 
-/// ||x||^2 of doubles close to numbers, as an upper bound but for a relative K 2^-53.
+/// Sum of what `term(i)` gives, in eight chains; within a relative K 2^-53 of the sum of sizes.
+inline double sum_of(std::int64_t K, auto term) {
+  Pack sum{};
+  std::int64_t i = 0;
+  for (; i + pack_lanes <= K; i += pack_lanes) {
+    Pack terms;
+    for (int l = 0; l < pack_lanes; ++l) terms[l] = term(i + l);
+    sum = sum + terms;
+  }
+  double rest = sum_lanes(sum);
+  for (; i < K; ++i) rest += term(i);
+  return rest;
+}
+
+/// ||x||^2 of the leading doubles.
 template <class Scalar> inline double square_of(const Scalar* x, std::int64_t K) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < K; ++i) sum += leading(x[i]) * leading(x[i]);
-  return sum;
+  return sum_of(
+      K, [x](std::int64_t i) __attribute__((always_inline)) { return leading(x[i]) * leading(x[i]); });
 }
 
 template <class A> class SegmentBuilder {
@@ -95,23 +134,24 @@ public:
   /// Effective inputs of tokens [first, first + length).
   void build(std::int64_t first, std::int64_t length, Segment<A>& segment) const {
     const bool dplr = options_.rule == Rule::dplr;
-    const auto size = static_cast<std::size_t>(length * K_);
+    const std::int64_t channels = padded_channels(K_);
+    const auto size = static_cast<std::size_t>(length * channels);
     segment.length = length;
-    segment.channels = K_;
-    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) tensor->resize(size);
-    segment.erase.resize(dplr ? size : 0);
-    segment.read.resize(dplr ? size : 0);
+    segment.channels = channels;
+    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) tensor->assign(size, Scalar{});
+    segment.erase.assign(dplr ? size : 0, Scalar{});
+    segment.read.assign(dplr ? size : 0, Scalar{});
     segment.beta.assign(static_cast<std::size_t>(length), Scalar{});
     segment.bound.assign(static_cast<std::size_t>(length), StepBound{});
     for (std::int64_t t = 0; t < length; ++t) {
       StepBound& step = segment.bound[static_cast<std::size_t>(t)];
-      Scalar* alpha = segment.alpha.data() + t * K_;
+      Scalar* alpha = segment.alpha.data() + t * channels;
       decays(first + t, alpha, step);
-      direction(rows_.problem.q, first + t, segment.query.data() + t * K_, step.query_norm, step.query_error);
-      Scalar* key = segment.key.data() + t * K_;
+      direction(rows_.problem.q, first + t, segment.query.data() + t * channels, step.query_norm, step.query_error);
+      Scalar* key = segment.key.data() + t * channels;
       direction(rows_.problem.k, first + t, key, step.key_norm, step.key_error);
       if (dplr)
-        low_rank(first + t, alpha, segment.erase.data() + t * K_, segment.read.data() + t * K_, step);
+        low_rank(first + t, alpha, segment.erase.data() + t * channels, segment.read.data() + t * channels, step);
       else
         strengthen(first + t, alpha, key, segment.beta[static_cast<std::size_t>(t)], step);
     }
@@ -146,24 +186,45 @@ public:
 
 private:
   void decays(std::int64_t t, Scalar* alpha, StepBound& step) const {
-    step.alpha_max = 0;
+    Real largest{}, relative{}, flush{}; // over the blocks, lane by lane
     for (std::int64_t i = 0; i < K_; i += lanes_of<Real>) {
       const std::int64_t count = std::min<std::int64_t>(lanes_of<Real>, K_ - i);
-      const Ball<Input> decay = gate(t, i).alpha;
-      for (int l = 0; l < count; ++l) {
-        const Ball<Scalar> narrow = narrow_lane<Scalar>(decay, l);
-        alpha[i + l] = narrow.mid;
-        const double value = leading(narrow.mid);
-        step.alpha_max = std::max(step.alpha_max, value + narrow.radius);
-        // a radius that is not small against its decay is an absolute one
-        if (narrow.radius <= 0x1p-10 * value)
-          step.alpha_relative = std::max(step.alpha_relative, narrow.radius / value * rounded_up);
-        else
-          step.alpha_flush = std::max(step.alpha_flush, narrow.radius);
-        if (!(narrow.radius < std::numeric_limits<double>::infinity())) step.alpha_max = step.alpha_flush = narrow.radius;
-      }
+      const Narrow decay = narrow_decay(t, i);
+      const Real value = mask_lanes(leading(decay.mid), count), radius = mask_lanes(decay.radius, count);
+      largest = larger(largest, Real(value + radius));
+      // a radius that is not small against its decay is an absolute one
+      const auto small = radius <= 0x1p-10 * value;
+      relative = larger(relative, choose(small, Real(radius / larger(value, broadcast<Real>(0x1p-1000))), Real{}));
+      flush = larger(flush, choose(small, Real{}, radius));
+      for (int l = 0; l < count; ++l) alpha[i + l] = number_lane(decay.mid, l);
     }
-    step.alpha_max *= rounded_up;
+    step.alpha_max = largest_lane(largest) * rounded_up;
+    step.alpha_relative = largest_lane(relative) * rounded_up;
+    step.alpha_flush = largest_lane(flush);
+  }
+
+  /// The decay of a block of channels in the precision of the columns.
+  using Narrow = Ball<typename A::Column>;
+  Narrow narrow_decay(std::int64_t t, std::int64_t i) const {
+    if constexpr (std::is_same_v<Scalar, double>) {
+      if (options_.gate == GateForm::log_decay) return rounded_decay(t, i);
+      const Ball<Input> decay = gate(t, i).alpha;
+      return {decay.mid.high, decay.radius + absolute(decay.mid.low)};
+    } else {
+      return gate(t, i).alpha;
+    }
+  }
+
+  /// exp(g) without second words.
+  Narrow rounded_decay(std::int64_t t, std::int64_t i) const {
+    const auto at = rows_.value_row(t) * static_cast<std::size_t>(K_) + static_cast<std::size_t>(i);
+    const Real x = load_lanes<Real>(rows_.problem.g.data() + at, K_ - i);
+    const Real infinite = broadcast<Real>(std::numeric_limits<double>::infinity());
+    const auto usable = absolute(x) <= -flush_threshold;
+    const Real value = rounded_exp(choose(usable, x, Real{}));
+    const Real error = choose(x == Real{}, Real{}, Real(rounded_exp_error * rounded_up * value));
+    const auto vanishes = x < flush_threshold;
+    return {choose(usable, value, Real{}), choose(usable, error, choose(vanishes, broadcast<Real>(flush_radius), infinite))};
   }
 
   void direction(const std::vector<float>& tensor, std::int64_t t, Scalar* out, double& norm, double& error) const {
@@ -200,11 +261,11 @@ private:
     step.beta_error = beta.radius;
     const double value = leading(beta.mid);
     step.beta = std::fabs(value) * rounded_up + beta.radius;
-    double scaled = 0;
-    for (std::int64_t i = 0; i < K_; ++i) {
-      const double entry = leading(alpha[i]) * leading(key[i]);
-      scaled += entry * entry;
-    }
+    const double scaled = sum_of(
+        K_, [&](std::int64_t i) __attribute__((always_inline)) {
+          const double entry = leading(alpha[i]) * leading(key[i]);
+          return entry * entry;
+        });
     const double scaled_norm = (std::sqrt(scaled) * (1 + step.alpha_relative) + step.alpha_flush * step.key_norm) * rounded_up +
                                step.alpha_max * step.key_error + norm_floor;
     bound_kda_step(step, value, square_of(key, K_), scaled_norm * scaled_norm);
