@@ -18,32 +18,38 @@
 
 namespace kdacheck {
 
+/// sum of term(0) ... term(n - 1), in four partial sums whose additions need not wait for each other.
+template <Number N> N sum_of(std::int64_t n, auto&& term) {
+  N first(0.0), second(0.0), third(0.0), fourth(0.0);
+  std::int64_t j = 0;
+  for (; j + 3 < n; j += 4) {
+    first = first + term(j);
+    second = second + term(j + 1);
+    third = third + term(j + 2);
+    fourth = fourth + term(j + 3);
+  }
+  for (; j < n; ++j) first = first + term(j);
+  return (first + second) + (third + fourth);
+}
+
 /// S x: [K]
 template <Number N> std::vector<N> matrix_times(const State<N>& S, const std::vector<N>& x) {
-  std::vector<N> y(static_cast<std::size_t>(S.K), N(0.0));
-  for (std::int64_t i = 0; i < S.K; ++i) {
-    N sum(0.0);
-    for (std::int64_t j = 0; j < S.V; ++j) sum = sum + S(i, j) * x[static_cast<std::size_t>(j)];
-    y[static_cast<std::size_t>(i)] = sum;
-  }
+  std::vector<N> y;
+  for (std::int64_t i = 0; i < S.K; ++i)
+    y.push_back(sum_of<N>(S.V, [&](std::int64_t j) { return N(S(i, j) * x[static_cast<std::size_t>(j)]); }));
   return y;
 }
 
 /// x . y
 template <Number N> N dot(const std::vector<N>& x, const std::vector<N>& y) {
-  N sum(0.0);
-  for (std::size_t i = 0; i < x.size(); ++i) sum = sum + x[i] * y[i];
-  return sum;
+  return sum_of<N>(static_cast<std::int64_t>(x.size()),
+                   [&](std::int64_t i) { return N(x[static_cast<std::size_t>(i)] * y[static_cast<std::size_t>(i)]); });
 }
 
 /// Sum over the columns of the elementwise product: [K]
 template <Number N> std::vector<N> row_dots(const State<N>& X, const State<N>& Y) {
   std::vector<N> result;
-  for (std::int64_t i = 0; i < X.K; ++i) {
-    N sum(0.0);
-    for (std::int64_t j = 0; j < X.V; ++j) sum = sum + X(i, j) * Y(i, j);
-    result.push_back(sum);
-  }
+  for (std::int64_t i = 0; i < X.K; ++i) result.push_back(sum_of<N>(X.V, [&](std::int64_t j) { return N(X(i, j) * Y(i, j)); }));
   return result;
 }
 
@@ -60,7 +66,7 @@ template <Number N> TokenGradient<N> step_reverse(Rule rule, const Token<N>& t, 
     d.k = times(t.beta, minus(matrix_times(Lambda, w), matrix_times(X, m)));
     add_outer(Lambda, times(N(-t.beta), t.k), m);
     d.log_decay = row_dots(X, Lambda);
-    Lambda = decayed(t.alpha, std::move(Lambda));
+    Lambda = decayed(t.alpha, Lambda);
   } else {
     const std::vector<N> n = transposed_times(Lambda, t.a);
     d.v = transposed_times(Lambda, t.k);
@@ -68,7 +74,7 @@ template <Number N> TokenGradient<N> step_reverse(Rule rule, const Token<N>& t, 
     d.a = times(N(-1.0), matrix_times(Lambda, transposed_times(previous, t.b)));
     d.b = times(N(-1.0), matrix_times(previous, n));
     d.log_decay = row_dots(X, Lambda);
-    Lambda = decayed(t.alpha, std::move(Lambda));
+    Lambda = decayed(t.alpha, Lambda);
     add_outer(Lambda, times(N(-1.0), t.b), n);
   }
   return d;

@@ -30,10 +30,11 @@ template <Number N> std::vector<N> transposed_times(const State<N>& S, const std
 }
 
 /// Diag(alpha) S
-template <Number N> State<N> decayed(const std::vector<N>& alpha, State<N> S) {
+template <Number N> State<N> decayed(const std::vector<N>& alpha, const State<N>& S) {
+  State<N> result(S.K, S.V);
   for (std::int64_t i = 0; i < S.K; ++i)
-    for (std::int64_t j = 0; j < S.V; ++j) S(i, j) = alpha[static_cast<std::size_t>(i)] * S(i, j);
-  return S;
+    for (std::int64_t j = 0; j < S.V; ++j) result(i, j) = alpha[static_cast<std::size_t>(i)] * S(i, j);
+  return result;
 }
 
 /// S + x y^T

@@ -115,6 +115,18 @@ template <Number N> N trace(const Transition<N>& A) {
   return sum;
 }
 
+/// S3. ln |det| of A_T ... A_1, in log space because the determinant itself loses all digits within some ten tokens:
+/// sum_t ln |1 - tau_t| + sum_t sum_i ln alpha_ti. -inf if a factor is 0.
+template <Number N> N log_absolute_determinant(const std::vector<Transition<N>>& sequence) {
+  using std::log;
+  N sum(0.0);
+  for (const auto& A : sequence) {
+    sum = sum + log(spectral_detail::magnitude(N(N(1.0) - tau(A))));
+    for (const N& a : A.alpha) sum = sum + log(a);
+  }
+  return sum;
+}
+
 /// S4. How many eigenvalues are negative (0 or 1), and how many are zero. Channels with alpha = 0 are zero eigenvalues
 /// and take no part in tau.
 struct Inertia {
@@ -183,6 +195,15 @@ template <Number N> N product_norm_bound(const std::vector<Transition<N>>& seque
   N product(1.0);
   for (const auto& A : sequence) product = product * norm_bound(A);
   return product;
+}
+
+/// S7, S8. Bound on |S_t|_2 or |S_t|_F after S_t = A S_{t-1} + beta k v^T, from the norm before and |v|: the lesser norm
+/// bound of A times the former, plus |beta| |k| |v|.
+template <Number N> N state_norm_bound(const Transition<N>& A, const N& norm_before, const N& norm_of_v) {
+  using std::sqrt;
+  using namespace spectral_detail;
+  const N growth = smaller(norm_bound(A), N(sqrt(squared_norm_bound(A))));
+  return growth * norm_before + magnitude(A.beta) * sqrt(key_sum(A, [](const N&) { return N(1.0); })) * norm_of_v;
 }
 
 /// S11. |A s|^2 = |D s|^2 - beta (2 - tau) (k^T D s)^2, without forming A s.

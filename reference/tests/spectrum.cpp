@@ -2,6 +2,7 @@
 
 #include "../spectrum.hpp"
 #include "../number_format.hpp"
+#include "../recurrence.hpp"
 #include "exact_inertia.hpp"
 #include "random_transitions.hpp"
 
@@ -66,6 +67,47 @@ TEST_CASE("computed spectra of 128 channels lie in their proved intervals") {
     CHECK(contracts(A) == (beta >= 0 && beta <= 2 + 1e-12));
     CHECK(spectral_radius(A) <= singular_values(A).front() + slack);
   }
+}
+
+TEST_CASE("the log determinant of a sequence is that of the product") {
+  std::mt19937_64 bits(8);
+  int finite = 0;
+  for (int draw = 0; draw < 200; ++draw) {
+    std::vector<Transition<Real>> sequence;
+    Matrix<Rational> product = identity<Rational>(3);
+    for (int t = 0; t < 6; ++t) {
+      const Transition<Rational> A = random_transition<Rational>(bits, 3);
+      product = matrix_form(A) * product;
+      sequence.push_back(
+          {{Real(A.alpha[0]), Real(A.alpha[1]), Real(A.alpha[2])}, {Real(A.k[0]), Real(A.k[1]), Real(A.k[2])}, Real(A.beta)});
+    }
+    const Rational exact = determinant_of(product);
+    if (abs(exact) < Rational(1, 1000000000)) continue; // 0, or 1 - tau lost to the fifty digits
+    CHECK(abs(log_absolute_determinant(sequence) - log(Real(abs(exact)))) <= Real("1e-35"));
+    ++finite;
+  }
+  CHECK(finite > 5);
+}
+
+TEST_CASE("the norm of the state obeys its bound at every token, and comes near it") {
+  std::mt19937_64 bits(9);
+  double nearest = 0;
+  for (int draw = 0; draw < 200; ++draw) {
+    const Transition<double> A = random_transition<double>(bits, 4);
+    Matrix<double> S(4, 3), v(3, 1), k(4, 1);
+    for (double& x : S.element) x = uniform(bits) - 0.5;
+    for (double& x : v.element) x = (draw % 3) * (uniform(bits) - 0.5);
+    k.element = times(A.beta, A.k);
+    const auto frobenius = [](const Matrix<double>& M) {
+      double sum = 0;
+      for (double x : M.element) sum += x * x;
+      return std::sqrt(sum);
+    };
+    const double after = frobenius(matrix_form(A) * S + k * transposed(v)), bound = state_norm_bound(A, frobenius(S), frobenius(v));
+    CHECK(after <= bound * (1 + 100 * 0x1p-53)); // some fifty roundings
+    nearest = std::max(nearest, after / bound);
+  }
+  CHECK(nearest > 0.8);
 }
 
 TEST_CASE("KDA as DPLR has the same spectrum, norm, determinant and trace") {
