@@ -18,6 +18,17 @@ inline constexpr auto reciprocal = [] {
   return table;
 }();
 
+/// 1/0!, 1/1!, -1/2!, -1/3!, 1/4!, ...: the Taylor coefficients of cosine (even) and sine (odd).
+inline constexpr auto alternating_inverse_factorial = [] {
+  std::array<double, 18> table{};
+  double factorial = 1;
+  for (std::size_t n = 0; n < table.size(); ++n) {
+    table[n] = (n % 4 < 2 ? 1 : -1) / factorial;
+    factorial *= static_cast<double>(n + 1); // exact up to 18!
+  }
+  return table;
+}();
+
 inline constexpr double ln2_high = 0x1.62e42fee00000p-1; ///< 32 significant bits: n ln2_high is exact for |n| < 2^20
 inline constexpr double ln2_low = 0x1.a39ef35793c76p-33;
 
@@ -76,19 +87,22 @@ inline double log(double x) {
 /// ln(1 + x) for x > -1.
 inline double log1p(double x) { return x > -0.25 && x < 0.4 ? twice_artanh(x / (2.0 + x)) : log(1.0 + x); }
 
+struct CosineSine {
+  double cosine, sine;
+};
+
 /// cos and sin of 2 pi u for u in [0, 1).
-inline std::array<double, 2> cos_sin_turns(double u) {
+inline CosineSine cos_sin_turns(double u) {
   const double quarter = std::floor(4.0 * u + 0.5);
   const double x = (4.0 * u - quarter) * 0x1.921fb54442d18p0; // angle from the nearest axis, at most pi/4; the difference is exact
   const double square = x * x;
-  double cosine = 0, sine = 0;
+  double cosine = alternating_inverse_factorial[16], sine = alternating_inverse_factorial[17];
 #pragma GCC unroll 8
   for (std::size_t n = 16; n >= 2; n -= 2) {
-    cosine = (1.0 + cosine) * -square * (reciprocal[n] * reciprocal[n - 1]);
-    sine = (1.0 + sine) * -square * (reciprocal[n] * reciprocal[n + 1]);
+    cosine = alternating_inverse_factorial[n - 2] + square * cosine;
+    sine = alternating_inverse_factorial[n - 1] + square * sine;
   }
-  cosine = 1.0 + cosine;
-  sine = x * (1.0 + sine);
+  sine *= x;
   const bool odd = quarter == 1 || quarter == 3, cosine_negative = quarter == 1 || quarter == 2,
              sine_negative = quarter == 2 || quarter == 3;
   const double c = odd ? sine : cosine, s = odd ? cosine : sine;

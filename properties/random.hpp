@@ -54,11 +54,7 @@ public:
   double uniform(std::uint32_t i) const { return centre(bits(i)); }
 
   /// Standard normal (Box-Muller); |x| < 6.7.
-  double gaussian(std::uint32_t i) const {
-    std::array<double, 4> four;
-    gaussians(i / 4, four);
-    return four[i % 4];
-  }
+  double gaussian(std::uint32_t i) const;
 
   /// An integer in [0, n), n at least 1; the bias is below n 2^-32.
   std::uint32_t below(std::uint32_t n, std::uint32_t i) const {
@@ -66,23 +62,10 @@ public:
   }
 
   /// Elements 0, 1, 2, ... of the stream.
-  void fill_uniform(std::span<double> x) const {
-    for (std::size_t i = 0; i < x.size(); i += 4) {
-      const auto r = block(static_cast<std::uint32_t>(i / 4));
-      for (std::size_t j = 0; j < 4 && i + j < x.size(); ++j) x[i + j] = centre(r[j]);
-    }
-  }
-  void fill_gaussian(std::span<double> x) const {
-    std::array<double, batch> values;
-    for (std::size_t i = 0; i < x.size(); i += batch) {
-      gaussians(static_cast<std::uint32_t>(i / 4), values);
-      for (std::size_t j = 0; j < batch && i + j < x.size(); ++j) x[i + j] = values[j];
-    }
-  }
+  void fill_uniform(std::span<double>) const;
+  void fill_gaussian(std::span<double>) const;
 
 private:
-  static constexpr std::size_t batch = 16; ///< enough for the compiler to use vectors
-
   static double centre(std::uint32_t bits) { return (static_cast<double>(bits) + 0.5) * 0x1p-32; }
 
   std::array<std::uint32_t, 4> block(std::uint32_t index) const {
@@ -90,24 +73,6 @@ private:
     counter[0] |= index;
     const auto r = r123::Philox4x32{}(counter, key_);
     return {r[0], r[1], r[2], r[3]};
-  }
-
-  /// Box-Muller over whole blocks: the radius from words 0 and 2, the angle from words 1 and 3.
-  template <std::size_t n> void gaussians(std::uint32_t first_block, std::array<double, n>& x) const {
-    std::array<double, n / 2> radius, angle;
-    for (std::size_t i = 0; i < n / 4; ++i) {
-      const auto r = block(first_block + static_cast<std::uint32_t>(i));
-      radius[2 * i] = centre(r[0]);
-      angle[2 * i] = centre(r[1]);
-      radius[2 * i + 1] = centre(r[2]);
-      angle[2 * i + 1] = centre(r[3]);
-    }
-    for (double& u : radius) u = std::sqrt(-2.0 * portable::log_of_normal(u));
-    for (std::size_t i = 0; i < n / 2; ++i) {
-      const auto [cosine, sine] = portable::cos_sin_turns(angle[i]);
-      x[2 * i] = radius[i] * cosine;
-      x[2 * i + 1] = radius[i] * sine;
-    }
   }
 
   r123::Philox4x32::key_type key_;

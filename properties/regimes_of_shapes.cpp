@@ -75,6 +75,7 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("packed-with-empty", seed, tier);
                     Dice dice(recipe.regime, seed);
                     const std::int64_t some = dice.between(1, 70);
+                    set_length(recipe, some + 17, tier); // cuts heads and V where that is much
                     switch (seed % 5) {
                     case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break;
                     case 1: pack(recipe, {0, 0, 0}); break;
