@@ -31,7 +31,7 @@ std::uint32_t exact_index(const Recipe& recipe, Draw draw, const TokenPlace& at)
 
 void make_exact(const Recipe& recipe, const Side& side, const TokenPlace& at, std::span<double> row) {
   const Stream here(recipe.seed, side.index, at.head, at.sequence, at.token);
-  const double sign = here.bits(2) & 1 ? -side.norm : side.norm;
+  const double sign = recipe.key_noise > 0 && here.bits(2) & 1 ? -side.norm : side.norm;
   const std::uint32_t index = exact_index(recipe, side.index, at);
   std::fill(row.begin(), row.end(), 0.0);
   if (recipe.keys == KeyPattern::signed_unit) {

@@ -59,6 +59,14 @@ void make_state(const Recipe& recipe, std::uint32_t head, std::uint32_t sequence
     } else if (recipe.state == StatePattern::integers) {
       for (std::uint32_t j = 0; j < V; ++j) row[j] = static_cast<double>(here.below(7, j)) - 3.0;
     }
+    if (recipe.state == StatePattern::held && i < 2) {
+      std::vector<double> direction(K);
+      Recipe one = recipe;
+      one.key_norm = 1;
+      make_key(one, {head / static_cast<std::uint32_t>(recipe.shape.HV / recipe.shape.H), sequence, 0}, direction);
+      if (direction[i] != 0)
+        for (std::uint32_t j = 0; j < V; ++j) row[j] = (i == 0 ? 4096.0 : 2.0 * (j % 32 + 1)) / direction[i];
+    }
     for (std::uint32_t j = 0; j < V; ++j) state[i * V + j] = stored(Format::fp32, row[j] * recipe.state_scale);
   }
 }

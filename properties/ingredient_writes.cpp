@@ -74,6 +74,7 @@ void make_value(const Recipe& recipe, const TokenPlace& at, std::span<double> ro
   case ValuePattern::small_integers:
     for (std::size_t c = 0; c < row.size(); ++c) row[c] = static_cast<double>(here.below(5, static_cast<std::uint32_t>(c))) - 2.0;
     break;
+  case ValuePattern::held: std::fill(row.begin(), row.end(), 4096.0); break;
   default: std::fill(row.begin(), row.end(), 0.0); return;
   }
   for (double& x : row) x *= recipe.value_scale;

@@ -49,8 +49,23 @@ enum class BetaPattern : std::uint8_t {
   zero_one,      ///< 0 or 1, times 2 beta_center
   one_two,       ///< 1 or 2, times 2 beta_center; exactly 1 at least every eighth token
 };
-enum class ValuePattern : std::uint8_t { gaussian, zero, constant, converged, small_integers };
-enum class StatePattern : std::uint8_t { absent, zero, gaussian, asymmetric, integers, warm };
+enum class ValuePattern : std::uint8_t {
+  gaussian, ///< N(0, value_scale^2)
+  zero,
+  constant,       ///< one vector per head, the same bits in every token
+  converged,      ///< S^T D k + residual N(0,1), S the state before the token; the first four of an empty memory fill it
+  small_integers, ///< -2 .. 2, times value_scale
+  held,           ///< 4096 value_scale
+};
+enum class StatePattern : std::uint8_t {
+  absent, ///< no tensor
+  zero,
+  gaussian,   ///< N(0, state_scale^2)
+  asymmetric, ///< grows by row and falls by column: no transposition goes unseen
+  integers,   ///< small; with Walsh keys, integers are what the keys read from it
+  warm,       ///< what 64 tokens of the same traffic leave behind, times state_scale
+  held,       ///< what the repeated Walsh key reads from it is 4096 + 2 (j mod 32 + 1) in column j, times state_scale
+};
 enum class LossPattern : std::uint8_t { none, everywhere, outputs_only, final_state_only, single_token, single_head };
 
 /// a, b and k of the general rule.
@@ -83,7 +98,7 @@ struct Recipe {
   float beta_center = 0.5f, beta_spread = 0.5f;
   ValuePattern values = ValuePattern::gaussian;
   float value_scale = 1;
-  float residual = 0; ///< of ValuePattern::converged: v = S^T D k + residual * noise, S the state before the token
+  float residual = 0; ///< of ValuePattern::converged
   StatePattern state = StatePattern::absent;
   float state_scale = 1;
   LossPattern loss = LossPattern::none;

@@ -20,9 +20,11 @@ template <>
 inline constexpr std::array<std::string_view, 7> names_of<BetaPattern>{"constant", "uniform",  "sigmoid_gauss", "near_one",
                                                                        "halves",   "zero_one", "one_two"};
 template <>
-inline constexpr std::array<std::string_view, 5> names_of<ValuePattern>{"gaussian", "zero", "constant", "converged", "small_integers"};
+inline constexpr std::array<std::string_view, 6> names_of<ValuePattern>{"gaussian",  "zero",           "constant",
+                                                                        "converged", "small_integers", "held"};
 template <>
-inline constexpr std::array<std::string_view, 6> names_of<StatePattern>{"absent", "zero", "gaussian", "asymmetric", "integers", "warm"};
+inline constexpr std::array<std::string_view, 7> names_of<StatePattern>{"absent",   "zero", "gaussian", "asymmetric",
+                                                                        "integers", "warm", "held"};
 template <>
 inline constexpr std::array<std::string_view, 6> names_of<LossPattern>{"none",         "everywhere", "outputs_only", "final_state_only",
                                                                        "single_token", "single_head"};

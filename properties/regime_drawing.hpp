@@ -19,6 +19,10 @@ public:
   float uniform(float least, float most);
   float log_uniform(float least, float most);
   bool chance(double probability) { return draw() < probability; }
+  /// The fixed values in turn at even rounds, the most telling first; anything between at odd ones.
+  template <std::size_t n> float fixed_or(const std::array<float, n>& fixed, float least, float most) {
+    return round_ % 2 == 0 && round_ / 2 < n ? fixed[round_ / 2] : log_uniform(least, most);
+  }
   template <class Value, std::size_t n> Value any_of(const std::array<Value, n>& all) {
     return all[static_cast<std::size_t>(between(0, n - 1))];
   }
@@ -26,13 +30,19 @@ public:
 private:
   double draw() { return stream_.uniform(next_++); }
   Stream stream_;
+  std::uint64_t round_;
   std::uint32_t next_ = 0;
 };
+
+/// A campaign draws seeds in runs that begin at a multiple of this. The place in the run decides between kinds of cases,
+/// so that a short campaign meets the most telling ones.
+inline constexpr std::uint64_t seeds_per_run = 64;
+inline std::uint64_t round_of(std::uint64_t seed) { return seed % seeds_per_run; }
 
 /// Tokens x heads x K x V that a case of a tier may have.
 std::int64_t most_work(Tier);
 
-/// Shape by seed (the first seeds are fixed and interesting), gaussian keys, mild jittered decay, beta uniform in (0,1),
+/// Shape by seed (each run of seeds begins with telling ones), gaussian keys, mild jittered decay, beta uniform in (0,1),
 /// gaussian values, a state in two cases of three, a loss everywhere, the customary scale.
 Recipe usual(std::string_view regime, std::uint64_t seed, Tier);
 

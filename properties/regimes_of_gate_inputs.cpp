@@ -40,22 +40,22 @@ void append_gate_input_regimes(std::vector<Regime>& list) {
       {"softplus-gate", "the softplus gate over decays of every size, with and without dt_bias", [](std::uint64_t seed, Tier tier) {
          Recipe recipe = all_inside("softplus-gate", seed, tier, GateForm::softplus);
          Dice dice(recipe.regime, seed);
-         recipe.decay = seed < 3 ? std::array{0.05f, 1e-4f, 5.0f}[static_cast<std::size_t>(seed)] : dice.log_uniform(1e-5f, 100.0f);
+         recipe.decay = dice.fixed_or(std::array{0.05f, 5.0f, 1e-4f}, 1e-5f, 100.0f);
          recipe.gate_bias = seed % 4 != 1;
          return recipe;
        }});
-  list.push_back(
-      {"bounded-gate", "the bounded gate with bounds -1 to -5, saturated in half the cases: a whole chunk at its strongest decay",
-       [](std::uint64_t seed, Tier tier) {
-         Recipe recipe = all_inside("bounded-gate", seed, tier, GateForm::bounded);
-         Dice dice(recipe.regime, seed);
-         const float bound = seed < 4 ? std::array{5.0f, 1.0f, 3.0f, 2.5f}[static_cast<std::size_t>(seed)] : dice.uniform(1.0f, 5.0f);
-         recipe.options.lower_bound = -bound;
-         recipe.decay_spread = seed % 4 == 0 ? 0.0f : 0.3f;
-         recipe.decay = seed % 2 == 0 ? bound / (1 + recipe.decay_spread) : dice.log_uniform(1e-3f, bound / 1.3f);
-         recipe.gate_bias = seed % 4 != 1;
-         return recipe;
-       }});
+  list.push_back({"bounded-gate",
+                  "the bounded gate with bounds -1 to -5, saturated in half the cases: a whole chunk at its strongest decay",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = all_inside("bounded-gate", seed, tier, GateForm::bounded);
+                    Dice dice(recipe.regime, seed);
+                    const float bound = dice.fixed_or(std::array{5.0f, 3.0f, 1.0f, 2.5f}, 1.0f, 5.0f);
+                    recipe.options.lower_bound = -bound;
+                    recipe.decay_spread = seed % 4 == 0 ? 0.0f : 0.3f;
+                    recipe.decay = seed % 2 == 0 ? bound / (1 + recipe.decay_spread) : dice.log_uniform(1e-3f, bound / 1.3f);
+                    recipe.gate_bias = seed % 4 != 1;
+                    return recipe;
+                  }});
   list.push_back(
       {"sigmoid-gate", "alpha = sigmoid(x) with logits from -40 to 40: no cancellation at either end", [](std::uint64_t seed, Tier tier) {
          Recipe recipe = all_inside("sigmoid-gate", seed, tier, GateForm::sigmoid);

@@ -3,15 +3,6 @@
 #include "regime_drawing.hpp"
 
 namespace kdacheck {
-namespace {
-
-/// One of the fixed decays for small seeds, anything between the extremes after.
-template <std::size_t n> float decay_by(std::uint64_t seed, Dice& dice, const std::array<float, n>& fixed) {
-  return seed < n ? fixed[static_cast<std::size_t>(seed)] : dice.log_uniform(fixed.front(), fixed.back());
-}
-
-} // namespace
-
 void append_gate_regimes(std::vector<Regime>& list) {
   list.push_back({"no-decay", "alpha is exactly 1: the delta rule alone, errors are never forgotten", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("no-decay", seed, tier);
@@ -25,20 +16,20 @@ void append_gate_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("slow-decay", seed, tier);
                     Dice dice(recipe.regime, seed);
                     if (seed % 2 == 1) lengthen(recipe, dice, tier);
-                    recipe.decay = decay_by(seed, dice, std::array{1e-5f, 1e-3f, 1e-2f});
+                    recipe.decay = dice.fixed_or(std::array{1e-5f, 1e-3f, 1e-2f}, 1e-5f, 1e-2f);
                     return recipe;
                   }});
   list.push_back({"usual-decay", "|g| of 0.05 to 0.8, as most models have", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("usual-decay", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    recipe.decay = decay_by(seed, dice, std::array{0.05f, 0.2f, 0.8f});
+                    recipe.decay = dice.fixed_or(std::array{0.8f, 0.05f, 0.2f}, 0.05f, 0.8f);
                     return recipe;
                   }});
   list.push_back({"strong-decay", "|g| of 2 to 11: a chunk spans e^-100, factors of e^(G_i - G_j) overflow if split",
                   [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("strong-decay", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    recipe.decay = decay_by(seed, dice, std::array{2.0f, 5.0f, 5.9f, 11.0f});
+                    recipe.decay = dice.fixed_or(std::array{5.0f, 11.0f, 5.9f, 2.0f}, 2.0f, 11.0f);
                     recipe.decay_spread = seed % 2 == 0 ? 0.0f : dice.uniform(0.0f, 0.5f);
                     return recipe;
                   }});
@@ -46,7 +37,7 @@ void append_gate_regimes(std::vector<Regime>& list) {
       {"extreme-decay", "|g| of 20 to 1000: every token starts anew; an infinity times zero is NaN", [](std::uint64_t seed, Tier tier) {
          Recipe recipe = usual("extreme-decay", seed, tier);
          Dice dice(recipe.regime, seed);
-         recipe.decay = decay_by(seed, dice, std::array{20.0f, 100.0f, 1000.0f});
+         recipe.decay = dice.fixed_or(std::array{1000.0f, 100.0f, 20.0f}, 20.0f, 1000.0f);
          recipe.decay_spread = seed % 2 == 0 ? 0.0f : dice.uniform(0.0f, 1.0f);
          return recipe;
        }});
@@ -55,7 +46,7 @@ void append_gate_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("sparse-resets", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.gates = GatePattern::sparse_reset;
-                    recipe.decay = seed % 2 == 0 ? 1000.0f : dice.log_uniform(10.0f, 3000.0f);
+                    recipe.decay = dice.fixed_or(std::array{1000.0f}, 10.0f, 3000.0f);
                     recipe.decay_spread = dice.log_uniform(0.02f, 0.3f);
                     return recipe;
                   }});
@@ -63,7 +54,7 @@ void append_gate_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("mixed-decay", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.gates = GatePattern::mixed;
-                    recipe.decay = seed < 2 ? 5.0f : dice.log_uniform(0.5f, 20.0f);
+                    recipe.decay = dice.fixed_or(std::array{5.0f}, 0.5f, 20.0f);
                     return recipe;
                   }});
   list.push_back({"decay-per-head", "heads of decay 0 beside heads of decay -10: a head that reads its neighbour's gate shows at once",
@@ -71,7 +62,7 @@ void append_gate_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("decay-per-head", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.gates = GatePattern::per_head;
-                    recipe.decay = seed < 2 ? 10.0f : dice.log_uniform(0.5f, 20.0f);
+                    recipe.decay = dice.fixed_or(std::array{10.0f}, 0.5f, 20.0f);
                     if (recipe.shape.HV == 1) {
                       recipe.shape.HV = 2;
                       recipe.shape.H = seed % 2 == 0 ? 2 : 1;
@@ -84,7 +75,7 @@ void append_gate_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("decay-per-channel", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.gates = GatePattern::per_channel;
-                    recipe.decay = seed < 2 ? 10.0f : dice.log_uniform(0.5f, 20.0f);
+                    recipe.decay = dice.fixed_or(std::array{10.0f}, 0.5f, 20.0f);
                     return recipe;
                   }});
 }

@@ -59,7 +59,7 @@ void append_key_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("zero-keys", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.keys = KeyPattern::sparse_zero;
-                    recipe.key_noise = seed % 4 == 3 ? 1.0f : dice.uniform(0.1f, 0.6f);
+                    recipe.key_noise = dice.chance(0.2) ? 1.0f : dice.uniform(0.1f, 0.6f);
                     recipe.options.l2norm = seed % 2 == 1;
                     return recipe;
                   }});
@@ -67,7 +67,7 @@ void append_key_regimes(std::vector<Regime>& list) {
                   [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("tiny-keys", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    recipe.key_norm = seed < 3 ? std::array{1e-3f, 1e-6f, 1e-2f}[seed] : dice.log_uniform(1e-6f, 0.1f);
+                    recipe.key_norm = dice.fixed_or(std::array{1e-3f, 1e-6f, 1e-2f}, 1e-6f, 0.1f);
                     recipe.query_norm = dice.chance(0.5) ? recipe.key_norm : 1.0f;
                     return recipe;
                   }});
@@ -76,7 +76,7 @@ void append_key_regimes(std::vector<Regime>& list) {
                     Recipe recipe = usual("l2norm-inside", seed, tier);
                     Dice dice(recipe.regime, seed);
                     recipe.options.l2norm = true;
-                    recipe.key_norm = seed < 4 ? std::array{8.0f, 1e-3f, 1.0f, 1e-6f}[seed] : dice.log_uniform(1e-6f, 1e3f);
+                    recipe.key_norm = dice.fixed_or(std::array{1e-3f, 1e-6f, 8.0f}, 1e-6f, 1e3f);
                     recipe.query_norm = dice.chance(0.5) ? recipe.key_norm : dice.log_uniform(1e-4f, 1e2f);
                     return recipe;
                   }});

@@ -16,7 +16,7 @@ void append_memory_regimes(std::vector<Regime>& list) {
                     recipe.decay = dice.log_uniform(1e-5f, 1e-2f);
                     recipe.betas = BetaPattern::near_one;
                     recipe.beta_center = 1;
-                    if (seed % 4 >= 2) recipe.keys = KeyPattern::uniform;
+                    if (dice.chance(0.5)) recipe.keys = KeyPattern::uniform;
                     return recipe;
                   }});
   list.push_back({"pure-transport", "v = 0 and a given state: the outputs are the products of the transitions and nothing else",
@@ -45,18 +45,17 @@ void append_memory_regimes(std::vector<Regime>& list) {
   list.push_back({"large-values", "values of 1e2 to 1e4: outputs near the end of fp16's range", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("large-values", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    recipe.value_scale = seed == 0 ? 1e4f : dice.log_uniform(1e2f, 1e4f);
+                    recipe.value_scale = dice.fixed_or(std::array{1e4f}, 1e2f, 1e4f);
                     recipe.state_scale = recipe.value_scale;
                     return recipe;
                   }});
-  list.push_back(
-      {"tiny-values", "values of 1e-30 to 1e-3: what flushes to zero, and where", [](std::uint64_t seed, Tier tier) {
-         Recipe recipe = usual("tiny-values", seed, tier);
-         Dice dice(recipe.regime, seed);
-         recipe.value_scale = seed < 2 ? std::array{1e-4f, 1e-30f}[static_cast<std::size_t>(seed)] : dice.log_uniform(1e-30f, 1e-3f);
-         recipe.state_scale = recipe.value_scale;
-         return recipe;
-       }});
+  list.push_back({"tiny-values", "values of 1e-30 to 1e-3: what flushes to zero, and where", [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("tiny-values", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.value_scale = dice.fixed_or(std::array{1e-4f, 1e-30f}, 1e-30f, 1e-3f);
+                    recipe.state_scale = recipe.value_scale;
+                    return recipe;
+                  }});
 }
 
 } // namespace kdacheck

@@ -7,15 +7,14 @@
 namespace kdacheck {
 namespace {
 
-/// 0 .. 2C+1 in an order whose first dozen are the lengths where tails begin and end.
+/// Every second of a run's first seeds has a length where tails begin and end; the other seeds walk through 0 .. 2C+1.
 template <std::int64_t C> std::int64_t length_by(std::uint64_t seed) {
-  static const std::vector<std::int64_t> order = [] {
-    std::vector<std::int64_t> all{C + 1, 1, 2 * C, C - 1, 0, 2 * C + 1, C, 2 * C - 1, 2, 3};
-    for (std::int64_t T = 0; T <= 2 * C + 1; ++T)
-      if (std::find(all.begin(), all.end(), T) == all.end()) all.push_back(T);
-    return all;
-  }();
-  return order[static_cast<std::size_t>(seed % order.size())];
+  constexpr std::array<std::int64_t, 8> sharp{C + 1, 1, 2 * C, C - 1, 0, 2 * C + 1, C, 2 * C - 1};
+  const std::uint64_t round = round_of(seed), run = seed / seeds_per_run;
+  if (round % 2 == 0 && round / 2 < sharp.size()) return sharp[static_cast<std::size_t>(round / 2)];
+  const std::uint64_t place = round < 2 * sharp.size() ? round / 2 : round - sharp.size();
+  const std::uint64_t size = 2 * C + 2;
+  return static_cast<std::int64_t>((run * (seeds_per_run - sharp.size()) + place) * 37 % size); // 37 shares no factor with 34 or 130
 }
 
 /// Cuts a total into members of any length, odd offsets and empty ones included.
@@ -53,16 +52,15 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     recipe.decay = dice.log_uniform(1e-3f, 0.1f);
                     return recipe;
                   }});
-  list.push_back(
-      {"tail-with-strong-decay", "a partial last chunk together with strong decay: what lies past the tail must not be exponentiated",
-       [](std::uint64_t seed, Tier tier) {
-         Recipe recipe = usual("tail-with-strong-decay", seed, tier);
-         Dice dice(recipe.regime, seed);
-         set_length(recipe, seed < 4 ? std::array<std::int64_t, 4>{75, 17, 92, 129}[static_cast<std::size_t>(seed)] : dice.between(1, 160),
-                    tier);
-         recipe.decay = dice.log_uniform(3.0f, 100.0f);
-         return recipe;
-       }});
+  list.push_back({"tail-with-strong-decay",
+                  "a partial last chunk together with strong decay: what lies past the tail must not be exponentiated",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("tail-with-strong-decay", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    set_length(recipe, round_of(seed) == 0 ? 75 : dice.between(1, 160), tier);
+                    recipe.decay = dice.log_uniform(3.0f, 100.0f);
+                    return recipe;
+                  }});
   list.push_back({"packed", "packed sequences of any length at odd offsets, each with its own state", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("packed", seed, tier);
                     Dice dice(recipe.regime, seed);
@@ -76,7 +74,7 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     Dice dice(recipe.regime, seed);
                     const std::int64_t some = dice.between(1, 70);
                     set_length(recipe, some + 17, tier); // cuts heads and V where that is much
-                    switch (seed % 5) {
+                    switch (round_of(seed) % 5) {
                     case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break;
                     case 1: pack(recipe, {0, 0, 0}); break;
                     case 2: pack(recipe, {some, 0}); break;

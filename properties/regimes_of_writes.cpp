@@ -12,18 +12,17 @@ void append_write_regimes(std::vector<Regime>& list) {
                     recipe.state = seed % 2 == 0 ? StatePattern::gaussian : StatePattern::asymmetric;
                     return recipe;
                   }});
-  list.push_back(
-      {"beta-tiny", "beta of 1e-10 to 1e-3 on a given state: nothing is written, so every fault of gate and state stands out",
-       [](std::uint64_t seed, Tier tier) {
-         Recipe recipe = usual("beta-tiny", seed, tier);
-         Dice dice(recipe.regime, seed);
-         recipe.betas = seed % 2 == 0 ? BetaPattern::constant : BetaPattern::uniform;
-         recipe.beta_center = seed < 2 ? std::array{1e-10f, 1e-4f}[static_cast<std::size_t>(seed)] : dice.log_uniform(1e-10f, 1e-3f);
-         recipe.beta_spread = recipe.beta_center;
-         recipe.decay = dice.log_uniform(1e-4f, 0.1f);
-         recipe.state = StatePattern::gaussian;
-         return recipe;
-       }});
+  list.push_back({"beta-tiny", "beta of 1e-10 to 1e-3 on a given state: nothing is written, so every fault of gate and state stands out",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("beta-tiny", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.betas = seed % 2 == 0 ? BetaPattern::constant : BetaPattern::uniform;
+                    recipe.beta_center = round_of(seed) == 1 ? 1e-4f : dice.fixed_or(std::array{1e-10f}, 1e-10f, 1e-3f);
+                    recipe.beta_spread = recipe.beta_center;
+                    recipe.decay = dice.log_uniform(1e-4f, 0.1f);
+                    recipe.state = StatePattern::gaussian;
+                    return recipe;
+                  }});
   list.push_back({"beta-one", "beta is exactly 1: every write replaces what its key held", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("beta-one", seed, tier);
                     recipe.betas = BetaPattern::constant;

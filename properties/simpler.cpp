@@ -18,10 +18,10 @@ constexpr std::array gate_order{
     GatePattern::mixed,    GatePattern::softplus_gauss, GatePattern::logits,   GatePattern::published_init, GatePattern::trained};
 constexpr std::array beta_order{BetaPattern::constant, BetaPattern::zero_one, BetaPattern::halves,       BetaPattern::one_two,
                                 BetaPattern::uniform,  BetaPattern::near_one, BetaPattern::sigmoid_gauss};
-constexpr std::array value_order{ValuePattern::zero, ValuePattern::constant, ValuePattern::small_integers, ValuePattern::gaussian,
-                                 ValuePattern::converged};
-constexpr std::array state_order{StatePattern::absent,   StatePattern::zero,       StatePattern::integers,
-                                 StatePattern::gaussian, StatePattern::asymmetric, StatePattern::warm};
+constexpr std::array value_order{ValuePattern::zero,     ValuePattern::constant,  ValuePattern::small_integers,
+                                 ValuePattern::gaussian, ValuePattern::converged, ValuePattern::held};
+constexpr std::array state_order{StatePattern::absent,     StatePattern::zero, StatePattern::integers, StatePattern::gaussian,
+                                 StatePattern::asymmetric, StatePattern::warm, StatePattern::held};
 constexpr std::array loss_order{LossPattern::none,       LossPattern::outputs_only, LossPattern::final_state_only,
                                 LossPattern::everywhere, LossPattern::single_token, LossPattern::single_head};
 constexpr std::array dplr_order{DplrPattern::of_kda, DplrPattern::benign, DplrPattern::rwkv7};
