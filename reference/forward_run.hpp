@@ -4,6 +4,7 @@
 
 #include "certified_forward.hpp"
 #include "enclosed_store.hpp"
+#include "strict_arithmetic.hpp"
 
 #include <omp.h>
 
@@ -83,6 +84,7 @@ template <class A> inline void allocate_outputs(const Problem& problem, Truth& t
 
 /// Fills o and final_state.
 template <class A> inline void run_forward(const Problem& problem, Truth& truth) {
+  require_strict_arithmetic();
   const std::int64_t N = sequence_count(problem), HV = problem.shape.HV;
   allocate_outputs<A>(problem, truth);
   const std::vector<Sequence> all = sequences(problem);

@@ -266,6 +266,7 @@ inline void store_parameters(const Problem& problem, const std::vector<Parameter
 /// Fills o, final_state and the gradients of all tensors that are present.
 template <class A> inline void run_gradient(const Problem& problem, Truth& truth) {
   using Sum = typename A::Sum;
+  require_strict_arithmetic();
   const std::int64_t N = sequence_count(problem), H = problem.shape.H, HV = problem.shape.HV;
   const typename A::Precision calling_thread(truth.bits);
   allocate_outputs<A>(problem, truth);

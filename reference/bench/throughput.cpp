@@ -68,7 +68,8 @@ int main(int count, char** arguments) {
   const Problem plain = one_head(512, GateForm::log_decay, true), raw = one_head(512, GateForm::softplus, true);
   const Problem small = one_head(8, GateForm::log_decay, true);
   const auto certified = [&](const char* what, const Problem& p, Arithmetic arithmetic, int bits, bool gradients) {
-    row(what, token_heads_per_second(seconds, p.shape.T, [&] { gradients ? gradient_truth(p, arithmetic, bits) : forward_truth(p, arithmetic, bits); }));
+    row(what, token_heads_per_second(seconds, p.shape.T,
+                                     [&] { gradients ? gradient_truth(p, arithmetic, bits) : forward_truth(p, arithmetic, bits); }));
   };
   certified("fp64 with bound", plain, Arithmetic::fp64, 53, false);
   certified("fp64 with bound, softplus gate", raw, Arithmetic::fp64, 53, false);
