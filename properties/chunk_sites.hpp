@@ -256,15 +256,15 @@ protected:
         [&](std::int64_t c, std::int64_t) { return b(c); }, [&](std::int64_t, std::int64_t, Number x) { store(x); });
   }
 
-  /// rows x V product of a [rows, inner] matrix with the state as an operand.
-  template <class Store> void times_state(const std::vector<Number>& matrix, std::int64_t rows, Store&& store) {
+  /// A [rows, K] matrix times the state as an operand, on top of start(i, j).
+  template <class Start, class Store> void times_state(const std::vector<Number>& matrix, std::int64_t rows, Start&& start, Store&& store) {
     const std::int64_t K = head_.K, V = head_.V;
     multiply(
         *run_, rows, [V](std::int64_t) { return V; },
         [K](std::int64_t, std::int64_t) {
           return Range{0, K};
         },
-        [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t i, std::int64_t c) { return matrix[at(i, c, K)]; },
+        start, [&](std::int64_t i, std::int64_t c) { return matrix[at(i, c, K)]; },
         [&](std::int64_t c, std::int64_t j) { return state_operand_[at(c, j, V)]; }, store);
   }
 

@@ -100,7 +100,7 @@ protected:
   void read_state_first(std::int64_t n) {
     const std::int64_t V = head_.V;
     residual_.resize(static_cast<std::size_t>(n * V)), read_.resize(residual_.size());
-    this->times_state(b_decayed_, n, [&](std::int64_t i, std::int64_t j, Number x) { residual_[at(i, j, V)] = x; });
+    this->times_state(b_decayed_, n, zero, [&](std::int64_t i, std::int64_t j, Number x) { residual_[at(i, j, V)] = x; });
     this->triangular(
         mixed_, value_, n, V, [&](std::int64_t i, std::int64_t j) { return residual_[at(i, j, V)]; },
         [&](std::int64_t i, std::int64_t j, Number x) { residual_[at(i, j, V)] = run_->round(roundings_.operand, Site::residual, x); });
@@ -123,15 +123,15 @@ protected:
     this->triangular(inverse_, residual_, n, V, zero, [&](std::int64_t i, std::int64_t j, Number x) {
       read_[at(i, j, V)] = run_->round(roundings_.operand, Site::wy_value, x);
     });
-    this->times_state(wy_key_, n, [&](std::int64_t i, std::int64_t j, Number x) {
-      read_[at(i, j, V)] = run_->round(roundings_.operand, Site::update, read_[at(i, j, V)] + x);
-    });
+    this->times_state(
+        wy_key_, n, [&](std::int64_t i, std::int64_t j) { return read_[at(i, j, V)]; },
+        [&](std::int64_t i, std::int64_t j, Number x) { read_[at(i, j, V)] = run_->round(roundings_.operand, Site::update, x); });
   }
 
   void write(std::int64_t n) {
     const std::int64_t V = head_.V;
     output_.resize(static_cast<std::size_t>(n * V));
-    this->times_state(query_decayed_, n, [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });
+    this->times_state(query_decayed_, n, zero, [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });
     this->triangular(
         query_key_, value_, n, V, [&](std::int64_t i, std::int64_t j) { return output_[at(i, j, V)]; },
         [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });

@@ -276,19 +276,19 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
     for (std::int64_t key_head = 0; key_head < problem.shape.H; ++key_head) {
       const PreparedGroup group = prepare_group(contract, problem, sequence, key_head);
       for (std::size_t i = 0; i < orders.size(); ++i) {
-        Tape tape;
-        if (roundings.accumulate > 0) {
-          Recorder recorder(tape);
-          auto unused = parameter_sums<double>(problem);
-          run_group(contract, roundings, problem, sequence, group, orders[i], recorder, unused,
-                    [](Input, std::int64_t, std::int64_t, const double*) {});
-        }
         for (int batch = 0; batch < batches; ++batch) {
           const std::uint64_t stream = scatter(scatter(scatter(seed + i) + static_cast<std::uint64_t>(batch)) +
                                                static_cast<std::uint64_t>(sequence.index * problem.shape.H + key_head));
+          Tape tape;
+          if (roundings.accumulates) {
+            Recorder recorder(stream, roundings.accumulate, tape);
+            auto unused = parameter_sums<double>(problem);
+            run_group(contract, roundings, problem, sequence, group, orders[i], recorder, unused,
+                      [](Input, std::int64_t, std::int64_t, const double*) {});
+          }
           const auto trial = [&]<NoiseModel model>(std::size_t submodel) {
             tape.next = 0;
-            Perturbed<model> run(scatter(stream + submodel), roundings.accumulate, tape);
+            Perturbed<model> run(scatter(stream + submodel + 1), roundings.accumulates, tape);
             run_group(contract, roundings, problem, sequence, group, orders[i], run,
                       sums[submodel * static_cast<std::size_t>(batches) + static_cast<std::size_t>(batch)], emit_as(submodel));
           };
@@ -305,7 +305,7 @@ double noise_free_gradient_deviation(const Contract& contract, const Problem& pr
   std::array<double, all_inputs.size()> error{}, size{};
   for (Order order : backward_orders(contract, roundings.coarse)) {
     Tape tape;
-    Recorder recorder(tape);
+    Recorder recorder(0, roundings.accumulate, tape);
     auto sums = parameter_sums<double>(problem);
     const auto emit = [&](Input input, std::int64_t first, std::int64_t count, const double* values) {
       const auto which = static_cast<std::size_t>(input);

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
+#include <deque>
+#include <optional>
 
 namespace kdacheck {
 namespace {
@@ -49,6 +50,15 @@ template <class Number> std::vector<Number> initial_state(const Head& head) {
 template <NoiseModel model> struct Trial {
   Perturbed<model> run;
   std::vector<Lanes> state, channel;
+};
+
+/// Eight draws of both noise models, and the noise-free run whose accumulation errors they share.
+struct Batch {
+  Tape tape;
+  std::optional<Recorder> recorder;
+  std::vector<double> state;
+  std::optional<Trial<NoiseModel::independent>> independent;
+  std::optional<Trial<NoiseModel::grid>> grid;
 };
 
 void add(Moments& moments, Lanes squares, double factor) {
@@ -99,7 +109,7 @@ public:
     double largest = 0;
     for (Order order : orders_) {
       Tape tape;
-      Recorder recorder(tape);
+      Recorder recorder(0, roundings_.accumulate, tape);
       std::vector<double> state = initial_state<double>(head_);
       double error = 0, size = 1e-300;
       const auto compare = [&](double x, double exact) {
@@ -128,29 +138,31 @@ private:
 
   template <NoiseModel model> Trial<model> trial(std::uint64_t seed, Tape& tape) const {
     return {
-        {scatter(seed), roundings_.accumulate, tape}, initial_state<Lanes>(head_), std::vector<Lanes>(static_cast<std::size_t>(head_.V))};
+        {scatter(seed), roundings_.accumulates, tape}, initial_state<Lanes>(head_), std::vector<Lanes>(static_cast<std::size_t>(head_.V))};
   }
 
-  /// All batches of both noise models of one order walk through the chunks together, so that the magnitudes that the
-  /// noise-free run leaves on the tape are needed for one chunk at a time.
+  /// All batches of one order walk through the chunks together, so that a tape holds one chunk at a time.
   void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread& of_grid) {
-    Tape tape;
-    Recorder recorder(tape);
-    std::vector<double> state = initial_state<double>(head_);
-    std::vector<Trial<NoiseModel::independent>> independent;
-    std::vector<Trial<NoiseModel::grid>> grid;
+    std::deque<Batch> all;
     for (int batch = 0; batch < batches; ++batch) {
-      independent.push_back(trial<NoiseModel::independent>(seed + 2 * static_cast<std::uint64_t>(batch), tape));
-      grid.push_back(trial<NoiseModel::grid>(seed + 2 * static_cast<std::uint64_t>(batch) + 1, tape));
+      const std::uint64_t stream = scatter(seed + static_cast<std::uint64_t>(batch));
+      Batch& b = all.emplace_back();
+      b.state = initial_state<double>(head_);
+      b.recorder.emplace(scatter(stream), roundings_.accumulate, b.tape);
+      b.independent.emplace(trial<NoiseModel::independent>(stream + 1, b.tape));
+      b.grid.emplace(trial<NoiseModel::grid>(stream + 2, b.tape));
     }
-    for (const ChunkFactors& f : factors_) {
-      tape.magnitude.clear();
-      if (roundings_.accumulate > 0) plain_.advance(f, order, recorder, state);
-      for (auto& t : independent) advance(independent_, f, order, tape, t, of_independent);
-      for (auto& t : grid) advance(grid_, f, order, tape, t, of_grid);
+    for (const ChunkFactors& f : factors_)
+      for (Batch& b : all) {
+        b.tape.clear();
+        if (roundings_.accumulates) plain_.advance(f, order, *b.recorder, b.state);
+        advance(independent_, f, order, b.tape, *b.independent, of_independent);
+        advance(grid_, f, order, b.tape, *b.grid, of_grid);
+      }
+    for (Batch& b : all) {
+      finish(*b.independent, of_independent);
+      finish(*b.grid, of_grid);
     }
-    for (auto& t : independent) finish(t, of_independent);
-    for (auto& t : grid) finish(t, of_grid);
   }
 
   template <NoiseModel model>

@@ -98,8 +98,9 @@ private:
         [&](std::int64_t m, std::int64_t j) { return d_update_[at(m, j, V)]; },
         [&](std::int64_t i, std::int64_t j, Number x) { d_residual_[at(i, j, V)] = x; });
     difference_.resize(d_update_.size());
-    this->times_state(key_decayed_, n,
-                      [&](std::int64_t i, std::int64_t j, Number x) { difference_[at(i, j, V)] = head_.v[at(f.first + i, j, V)] - x; });
+    this->times_state(
+        key_decayed_, n, [&](std::int64_t i, std::int64_t j) { return Number{} - head_.v[at(f.first + i, j, V)]; },
+        [&](std::int64_t i, std::int64_t j, Number x) { difference_[at(i, j, V)] = -x; });
     multiply(
         *run_, n, columns,
         [](std::int64_t i, std::int64_t) {

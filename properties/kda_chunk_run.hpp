@@ -69,6 +69,8 @@ protected:
     }
   }
 
+  static Number zero(std::int64_t, std::int64_t) { return Number{}; }
+
   /// Akk (times beta: L) and Aqk.
   void score_keys(const ChunkFactors& f) {
     const std::int64_t n = f.n;
@@ -93,10 +95,11 @@ protected:
     const std::int64_t n = f.n, V = head_.V;
     residual_.resize(static_cast<std::size_t>(n * V));
     update_.resize(residual_.size());
-    this->times_state(key_decayed_, n, [&](std::int64_t i, std::int64_t j, Number x) {
-      const Number difference = head_.v[at(f.first + i, j, V)] - x;
-      residual_[at(i, j, V)] = run_->round(roundings_.operand, Site::residual, beta_[static_cast<std::size_t>(i)] * difference);
-    });
+    this->times_state(
+        key_decayed_, n, [&](std::int64_t i, std::int64_t j) { return Number{} - head_.v[at(f.first + i, j, V)]; },
+        [&](std::int64_t i, std::int64_t j, Number x) {
+          residual_[at(i, j, V)] = run_->round(roundings_.operand, Site::residual, -beta_[static_cast<std::size_t>(i)] * x);
+        });
     this->triangular(
         inverse_, residual_, n, V, [](std::int64_t, std::int64_t) { return Number{}; },
         [&](std::int64_t i, std::int64_t j, Number x) { update_[at(i, j, V)] = run_->round(roundings_.operand, Site::update, x); });
@@ -105,7 +108,6 @@ protected:
   /// W = T (beta kd), U = T (beta V) - W S.
   void update_wy(const ChunkFactors& f) {
     const std::int64_t n = f.n, K = head_.K, V = head_.V;
-    const auto zero = [](std::int64_t, std::int64_t) { return Number{}; };
     weighted_.resize(static_cast<std::size_t>(n * K)), wy_key_.resize(weighted_.size());
     for (std::int64_t i = 0; i < n; ++i)
       for (std::int64_t c = 0; c < K; ++c)
@@ -123,16 +125,16 @@ protected:
     this->triangular(inverse_, weighted_, n, V, zero, [&](std::int64_t i, std::int64_t j, Number x) {
       update_[at(i, j, V)] = run_->round(roundings_.operand, Site::wy_value, x);
     });
-    this->times_state(wy_key_, n, [&](std::int64_t i, std::int64_t j, Number x) {
-      update_[at(i, j, V)] = run_->round(roundings_.operand, Site::update, update_[at(i, j, V)] - x);
-    });
+    this->times_state(
+        wy_key_, n, [&](std::int64_t i, std::int64_t j) { return -update_[at(i, j, V)]; },
+        [&](std::int64_t i, std::int64_t j, Number x) { update_[at(i, j, V)] = run_->round(roundings_.operand, Site::update, -x); });
   }
 
   /// O = qd S + Aqk U.
   void write(const ChunkFactors& f) {
     const std::int64_t n = f.n, V = head_.V;
     output_.resize(static_cast<std::size_t>(n * V));
-    this->times_state(query_decayed_, n, [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });
+    this->times_state(query_decayed_, n, zero, [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });
     this->triangular(
         scores_, update_, n, V, [&](std::int64_t i, std::int64_t j) { return output_[at(i, j, V)]; },
         [&](std::int64_t i, std::int64_t j, Number x) { output_[at(i, j, V)] = x; });

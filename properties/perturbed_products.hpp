@@ -16,8 +16,9 @@ struct Roundings {
   Rounding state;                           ///< the carried state
   Rounding single;                          ///< one fp32 operation
   double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
-  double accumulate = 0;                    ///< unit of sums of products where it matters next to the operands' own, else 0
-  bool coarse = false;                      ///< operands are so coarse that fp32 operations before them do not show
+  Format accumulate = Format::fp32;
+  bool accumulates = false; ///< sums of products err visibly next to what rounding their operands does
+  bool coarse = false;      ///< operands are so coarse that fp32 operations before them do not show
 };
 
 inline Roundings roundings_of(const Contract& contract) {
@@ -32,9 +33,9 @@ inline Roundings roundings_of(const Contract& contract) {
   // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at
   // a ratio of 2^-10 even n = 512 leaves it invisible.
   const double finest = std::min(r.operand.unit, r.score.unit);
-  const double accumulate = unit_roundoff(contract.accumulate);
   r.coarse = finest > 0x1p-14;
-  r.accumulate = accumulate > 0x1p-10 * finest ? accumulate : 0;
+  r.accumulate = contract.accumulate;
+  r.accumulates = unit_roundoff(contract.accumulate) > 0x1p-10 * finest;
   return r;
 }
 
@@ -51,36 +52,35 @@ template <class Run, class Columns, class Extent, class Start, class A, class B,
 void multiply(Run& run, std::int64_t rows, Columns&& columns, Extent&& range, Start&& start, A&& a, B&& b, Store&& store) {
   using Number = typename Run::Number;
   constexpr std::int64_t width = 8;
-  const auto finish = [&](std::int64_t i, std::int64_t j, Number sum, double squares) {
-    if constexpr (Run::records) run.record(squares);
-    store(i, j, run.sum_error(sum));
-  };
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t all = columns(i);
     std::int64_t j0 = 0;
-    for (; j0 + width <= all; j0 += width) {
-      Number sum[width];
-      double squares[width] = {};
-      for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
-      const Range r = range(i, j0);
-      for (std::int64_t c = r.begin; c < r.end; ++c) {
-        const auto x = a(i, c);
-        for (std::int64_t j = 0; j < width; ++j) {
-          sum[j] += x * b(c, j0 + j);
-          if constexpr (Run::records) squares[j] += sum[j] * sum[j];
+    if constexpr (!Run::records)
+      for (; j0 + width <= all; j0 += width) {
+        Number sum[width];
+        for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
+        const Range r = range(i, j0);
+        for (std::int64_t c = r.begin; c < r.end; ++c) {
+          const auto x = a(i, c);
+          for (std::int64_t j = 0; j < width; ++j) sum[j] += x * b(c, j0 + j);
         }
+        for (std::int64_t j = 0; j < width; ++j) store(i, j0 + j, run.sum_error(sum[j]));
       }
-      for (std::int64_t j = 0; j < width; ++j) finish(i, j0 + j, sum[j], squares[j]);
-    }
     for (; j0 < all; ++j0) {
-      Number sum = start(i, j0);
-      double squares = 0;
       const Range r = range(i, j0);
-      for (std::int64_t c = r.begin; c < r.end; ++c) {
-        sum += a(i, c) * b(c, j0);
-        if constexpr (Run::records) squares += sum * sum;
+      Number sum = start(i, j0);
+      if constexpr (Run::records) {
+        auto twin = run.start(sum);
+        for (std::int64_t c = r.begin; c < r.end; ++c) {
+          const double term = a(i, c) * b(c, j0);
+          sum += term;
+          run.add(twin, term, sum);
+        }
+        run.finish(twin, sum);
+      } else {
+        for (std::int64_t c = r.begin; c < r.end; ++c) sum += a(i, c) * b(c, j0);
       }
-      finish(i, j0, sum, squares);
+      store(i, j0, run.sum_error(sum));
     }
   }
 }

@@ -98,10 +98,10 @@ private:
         decayed_[at(c, j, V)] =
             single(decay[static_cast<std::size_t>(c)] * states_[static_cast<std::size_t>(i)][at(c, j, V)], Site::decayed_state);
     }
-    this->read_out(key_, decayed_, [&](std::int64_t, std::int64_t j, Number x) {
-      w[static_cast<std::size_t>(j)] = single(head_.v[at(t, j, V)] - x, Site::residual);
-    });
-    this->read_out(key_, adjoint_, [&](std::int64_t, std::int64_t j, Number x) {
+    this->read_out(
+        key_, decayed_, [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
+        [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
+    this->read_out(key_, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) {
       m[static_cast<std::size_t>(j)] = x;
       out.v[at(i, j, V)] = single(beta * x);
     });
@@ -155,9 +155,9 @@ private:
       decay[entry] = alpha(t, c);
       for (std::int64_t j = 0; j < V; ++j) decayed_[at(c, j, V)] = single(decay[entry] * before[at(c, j, V)], Site::decayed_state);
     }
-    this->read_out(b, before, [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
-    this->read_out(a, adjoint_, [&](std::int64_t, std::int64_t j, Number x) { u[static_cast<std::size_t>(j)] = x; });
-    this->read_out(key_, adjoint_, [&](std::int64_t, std::int64_t j, Number x) { out.v[at(i, j, V)] = single(x); });
+    this->read_out(b, before, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
+    this->read_out(a, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { u[static_cast<std::size_t>(j)] = x; });
+    this->read_out(key_, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { out.v[at(i, j, V)] = single(x); });
     rows_times(
         adjoint_, [&](std::int64_t j) { return w[static_cast<std::size_t>(j)]; },
         [&](std::int64_t c, Number x) { out.a[at(i, c, K)] = single(x); });

@@ -44,15 +44,19 @@ protected:
     }
   }
 
-  /// out_j = sum_c row_c matrix_cj
-  template <class Store> void read_out(const std::vector<Number>& row, const std::vector<Number>& matrix, Store&& store) {
+  static Number nothing(std::int64_t) { return Number{}; }
+
+  /// store(j, start(j) + sum_c row_c matrix_cj)
+  template <class Start, class Store>
+  void read_out(const std::vector<Number>& row, const std::vector<Number>& matrix, Start&& start, Store&& store) {
     const std::int64_t K = head_.K, V = head_.V;
     multiply(
         *run_, 1, [V](std::int64_t) { return V; },
         [K](std::int64_t, std::int64_t) {
           return Range{0, K};
         },
-        [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t c) { return row[static_cast<std::size_t>(c)]; },
+        [&](std::int64_t, std::int64_t j) { return start(j); },
+        [&](std::int64_t, std::int64_t c) { return row[static_cast<std::size_t>(c)]; },
         [&](std::int64_t c, std::int64_t j) { return matrix[at(c, j, V)]; }, store);
   }
 
@@ -88,7 +92,7 @@ protected:
     if (head_.dplr) {
       b_.resize(static_cast<std::size_t>(K));
       for (std::int64_t c = 0; c < K; ++c) b_[static_cast<std::size_t>(c)] = Number{} + head_.b[at(t, c, K)];
-      read_out(b_, operand(), [&](std::int64_t, std::int64_t j, Number x) { update_[static_cast<std::size_t>(j)] = x; });
+      read_out(b_, operand(), nothing, [&](std::int64_t, std::int64_t j, Number x) { update_[static_cast<std::size_t>(j)] = x; });
       decay(t);
       for (std::int64_t c = 0; c < K; ++c)
         for (std::int64_t j = 0; j < V; ++j) {
@@ -101,9 +105,11 @@ protected:
       decay(t);
       const double beta = head_.beta[static_cast<std::size_t>(t)];
       const Number factor = beta + run_->absolute_error(Site::beta, beta, head_.beta_error[static_cast<std::size_t>(t)] * std::abs(beta));
-      read_out(key_, operand(), [&](std::int64_t, std::int64_t j, Number x) {
-        update_[static_cast<std::size_t>(j)] = run_->round(roundings_.operand, Site::residual, factor * (head_.v[at(t, j, V)] - x));
-      });
+      read_out(
+          key_, operand(), [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
+          [&](std::int64_t, std::int64_t j, Number x) {
+            update_[static_cast<std::size_t>(j)] = run_->round(roundings_.operand, Site::residual, -factor * x);
+          });
       for (std::int64_t c = 0; c < K; ++c)
         for (std::int64_t j = 0; j < V; ++j)
           state_[at(c, j, V)] = run_->round(kept, Site::state,
@@ -112,7 +118,7 @@ protected:
     for (std::int64_t c = 0; c < K; ++c)
       query_[static_cast<std::size_t>(c)] =
           run_->round(roundings_.operand, Site::query_decayed, head_.scale * query_[static_cast<std::size_t>(c)]);
-    read_out(query_, operand(), [&](std::int64_t, std::int64_t j, Number x) { output_[at(row, j, V)] = x; });
+    read_out(query_, operand(), nothing, [&](std::int64_t, std::int64_t j, Number x) { output_[at(row, j, V)] = x; });
   }
 
   const Head& head_;

@@ -5,12 +5,16 @@
 //   independent   x (1 + u xi), xi uniform in [-1,1], fresh for each use: no two roundings know of each other;
 //   grid          RN_p(s x) / s with one random s in [1,2) per site and draw: equal values get equal errors, as in a real
 //                 kernel on constant tokens or near a fixed point, where errors then add up instead of averaging out.
-// Sums of products err by u |partial sum| at every addition; a noise-free run (Recorder) notes the root of the sum of
-// squares of the partial sums of every dot product, the perturbed runs scale their noise by it.
+// Sums of products round at every addition, and how much depends on the order of sizes and signs of the partial sums and on
+// whether the terms are equal: adding the same number again and again errs the same way each time. A noise-free run
+// (Recorder) therefore forms every sum a second time, term by term, rounded on eight random grids, and leaves the errors on a
+// tape. The grid model adds them as they are; the independent one draws fresh errors of their size.
 
 #include "../kernels/contract.hpp"
 #include "lanes.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -89,25 +93,66 @@ inline Rounding rounding_to(Format format, bool truncate, double operations) {
   return r;
 }
 
-/// Magnitudes of accumulation errors, in the order in which the sums are formed.
+/// Accumulation errors in the order in which the sums are formed.
 struct Tape {
-  std::vector<double> magnitude;
+  std::vector<std::array<float, draws_per_batch>> error; ///< of each sum on eight grids
+  std::vector<float> size;                               ///< half width of a uniform distribution with their spread
   std::size_t next = 0;
+
+  void clear() {
+    error.clear();
+    size.clear();
+    next = 0;
+  }
 };
 
-/// Noise-free run: numbers are plain, every sum of products leaves its magnitude on the tape.
+/// Noise-free run: numbers are plain, every sum of products leaves its errors on the tape.
 class Recorder {
 public:
   using Number = double;
   static constexpr bool records = true;
-  explicit Recorder(Tape& tape) : tape_(tape) {}
+
+  Recorder(std::uint64_t seed, Format accumulate, Tape& tape)
+      : tape_(tape), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
+    LaneGenerator generator(seed);
+    const Lanes exponent = 0.5 * (generator.uniform() + 1.0);
+    for (int lane = 0; lane < draws_per_batch; ++lane) scale_[lane] = std::exp2(exponent[lane]);
+  }
   double round(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
   double sum_error(double sum) { return sum; }
-  void record(double sum_of_squares) { tape_.magnitude.push_back(std::sqrt(sum_of_squares)); }
+
+  /// One sum in the making, rounded after every addition.
+  struct Twin {
+    Lanes sum;
+    double squares = 0; ///< of the partial sums
+  };
+  Twin start(double x) const { return {on_grid(scale_ * x)}; }
+  void add(Twin& twin, double term, double partial_sum) const {
+    twin.sum = on_grid(twin.sum + scale_ * term);
+    twin.squares += partial_sum * partial_sum;
+  }
+  void finish(const Twin& twin, double sum) {
+    const Lanes error = twin.sum / scale_ - sum;
+    std::array<float, draws_per_batch> errors;
+    double mean_square = 0;
+    for (int lane = 0; lane < draws_per_batch; ++lane) {
+      errors[static_cast<std::size_t>(lane)] = static_cast<float>(error[lane]);
+      mean_square += error[lane] * error[lane] / draws_per_batch;
+    }
+    tape_.error.push_back(errors);
+    tape_.size.push_back(static_cast<float>(std::sqrt(std::max(3 * mean_square, unit_ * unit_ * twin.squares))));
+  }
 
 private:
+  Lanes on_grid(Lanes x) const {
+    const Lanes shifted = x * splitter_;
+    return shifted - (shifted - x);
+  }
+
   Tape& tape_;
+  double unit_, splitter_;
+  Lanes scale_{};
 };
 
 template <NoiseModel model> class Perturbed {
@@ -115,8 +160,8 @@ public:
   using Number = Lanes;
   static constexpr bool records = false;
 
-  /// `accumulate` is the unit roundoff of sums of products; 0 leaves them exact and reads no tape.
-  Perturbed(std::uint64_t seed, double accumulate, Tape& tape) : generator_(seed), tape_(tape), accumulate_(accumulate) {
+  /// `accumulates`: sums of products err as the tape says; otherwise they are exact and no tape is read.
+  Perturbed(std::uint64_t seed, bool accumulates, Tape& tape) : generator_(seed), tape_(tape), accumulates_(accumulates) {
     for (std::size_t site = 0; site < scale_.size(); ++site) {
       const Lanes exponent = 0.5 * (generator_.uniform() + 1.0);
       for (int lane = 0; lane < draws_per_batch; ++lane) scale_[site][lane] = std::exp2(exponent[lane]);
@@ -164,8 +209,12 @@ public:
 
   /// The error that a sum of products picks up, added to it.
   Lanes sum_error(Lanes sum) {
-    if (accumulate_ == 0) return sum;
-    return sum + (accumulate_ * tape_.magnitude[tape_.next++]) * variate(Site::scores, sum);
+    if (!accumulates_) return sum;
+    const std::size_t at = tape_.next++;
+    if constexpr (model == NoiseModel::independent) return sum + static_cast<double>(tape_.size[at]) * generator_.uniform();
+    Lanes error{};
+    for (std::size_t lane = 0; lane < draws_per_batch; ++lane) error[lane] = static_cast<double>(tape_.error[at][lane]);
+    return sum + error;
   }
 
 private:
@@ -182,7 +231,7 @@ private:
   LaneGenerator generator_;
   std::array<Lanes, static_cast<std::size_t>(Site::count)> scale_, inverse_;
   Tape& tape_;
-  double accumulate_;
+  bool accumulates_;
 };
 
 } // namespace kdacheck
