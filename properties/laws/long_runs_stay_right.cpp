@@ -1,0 +1,31 @@
+// A state that grows by a little in every step passes every short test. Where nothing is forgotten, errors may add up, and
+// the budget says by how much.
+
+#include "../trial.hpp"
+
+#include <algorithm>
+
+namespace kdacheck::laws {
+namespace {
+
+void law(Trial& trial) {
+  Recipe recipe = trial.recipe;
+  recipe.lengths.clear();
+  recipe.shape.B = recipe.shape.H = recipe.shape.HV = 1;
+  recipe.shape.K = std::min<std::int64_t>(recipe.shape.K, 16);
+  recipe.shape.V = std::min<std::int64_t>(recipe.shape.V, 8);
+  recipe.shape.T = std::clamp<std::int64_t>(16 * recipe.shape.T, 2048, 100000);
+  const Problem problem = trial.make(recipe);
+  trial.expect_true(problem, trial.forward(problem), "T = " + std::to_string(problem.shape.T));
+}
+
+} // namespace
+
+Property long_runs_stay_right() {
+  return {.name = "long-runs-stay-right",
+          .claim = "thousands of tokens on, o and the state are still within what the contract allows",
+          .regimes = {"slow-decay", "no-decay", "near-identical-keys", "reflections", "long-sequences", "keys-longer-than-one"},
+          .check = tried<law>};
+}
+
+} // namespace kdacheck::laws
