@@ -93,12 +93,8 @@ void solve_chunk(const ChunkPlan& plan, Chunk& chunk, ChunkRecord& record, float
     for (std::int64_t j = 0; j < i; ++j) record.L[at + j] = chunk.beta[i] * record.Akk[at + j];
     round_operand(plan.operands, record.Aqk + at, i + 1);
   }
-  if (plan.inverse()) {
-    invert_unit_lower(plan.operands, n, record.L, chunk.matrix, record.T);
-    std::copy(record.state, record.state + K * V, chunk.state_operand);
-    round_operand(plan.operands, chunk.state_operand, K * V);
-  }
-  const float* state = plan.inverse() ? chunk.state_operand : record.state;
+  if (plan.inverse()) invert_unit_lower(plan.operands, n, record.L, chunk.matrix, record.T);
+  const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
   std::copy(chunk.v, chunk.v + n * V, record.residual);
   product(n, V, K, {chunk.kd, K, 1}, state, V, Into::subtract, record.residual, V);
   if (plan.wy) {

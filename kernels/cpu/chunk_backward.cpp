@@ -69,20 +69,6 @@ Slice take_slice(Arena& arena, const ChunkPlan& plan, const Inputs& inputs) {
   return slice;
 }
 
-/// The rounded copy of a state-sized matrix, or the matrix itself where nothing is rounded.
-const float* state_operand(const ChunkPlan& plan, const float* state, std::int64_t size, float* rounded) {
-  if (!plan.inverse()) return state;
-  std::copy(state, state + size, rounded);
-  round_operand(plan.operands, rounded, size);
-  return rounded;
-}
-
-float dot(const float* x, const float* y, std::int64_t size) {
-  Lanes lanes{};
-  for (std::int64_t j = 0; j < size; j += lane_count) lanes = multiply_add(load(x + j), load(y + j), lanes);
-  return sum(lanes);
-}
-
 /// dU, dZ (in dU), d beta, and the rounded beta dZ.
 void solve_adjoint(const ChunkPlan& plan, const Chunk& chunk, const ChunkRecord& record, const float* dS, Adjoint& d) {
   const std::int64_t n = chunk.n, K = chunk.K, V = chunk.V, matrix = chunk.matrix;
@@ -204,8 +190,8 @@ void chunk_backward(const Contract& contract, const Inputs& inputs, const Cotang
         read_chunk(plan, inputs, row, head, rows, chunk);
         read_output_cotangent(cotangents, inputs, row, head, rows, d.d_o);
         round_rows(plan.operands, d.d_o, rows, V);
-        const float* dS = state_operand(plan, d.dS, K * V, d.dS_operand);
-        const float* state = state_operand(plan, record.state, K * V, chunk.state_operand);
+        const float* dS = rounded_copy(plan.operands, d.dS, K * V, d.dS_operand);
+        const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
         solve_adjoint(plan, chunk, record, dS, d);
         write_beta_gradient(inputs, gradients, row, head, rows, d.dbeta, chunk.raw_beta);
         write_gradient(gradients, Input::v, inputs, row, head, rows, d.weighted);

@@ -70,13 +70,6 @@ Slice take_slice(Arena& arena, const ChunkPlan& plan, const Inputs& inputs) {
   return slice;
 }
 
-const float* state_operand(const ChunkPlan& plan, const float* state, std::int64_t size, float* rounded) {
-  if (!plan.inverse()) return state;
-  std::copy(state, state + size, rounded);
-  round_operand(plan.operands, rounded, size);
-  return rounded;
-}
-
 /// Y, rounded, and d v.
 void solve_adjoint(const ChunkPlan& plan, const DplrChunk& chunk, const DplrRecord& record, const float* dS, Adjoint& d) {
   const std::int64_t n = chunk.n, K = chunk.K, V = chunk.V, matrix = chunk.matrix;
@@ -111,12 +104,6 @@ void score_adjoints(const ChunkPlan& plan, const DplrChunk& chunk, const DplrRec
     d.near_a[i] = std::exchange(d.dAba[i * matrix + i - 1], 0.0f);
     d.near_k[i] = std::exchange(d.dAbk[i * matrix + i - 1], 0.0f);
   }
-}
-
-float dot(const float* x, const float* y, std::int64_t size) {
-  Lanes lanes{};
-  for (std::int64_t j = 0; j < size; j += lane_count) lanes = multiply_add(load(x + j), load(y + j), lanes);
-  return sum(lanes);
 }
 
 /// What flows through the states at both ends: q, b, a, k are set, and the chunk's end in the last row of g.
@@ -240,8 +227,8 @@ void dplr_backward(const Contract& contract, const Inputs& inputs, const Cotange
         read_dplr_chunk(plan, inputs, row, head, rows, chunk);
         read_output_cotangent(cotangents, inputs, row, head, rows, d.d_o);
         round_rows(plan.operands, d.d_o, rows, V);
-        const float* dS = state_operand(plan, d.dS, K * V, d.dS_operand);
-        const float* state = state_operand(plan, record.state, K * V, chunk.state_operand);
+        const float* dS = rounded_copy(plan.operands, d.dS, K * V, d.dS_operand);
+        const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
         solve_adjoint(plan, chunk, record, dS, d);
         write_gradient(gradients, Input::v, inputs, row, head, rows, d.v);
         score_adjoints(plan, chunk, record, d);

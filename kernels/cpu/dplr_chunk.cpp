@@ -103,13 +103,8 @@ void solve_dplr_chunk(const ChunkPlan& plan, DplrChunk& chunk, DplrRecord& recor
     round_operand(plan.operands, record.Aqa + i * matrix, i + 1);
     round_operand(plan.operands, record.Aqk + i * matrix, i + 1);
   }
-  const float* state = record.state;
-  if (plan.inverse()) {
-    invert_unit_lower(plan.operands, n, record.Aba, matrix, record.T);
-    std::copy(record.state, record.state + K * V, chunk.state_operand);
-    round_operand(plan.operands, chunk.state_operand, K * V);
-    state = chunk.state_operand;
-  }
+  if (plan.inverse()) invert_unit_lower(plan.operands, n, record.Aba, matrix, record.T);
+  const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
   std::fill(record.w, record.w + n * V, 0.0f);
   product(n, V, K, {chunk.bd, K, 1}, state, V, Into::subtract, record.w, V);
   product(n, V, n, {record.Abk, matrix, 1}, chunk.v, V, Into::subtract, record.w, V, Part::strict_lower);

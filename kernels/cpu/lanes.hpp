@@ -51,6 +51,13 @@ inline float sum(Lanes x) {
   return part[0];
 }
 
+/// Inner product of two padded rows, always in the same order.
+inline float dot(const float* x, const float* y, std::int64_t size) {
+  Lanes lanes{};
+  for (std::int64_t at = 0; at < size; at += lane_count) lanes = multiply_add(load(x + at), load(y + at), lanes);
+  return sum(lanes);
+}
+
 /// e^x for x <= 0, within 2 units in the last place of fp32, subnormal results included; exactly 1 at 0, NaN for NaN.
 /// Below -104 it is 0, as rounding to fp32 makes it; above 40 (outside the use) it stays finite.
 inline Lanes exp_of(Lanes x) {

@@ -1,5 +1,6 @@
 #include "operand.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace kdacheck::cpu {
@@ -43,6 +44,13 @@ void round_operand(OperandFormat operand, float* numbers, std::int64_t count) {
 void round_rows(OperandFormat operand, float* numbers, std::int64_t rows, std::int64_t width) {
   if (operand.format != Format::fp16) return round_operand(operand, numbers, rows * width);
   for (std::int64_t i = 0; i < rows; ++i) round_operand(operand, numbers + i * width, width);
+}
+
+const float* rounded_copy(OperandFormat operand, const float* numbers, std::int64_t count, float* copy) {
+  if (operand.format == Format::fp32) return numbers;
+  std::copy(numbers, numbers + count, copy);
+  round_operand(operand, copy, count);
+  return copy;
 }
 
 } // namespace kdacheck::cpu

@@ -19,4 +19,7 @@ void round_operand(OperandFormat, float* numbers, std::int64_t count);
 /// round_operand for each of `rows` rows, with a scale of its own.
 void round_rows(OperandFormat, float* numbers, std::int64_t rows, std::int64_t width);
 
+/// The numbers rounded as one operand into `copy`; the numbers themselves, and no copy, where fp32 leaves nothing to round.
+const float* rounded_copy(OperandFormat, const float* numbers, std::int64_t count, float* copy);
+
 } // namespace kdacheck::cpu
