@@ -78,20 +78,4 @@ template <class N> inline Ball<N> exponential(const Ball<N>& x) {
   return choose(vanishes, flushed, choose(usable, result, unknown));
 }
 
-/// log(1 + z) for z in [0, 1]:  2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...),  s = z / (2 + z) <= 1/3. All terms are positive;
-/// those left out are below 9/8 of the first of them.
-template <class N> inline Ball<N> log_one_plus(const Ball<N>& z) {
-  const Ball<N> one = exact_ball<N>(broadcast<Bound<N>>(1.0));
-  const Ball<N> two = exact_ball<N>(broadcast<Bound<N>>(2.0));
-  const Ball<N> s = z / (two + z);
-  const Ball<N> square = s * s;
-  int terms = 1;
-  for (double left_out = 1; left_out > Rounding<N>::sum / 4; left_out /= 9) ++terms;
-  Ball<N> sum = one / exact_ball<N>(broadcast<Bound<N>>(2.0 * terms - 1));
-  for (int i = terms - 2; i >= 0; --i) sum = sum * square + one / exact_ball<N>(broadcast<Bound<N>>(2.0 * i + 1));
-  // the first term left out is at most s^(2 terms) / (2 terms + 1) <= 9^-terms
-  sum.radius = sum.radius + Rounding<N>::sum;
-  return two * s * sum;
-}
-
 } // namespace kdacheck::certified

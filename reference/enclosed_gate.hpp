@@ -1,7 +1,7 @@
 #pragma once
 // Effective decay and strength of a token from what the kernel is given, with radii.
 
-#include "ball.hpp"
+#include "certified_log.hpp"
 #include "problem.hpp"
 
 namespace kdacheck::certified {
