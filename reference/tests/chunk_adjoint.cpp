@@ -56,3 +56,27 @@ TEST_CASE("the diagonal of the scores contributes exactly nothing to the gate") 
     CHECK(backward<Real>(problem).gradients[Input::g] == zero);
   }
 }
+
+TEST_CASE("gradients of scores are zero where the scores are masked") {
+  for (Rule rule : {Rule::kda, Rule::dplr}) {
+    const Problem problem = make_small({.shape = {.T = 4, .H = 1, .HV = 1, .K = 2, .V = 2}, .options = {.rule = rule}}, 7);
+    std::vector<Token<Real>> tokens;
+    for (std::int64_t t = 0; t < 4; ++t) tokens.push_back(effective_token<Real>(problem, Exactly<Real>{problem}, t, 0));
+    Matrix<Real> S(2, 2), dO(4, 2), dS(2, 2);
+    S.element = starting_state<Real>(problem, Exactly<Real>{problem}, 0, 0).element;
+    dO.element.assign(problem.d_o.begin(), problem.d_o.end());
+    dS.element.assign(problem.d_final_state.begin(), problem.d_final_state.end());
+    const Chunk<Real> chunk = chunk_of(rule, tokens, Real(1), S);
+    const ChunkGradient<Real> d = chunk_reverse(rule, tokens, Real(1), chunk, dO, dS);
+    const auto lower = [](const Matrix<Real>& A, std::int64_t least) {
+      for (std::int64_t i = 0; i < A.rows; ++i)
+        for (std::int64_t j = 0; j < A.columns; ++j)
+          if ((A(i, j) != 0) != (i - j >= least)) return false;
+      return A.rows == 4;
+    };
+    CHECK(lower(d.dAkk, 1));
+    CHECK(lower(d.dAqk, 0));
+    if (rule == Rule::dplr) CHECK((lower(d.dAbk, 1) && lower(d.dAqa, 0)));
+    CHECK(d.dAbk.element.empty() == (rule == Rule::kda));
+  }
+}
