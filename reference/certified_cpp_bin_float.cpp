@@ -4,7 +4,16 @@
 
 namespace kdacheck::certified {
 
-void forward_cpp_bin_float(const Problem& problem, Truth& truth) { run_forward<BinFloatArithmetic>(problem, truth); }
-void gradient_cpp_bin_float(const Problem& problem, Truth& truth) { run_gradient<BinFloatArithmetic>(problem, truth); }
+void forward_cpp_bin_float(const Problem& problem, Truth& truth) {
+  truth.arithmetic = Arithmetic::multiprecision;
+  truth.bits = bin_float_bits;
+  run_forward<BinFloatArithmetic>(problem, truth);
+}
+
+void gradient_cpp_bin_float(const Problem& problem, Truth& truth) {
+  truth.arithmetic = Arithmetic::multiprecision;
+  truth.bits = bin_float_bits;
+  run_gradient<BinFloatArithmetic>(problem, truth);
+}
 
 } // namespace kdacheck::certified

@@ -8,6 +8,8 @@
 
 #include <omp.h>
 
+#include <exception>
+
 namespace kdacheck::certified {
 
 /// Tokens whose effective inputs are kept at a time, so that they stay in cache while the columns pass over them.
@@ -75,6 +77,23 @@ inline int threads_for(std::int64_t jobs) {
   return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(jobs, omp_get_max_threads())));
 }
 
+/// Runs independent jobs on threads whose arithmetic is strict. What a job throws, or std::runtime_error where a thread's
+/// arithmetic is not strict, is thrown here when all are done.
+inline void for_each_job(std::int64_t jobs, auto run) {
+  std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(jobs))
+  for (std::int64_t job = 0; job < jobs; ++job) {
+    try {
+      require_strict_arithmetic();
+      run(job);
+    } catch (...) {
+#pragma omp critical(kdacheck_certified_failure)
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
 /// Makes room for o and final_state.
 template <class A> inline void allocate_outputs(const Problem& problem, Truth& truth) {
   const std::int64_t N = sequence_count(problem);
@@ -88,12 +107,11 @@ template <class A> inline void run_forward(const Problem& problem, Truth& truth)
   const std::int64_t N = sequence_count(problem), HV = problem.shape.HV;
   allocate_outputs<A>(problem, truth);
   const std::vector<Sequence> all = sequences(problem);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* HV))
-  for (std::int64_t job = 0; job < N * HV; ++job) {
+  for_each_job(N * HV, [&](std::int64_t job) {
     const typename A::Precision precision(truth.bits);
     run_forward_head<A>({problem, all[static_cast<std::size_t>(job / HV)], job % HV}, truth, forward_segment,
                         [](std::int64_t, const std::vector<ColumnState<A>>&) {});
-  }
+  });
 }
 
 } // namespace kdacheck::certified

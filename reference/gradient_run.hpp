@@ -277,11 +277,10 @@ template <class A> inline void run_gradient(const Problem& problem, Truth& truth
   none.dt_bias.assign(parametric ? static_cast<std::size_t>(problem.shape.K) : 0, exact_ball<Sum>(Bound<Sum>{}));
   std::vector<ParameterSums<A>> parameters(static_cast<std::size_t>(N * HV), none);
   const std::vector<Sequence> all = sequences(problem);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(N* H))
-  for (std::int64_t job = 0; job < N * H; ++job) {
+  for_each_job(N * H, [&](std::int64_t job) {
     const typename A::Precision precision(truth.bits);
     GroupGradient<A>(problem, all[static_cast<std::size_t>(job / H)], job % H, truth, parameters.data() + job * (HV / H)).run();
-  }
+  });
   if (parametric) store_parameters<A>(problem, parameters, N, truth);
 }
 
