@@ -58,6 +58,8 @@ struct CommandLine {
   ReplayArguments replay;
   PowerArguments power;
   SearchArguments search;
+  GoldenArguments golden_arguments;
+  std::string other;
   BenchArguments bench;
   std::string listed;
   std::function<int()> chosen;
@@ -70,6 +72,7 @@ struct CommandLine {
     add_replay();
     add_search();
     add_power();
+    add_golden();
     add_bench();
     auto* list = app.add_subcommand("list", "what there is");
     list->add_option("what", listed, "kernels, properties, regimes or faults")
@@ -142,6 +145,46 @@ private:
     command->add_flag("--every-catch", power.every_catch, "fill the whole matrix instead of stopping at the first catch of a fault");
     command->add_option("--out", power.out, "folder for power.json")->capture_default_str();
     command->callback([this] { chosen = [this] { return power_command(power); }; });
+  }
+
+  void add_golden() {
+    auto* golden = app.add_subcommand("golden", "tensors that never change");
+    golden->require_subcommand(1);
+    auto* generate = golden->add_subcommand("generate", "write cases; changed ones beside the old, never over them");
+    generate->add_option("set", golden_arguments.set, "folder of the set")->required();
+    generate->add_option("--regime", golden_arguments.regimes, "only regimes whose name matches GLOB")
+        ->type_name("GLOB")
+        ->allow_extra_args(false);
+    generate->add_option("--dtype", golden_arguments.dtype, "of q, k, v")
+        ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
+        ->capture_default_str();
+    generate->add_option("--count", golden_arguments.count, "cases per regime")->check(CLI::Range(1, 100000))->capture_default_str();
+    generate->add_option("--seed", golden_arguments.seed, "of the first case of each regime")->capture_default_str();
+    generate->add_option("--largest-T", golden_arguments.largest_T, "tokens at most")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+    generate->add_option("--largest-K", golden_arguments.largest_K, "key channels at most")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+    generate->add_option("--largest-V", golden_arguments.largest_V, "value channels at most")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+    generate->add_flag("--gradients,!--no-gradients", golden_arguments.gradients, "with the gradients of the regime's loss (default)");
+    generate
+        ->add_option("--intermediates", golden_arguments.intermediates,
+                     "chunk length whose G, Akk, Aqk, T, W, U and states are written too")
+        ->check(CLI::Range(1, 1024));
+    generate->add_flag("--states", golden_arguments.states, "with the state after every token");
+    generate->callback([this] { chosen = [this] { return golden_generate_command(golden_arguments); }; });
+    auto* verify_set = golden->add_subcommand("verify", "check integrity, regenerate from the recipes, compare");
+    verify_set->add_option("set", golden_arguments.set, "folder of the set")->required();
+    verify_set->callback([this] { chosen = [this] { return golden_verify_command(golden_arguments.set); }; });
+    auto* diff = golden->add_subcommand("diff", "what changed, tensor by tensor");
+    diff->add_option("before", golden_arguments.set, "a set or a case")->required();
+    diff->add_option("after", other, "a set or a case")->required();
+    diff->callback([this] { chosen = [this] { return golden_diff_command(golden_arguments.set, other); }; });
+    auto* accept = golden->add_subcommand("accept", "take NAME.new for NAME");
+    accept->add_option("set", golden_arguments.set, "folder of the set")->required();
+    accept->add_option("name", other, "of the case")->required();
+    accept->callback([this] { chosen = [this] { return golden_accept_command(golden_arguments.set, other); }; });
   }
 
   void add_bench() {

@@ -34,6 +34,21 @@ namespace kdacheck {
 /// wrong shape or dtype, cu_seqlens that decrease or miss T, a value that is not finite, unknown metadata.
 Problem problem_from(const std::filesystem::path&);
 
+/// A tensor with bytes of its own.
+struct OwnedTensor {
+  std::string name;
+  ElementType type = ElementType::F32;
+  std::vector<std::int64_t> shape;
+  std::vector<std::byte> bytes;
+};
+
+/// The tensors of a problem under the names and in the types above.
+std::vector<OwnedTensor> tensors_of(const Problem&);
+/// Its options as metadata.
+Metadata metadata_of(const Problem&);
+/// Writes owned tensors; errors as write_safetensors.
+void write_tensors(const std::filesystem::path&, const std::vector<OwnedTensor>&, const Metadata&);
+
 /// Writes a problem so that problem_from gives it back (tf32 inputs as fp32). `about` holds remarks under about or about_*. Throws
 /// FileTrouble if it cannot write and std::invalid_argument for other remarks.
 void save_problem(const std::filesystem::path&, const Problem&, const Metadata& about = {});

@@ -38,25 +38,14 @@ bool present(Input input, const Problem& problem) {
 
 } // namespace
 
-void save_problem(const std::filesystem::path& path, const Problem& problem, const Metadata& about) {
-  Metadata metadata = about;
-  for (const auto& [key, value] : about)
-    if (!is_remark(key)) throw std::invalid_argument("a remark is named about or about_*, not " + key);
-  metadata["gate"] = name(problem.options.gate);
-  metadata["lower_bound"] = number_text(problem.options.lower_bound);
-  metadata["beta"] = name(problem.options.beta);
-  metadata["l2norm"] = problem.options.l2norm ? "yes" : "no";
-  metadata["scale"] = number_text(problem.options.scale);
+std::vector<OwnedTensor> tensors_of(const Problem& problem) {
   const std::int64_t N = sequence_count(problem);
-  std::vector<std::vector<std::byte>> bytes; // stay in place: room for every tensor is made first
-  bytes.reserve(all_inputs.size() + 2);
-  std::vector<StoredTensor> tensors;
+  std::vector<OwnedTensor> tensors;
   const auto append = [&](std::string_view tensor_name, const std::vector<float>& values, Format format,
                           std::array<std::int64_t, 4> extents, std::size_t rank) {
     const ElementType type = element_type_of(format);
-    bytes.push_back(encoded(values, type));
-    tensors.push_back(
-        {std::string(tensor_name), type, Extents(extents.begin(), extents.begin() + static_cast<std::ptrdiff_t>(rank)), bytes.back()});
+    tensors.push_back({std::string(tensor_name), type, Extents(extents.begin(), extents.begin() + static_cast<std::ptrdiff_t>(rank)),
+                       encoded(values, type)});
   };
   for (Input input : all_inputs)
     if (present(input, problem))
@@ -64,12 +53,34 @@ void save_problem(const std::filesystem::path& path, const Problem& problem, con
   if (!problem.d_o.empty()) append("do", problem.d_o, Format::fp32, shape_of(Output::o, problem.shape, N), 4);
   if (!problem.d_final_state.empty())
     append("dht", problem.d_final_state, Format::fp32, shape_of(Output::final_state, problem.shape, N), 4);
-  if (!problem.cu_seqlens.empty())
-    tensors.push_back({"cu_seqlens",
-                       ElementType::I64,
-                       {static_cast<std::int64_t>(problem.cu_seqlens.size())},
-                       std::as_bytes(std::span(problem.cu_seqlens))});
-  write_safetensors(path, tensors, metadata);
+  if (!problem.cu_seqlens.empty()) {
+    const auto bytes = std::as_bytes(std::span(problem.cu_seqlens));
+    tensors.push_back(
+        {"cu_seqlens", ElementType::I64, {static_cast<std::int64_t>(problem.cu_seqlens.size())}, {bytes.begin(), bytes.end()}});
+  }
+  return tensors;
+}
+
+Metadata metadata_of(const Problem& problem) {
+  return {{"gate", std::string(name(problem.options.gate))},
+          {"lower_bound", number_text(problem.options.lower_bound)},
+          {"beta", std::string(name(problem.options.beta))},
+          {"l2norm", problem.options.l2norm ? "yes" : "no"},
+          {"scale", number_text(problem.options.scale)}};
+}
+
+void write_tensors(const std::filesystem::path& path, const std::vector<OwnedTensor>& tensors, const Metadata& metadata) {
+  std::vector<StoredTensor> stored;
+  for (const OwnedTensor& tensor : tensors) stored.push_back({tensor.name, tensor.type, tensor.shape, tensor.bytes});
+  write_safetensors(path, stored, metadata);
+}
+
+void save_problem(const std::filesystem::path& path, const Problem& problem, const Metadata& about) {
+  for (const auto& [key, value] : about)
+    if (!is_remark(key)) throw std::invalid_argument("a remark is named about or about_*, not " + key);
+  Metadata metadata = metadata_of(problem);
+  metadata.insert(about.begin(), about.end());
+  write_tensors(path, tensors_of(problem), metadata);
 }
 
 Problem rounded_to(Problem problem, const InputFormats& formats) {

@@ -69,6 +69,22 @@ struct BenchArguments {
 };
 int bench_command(const BenchArguments&);
 
+struct GoldenArguments {
+  std::string set; ///< folder
+  std::vector<std::string> regimes;
+  std::string dtype = "fp32"; ///< of q, k, v: fp32 | bf16 | fp16
+  int count = 1;              ///< cases per regime
+  std::uint64_t seed = 1;
+  std::int64_t largest_T = 24, largest_K = 12, largest_V = 12;
+  bool gradients = true;
+  std::int64_t intermediates = 0; ///< chunk length, 0: none
+  bool states = false;
+};
+int golden_generate_command(const GoldenArguments&);
+int golden_verify_command(const std::string& set);
+int golden_diff_command(const std::string& before, const std::string& after);
+int golden_accept_command(const std::string& set, const std::string& name);
+
 /// `what`: kernels | properties | regimes | faults.
 int list_command(const std::string& what);
 int doctor_command();

@@ -1,0 +1,38 @@
+#pragma once
+// A golden set: a folder with one folder per case, each of tensors.safetensors and manifest.json.
+
+#include "golden_case.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// What became of one case.
+struct GoldenOutcome {
+  enum class Kind : std::uint8_t { written, same, changed, damaged, accepted } kind = Kind::same;
+  std::string name;
+  std::vector<std::string> remarks; ///< a sentence per tensor or file that differs
+};
+
+/// Writes a case into `set`. If one of that name is there and its tensors differ, the new one is written beside it as
+/// NAME.new and nothing is overwritten. Throws FileTrouble.
+GoldenOutcome store_golden(const std::filesystem::path& set, const GoldenCase&, const std::string& commit);
+
+/// Checks every case of a set: manifest against its schema, tensors against their sha256, and both against what the
+/// recipe gives today. `on_case` is called after each. Throws BadFile if the folder holds no case.
+std::vector<GoldenOutcome> verify_golden(const std::filesystem::path& set, const std::function<void(const GoldenOutcome&)>& on_case = {});
+
+/// Compares two cases (or two sets) tensor by tensor: added, removed, of another shape, or with the number of elements
+/// that differ and the largest difference. Throws BadFile.
+std::vector<GoldenOutcome> diff_golden(const std::filesystem::path& before, const std::filesystem::path& after);
+
+/// Replaces a case by its NAME.new. Throws BadFile if there is none.
+void accept_golden(const std::filesystem::path& set, const std::string& name);
+
+/// The folders of a set that hold a manifest, by name.
+std::vector<std::filesystem::path> golden_cases(const std::filesystem::path& set);
+
+} // namespace kdacheck

@@ -1,0 +1,165 @@
+#include "golden_case.hpp"
+
+#include "../reference/sha256.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <fmt/format.h>
+
+namespace kdacheck {
+namespace {
+
+using nlohmann::json;
+
+constexpr int schema_version = 1;
+
+std::string why_of(const Recipe& recipe) {
+  const Regime* regime = regime_named(recipe.regime);
+  return regime ? regime->why : "";
+}
+
+const json& layout() {
+  static const json text{{"q k", "[B,T,H,K]"},
+                         {"v o", "[B,T,HV,V]"},
+                         {"g a b", "[B,T,HV,K]"},
+                         {"beta", "[B,T,HV]"},
+                         {"initial_state final_state", "[N,HV,K,V]"},
+                         {"states", "[T,HV,K,V]: after every token"},
+                         {"chunk.i.*", "one chunk of one value head: G W [C,K], Akk Aqk T [C,C], U [C,V], S_start [K,V]"},
+                         {"x.high x.low", "fp64 parts of one number x.high + x.low"},
+                         {"order", "row-major, value head j reads q/k head j / (HV/H)"}};
+  return text;
+}
+
+/// What a key must hold.
+enum class Kind { text, number, whole, flag, object, list };
+
+bool is_kind(const json& value, Kind kind) {
+  switch (kind) {
+  case Kind::text: return value.is_string();
+  case Kind::number: return value.is_number();
+  case Kind::whole: return value.is_number_integer();
+  case Kind::flag: return value.is_boolean();
+  case Kind::object: return value.is_object();
+  default: return value.is_array();
+  }
+}
+
+std::string_view name(Kind kind) {
+  constexpr std::array<std::string_view, 6> names{"a string", "a number", "an integer", "true or false", "an object", "a list"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+struct Key {
+  const char* name;
+  Kind kind;
+};
+
+std::optional<std::string> breach_in(const json& object, const std::string& where, std::initializer_list<Key> keys) {
+  for (const Key& key : keys) {
+    const auto found = object.find(key.name);
+    if (found == object.end()) return where + " lacks '" + key.name + "'";
+    if (!is_kind(*found, key.kind)) return where + ": '" + key.name + "' is not " + std::string(name(key.kind));
+  }
+  for (const auto& [label, value] : object.items())
+    if (std::none_of(keys.begin(), keys.end(), [&](const Key& key) { return label == key.name; }))
+      return where + " has an unknown key '" + label + "'";
+  return std::nullopt;
+}
+
+} // namespace
+
+json manifest_of(const GoldenCase& golden, const std::string& commit) {
+  json tensors = json::array();
+  for (const GoldenTensor& tensor : golden.tensors)
+    tensors.push_back({{"name", tensor.tensor.name},
+                       {"dtype", std::string(name(tensor.tensor.type))},
+                       {"shape", tensor.tensor.shape},
+                       {"sha256", sha256_of(tensor.tensor.bytes)},
+                       {"radius", tensor.radius}});
+  const InputFormats& formats = golden.contents.formats;
+  return {{"schema_version", schema_version},
+          {"case", golden.name},
+          {"regime", golden.recipe.regime},
+          {"why", why_of(golden.recipe)},
+          {"token", to_token(golden.recipe)},
+          {"options", golden.metadata},
+          {"formats",
+           {{"qkv", std::string(name(formats.qkv))}, {"gate", std::string(name(formats.gate))}, {"beta", std::string(name(formats.beta))}}},
+          {"contents",
+           {{"gradients", golden.contents.gradients},
+            {"intermediates_chunk", golden.contents.intermediates_chunk},
+            {"states", golden.contents.states}}},
+          {"oracle",
+           {{"arithmetic", golden.arithmetic},
+            {"bits", golden.bits},
+            {"radius", "largest over a tensor; -1: computed with 50 digits, not certified"}}},
+          {"layout", layout()},
+          {"file", "tensors.safetensors"},
+          {"tensors", tensors},
+          {"generator", {{"program", "kdacheck golden generate"}, {"commit", commit}}}};
+}
+
+std::optional<std::string> manifest_breach(const json& manifest) {
+  if (!manifest.is_object()) return "the manifest is no JSON object";
+  const auto version = manifest.find("schema_version");
+  if (version == manifest.end() || *version != json(schema_version))
+    return "the manifest is of schema version " + (version == manifest.end() ? std::string("none") : version->dump()) + ", not " +
+           std::to_string(schema_version);
+  if (auto breach = breach_in(manifest, "the manifest",
+                              {{"schema_version", Kind::whole},
+                               {"case", Kind::text},
+                               {"regime", Kind::text},
+                               {"why", Kind::text},
+                               {"token", Kind::text},
+                               {"options", Kind::object},
+                               {"formats", Kind::object},
+                               {"contents", Kind::object},
+                               {"oracle", Kind::object},
+                               {"layout", Kind::object},
+                               {"file", Kind::text},
+                               {"tensors", Kind::list},
+                               {"generator", Kind::object}}))
+    return breach;
+  if (auto breach = breach_in(manifest["formats"], "formats", {{"qkv", Kind::text}, {"gate", Kind::text}, {"beta", Kind::text}}))
+    return breach;
+  for (const auto& [key, value] : manifest["formats"].items())
+    if (!format_named(value.get<std::string>())) return "formats: '" + key + "' names no format: " + value.dump();
+  if (auto breach = breach_in(manifest["contents"], "contents",
+                              {{"gradients", Kind::flag}, {"intermediates_chunk", Kind::whole}, {"states", Kind::flag}}))
+    return breach;
+  if (auto breach = breach_in(manifest["oracle"], "oracle", {{"arithmetic", Kind::text}, {"bits", Kind::whole}, {"radius", Kind::text}}))
+    return breach;
+  if (auto breach = breach_in(manifest["generator"], "generator", {{"program", Kind::text}, {"commit", Kind::text}})) return breach;
+  for (const json& tensor : manifest["tensors"]) {
+    if (!tensor.is_object()) return "tensors: an entry is no object";
+    if (auto breach = breach_in(
+            tensor, "a tensor",
+            {{"name", Kind::text}, {"dtype", Kind::text}, {"shape", Kind::list}, {"sha256", Kind::text}, {"radius", Kind::number}}))
+      return breach;
+    if (!element_type_named(tensor["dtype"].get<std::string>()))
+      return "tensor " + tensor["name"].dump() + " has the unknown dtype " + tensor["dtype"].dump();
+    if (tensor["sha256"].get<std::string>().size() != 64) return "tensor " + tensor["name"].dump() + " has a sha256 that is none";
+  }
+  return std::nullopt;
+}
+
+GoldenCase blueprint_of(const json& manifest, const std::string& source) {
+  if (auto breach = manifest_breach(manifest)) throw BadFile(source + ": " + *breach);
+  GoldenCase golden;
+  golden.name = manifest["case"].get<std::string>();
+  try {
+    golden.recipe = from_token(manifest["token"].get<std::string>());
+  } catch (const std::invalid_argument& error) {
+    throw BadFile(source + ": " + error.what());
+  }
+  const json& formats = manifest["formats"];
+  const auto format = [&](const char* key) { return *format_named(formats[key].get<std::string>()); };
+  golden.contents = {.formats = {.qkv = format("qkv"), .gate = format("gate"), .beta = format("beta")},
+                     .gradients = manifest["contents"]["gradients"].get<bool>(),
+                     .intermediates_chunk = manifest["contents"]["intermediates_chunk"].get<std::int64_t>(),
+                     .states = manifest["contents"]["states"].get<bool>()};
+  return golden;
+}
+
+} // namespace kdacheck

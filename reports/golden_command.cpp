@@ -1,0 +1,92 @@
+#include "commands.hpp"
+
+#include "../golden/golden_set.hpp"
+#include "../properties/selection.hpp"
+#include "../reference/atomic_file.hpp"
+#include "context.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace kdacheck {
+namespace {
+
+/// Every option, shapes bounded: what `fitted` shortens a drawn recipe to.
+Contract bounds_of(const GoldenArguments& arguments) {
+  ParsedContract parsed = parse_contract(
+      "rule=kda,dplr gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid l2norm=both beta_max=1000 "
+      "k_norm_max=1e30 beta_min=-1000");
+  if (!parsed.contract) throw std::logic_error(parsed.error);
+  Contract contract = *parsed.contract;
+  contract.T = {.least = 0, .most = arguments.largest_T};
+  contract.K = {.least = 1, .most = arguments.largest_K};
+  contract.V = {.least = 1, .most = arguments.largest_V};
+  return contract;
+}
+
+std::string_view word(GoldenOutcome::Kind kind) {
+  switch (kind) {
+  case GoldenOutcome::Kind::written: return "written";
+  case GoldenOutcome::Kind::same: return "same";
+  case GoldenOutcome::Kind::changed: return "CHANGED";
+  case GoldenOutcome::Kind::damaged: return "DAMAGED";
+  default: return "accepted";
+  }
+}
+
+void show(const GoldenOutcome& outcome) {
+  fmt::print("{:<10} {}\n", word(outcome.kind), outcome.name);
+  for (const std::string& remark : outcome.remarks) fmt::print("             {}\n", remark);
+}
+
+int status_of(const std::vector<GoldenOutcome>& outcomes) {
+  std::size_t wrong = 0;
+  for (const GoldenOutcome& outcome : outcomes)
+    wrong += outcome.kind == GoldenOutcome::Kind::changed || outcome.kind == GoldenOutcome::Kind::damaged ? 1 : 0;
+  fmt::print("{} cases, {} changed or damaged\n", outcomes.size(), wrong);
+  return wrong ? 1 : 0;
+}
+
+} // namespace
+
+int golden_generate_command(const GoldenArguments& arguments) {
+  const auto chosen = matching<Regime>("regime", arguments.regimes, regimes());
+  const Format format = format_named(arguments.dtype).value_or(Format::fp32);
+  const Contract bounds = bounds_of(arguments);
+  const std::string commit = this_context().commit;
+  make_folder(arguments.set);
+  std::vector<GoldenOutcome> outcomes;
+  for (const Regime* regime : chosen)
+    for (int i = 0; i < arguments.count; ++i) {
+      const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
+      GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
+                              .gradients = arguments.gradients,
+                              .intermediates_chunk = arguments.intermediates,
+                              .states = arguments.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0};
+      const std::string label = fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i));
+      outcomes.push_back(store_golden(arguments.set, golden_case(label, recipe, contents), commit));
+      show(outcomes.back());
+    }
+  const int status = status_of(outcomes);
+  if (status)
+    fmt::print("changed cases were written beside the old ones as NAME.new; ./kdacheck golden accept {} NAME takes one\n", arguments.set);
+  return status;
+}
+
+int golden_verify_command(const std::string& set) { return status_of(verify_golden(set, show)); }
+
+int golden_diff_command(const std::string& before, const std::string& after) {
+  const auto outcomes = diff_golden(before, after);
+  for (const GoldenOutcome& outcome : outcomes)
+    if (outcome.kind != GoldenOutcome::Kind::same) show(outcome);
+  return status_of(outcomes);
+}
+
+int golden_accept_command(const std::string& set, const std::string& name) {
+  accept_golden(set, name);
+  show({GoldenOutcome::Kind::accepted, name, {}});
+  return 0;
+}
+
+} // namespace kdacheck
