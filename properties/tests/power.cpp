@@ -1,0 +1,64 @@
+#include "../judge.hpp"
+#include "../recipe.hpp"
+
+#include "../../kernels/faults/faults.hpp"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <string>
+#include <vector>
+
+using namespace kdacheck;
+
+namespace {
+
+/// A case of a regime at a size of its own: four chunks of 16 tokens, one head.
+Problem case_of(const std::string& regime, const Contract& contract, std::uint64_t seed) {
+  Recipe recipe = regime_named(regime)->draw(seed, Tier::quick);
+  recipe.shape = {.B = 1, .T = 64, .H = 1, .HV = 1, .K = 64, .V = 32};
+  recipe.lengths.clear();
+  const Recipe inside = fitted(recipe, contract);
+  return make_problem(inside, input_formats(contract));
+}
+
+struct Expectation {
+  std::string fault;
+  std::vector<std::string> regimes; ///< each of them must show it
+};
+
+/// Power as error-theory has it: which fault shows in which regime under the contract that the faulty kernel claims.
+const std::vector<Expectation> expected{
+    {"neumann-bf16", {"near-identical-keys", "alternating-keys"}},
+    {"neumann-fp16", {"near-identical-keys"}},
+    {"first-order-inverse", {"near-identical-keys", "alternating-keys", "gaussian-keys", "slow-decay"}},
+    {"beta-bf16", {"gaussian-keys", "slow-decay", "uniform-keys"}},
+    {"alpha-bf16", {"slow-decay", "usual-decay", "pure-transport", "beta-tiny"}},
+    {"residual-bf16", {"gaussian-keys", "slow-decay", "converged-memory"}},
+    {"state-bf16", {"slow-decay", "pure-transport", "beta-tiny", "converged-memory"}},
+    {"carry-dropped", {"slow-decay", "converged-memory", "near-identical-keys"}},
+    {"carry-not-decayed", {"usual-decay", "pure-transport"}},
+};
+
+} // namespace
+
+TEST_CASE("a known fault is refused in every regime that exposes it, and the same kernel without it passes") {
+  Judge judge;
+  for (const Expectation& expectation : expected) {
+    const auto faults = planted_faults();
+    const auto info = std::find_if(faults.begin(), faults.end(), [&](const FaultInfo& each) { return each.name == expectation.fault; });
+    REQUIRE(info != faults.end());
+    const Kernel faulty = faulty_kernel(*info), faultless = faultless_kernel("the same", info->contract);
+    for (const std::string& regime : expectation.regimes)
+      for (std::uint64_t seed : {1, 2, 3}) {
+        const Problem problem = case_of(regime, faulty.contract, seed);
+        INFO(expectation.fault << " in " << regime << ", seed " << seed);
+        REQUIRE(!outside_domain(faulty.contract, problem));
+        const Finding wrong = judge.forward(faulty.contract, problem, run_forward(faulty, problem));
+        INFO("error / bound " << wrong.bound_util);
+        CHECK(is_failure(wrong.verdict));
+        const Finding right = judge.forward(faultless.contract, problem, run_forward(faultless, problem));
+        INFO("without the fault " << right.bound_util);
+        CHECK(right.verdict == Verdict::passed);
+      }
+  }
+}
