@@ -46,42 +46,42 @@ struct Range {
   std::int64_t begin, end;
 };
 
+/// One row's sums for `width` columns at once: their additions do not wait for each other.
+template <std::int64_t width, class Run, class Start, class A, class B, class Store>
+void sum_columns(Run& run, std::int64_t i, std::int64_t j0, Range r, Start& start, A& a, B& b, Store& store) {
+  typename Run::Number sum[width];
+  for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
+  if constexpr (Run::records) {
+    typename Run::Twin twin[width];
+    for (std::int64_t j = 0; j < width; ++j) twin[j] = run.start(sum[j]);
+    for (std::int64_t c = r.begin; c < r.end; ++c) {
+      const auto x = a(i, c);
+      for (std::int64_t j = 0; j < width; ++j) {
+        const double term = x * b(c, j0 + j);
+        sum[j] += term;
+        run.add(twin[j], term, sum[j]);
+      }
+    }
+    for (std::int64_t j = 0; j < width; ++j) run.finish(twin[j], sum[j]);
+  } else {
+    for (std::int64_t c = r.begin; c < r.end; ++c) {
+      const auto x = a(i, c);
+      for (std::int64_t j = 0; j < width; ++j) sum[j] += x * b(c, j0 + j);
+    }
+  }
+  for (std::int64_t j = 0; j < width; ++j) store(i, j0 + j, run.sum_error(sum[j]));
+}
+
 /// store(i, j, start(i, j) + sum over c in range(i, j0) of a(i, c) b(c, j)) for i < rows, j < columns(i); j0 is the first
 /// column of a block of up to eight that are summed together, over the same range.
 template <class Run, class Columns, class Extent, class Start, class A, class B, class Store>
 void multiply(Run& run, std::int64_t rows, Columns&& columns, Extent&& range, Start&& start, A&& a, B&& b, Store&& store) {
-  using Number = typename Run::Number;
   constexpr std::int64_t width = 8;
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t all = columns(i);
     std::int64_t j0 = 0;
-    if constexpr (!Run::records)
-      for (; j0 + width <= all; j0 += width) {
-        Number sum[width];
-        for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
-        const Range r = range(i, j0);
-        for (std::int64_t c = r.begin; c < r.end; ++c) {
-          const auto x = a(i, c);
-          for (std::int64_t j = 0; j < width; ++j) sum[j] += x * b(c, j0 + j);
-        }
-        for (std::int64_t j = 0; j < width; ++j) store(i, j0 + j, run.sum_error(sum[j]));
-      }
-    for (; j0 < all; ++j0) {
-      const Range r = range(i, j0);
-      Number sum = start(i, j0);
-      if constexpr (Run::records) {
-        auto twin = run.start(sum);
-        for (std::int64_t c = r.begin; c < r.end; ++c) {
-          const double term = a(i, c) * b(c, j0);
-          sum += term;
-          run.add(twin, term, sum);
-        }
-        run.finish(twin, sum);
-      } else {
-        for (std::int64_t c = r.begin; c < r.end; ++c) sum += a(i, c) * b(c, j0);
-      }
-      store(i, j0, run.sum_error(sum));
-    }
+    for (; j0 + width <= all; j0 += width) sum_columns<width>(run, i, j0, range(i, j0), start, a, b, store);
+    for (; j0 < all; ++j0) sum_columns<1>(run, i, j0, range(i, j0), start, a, b, store);
   }
 }
 

@@ -95,8 +95,8 @@ inline Rounding rounding_to(Format format, bool truncate, double operations) {
 
 /// Accumulation errors in the order in which the sums are formed.
 struct Tape {
-  std::vector<std::array<float, draws_per_batch>> error; ///< of each sum on eight grids
-  std::vector<float> size;                               ///< half width of a uniform distribution with their spread
+  std::vector<FloatLanes> error; ///< of each sum on eight grids
+  std::vector<float> size;       ///< half width of a uniform distribution with their spread
   std::size_t next = 0;
 
   void clear() {
@@ -117,6 +117,7 @@ public:
     LaneGenerator generator(seed);
     const Lanes exponent = 0.5 * (generator.uniform() + 1.0);
     for (int lane = 0; lane < draws_per_batch; ++lane) scale_[lane] = std::exp2(exponent[lane]);
+    inverse_ = 1.0 / scale_;
   }
   double round(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
@@ -133,15 +134,11 @@ public:
     twin.squares += partial_sum * partial_sum;
   }
   void finish(const Twin& twin, double sum) {
-    const Lanes error = twin.sum / scale_ - sum;
-    std::array<float, draws_per_batch> errors;
-    double mean_square = 0;
-    for (int lane = 0; lane < draws_per_batch; ++lane) {
-      errors[static_cast<std::size_t>(lane)] = static_cast<float>(error[lane]);
-      mean_square += error[lane] * error[lane] / draws_per_batch;
-    }
-    tape_.error.push_back(errors);
-    tape_.size.push_back(static_cast<float>(std::sqrt(std::max(3 * mean_square, unit_ * unit_ * twin.squares))));
+    const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
+    tape_.error.push_back(__builtin_convertvector(error, FloatLanes));
+    double spread = 0;
+    for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
+    tape_.size.push_back(static_cast<float>(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares))));
   }
 
 private:
@@ -152,7 +149,7 @@ private:
 
   Tape& tape_;
   double unit_, splitter_;
-  Lanes scale_{};
+  Lanes scale_{}, inverse_{};
 };
 
 template <NoiseModel model> class Perturbed {
@@ -212,9 +209,7 @@ public:
     if (!accumulates_) return sum;
     const std::size_t at = tape_.next++;
     if constexpr (model == NoiseModel::independent) return sum + static_cast<double>(tape_.size[at]) * generator_.uniform();
-    Lanes error{};
-    for (std::size_t lane = 0; lane < draws_per_batch; ++lane) error[lane] = static_cast<double>(tape_.error[at][lane]);
-    return sum + error;
+    return sum + __builtin_convertvector(tape_.error[at], Lanes);
   }
 
 private:
