@@ -3,6 +3,7 @@
 #include "properties/selection.hpp"
 #include "reference/safetensors.hpp"
 #include "reports/commands.hpp"
+#include "reports/compare.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -61,7 +62,7 @@ struct CommandLine {
   GoldenArguments golden_arguments;
   std::string other;
   BenchArguments bench;
-  std::string listed;
+  std::string listed, before, after;
   std::function<int()> chosen;
 
   CommandLine() {
@@ -79,6 +80,10 @@ struct CommandLine {
         ->required()
         ->check(CLI::IsMember({"kernels", "properties", "regimes", "faults"}));
     list->callback([this] { chosen = [this] { return list_command(listed); }; });
+    auto* compared = app.add_subcommand("compare", "two runs: verdicts that changed, errors that grew beyond chance (status 1 if worse)");
+    compared->add_option("before", before, "result folder of the first run")->required();
+    compared->add_option("after", after, "result folder of the second run")->required();
+    compared->callback([this] { chosen = [this] { return compare_command(before, after); }; });
     app.add_subcommand("doctor", "what this machine can run")->callback([this] { chosen = [] { return doctor_command(); }; });
   }
 

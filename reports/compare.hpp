@@ -44,4 +44,8 @@ int exit_status(const Comparison&);
 /// Verdict changes (worse ones first), ratios per kernel with quartiles, what only one run has, and a closing line.
 std::string to_text(const Comparison&);
 
+/// `./kdacheck compare A B`: two result folders. Prints the text; returns the exit status. Throws std::invalid_argument
+/// with one sentence for a folder without a report of this schema version.
+int compare_command(const std::string& before, const std::string& after);
+
 } // namespace kdacheck

@@ -27,7 +27,7 @@ struct Counts {
 /// A set of cases seen from outside.
 struct Tally {
   Counts counts;
-  std::optional<CaseResult> worst; ///< the gravest case: by verdict, then by bound_util
+  std::optional<CaseResult> worst; ///< the gravest case: by verdict, then (if passed) one that names a tensor, then by bound_util
   double seconds = 0;              ///< summed over the cases
   Verdict verdict() const { return worst ? worst->finding.verdict : Verdict::not_supported; }
 };
@@ -65,7 +65,8 @@ void add(Results&, const CaseResult&);
 /// Everything that was added.
 Counts total(const Results&);
 
-/// Tables list a contract so: "bf16 in, bf16 mma, fp32 state, C=64".
+/// Tables list a contract so: "fp32, C=64", "fp32 in, tf32 mma, C=16", "bf16 mma, bf16 state, C=64, wy", "DPLR fp32,
+/// recurrence". Inputs are named where they differ from the operands; sums and state where they are not fp32.
 std::string in_short(const Contract&);
 
 /// Empty tally of a kernel.

@@ -136,8 +136,11 @@ void append_not_supported(std::string& text, const Results& results, const Table
 
 void append_close(std::string& text, const Results& results) {
   const Counts counts = total(results);
-  std::size_t failing = 0;
-  for (const KernelTally& kernel : results.kernels) failing += kernel.tally.counts.failures() > 0;
+  std::size_t failing = 0, passing = 0;
+  for (const KernelTally& kernel : results.kernels) {
+    failing += kernel.tally.counts.failures() > 0;
+    passing += kernel.tally.verdict() == Verdict::passed;
+  }
   text += fmt::format("\n{}, in {}\n", spoken(counts), short_duration(results.wall_seconds));
   if (results.outcome.stopped)
     text += fmt::format("stopped before the end: {} of {} planned cases ran\n", results.outcome.ran + results.outcome.skipped,
@@ -149,7 +152,7 @@ void append_close(std::string& text, const Results& results) {
   else if (results.outcome.stopped)
     text += "no failure so far\n";
   else
-    text += fmt::format("PASSED: {} kernel{}\n", results.kernels.size(), results.kernels.size() == 1 ? "" : "s");
+    text += fmt::format("PASSED: {} of {} kernels\n", passing, results.kernels.size());
 }
 
 } // namespace

@@ -45,16 +45,33 @@ TEST_CASE("the exit status is 1 for a failure, 4 if stopped, 5 if nothing passed
 
 TEST_CASE("a contract in short names what differs and nothing else") {
   Contract contract;
-  CHECK(in_short(contract) == "fp32 throughout, C=64");
+  CHECK(in_short(contract) == "fp32, C=64");
+  contract.operands = contract.scores = Format::tf32;
+  CHECK(in_short(contract) == "fp32 in, tf32 mma, C=64");
   contract.input = contract.operands = contract.scores = Format::bf16;
   contract.chunk = 32;
-  CHECK(in_short(contract) == "bf16 in, bf16 mma, fp32 state, C=32");
+  CHECK(in_short(contract) == "bf16 mma, C=32");
   contract.scores = Format::tf32;
   contract.state = Format::bf16;
-  CHECK(in_short(contract) == "bf16 in, bf16 mma, tf32 scores, bf16 state, C=32");
+  contract.order = Order::wy;
+  CHECK(in_short(contract) == "bf16/tf32 mma, bf16 state, C=32, wy");
   contract.order = Order::recurrence;
+  contract.rules = {Rule::dplr};
   contract.operands = contract.scores = contract.state = Format::fp32;
-  CHECK(in_short(contract) == "bf16 in, fp32 state, recurrence");
+  CHECK(in_short(contract) == "DPLR bf16, recurrence");
+  contract.accumulate = Format::fp64;
+  contract.state_v_first = true;
+  CHECK(in_short(contract) == "DPLR bf16, fp64 sums, recurrence, V-first");
+}
+
+TEST_CASE("among passed cases the worst is one that names a tensor, however large a law's own figure") {
+  Results results;
+  CaseResult law = sample_case("k", Verdict::passed, 0.999), error = sample_case("k", Verdict::passed, 0.25);
+  error.finding.place = Place{.tensor = "o"};
+  for (const CaseResult& result : {law, error, law}) add(results, result);
+  CHECK(results.kernels[0].tally.worst->finding.bound_util == 0.25);
+  add(results, sample_case("k", Verdict::inconclusive, 0));
+  CHECK(results.kernels[0].tally.verdict() == Verdict::inconclusive);
 }
 
 TEST_CASE("report.json holds the keys that other programs rely on") {

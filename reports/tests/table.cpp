@@ -82,7 +82,10 @@ TEST_CASE("the last line says passed only if something passed, nothing failed an
   add(results, sample_case("k", Verdict::not_supported, 0));
   CHECK(last(results) == "NOTHING PASSED: no case ran that a kernel supports");
   add(results, sample_case("k", Verdict::passed, 0));
-  CHECK(last(results) == "PASSED: 1 kernel");
+  CHECK(last(results) == "PASSED: 1 of 1 kernels");
+  Results idle = results;
+  idle.kernels.push_back({.name = "idle"});
+  CHECK(last(idle) == "PASSED: 1 of 2 kernels");
   results.outcome = {.planned = 9, .ran = 1, .skipped = 2, .stopped = true};
   CHECK(last(results) == "no failure so far");
   CHECK_THAT(console_table(results), Contains("stopped before the end: 3 of 9 planned cases ran"));
