@@ -6,7 +6,9 @@
 //   dS = Diag(e^{G_C}) dS' + qd^T dO + bd^T Y
 //   q decays with G_i, b with G_{i-1}: dG_i = q dq - a da - k dk, dG_{i-1} += b db, the chunk's end on top.
 //
-// KDA through it: dk = beta (da + dkey) + alpha db, dbeta = k (da + dkey), d log alpha = alpha k db besides.
+// KDA through it has a = k = beta key, so that w and v enter together: a takes the gradients of both with w + v, formed
+// first because v alone may be much larger, and k none. Then
+//   dkey = beta da + alpha db      dbeta = key da      d log alpha = alpha key db besides.
 
 #include "dplr_backward.hpp"
 
@@ -29,6 +31,7 @@ namespace {
 /// Buffers of one step back; rows [C,K] or [C,V], matrices [C,matrix].
 struct Adjoint {
   float *d_o = nullptr, *Y = nullptr, *v = nullptr, *scratch = nullptr; ///< [C,V]
+  float* written = nullptr;                                             ///< [C,V] KDA: w + v, which its one key writes
   float *dAba = nullptr, *dAbk = nullptr, *dAqa = nullptr, *dAqk = nullptr;
   float *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr, *g = nullptr;
   float *near_a = nullptr, *near_k = nullptr; ///< [C] dAba and dAbk of (i, i - 1): the one pair of b without decay
@@ -47,7 +50,7 @@ struct Slice {
 Adjoint take_adjoint(Arena& arena, const ChunkPlan& plan, std::int64_t K, std::int64_t V) {
   const std::int64_t matrix = padded(plan.C);
   Adjoint d;
-  for (float** rows : {&d.d_o, &d.Y, &d.v, &d.scratch}) *rows = arena.floats(plan.C * V);
+  for (float** rows : {&d.d_o, &d.Y, &d.v, &d.scratch, &d.written}) *rows = arena.floats(plan.C * V);
   for (float** square : {&d.dAba, &d.dAbk, &d.dAqa, &d.dAqk}) *square = arena.floats(plan.C * matrix);
   for (float** rows : {&d.q, &d.k, &d.a, &d.b, &d.g}) *rows = arena.floats(plan.C * K);
   for (float** row : {&d.end_a, &d.end_k}) *row = arena.floats(K);
@@ -91,10 +94,13 @@ void score_adjoints(const ChunkPlan& plan, const DplrChunk& chunk, const DplrRec
       product(std::min(score_block, n - block), block + score_block, V, {rows + block * V, V, 1}, d.turned, matrix, Into::assign,
               into + block * matrix, matrix);
   };
-  transpose(n, V, record.w, V, d.turned, matrix);
+  transpose(n, V, chunk.key ? d.written : record.w, V, d.turned, matrix);
   outer(d.Y, d.dAba);
   outer(d.d_o, d.dAqa);
-  transpose(n, V, chunk.v, V, d.turned, matrix);
+  if (chunk.key)
+    std::fill(d.turned, d.turned + V * matrix, 0.0f);
+  else
+    transpose(n, V, chunk.v, V, d.turned, matrix);
   outer(d.Y, d.dAbk);
   outer(d.d_o, d.dAqk);
   for (std::int64_t i = 0; i < n; ++i) {
@@ -113,8 +119,11 @@ void state_adjoints(const DplrChunk& chunk, const DplrRecord& record, const floa
   product(n, K, V, {d.d_o, V, 1}, d.turned, K, Into::assign, d.q, K);
   product(n, K, V, {d.Y, V, 1}, d.turned, K, Into::assign, d.b, K);
   transpose(K, V, dS, V, d.turned, K);
-  product(n, K, V, {record.w, V, 1}, d.turned, K, Into::assign, d.a, K);
-  product(n, K, V, {chunk.v, V, 1}, d.turned, K, Into::assign, d.k, K);
+  product(n, K, V, {chunk.key ? d.written : record.w, V, 1}, d.turned, K, Into::assign, d.a, K);
+  if (chunk.key)
+    std::fill(d.k, d.k + n * K, 0.0f);
+  else
+    product(n, K, V, {chunk.v, V, 1}, d.turned, K, Into::assign, d.k, K);
   decay_from_start(d.q, chunk.G, n, K, d.q);
   decay_from_start(d.b, chunk.before, n, K, d.b);
   float* end = d.g + (n - 1) * K;
@@ -231,10 +240,14 @@ void dplr_backward(const Contract& contract, const Inputs& inputs, const Cotange
         const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
         solve_adjoint(plan, chunk, record, dS, d);
         write_gradient(gradients, Input::v, inputs, row, head, rows, d.v);
+        if (kda) {
+          for (std::int64_t at = 0; at < rows * V; at += lane_count) store(d.written + at, load(record.w + at) + load(chunk.v + at));
+          round_rows(plan.operands, d.written, rows, V);
+        }
         score_adjoints(plan, chunk, record, d);
         state_adjoints(chunk, record, state, dS, d);
-        scores_backward(chunk.frame, 2, score_rows(chunk), 2, score_columns(chunk), {{{{d.dAba, d.dAbk}, {d.dAqa, d.dAqk}}}}, {d.b, d.q},
-                        {d.a, d.k});
+        scores_backward(chunk.frame, 2, score_rows(chunk), kda ? 1 : 2, score_columns(chunk), {{{{d.dAba, d.dAbk}, {d.dAqa, d.dAqk}}}},
+                        {d.b, d.q}, {d.a, d.k});
         finish_rows(chunk, d);
         if (kda) {
           kda_from_dplr(chunk, d);
