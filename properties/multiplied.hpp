@@ -1,5 +1,5 @@
 #pragma once
-// Results multiplied by a power of two, and when a kernel must follow that bit for bit.
+// Results multiplied by a power of two or robbed of a part, and when a kernel must follow that bit for bit.
 
 #include "run.hpp"
 
@@ -12,6 +12,12 @@ inline Run multiplied(Run run, float factor) {
     for (float& value : *values) value *= factor;
   for (auto& gradient : run.gradient)
     for (float& value : gradient) value *= factor;
+  return run;
+}
+
+/// The run without the gradients of parameters, which gather from every sequence.
+inline Run without_parameters(Run run) {
+  for (Input input : {Input::A_log, Input::dt_bias}) run.gradient[static_cast<std::size_t>(input)].clear();
   return run;
 }
 

@@ -1,5 +1,6 @@
 // The outer loops of the kernel in chunk_with_faults.cpp: sequences, heads, chunks, state in and out.
 
+#include "../cpu/accept.hpp"
 #include "chunk_with_faults.hpp"
 
 #include <algorithm>
@@ -144,6 +145,7 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
           .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
           .forward =
               [contract, fault](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+                cpu::accept(contract, in, out);
                 forward({in, out, contract, fault}, workspace);
               },
           .backward = {}};

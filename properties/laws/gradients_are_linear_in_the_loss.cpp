@@ -1,0 +1,42 @@
+// Loss scaling relies on it.
+
+#include "../trial.hpp"
+
+#include "../multiplied.hpp"
+
+namespace kdacheck::laws {
+namespace {
+
+Problem with_loss_times(Problem problem, float factor) {
+  for (auto* loss : {&problem.d_o, &problem.d_final_state})
+    for (float& x : *loss) x *= factor;
+  return problem;
+}
+
+void law(Trial& trial) {
+  Recipe recipe = trial.recipe;
+  recipe.loss = LossPattern::everywhere;
+  const Problem problem = trial.make(recipe);
+
+  const Run run = trial.backward(problem);
+  trial.expect_same(problem, multiplied(run, -1), trial.backward(with_loss_times(problem, -1)), "the loss negated");
+  const float factor = trial.pick(2) == 0 ? 2.0f : 16.0f;
+  const Problem larger = with_loss_times(problem, factor);
+  const Run got = trial.backward(larger);
+  if (scales_exactly(trial.contract))
+    trial.expect_same(larger, without_underflow(multiplied(run, factor), factor), without_underflow(got, factor),
+                      "the loss multiplied by a power of two");
+  else
+    trial.expect_true_gradients(larger, got, "the loss multiplied by a power of two");
+}
+
+} // namespace
+
+Property gradients_are_linear_in_the_loss() {
+  return {.name = "gradients-are-linear-in-the-loss",
+          .claim = "gradients follow the sign and powers of two of (d_o, d_S) exactly",
+          .direction = Direction::backward,
+          .check = tried<law>};
+}
+
+} // namespace kdacheck::laws

@@ -1,0 +1,113 @@
+// Every law of gradients refuses a backward pass in which just what it claims is broken, and accepts the one that this
+// was planted in.
+
+#include "planted.hpp"
+
+#include <atomic>
+#include <cmath>
+
+using namespace kdacheck;
+using namespace kdacheck::tests;
+
+namespace {
+
+using Harm = void (*)(const Inputs&, const Cotangents&, const GradientOutputs&);
+
+/// The token recurrence of the suite, with something done to its gradients.
+Kernel harmed(Harm harm) {
+  Kernel kernel = built_in("cpu.recurrence.fp32");
+  kernel.backward = [harm, backward = kernel.backward](const Inputs& in, const Cotangents& loss, const GradientOutputs& out,
+                                                       std::span<std::byte> workspace) {
+    backward(in, loss, out, workspace);
+    harm(in, loss, out);
+  };
+  return kernel;
+}
+
+/// The same on inputs and cotangents that something was done to.
+Kernel misled(void (*mislead)(Inputs&, Cotangents&)) {
+  Kernel kernel = built_in("cpu.recurrence.fp32");
+  kernel.backward = [mislead, backward = kernel.backward](const Inputs& in, const Cotangents& loss, const GradientOutputs& out,
+                                                          std::span<std::byte> workspace) {
+    Inputs other = in;
+    Cotangents other_loss = loss;
+    mislead(other, other_loss);
+    backward(other, other_loss, out, workspace);
+  };
+  return kernel;
+}
+
+void about_gradients(const Catches& catches) {
+  const Kernel& right = built_in("cpu.recurrence.fp32");
+  const auto check = [&](std::string_view law, const Kernel& wrong, const char* regime = "usual-decay") {
+    catches(law, wrong, regime, right);
+  };
+  check("gradients-agree-with-the-oracle", harmed([](auto&, auto&, auto& out) { scale_all(out[Input::g], 1.001f); }));
+  check("gradients-are-right-at-every-length", harmed([](auto& in, auto&, auto& out) {
+          if (in.shape.T % 16 != 0) scale_all(out[Input::k], 1.001f);
+        }));
+  check("each-loss-gives-its-part", harmed([](auto&, auto& loss, auto& out) {
+          if (!loss.d_o || !loss.d_final_state) scale_all(out[Input::v], 1.001f);
+        }));
+  check("gradients-are-linear-in-the-loss", harmed([](auto&, auto&, auto& out) { add_to(out[Input::v], 0, 1e-3f); }));
+  check("what-cannot-matter-gets-no-gradient",
+        harmed([](auto&, auto&, auto& out) { add_to(out[Input::k], out[Input::k].elements() - 1, 1e-30f); }));
+  check("packed-gradients-equal-separate-ones", harmed([](auto& in, auto&, auto& out) {
+          if (!in.cu_seqlens.empty()) add_to(out[Input::beta], 0, 1e-3f);
+        }));
+  check("gradients-pass-through-a-split", harmed([](auto& in, auto&, auto& out) {
+          if (in[Input::initial_state]) scale_all(out[Input::initial_state], 1.001f);
+        }));
+  check("grouped-gradients-are-sums", harmed([](auto& in, auto&, auto& out) {
+          if (in.shape.HV > in.shape.H) scale_all(out[Input::k], 0.5f);
+        }));
+  check("gradient-order-is-invisible", harmed([](auto&, auto&, auto& out) { add_to(out[Input::v], 0, 1e-3f); }));
+  check("gradients-are-finite", harmed([](auto&, auto&, auto& out) { add_to(out[Input::q], 0, NAN); }));
+  check("dbeta-is-right-at-beta-zero", harmed([](auto& in, auto&, auto& out) {
+          for (std::int64_t i = 0;
+               in[Input::beta] && out[Input::beta] && in[Input::beta].stride == out[Input::beta].stride && i < out[Input::beta].elements();
+               ++i)
+            if (load(in[Input::beta], i) == 0) store(out[Input::beta], i, 0.0f);
+        }));
+  check("absent-gate-or-state-changes-no-gradient", harmed([](auto& in, auto&, auto& out) {
+          if (!in[Input::g] || !in[Input::initial_state]) add_to(out[Input::k], 0, 1e-3f);
+        }));
+  check("repeated-gradients-agree", harmed([](auto&, auto&, auto& out) {
+          static std::atomic<int> calls{0};
+          if (++calls % 2) add_to(out[Input::v], 0, 1e-3f);
+        }));
+  check("backward-touches-nothing-else", harmed([](auto& in, auto&, auto&) { scale_all(in[Input::k], 0.5f); }));
+  Kernel adding = right;
+  adding.backward = [backward = right.backward](const Inputs& in, const Cotangents& loss, const GradientOutputs& out,
+                                                std::span<std::byte> workspace) {
+    const float before = load(out[Input::v], 0);
+    backward(in, loss, out, workspace);
+    store(out[Input::v], 0, before);
+  };
+  check("every-gradient-element-is-written", adding);
+  check("strided-inputs-give-the-same-gradients",
+        misled([](Inputs& in, Cotangents&) { in[Input::v].stride = contiguous_strides(in[Input::v].shape); }));
+  check("a-nan-loss-stays-in-its-place", harmed([](auto&, auto& loss, auto& out) {
+          bool any = false;
+          for (std::int64_t i = 0; loss.d_o && i < loss.d_o.elements(); ++i) any = any || std::isnan(load(loss.d_o, i));
+          if (any) scale_all(out[Input::v], NAN);
+        }));
+  check("value-gradient-channels-are-independent", harmed([](auto& in, auto& loss, auto& out) {
+          for (std::int64_t j = 0; loss.d_o && loss.d_o.elements() > 0 && j < in.shape.V; ++j)
+            add_to(out[Input::v], j, 1e-2f * load(loss.d_o, in.shape.V - 1 - j));
+        }));
+}
+
+} // namespace
+
+TEST_CASE("laws of gradients notice a backward pass in which they are broken") { about_gradients({}); }
+
+TEST_CASE("every law of gradients has a backward pass here that breaks it") {
+  std::set<std::string> names;
+  about_gradients({&names});
+  for (const Property& property : properties())
+    if (property.direction == Direction::backward) {
+      INFO(property.name);
+      CHECK(names.count(property.name) == 1);
+    }
+}

@@ -1,0 +1,66 @@
+#pragma once
+// Laws tried on a kernel with a planted fault and on the same kernel without it.
+
+#include "checked.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <set>
+#include <string>
+
+namespace kdacheck::tests {
+
+inline void add_to(const TensorView& view, std::int64_t index, float amount) {
+  if (view && view.elements() > index) store(view, index, load(view, index) + amount);
+}
+
+inline void scale_all(const TensorView& view, float factor) {
+  for (std::int64_t i = 0; view && i < view.elements(); ++i) store(view, i, load(view, i) * factor);
+}
+
+inline const Kernel& built_in(std::string_view name) {
+  for (const Kernel& kernel : built_in_kernels())
+    if (kernel.name == name) return kernel;
+  throw std::invalid_argument("no such kernel");
+}
+
+/// Cases in which the law says that the kernel is wrong, and in which it says that the plain kernel is.
+struct Count {
+  int broken = 0, false_alarms = 0, decided = 0;
+};
+
+inline Count count(std::string_view law, const Kernel& wrong, const char* regime, const Kernel& right) {
+  const Property& property = property_named(law);
+  static Judge judge;
+  Count result;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    const Recipe recipe = fitted(regime_named(regime)->draw(seed, Tier::quick), wrong.contract);
+    const Finding good = checked(right, property, recipe, judge);
+    UNSCOPED_INFO("seed " << seed << " right kernel: " << name(good.verdict) << " " << good.detail);
+    result.false_alarms += is_failure(good.verdict);
+    result.decided += good.verdict == Verdict::passed;
+    const Finding bad = checked(wrong, property, recipe, judge);
+    UNSCOPED_INFO("seed " << seed << " wrong kernel: " << name(bad.verdict) << " " << bad.detail);
+    result.broken += is_failure(bad.verdict);
+  }
+  return result;
+}
+
+/// Checks that a law catches a kernel, or only notes which laws are checked.
+struct Catches {
+  std::set<std::string>* names = nullptr;
+
+  void operator()(std::string_view law, const Kernel& wrong, const char* regime, const Kernel& right) const {
+    if (names) {
+      names->emplace(law);
+      return;
+    }
+    INFO(law << " on " << regime);
+    const Count seen = count(law, wrong, regime, right);
+    CHECK(seen.broken > 0);
+    CHECK(seen.false_alarms == 0);
+    CHECK(seen.decided > 0);
+  }
+};
+
+} // namespace kdacheck::tests
