@@ -205,7 +205,10 @@ protected:
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
                   [&](std::int64_t j, std::int64_t c) { return column_[at(j, c, K)] * split(i, j, c); },
-                  [&](std::int64_t, std::int64_t c, Number x) { into_rows[at(frame.start + i, c, K)] += row_decay(f, frame, i, c) * x; });
+                  [&](std::int64_t, std::int64_t c, Number x) {
+                    Number& sum = into_rows[at(frame.start + i, c, K)];
+                    sum = settled(sum + row_decay(f, frame, i, c) * x);
+                  });
             for (std::int64_t j = 0; j < frame.column_count; ++j)
               multiply(
                   *run_, 1, [K](std::int64_t) { return K; },
@@ -216,7 +219,8 @@ protected:
                   [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
                   [&](std::int64_t i, std::int64_t c) { return rows[r].operand[at(i, c, K)] * split(i, j, c); },
                   [&](std::int64_t, std::int64_t c, Number x) {
-                    into_columns[at(frame.first_column + j, c, K)] += column_decay(f, frame, j, c) * x;
+                    Number& sum = into_columns[at(frame.first_column + j, c, K)];
+                    sum = settled(sum + column_decay(f, frame, j, c) * x);
                   });
           }
         }
@@ -244,6 +248,9 @@ protected:
     for (std::size_t entry = 0; entry < state_.size(); ++entry)
       state_operand_[entry] = run_->round(roundings_.operand, Site::state_operand, state_[entry]);
   }
+
+  /// A product and an addition in fp32; next to coarse operands they do not show.
+  Number settled(Number x) { return roundings_.coarse ? x : run_->round(roundings_.gradient_step, Site::gradient, x); }
 
   /// store(sum over c < count of a(c) b(c))
   template <class A, class B, class Store> void inner(std::int64_t count, A&& a, B&& b, Store&& store) {

@@ -127,7 +127,7 @@ private:
           },
           zero, [&](std::int64_t i, std::int64_t v) { return left[at(i, v, V)]; },
           [&](std::int64_t v, std::int64_t c) { return state[at(c, v, V)]; },
-          [&](std::int64_t i, std::int64_t c, Number x) { into[at(i, c, K)] = factor(i, c) * x; });
+          [&](std::int64_t i, std::int64_t c, Number x) { into[at(i, c, K)] = this->settled(factor(i, c) * x); });
     };
     const auto to_end = [&](std::int64_t i, std::int64_t c) {
       return this->decayed(f.out[at(i, c, K)], log_error_[at(n - 1, c, K)] - log_error_[at(i, c, K)],

@@ -157,7 +157,7 @@ private:
           },
           zero, [&](std::int64_t i, std::int64_t v) { return left[at(i, v, V)]; },
           [&](std::int64_t v, std::int64_t c) { return state[at(c, v, V)]; },
-          [&](std::int64_t i, std::int64_t c, Number x) { into[at(i, c, K)] = factor(i, c) * x; });
+          [&](std::int64_t i, std::int64_t c, Number x) { into[at(i, c, K)] = this->settled(factor(i, c) * x); });
     };
     const auto from_start = [&](std::int64_t i, std::int64_t c) {
       return this->decayed(f.in[at(i, c, K)], log_error_[at(i, c, K)], f.G[at(i, c, K)]);

@@ -15,6 +15,7 @@ struct Roundings {
   Rounding solve;                           ///< an entry of the triangular solve
   Rounding state;                           ///< the carried state
   Rounding single;                          ///< one fp32 operation
+  Rounding gradient_step;                   ///< a product and an addition in fp32
   double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
   Format accumulate = Format::fp32;
   bool accumulates = false; ///< sums of products err visibly next to what rounding their operands does
@@ -28,6 +29,7 @@ inline Roundings roundings_of(const Contract& contract) {
   r.solve = rounding_to(contract.solve, false, 2);
   r.state = rounding_to(contract.state, false, 2);
   r.single = rounding_to(Format::fp32, false, 1);
+  r.gradient_step = rounding_to(Format::fp32, false, 2);
   r.cumsum = unit_roundoff(contract.cumsum);
   r.exponential = 2 * contract.exp_ulp * 0x1p-24;
   // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at
