@@ -122,7 +122,8 @@ struct GuardedBuffer::Region {
 
 namespace {
 
-// Free regions of this thread by the power of two of their size.
+// Free regions of this thread by the power of two of their size, the lowest address last: equal calls then find equal
+// addresses, so that a kernel which remembers results by pointer is caught.
 struct Pool {
   std::array<std::vector<std::unique_ptr<GuardedBuffer::Region>>, 64> free;
 };
@@ -182,7 +183,10 @@ GuardedBuffer::~GuardedBuffer() {
   if (!region_) return;
   std::unique_ptr<Region> region(region_);
   region->close();
-  if (region->usable <= pooled_bytes) pool().free[size_class(region->usable)].push_back(std::move(region));
+  if (region->usable > pooled_bytes) return;
+  auto& ready = pool().free[size_class(region->usable)];
+  const auto lower = [](const auto& left, const auto& right) { return left->begin > right->begin; };
+  ready.insert(std::upper_bound(ready.begin(), ready.end(), region, lower), std::move(region));
 }
 
 void GuardedBuffer::fill(std::uint32_t pattern) const { write_pattern(data_, bytes_, pattern); }
