@@ -191,6 +191,7 @@ constexpr std::array keys{
         [](Contract& c, std::string_view text) { return read_switch(c.state_v_first, text, "k_first", "v_first"); },
         [](const Contract& c) { return std::string(c.state_v_first ? "v_first" : "k_first"); }},
     yes_no_key<&Contract::strided>("strided"),
+    yes_no_key<&Contract::validates>("validates"),
     number_key<&Contract::g_min>("g_min"),
     number_key<&Contract::beta_min>("beta_min"),
     number_key<&Contract::beta_max>("beta_max"),

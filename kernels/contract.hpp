@@ -62,6 +62,7 @@ struct Contract {
   bool initial_state = true;                               // initial_state yes | no
   bool state_v_first = false;                              // state_layout  k_first | v_first
   bool strided = false;                                    // strided  yes | no   inputs with gaps between rows
+  bool validates = true;                                   // validates yes | no   calls that contradict themselves are refused
   double g_min = -std::numeric_limits<double>::infinity(); // g_min    -inf    least log decay per token
   double beta_min = 0, beta_max = 1;                       // beta_min 0, beta_max 1 (2 sigmoid needs 2)
   double k_norm_max = 1.01;                                // k_norm_max 1.01 largest |k| after any l2norm
