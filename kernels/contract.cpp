@@ -196,6 +196,7 @@ constexpr std::array keys{
     number_key<&Contract::beta_min>("beta_min"),
     number_key<&Contract::beta_max>("beta_max"),
     number_key<&Contract::k_norm_max>("k_norm_max"),
+    number_key<&Contract::value_max>("value_max"),
 };
 
 ParsedContract failure(std::string sentence) { return {std::nullopt, std::move(sentence)}; }

@@ -52,20 +52,21 @@ struct Contract {
   Sameness batch = Sameness::bitwise;  // batch         bitwise | none   alone or with others, packed or not, any head order
   Sameness prefix = Sameness::bitwise; // prefix        bitwise | none   later tokens changed or appended
   // Domain.
-  std::vector<Rule> rules{Rule::kda};                      // rule     kda | dplr | kda,dplr
-  std::vector<GateForm> gates{GateForm::log_decay};        // gates    comma-separated forms
-  std::vector<BetaForm> betas{BetaForm::value};            // betas    comma-separated forms
-  bool l2norm_inside = false, l2norm_outside = true;       // l2norm   outside | inside | both
-  SizeRange K, V, T{0};                                    // K V T    sizes; T >= 0
-  bool grouped = true;                                     // grouped  yes | no   HV > H
-  bool packed = true;                                      // packed   yes | no   cu_seqlens
-  bool initial_state = true;                               // initial_state yes | no
-  bool state_v_first = false;                              // state_layout  k_first | v_first
-  bool strided = false;                                    // strided  yes | no   inputs with gaps between rows
-  bool validates = true;                                   // validates yes | no   calls that contradict themselves are refused
-  double g_min = -std::numeric_limits<double>::infinity(); // g_min    -inf    least log decay per token
-  double beta_min = 0, beta_max = 1;                       // beta_min 0, beta_max 1 (2 sigmoid needs 2)
-  double k_norm_max = 1.01;                                // k_norm_max 1.01 largest |k| after any l2norm
+  std::vector<Rule> rules{Rule::kda};                         // rule     kda | dplr | kda,dplr
+  std::vector<GateForm> gates{GateForm::log_decay};           // gates    comma-separated forms
+  std::vector<BetaForm> betas{BetaForm::value};               // betas    comma-separated forms
+  bool l2norm_inside = false, l2norm_outside = true;          // l2norm   outside | inside | both
+  SizeRange K, V, T{0};                                       // K V T    sizes; T >= 0
+  bool grouped = true;                                        // grouped  yes | no   HV > H
+  bool packed = true;                                         // packed   yes | no   cu_seqlens
+  bool initial_state = true;                                  // initial_state yes | no
+  bool state_v_first = false;                                 // state_layout  k_first | v_first
+  bool strided = false;                                       // strided  yes | no   inputs with gaps between rows
+  bool validates = true;                                      // validates yes | no   calls that contradict themselves are refused
+  double g_min = -std::numeric_limits<double>::infinity();    // g_min    -inf    least log decay per token
+  double beta_min = 0, beta_max = 1;                          // beta_min 0, beta_max 1 (2 sigmoid needs 2)
+  double k_norm_max = 1.01;                                   // k_norm_max 1.01 largest |k| after any l2norm
+  double value_max = std::numeric_limits<double>::infinity(); // value_max inf largest |v| and |initial state| (fp16 operands overflow)
 
   bool operator==(const Contract&) const = default;
 };

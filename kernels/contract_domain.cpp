@@ -81,6 +81,14 @@ std::optional<std::string> key_outside(const Contract& contract, const Problem& 
   return "|k|=" + digits(std::sqrt(largest)) + " is above k_norm_max=" + digits(contract.k_norm_max);
 }
 
+std::optional<std::string> value_outside(const Contract& contract, const Problem& problem) {
+  for (const Input input : {Input::v, Input::initial_state})
+    for (const float x : problem[input])
+      if (std::isfinite(x) && std::fabs(x) > contract.value_max)
+        return std::string(name(input)) + " holds " + digits(x) + ", above value_max=" + digits(contract.value_max);
+  return std::nullopt;
+}
+
 /// A value that the kernel's input format cannot hold: the kernel would be judged on other numbers than it was given.
 std::optional<std::string> format_outside(const Contract& contract, const Problem& problem) {
   const InputFormats wanted = input_formats(contract);
@@ -113,6 +121,7 @@ std::optional<std::string> outside_domain(const Contract& contract, const Proble
   if (auto why = format_outside(contract, problem)) return why;
   if (auto why = gate_outside(contract, problem)) return why;
   if (auto why = beta_outside(contract, problem)) return why;
+  if (auto why = value_outside(contract, problem)) return why;
   return key_outside(contract, problem);
 }
 

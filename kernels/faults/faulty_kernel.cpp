@@ -146,7 +146,6 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
           .forward =
               [contract, fault](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
                 cpu::accept(contract, in, out);
-                cpu::accept(contract, in, out);
                 forward({in, out, contract, fault}, workspace);
               },
           .backward = {}};
