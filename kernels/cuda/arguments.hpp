@@ -1,0 +1,38 @@
+#pragma once
+// What a forward kernel is launched with: device pointers, strides and options, already checked (check.hpp).
+
+#include <cstdint>
+
+namespace kdacheck::cuda {
+
+/// A tensor [B,T,heads,channels] in device memory; strides in elements, the last one is 1.
+struct View {
+  void* data = nullptr;
+  std::int64_t batch = 0, token = 0, head = 0;
+};
+
+// The same order as kdacheck::GateForm, BetaForm, and the public header's formats.
+enum class Gate : int { log_decay, softplus, bounded, sigmoid, absent };
+enum class Beta : int { value, sigmoid, twice_sigmoid };
+enum class Stored : int { fp32, bf16, fp16 };
+
+struct ForwardArguments {
+  View q, k, v, g, beta, a, b, o;
+  const float* A_log = nullptr;         ///< [HV]
+  const float* dt_bias = nullptr;       ///< [HV,K] or absent
+  const float* initial_state = nullptr; ///< [N,HV,K,V] ([N,HV,V,K] if v_first) or absent
+  float* final_state = nullptr;
+  const std::int64_t* cu_seqlens = nullptr; ///< [N+1] or absent
+  const std::int32_t* slot = nullptr;       ///< decode only: [B], negative ones are skipped
+  std::int64_t N = 1, T = 0;
+  int H = 1, HV = 1, K = 1, V = 1;
+  Gate gate = Gate::log_decay;
+  Beta beta_form = Beta::value;
+  Stored qkv_format = Stored::fp32, gate_format = Stored::fp32, beta_format = Stored::fp32, output_format = Stored::fp32;
+  bool dplr = false, l2norm = false, v_first = false;
+  float lower_bound = -5, scale = 1;
+  // Shape of a chunk kernel's block: value columns are cut into `slices`, 16 columns a consumer warp.
+  int slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
+};
+
+} // namespace kdacheck::cuda

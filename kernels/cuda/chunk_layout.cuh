@@ -1,0 +1,101 @@
+#pragma once
+// Shared memory of a chunk kernel's block.
+//
+// A *stage* is one chunk of 16 tokens, ready for the state update, in `pieces` bf16 terms each (1: bf16; 2: x = hi + lo,
+// 16 bits):  kd qd kr [16,K]   T diag(beta) [16,16]   Aqk [16,16]   e^{G_C} [K] fp32.
+// A *workbench* belongs to one producer warp: the raw rows of q, k, g; operands of the scores; small fp32 matrices.
+// A *lane area* belongs to one consumer warp: its ring of value tiles [16 tokens, 16 columns] and its output tile.
+// Rows are cut into 16-byte segments, exchanged within 128 bytes by xor with the row, so that moving an 8x8 matrix
+// touches every bank once.
+
+#include "warp.cuh"
+
+namespace kdacheck::cuda {
+
+inline constexpr int chunk_tokens = 16;
+inline constexpr int value_ring = 4;           ///< value tiles in flight
+inline constexpr int tile_bytes = 16 * 16 * 2; ///< [16,16] of 16-bit numbers
+
+/// Byte offset of channel c in a row of 16-bit numbers at least 64 long.
+constexpr __device__ __host__ __forceinline__ unsigned swizzled(unsigned row, unsigned c, unsigned row_bytes) {
+  return row * row_bytes + ((c / 8) ^ (row & 7)) * 16 + (c % 8) * 2;
+}
+/// Byte offset of half h (8 numbers) of a row of a [16,16] tile of 16-bit numbers.
+constexpr __device__ __host__ __forceinline__ unsigned tile_offset(unsigned row, unsigned h) {
+  return row * 32 + ((h ^ ((row >> 2) & 1)) * 16);
+}
+
+template <int K, int pieces> struct StageLayout {
+  static constexpr int piece = chunk_tokens * K * 2;
+  static constexpr int kd = 0, qd = kd + pieces * piece, kr = qd + pieces * piece;
+  static constexpr int T = kr + pieces * piece, Aqk = T + pieces * tile_bytes, decay = Aqk + pieces * tile_bytes;
+  static constexpr int bytes = decay + K * 4;
+};
+
+template <int K, int pieces> struct WorkbenchLayout {
+  static constexpr int raw_row = K * 2;
+  static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
+  static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
+  static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
+  static constexpr int L = score_rows + pieces * score_piece; ///< transposed: [column][row] fp32; then T
+  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;    ///< norms: of 16 q rows, then of 16 k rows
+  static constexpr int raw_g = norms + 128;
+  static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
+};
+
+inline constexpr int barrier_bytes = 256; ///< full and empty barriers of up to 16 stages
+inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
+
+/// Dynamic shared memory of a block.
+template <int K, int pieces>
+constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes) {
+  return barrier_bytes + stages * StageLayout<K, pieces>::bytes + producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) +
+         consumer_warps * consumer_bytes;
+}
+
+/// 16-bit terms of two numbers: x = hi (+ lo).
+template <int pieces> struct Terms {
+  std::uint32_t word[pieces];
+};
+template <int pieces> __device__ __forceinline__ Terms<pieces> split(float x, float y) {
+  Terms<pieces> terms;
+  terms.word[0] = pack_bf16(x, y);
+  if constexpr (pieces == 2) {
+    const Pair high = unpack_bf16(terms.word[0]);
+    terms.word[1] = pack_bf16(x - high.x, y - high.y);
+  }
+  return terms;
+}
+
+/// A 16x16 operand held by a warp, in terms.
+template <int pieces> struct Operand {
+  std::uint32_t word[pieces][4];
+};
+
+/// c += a b over 16 inner elements; of the products of terms, lo*lo (2^-18) is left out. `half` selects which 8 of b's 16
+/// columns.
+template <int pieces>
+__device__ __forceinline__ void multiply_add(float (&c)[4], const Operand<pieces>& a, const Operand<pieces>& b, int half) {
+  if constexpr (pieces == 2) {
+    multiply_add(c, a.word[1], b.word[0][2 * half], b.word[0][2 * half + 1]);
+    multiply_add(c, a.word[0], b.word[1][2 * half], b.word[1][2 * half + 1]);
+  }
+  multiply_add(c, a.word[0], b.word[0][2 * half], b.word[0][2 * half + 1]);
+}
+
+/// Two accumulator tiles [16,8] side by side as the left operand of the next product.
+template <int pieces> __device__ __forceinline__ Operand<pieces> as_operand(const float (&left)[4], const float (&right)[4]) {
+  Operand<pieces> operand;
+  const Terms<pieces> t0 = split<pieces>(left[0], left[1]), t1 = split<pieces>(left[2], left[3]);
+  const Terms<pieces> t2 = split<pieces>(right[0], right[1]), t3 = split<pieces>(right[2], right[3]);
+#pragma unroll
+  for (int piece = 0; piece < pieces; ++piece) {
+    operand.word[piece][0] = t0.word[piece];
+    operand.word[piece][1] = t1.word[piece];
+    operand.word[piece][2] = t2.word[piece];
+    operand.word[piece][3] = t3.word[piece];
+  }
+  return operand;
+}
+
+} // namespace kdacheck::cuda

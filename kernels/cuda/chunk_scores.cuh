@@ -1,0 +1,130 @@
+#pragma once
+// Akk and Aqk of a chunk on tensor cores without any factor above 1.
+//
+// Akk_ij = sum_c k_ic k_jc e^{G_ic - G_jc} (i > j). Let s be the highest bit in which i and j differ: then j lies in the
+// lower and i in the upper half of a block of 2s tokens, and with the last token r of the lower half as anchor
+//   e^{G_i - G_j} = e^{G_i - G_r} e^{G_r - G_j},   both exponents <= 0, and r <= i, so that no row sees a later token.
+// At each of the four levels s = 1, 2, 4, 8 eight tokens are rows and eight are columns: 8 rows of k and the same 8 of q
+// stacked give one 16x8 tile, of which the diagonal blocks s x s are what is wanted. Factors are products of the decays
+// between the two tokens, so that they are 0, never NaN, when they underflow.
+
+#include "chunk_layout.cuh"
+
+namespace kdacheck::cuda {
+
+__device__ __forceinline__ Pair operator*(Pair a, Pair b) { return {a.x * b.x, a.y * b.y}; }
+
+/// Tokens of a level: rank r = 0..7 among its rows (upper halves) or columns (lower halves).
+template <int span> __device__ __forceinline__ int column_token(int rank) { return rank / span * 2 * span + rank % span; }
+template <int span> __device__ __forceinline__ int row_token(int rank) { return column_token<span>(rank) + span; }
+
+/// Writes this lane's channel pair of one level's 24 operand rows (8 of k, 8 of q, 8 columns of k).
+template <int span, int pieces>
+__device__ __forceinline__ void write_level(Address rows, const Pair (&k)[16], const Pair (&q)[16], const Pair (&alpha)[16],
+                                            unsigned lane) {
+  const auto put = [&](int row, Pair value) {
+    const Terms<pieces> terms = split<pieces>(value.x, value.y);
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) store_shared(rows + piece * (24 * 128) + swizzled(row, 2 * lane, 128), terms.word[piece]);
+  };
+#pragma unroll
+  for (int block = 0; block < 16; block += 2 * span) {
+    Pair factor{1, 1};
+#pragma unroll
+    for (int i = span - 1; i >= 0; --i) {
+      put(16 + block / 2 + i, k[block + i] * factor);
+      factor = factor * alpha[block + i];
+    }
+    factor = {1, 1};
+#pragma unroll
+    for (int i = 0; i < span; ++i) {
+      factor = factor * alpha[block + span + i];
+      put(block / 2 + i, k[block + span + i] * factor);
+      put(8 + block / 2 + i, q[block + span + i] * factor);
+    }
+  }
+}
+
+/// Adds the products over the 64 channels that lie in `rows`.
+template <int pieces> __device__ __forceinline__ void multiply_level(float (&tile)[4], Address rows, unsigned lane) {
+  const unsigned a_row = lane % 8 + 8 * ((lane / 8) % 2), b_row = 16 + lane % 8;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    Operand<pieces> b;
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece)
+      load_matrices(b.word[piece], rows + piece * (24 * 128) + swizzled(b_row, 32 * half + 8 * (lane / 8), 128));
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      Operand<pieces> a;
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece)
+        load_matrices(a.word[piece], rows + piece * (24 * 128) + swizzled(a_row, 32 * half + 16 * step + 8 * (lane / 16), 128));
+      multiply_add(tile, a, b, step);
+    }
+  }
+}
+
+/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed), Aqk_ij at Aqk[i][j].
+template <int span>
+__device__ __forceinline__ void scatter_level(const float (&tile)[4], float beta, Address L, Address Aqk, unsigned lane) {
+  const int rank = lane / 4, i = row_token<span>(rank);
+  const float beta_i = shuffle(beta, i);
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    const int column = 2 * (lane % 4) + e, j = column_token<span>(column);
+    if (rank / span == column / span) {
+      store_shared(L + 4 * (16 * j + i), beta_i * tile[e]);
+      store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
+    }
+  }
+}
+
+/// T = (I + L)^{-1} by forward substitution in fp32, times diag(beta) from the right; overwrites L, row-major. Lane j of
+/// each half warp solves for column j; `beta_j` is that column's.
+__device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
+  const int j = lane % 16;
+  float x[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) x[i] = i == j ? 1.0f : 0.0f;
+#pragma unroll
+  for (int m = 0; m < 15; ++m) {
+#pragma unroll
+    for (int quad = (m + 1) / 4; quad < 4; ++quad) {
+      float column[4];
+      load_shared_quad(column, L + 4 * (16 * m + 4 * quad));
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        if (4 * quad + e > m) x[4 * quad + e] -= column[e] * x[m];
+    }
+  }
+  sync_warp();
+  if (lane < 16) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i] * beta_j);
+  }
+  sync_warp();
+}
+
+/// A [16,16] fp32 matrix in shared memory as a tile of a stage.
+template <int pieces> __device__ __forceinline__ void write_tile(Address tile, Address matrix, unsigned lane) {
+  float x[8];
+  float quad[4];
+  load_shared_quad(quad, matrix + 32 * lane);
+#pragma unroll
+  for (int e = 0; e < 4; ++e) x[e] = quad[e];
+  load_shared_quad(quad, matrix + 32 * lane + 16);
+#pragma unroll
+  for (int e = 0; e < 4; ++e) x[4 + e] = quad[e];
+  std::uint32_t words[pieces][4];
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    const Terms<pieces> terms = split<pieces>(x[2 * m], x[2 * m + 1]);
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) words[piece][m] = terms.word[piece];
+  }
+#pragma unroll
+  for (int piece = 0; piece < pieces; ++piece) store_shared(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
+}
+
+} // namespace kdacheck::cuda

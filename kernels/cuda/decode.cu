@@ -1,0 +1,169 @@
+// Decode: 1 to 8 tokens a sequence, fp32 state read and written once, in place.
+//
+// A block owns 32 value columns of one head's state (K rows of 128 bytes): 8 lanes of 4 columns by 16 rows, every row of a
+// thread loaded before anything else is, so that K/16 loads of 16 bytes are in flight from each thread. Meanwhile
+// one warp a token prepares alpha, k, q, beta and q.k in shared memory. Per token one pass over the registers gives
+//   p = S^T (alpha k),  r = S^T (alpha q),   then  u = beta (v - p),  S = alpha S + k u^T,  o = r + (q.k) u   (scale in q)
+// with one barrier. Bytes: 8 K V per sequence and head; arithmetic hides under them.
+//
+// Story: 1. as above; predicted: limited by copy bandwidth from about 64 sequences on.
+
+#include "gate.cuh"
+#include "launch.hpp"
+#include "rows.cuh"
+
+namespace kdacheck::cuda {
+namespace {
+
+constexpr int threads = 128, block_columns = 32;
+
+template <int K> struct Token {
+  float alpha[K], k[K], q[K];
+  float beta, qk;
+};
+
+struct Sums {
+  float p[block_columns], r[block_columns];
+};
+
+__device__ __forceinline__ float sum_warp(float x) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+
+/// One warp: everything of a token that does not depend on the state. Channels from args.K on are zero.
+template <int K>
+__device__ __forceinline__ void prepare(Token<K>& token, const ForwardArguments& args, std::int64_t b, int t, int head, int lane) {
+  const int head_q = head / (args.HV / args.H);
+  const float growth = args.A_log != nullptr ? expf(args.A_log[head]) : 1.0f;
+  float q[K / 32], k[K / 32];
+  float qq = 0, kk = 0, qk = 0;
+#pragma unroll
+  for (int m = 0; m < K / 32; ++m) {
+    const int c = lane + 32 * m;
+    const bool inside = c < args.K;
+    q[m] = inside ? load_number(args.q.data, row_of(args.q, b, t, head_q) + c, args.qkv_format) : 0;
+    k[m] = inside ? load_number(args.k.data, row_of(args.k, b, t, head_q) + c, args.qkv_format) : 0;
+    const float x = inside && args.gate != Gate::absent ? load_number(args.g.data, row_of(args.g, b, t, head) + c, args.gate_format) : 0;
+    const float bias = inside && args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * args.K + c] : 0;
+    token.alpha[c] = expf(log_decay(args.gate, x, bias, growth, args.lower_bound));
+    qq += q[m] * q[m];
+    kk += k[m] * k[m];
+    qk += q[m] * k[m];
+  }
+  qk = sum_warp(qk);
+  float norm_q = args.scale, norm_k = 1;
+  if (args.l2norm) {
+    norm_q /= sqrtf(sum_warp(qq) + 1e-6f);
+    norm_k /= sqrtf(sum_warp(kk) + 1e-6f);
+  }
+#pragma unroll
+  for (int m = 0; m < K / 32; ++m) {
+    token.q[lane + 32 * m] = q[m] * norm_q;
+    token.k[lane + 32 * m] = k[m] * norm_k;
+  }
+  if (lane == 0) {
+    token.qk = qk * norm_q * norm_k;
+    token.beta = step_size(args.beta_form, load_number(args.beta.data, row_of(args.beta, b, t, head), args.beta_format));
+  }
+}
+
+/// Four neighbouring values of a row of v, or their place in a row of o.
+__device__ __forceinline__ float4 load_values(const ForwardArguments& args, std::int64_t offset) {
+  const auto at = [&](int e) { return load_number(args.v.data, offset + e, args.qkv_format); };
+  return {at(0), at(1), at(2), at(3)};
+}
+
+template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) decode(const __grid_constant__ ForwardArguments args) {
+  extern __shared__ __align__(16) unsigned char dynamic[];
+  auto* sums = reinterpret_cast<Sums*>(dynamic); // [2][4 warps]
+  auto* tokens = reinterpret_cast<Token<K>*>(sums + 8);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int slices = (args.V + block_columns - 1) / block_columns;
+  const int slice = static_cast<int>(blockIdx.x % slices), head = static_cast<int>(blockIdx.x / slices % args.HV);
+  const std::int64_t b = blockIdx.x / slices / args.HV;
+  const std::int64_t slot = args.slot != nullptr ? args.slot[b] : b;
+  if (slot < 0 || slot >= args.N) return;
+  const int quad = thread % 8, first_row = thread / 8, column = slice * block_columns + 4 * quad;
+  const bool inside = column < args.V;
+  float* state = args.final_state + (slot * args.HV + head) * args.K * args.V + column;
+  float4 S[K / 16];
+#pragma unroll
+  for (int m = 0; m < K / 16; ++m) {
+    const int c = first_row + 16 * m;
+    S[m] =
+        inside && c < args.K ? __ldcs(reinterpret_cast<const float4*>(state + static_cast<std::int64_t>(c) * args.V)) : float4{0, 0, 0, 0};
+  }
+  const int count = static_cast<int>(args.T);
+  for (int t = warp; t < count; t += threads / 32) prepare<K>(tokens[t], args, b, t, head, lane);
+  __syncthreads();
+  for (int t = 0; t < count; ++t) {
+    const Token<K>& token = tokens[t];
+    const float4 v = inside ? load_values(args, row_of(args.v, b, t, head) + column) : float4{0, 0, 0, 0};
+    float4 p{0, 0, 0, 0}, r{0, 0, 0, 0};
+#pragma unroll
+    for (int m = 0; m < K / 16; ++m) {
+      const int c = first_row + 16 * m;
+      const float alpha = token.alpha[c], k = token.k[c], q = token.q[c];
+      S[m].x *= alpha, S[m].y *= alpha, S[m].z *= alpha, S[m].w *= alpha;
+      p.x += k * S[m].x, p.y += k * S[m].y, p.z += k * S[m].z, p.w += k * S[m].w;
+      r.x += q * S[m].x, r.y += q * S[m].y, r.z += q * S[m].z, r.w += q * S[m].w;
+    }
+    float partial[8] = {p.x, p.y, p.z, p.w, r.x, r.y, r.z, r.w};
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+      partial[e] += shuffle_xor(partial[e], 8);
+      partial[e] += shuffle_xor(partial[e], 16);
+    }
+    Sums* parity = sums + 4 * (t % 2);
+    if (lane < 8) {
+      *reinterpret_cast<float4*>(parity[warp].p + 4 * quad) = {partial[0], partial[1], partial[2], partial[3]};
+      *reinterpret_cast<float4*>(parity[warp].r + 4 * quad) = {partial[4], partial[5], partial[6], partial[7]};
+    }
+    __syncthreads();
+    p = r = {0, 0, 0, 0};
+#pragma unroll
+    for (int w = 0; w < threads / 32; ++w) {
+      const float4 x = *reinterpret_cast<const float4*>(parity[w].p + 4 * quad),
+                   y = *reinterpret_cast<const float4*>(parity[w].r + 4 * quad);
+      p.x += x.x, p.y += x.y, p.z += x.z, p.w += x.w;
+      r.x += y.x, r.y += y.y, r.z += y.z, r.w += y.w;
+    }
+    const float beta = token.beta;
+    const float4 u{beta * (v.x - p.x), beta * (v.y - p.y), beta * (v.z - p.z), beta * (v.w - p.w)};
+#pragma unroll
+    for (int m = 0; m < K / 16; ++m) {
+      const float k = token.k[first_row + 16 * m];
+      S[m].x += k * u.x, S[m].y += k * u.y, S[m].z += k * u.z, S[m].w += k * u.w;
+    }
+    if (first_row == 0 && inside) {
+      const std::int64_t place = row_of(args.o, b, t, head) + column;
+      const float out[4] = {r.x + token.qk * u.x, r.y + token.qk * u.y, r.z + token.qk * u.z, r.w + token.qk * u.w};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) store_number(args.o.data, place + e, out[e], args.output_format);
+    }
+  }
+  if (!inside) return;
+#pragma unroll
+  for (int m = 0; m < K / 16; ++m)
+    if (const int c = first_row + 16 * m; c < args.K)
+      __stcs(reinterpret_cast<float4*>(state + static_cast<std::int64_t>(c) * args.V), S[m]);
+}
+
+template <int K> cudaError_t launch(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
+  const std::int64_t slices = (args.V + block_columns - 1) / block_columns;
+  const std::size_t shared = 8 * sizeof(Sums) + static_cast<std::size_t>(args.T) * sizeof(Token<K>);
+  decode<K><<<static_cast<unsigned>(sequences * args.HV * slices), threads, shared, stream>>>(args);
+  return cudaGetLastError();
+}
+
+} // namespace
+
+cudaError_t launch_decode(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
+  if (args.K <= 64) return launch<64>(args, sequences, stream);
+  if (args.K <= 128) return launch<128>(args, sequences, stream);
+  return launch<256>(args, sequences, stream);
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,41 @@
+#pragma once
+// Device tensors of the driver, filled with random numbers.
+
+#include "../kdacheck_cuda.h"
+
+#include <cstdint>
+#include <cuda_runtime_api.h>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace kdacheck::cuda {
+
+inline void require(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+inline void require(const kdacheck_cuda_result& result) {
+  if (result.status != KDACHECK_CUDA_OK) throw std::runtime_error(result.text);
+}
+
+struct FreeDevice {
+  void operator()(void* pointer) const { cudaFree(pointer); }
+};
+using DeviceMemory = std::unique_ptr<void, FreeDevice>;
+
+DeviceMemory allocate(std::size_t bytes);
+
+/// bf16 numbers mean + deviation * normal, from a pool of a few million repeated at odd offsets.
+DeviceMemory random_bf16(std::int64_t count, float mean, float deviation, unsigned seed);
+DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsigned seed);
+
+/// All tensors of one problem with the options of the targets: bf16 tensors, bounded gate, l2norm, sigmoid of beta, fp32 final state.
+struct DeviceProblem {
+  std::vector<DeviceMemory> memory;
+  kdacheck_cuda_problem problem{};
+};
+DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
+                           bool decode = false);
+
+} // namespace kdacheck::cuda

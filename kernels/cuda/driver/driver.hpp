@@ -1,0 +1,21 @@
+#pragma once
+// The program that checks and times the CUDA kernels on the machine it runs on. It links nothing of the suite but the
+// vocabulary, so that one binary can be carried to a machine with a GPU.
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace kdacheck::cuda {
+
+/// Relative errors of every kernel against the recurrence in double, by regime. Adds rows to `report["accuracy"]`; false if
+/// any is beyond its bound.
+bool check_accuracy(nlohmann::json& report, bool quick);
+
+/// Guards, repeatability under load, graph replay, refused calls. Adds rows to `report["behaviour"]`.
+bool check_behaviour(nlohmann::json& report);
+
+/// Medians of graph replays beside the copy bandwidth of the same run. Adds rows to `report["timing"]`.
+/// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.
+void measure(nlohmann::json& report, bool sweep, const std::string& filter);
+
+} // namespace kdacheck::cuda

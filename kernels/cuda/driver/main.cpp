@@ -1,0 +1,53 @@
+// kdacheck_cuda_check [--quick] [--no-check] [--no-time] [--sweep] [--case TEXT] [--json FILE]: checks, then times, the CUDA
+// kernels here; --case keeps the timings whose "kernel case" contains the text.
+// Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
+
+#include "../kernels.hpp"
+#include "device.hpp"
+#include "driver.hpp"
+
+#include <cstdio>
+#include <fstream>
+#include <string_view>
+
+int main(int argc, char** argv) try {
+  bool quick = false, checked = true, timed = true, sweep = false;
+  std::string file, filter;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option == "--quick")
+      quick = true;
+    else if (option == "--no-check")
+      checked = false;
+    else if (option == "--no-time")
+      timed = false;
+    else if (option == "--sweep")
+      sweep = true;
+    else if (option == "--case" && i + 1 < argc)
+      filter = argv[++i];
+    else if (option == "--json" && i + 1 < argc)
+      file = argv[++i];
+    else {
+      std::fprintf(stderr, "unknown option %s\n", argv[i]);
+      return 2;
+    }
+  }
+  if (const std::string absent = kdacheck::cuda_kernels_absent(); !absent.empty()) {
+    std::printf("%s\n", absent.c_str());
+    return 5;
+  }
+  nlohmann::json report;
+  cudaDeviceProp properties{};
+  kdacheck::cuda::require(cudaGetDeviceProperties(&properties, 0), "device");
+  report["device"] = properties.name;
+  report["multiprocessors"] = properties.multiProcessorCount;
+  const bool accurate = !checked || kdacheck::cuda::check_accuracy(report, quick);
+  const bool behaved = !checked || kdacheck::cuda::check_behaviour(report);
+  if (timed) kdacheck::cuda::measure(report, sweep, filter);
+  if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';
+  if (checked) std::printf("%s: accuracy %s, behaviour %s\n", properties.name, accurate ? "good" : "BAD", behaved ? "good" : "BAD");
+  return accurate && behaved ? 0 : 1;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,153 @@
+#include "../check.hpp"
+#include "../launch.hpp"
+#include "device.hpp"
+#include "driver.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+
+namespace kdacheck::cuda {
+namespace {
+
+using Enqueue = std::function<void(cudaStream_t)>;
+
+/// Median and fastest of single replays, in milliseconds; the graphs take turns, so that their data need not be in cache.
+struct Times {
+  double median = 0, least = 0;
+};
+Times time_graphs(const std::vector<Enqueue>& jobs, int replays) {
+  cudaStream_t stream;
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  std::vector<cudaGraphExec_t> graphs;
+  for (const Enqueue& job : jobs) {
+    job(stream);
+    require(cudaStreamSynchronize(stream), "warm-up");
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+    job(stream);
+    require(cudaStreamEndCapture(stream, &graph), "capture");
+    require(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
+    require(cudaGraphDestroy(graph), "graph");
+    graphs.push_back(exec);
+  }
+  std::vector<cudaEvent_t> events(static_cast<std::size_t>(replays) + 1);
+  for (auto& event : events) require(cudaEventCreate(&event), "event");
+  for (std::size_t i = 0; i < 5; ++i) require(cudaGraphLaunch(graphs[i % graphs.size()], stream), "launch");
+  require(cudaEventRecord(events[0], stream), "event");
+  for (std::size_t i = 1; i < events.size(); ++i) {
+    require(cudaGraphLaunch(graphs[i % graphs.size()], stream), "launch");
+    require(cudaEventRecord(events[i], stream), "event");
+  }
+  require(cudaStreamSynchronize(stream), "replay");
+  std::vector<float> times;
+  for (std::size_t i = 1; i < events.size(); ++i) {
+    float milliseconds = 0;
+    require(cudaEventElapsedTime(&milliseconds, events[i - 1], events[i]), "time");
+    times.push_back(milliseconds);
+  }
+  for (auto& event : events) cudaEventDestroy(event);
+  for (auto& exec : graphs) cudaGraphExecDestroy(exec);
+  cudaStreamDestroy(stream);
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times[0]};
+}
+
+/// Bytes per second, read and written counted, of a device copy of 1 GiB.
+double copy_bandwidth() {
+  const std::size_t bytes = std::size_t{1} << 30;
+  const DeviceMemory from = random_bf16(static_cast<std::int64_t>(bytes / 2), 0, 1, 5), to = allocate(bytes);
+  const Times times = time_graphs(
+      {[&](cudaStream_t stream) { require(cudaMemcpyAsync(to.get(), from.get(), bytes, cudaMemcpyDeviceToDevice, stream), "copy"); }}, 30);
+  return 2.0 * static_cast<double>(bytes) / (times.median * 1e-3);
+}
+
+struct Row {
+  const char* name;
+  std::int64_t B, T, H;
+  double must; ///< target in ms, fast tier; of decode: share of the copy bandwidth
+};
+
+cudaError_t launch_chunk_kernel(int kernel, const ForwardArguments& args, cudaStream_t stream, ChunkShape shape) {
+  return kernel == KDACHECK_CUDA_CHUNK_FAST ? launch_chunk_fast(args, stream, shape) : launch_chunk_accurate(args, stream, shape);
+}
+
+/// Distinct inputs, enough to exceed the cache where one set does not.
+std::vector<DeviceProblem> input_sets(const Row& row, bool decode, double bytes) {
+  const int count = std::clamp(static_cast<int>(200e6 / bytes) + 1, 1, 8);
+  std::vector<DeviceProblem> sets;
+  for (int i = 0; i < count; ++i) sets.push_back(make_problem(row.B, row.T, row.H, 128, 128, 100 + 20 * static_cast<unsigned>(i), decode));
+  return sets;
+}
+
+} // namespace
+
+void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
+  const auto wanted = [&](const std::string& kernel, const Row& row) {
+    return (kernel + " " + row.name).find(filter) != std::string::npos;
+  };
+  const double bandwidth = copy_bandwidth();
+  report["copy_bytes_per_second"] = bandwidth;
+  std::printf("copy %.3f TB/s (read + written)\n", bandwidth * 1e-12);
+  const auto add = [&](const char* kernel, const Row& row, Times times, double bytes, ChunkShape shape) {
+    const double share = bytes / (times.median * 1e-3) / bandwidth;
+    report["timing"].push_back({{"kernel", kernel},
+                                {"case", row.name},
+                                {"median_ms", times.median},
+                                {"least_ms", times.least},
+                                {"bytes", bytes},
+                                {"of_bandwidth", share},
+                                {"target", row.must},
+                                {"slices", shape.slices},
+                                {"producers", shape.producer_warps},
+                                {"stages", shape.stages}});
+    std::printf("%-10s %-22s [%d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
+                shape.producer_warps, shape.stages, times.median, times.least, 100 * share, row.must);
+    std::fflush(stdout);
+  };
+  const std::vector<Row> rows{{"B1 T8192 H96", 1, 8192, 96, 1.00},
+                              {"B1 T8192 H32", 1, 8192, 32, 0.60},
+                              {"B1 T8192 H4", 1, 8192, 4, 0.32},
+                              {"B8 T1024 H32", 8, 1024, 32, 0.40},
+                              {"B1 T512 H32", 1, 512, 32, 0.085}};
+  for (const Row& row : rows) {
+    const double bytes = static_cast<double>(row.B * row.T * row.H) * 1282 + static_cast<double>(row.B * row.H) * 65536;
+    if (!wanted("fast", row) && !wanted("accurate", row)) continue;
+    const auto sets = input_sets(row, false, bytes);
+    for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE}) {
+      const char* kernel_name = kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate";
+      if (!wanted(kernel_name, row)) continue;
+      std::vector<ChunkShape> shapes{{}};
+      if (sweep)
+        for (int slices : {1, 2, 4, 8})
+          for (int producers : {4, 6, 8})
+            if (8 / slices + producers <= 12 && row.H * row.B * slices <= 264) shapes.push_back({slices, producers, 0});
+      for (const ChunkShape& shape : shapes) try {
+          std::vector<Enqueue> jobs;
+          for (const DeviceProblem& set : sets) {
+            const CheckedCall call = check_call(kernel, &set.problem);
+            require(call.result);
+            jobs.push_back([=](cudaStream_t stream) { require(launch_chunk_kernel(kernel, call.args, stream, shape), "launch"); });
+          }
+          add(kernel_name, row, time_graphs(jobs, 100), bytes, shape);
+        } catch (const std::exception& error) {
+          std::printf("%s [%d %d %d]: %s\n", row.name, shape.slices, shape.producer_warps, shape.stages, error.what());
+          cudaGetLastError();
+        }
+    }
+  }
+  for (const Row& row : {Row{"decode B1 H32", 1, 1, 32, 0}, Row{"decode B64 H32", 64, 1, 32, 0.85},
+                         Row{"decode B256 H32", 256, 1, 32, 0.85}, Row{"decode B64 H32 T4", 64, 4, 32, 0}}) {
+    const double bytes = static_cast<double>(row.B * row.H) * (131072 + static_cast<double>(row.T) * 1282);
+    if (!wanted("decode", row)) continue;
+    const auto sets = input_sets(row, true, bytes);
+    std::vector<Enqueue> jobs;
+    for (const DeviceProblem& set : sets)
+      jobs.push_back(
+          [&set](cudaStream_t stream) { require(kdacheck_cuda_forward(KDACHECK_CUDA_DECODE, &set.problem, nullptr, 0, stream)); });
+    add("decode", row, time_graphs(jobs, 200), bytes, {});
+  }
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,111 @@
+// cuda_evidence ROOT: says what the last run on a GPU showed and whether the kernels are still those that ran.
+// cuda_evidence ROOT --record RESULT.json DATE: files a result of kdacheck_cuda_check as the evidence.
+// Exit status: 0 sources match, 5 stale, 1 the evidence is missing or holds a failure, 2 wrong usage.
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <openssl/evp.h>
+#include <set>
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const char* const evidence_file = "reports/cuda/evidence.json";
+
+/// sha256 over names and contents of everything that is compiled into the kernels, in order of name.
+std::string sources_digest(const fs::path& root) {
+  std::set<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(root / "kernels/cuda"))
+    if (entry.is_regular_file() && std::set<std::string>{".cu", ".cuh", ".h", ".hpp", ".cpp"}.contains(entry.path().extension().string()))
+      files.insert(entry.path());
+  std::string all;
+  for (const fs::path& file : files) {
+    std::ifstream stream(file, std::ios::binary);
+    all += file.filename().string() + '\0' + std::string(std::istreambuf_iterator<char>(stream), {}) + '\0';
+  }
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned length = 0;
+  EVP_Digest(all.data(), all.size(), digest, &length, EVP_sha256(), nullptr);
+  std::string text;
+  for (unsigned i = 0; i < length; ++i) {
+    char two[3];
+    std::snprintf(two, sizeof two, "%02x", digest[i]);
+    text += two;
+  }
+  return text;
+}
+
+void write_markdown(const json& evidence, const fs::path& file) {
+  std::ofstream out(file);
+  char line[256];
+  out << "# CUDA kernels: evidence\n\nMade on " << evidence["date"].get<std::string>() << " on one "
+      << evidence["device"].get<std::string>() << " from sources with sha256 `" << evidence["sources_sha256"].get<std::string>()
+      << "`.\n\n";
+  std::snprintf(line, sizeof line, "Device copy in the same run: %.2f TB/s, bytes read and written.\n",
+                evidence["copy_bytes_per_second"].get<double>() * 1e-12);
+  out << line << "\n## Time\n\nMedian of graph replays, K = V = 128, bf16 in, bounded gate, l2norm and sigmoid inside, fp32 final state.\n"
+      << "Share: bytes that must move over the copy bandwidth. Target: milliseconds, for decode the share.\n\n"
+      << "| kernel | case | median ms | least ms | share | target |\n|---|---|---|---|---|---|\n";
+  for (const json& row : evidence["timing"]) {
+    std::snprintf(line, sizeof line, "| %s | %s | %.4f | %.4f | %.1f %% | %g |\n", row["kernel"].get<std::string>().c_str(),
+                  row["case"].get<std::string>().c_str(), row["median_ms"].get<double>(), row["least_ms"].get<double>(),
+                  100 * row["of_bandwidth"].get<double>(), row["target"].get<double>());
+    out << line;
+  }
+  out << "\n## Accuracy\n\nRelative L2 error of o and of the final state against the token recurrence in double.\n\n| regime | kernel | o "
+         "| state |\n|---|---|---|---|\n";
+  for (const json& row : evidence["accuracy"]) {
+    std::snprintf(line, sizeof line, "| %s | %s | %.1e | %.1e |\n", row["regime"].get<std::string>().c_str(),
+                  row["kernel"].get<std::string>().c_str(), row["o"].get<double>(), row["state"].get<double>());
+    out << line;
+  }
+  out << "\n## Behaviour\n\n| what | kernel | |\n|---|---|---|\n";
+  for (const json& row : evidence["behaviour"])
+    out << "| " << row["what"].get<std::string>() << " | " << row["kernel"].get<std::string>() << " | " << (row["good"] ? "yes" : "NO")
+        << " |\n";
+}
+
+int record(const fs::path& root, const fs::path& result, const std::string& date) {
+  std::ifstream stream(result);
+  json evidence = json::parse(stream);
+  evidence["date"] = date;
+  evidence["sources_sha256"] = sources_digest(root);
+  fs::create_directories((root / evidence_file).parent_path());
+  std::ofstream(root / evidence_file) << evidence.dump(1) << '\n';
+  write_markdown(evidence, root / "reports/cuda/evidence.md");
+  return 0;
+}
+
+int check(const fs::path& root) {
+  std::ifstream stream(root / evidence_file);
+  const json evidence = json::parse(stream, nullptr, false);
+  if (!stream || evidence.is_discarded()) {
+    std::printf("not run: no GPU; no evidence in %s\n", evidence_file);
+    return 1;
+  }
+  const bool match = evidence.at("sources_sha256") == sources_digest(root);
+  std::printf("not run: no GPU; evidence of %s, sources %s\n", evidence.at("date").get<std::string>().c_str(), match ? "match" : "stale");
+  for (const char* part : {"accuracy", "behaviour"}) {
+    const json& rows = evidence.at(part);
+    if (rows.empty() || !std::all_of(rows.begin(), rows.end(), [](const json& row) { return row.at("good") == true; })) {
+      std::printf("the evidence holds a failure in %s\n", part);
+      return 1;
+    }
+  }
+  return match ? 0 : 5;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 2) return check(argv[1]);
+  if (argc == 5 && std::string(argv[2]) == "--record") return record(argv[1], argv[3], argv[4]);
+  std::fprintf(stderr, "usage: cuda_evidence ROOT [--record RESULT.json DATE]\n");
+  return 2;
+}

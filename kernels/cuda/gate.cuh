@@ -1,0 +1,55 @@
+#pragma once
+// Log decay and beta from what the caller stores.
+
+#include "arguments.hpp"
+#include "warp.cuh"
+
+#include <cmath>
+
+namespace kdacheck::cuda {
+
+inline constexpr float log2_e = 1.4426950408889634f;
+
+/// A stored number as fp32.
+__device__ __forceinline__ float load_number(const void* data, std::int64_t offset, Stored format) {
+  if (format == Stored::fp32) return static_cast<const float*>(data)[offset];
+  const std::uint32_t half = static_cast<const std::uint16_t*>(data)[offset];
+  return format == Stored::bf16 ? unpack_bf16(half).x : unpack_fp16(half).x;
+}
+
+/// Rounds to nearest and stores.
+__device__ __forceinline__ void store_number(void* data, std::int64_t offset, float x, Stored format) {
+  if (format == Stored::fp32)
+    static_cast<float*>(data)[offset] = x;
+  else
+    static_cast<std::uint16_t*>(data)[offset] = static_cast<std::uint16_t>(format == Stored::bf16 ? pack_bf16(x, 0) : pack_fp16(x, 0));
+}
+
+/// ln(1 + e^x), small relative error at both ends.
+__device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+/// Natural-log decay of one channel. growth = exp(A_log).
+__device__ __forceinline__ float log_decay(Gate gate, float x, float bias, float growth, float lower_bound) {
+  switch (gate) {
+  case Gate::log_decay: return x;
+  case Gate::softplus: return -growth * softplus(x + bias);
+  case Gate::bounded: return lower_bound * sigmoid(growth * (x + bias));
+  case Gate::sigmoid: return -softplus(-x);
+  default: return 0.0f;
+  }
+}
+
+/// The bounded gate in units of log2, through exp2 and a reciprocal: a few ulp of the result, whose absolute size is what
+/// matters for a slow decay.
+__device__ __forceinline__ float log2_decay_bounded(float x, float bias, float growth_log2, float bound_log2) {
+  return bound_log2 * reciprocal_approximate(1.0f + exp2_approximate(-growth_log2 * (x + bias)));
+}
+
+__device__ __forceinline__ float step_size(Beta form, float x) {
+  if (form == Beta::value) return x;
+  return sigmoid(x) * (form == Beta::twice_sigmoid ? 2.0f : 1.0f);
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,73 @@
+// The public functions: host checks, then the device's, then the launch.
+
+#include "check.hpp"
+#include "launch.hpp"
+
+namespace kdacheck::cuda {
+namespace {
+
+kdacheck_cuda_result device_result() {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
+    cudaGetLastError(); // leave no error behind for the caller's next call
+    return refuse(KDACHECK_CUDA_NO_DEVICE, error != cudaSuccess ? cudaGetErrorString(error) : "no CUDA device");
+  }
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    const cudaError_t error = cudaGetLastError();
+    return refuse(KDACHECK_CUDA_NO_DEVICE, cudaGetErrorString(error));
+  }
+  if (major != 9 || minor != 0) return refuse(KDACHECK_CUDA_OLD_DEVICE, "the device's compute capability is not 9.0");
+  return {};
+}
+
+kdacheck_cuda_result check_pointers(const CheckedCall& call) {
+  for (const void* pointer : call.device_pointers) {
+    cudaPointerAttributes attributes{};
+    const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+    if (error != cudaSuccess) cudaGetLastError();
+    if (error != cudaSuccess || attributes.devicePointer == nullptr || attributes.type == cudaMemoryTypeHost)
+      return refuse(KDACHECK_CUDA_NOT_DEVICE_MEMORY, "a tensor is not in device memory");
+  }
+  return {};
+}
+
+cudaError_t launch(int kernel, const CheckedCall& call, cudaStream_t stream) {
+  switch (kernel) {
+  case KDACHECK_CUDA_RECURRENCE: return launch_recurrence(call.args, stream);
+  case KDACHECK_CUDA_CHUNK_FAST: return launch_chunk_fast(call.args, stream);
+  case KDACHECK_CUDA_CHUNK_ACCURATE: return launch_chunk_accurate(call.args, stream);
+  default: return launch_decode(call.args, call.sequences, stream);
+  }
+}
+
+} // namespace
+} // namespace kdacheck::cuda
+
+using namespace kdacheck::cuda;
+
+kdacheck_cuda_result kdacheck_cuda_device(void) { return device_result(); }
+
+kdacheck_cuda_result kdacheck_cuda_workspace_bytes(int kernel, const kdacheck_cuda_problem* problem, size_t* bytes) {
+  if (bytes == nullptr) return refuse(KDACHECK_CUDA_NULL_POINTER, "bytes is a null pointer");
+  const CheckedCall call = check_call(kernel, problem);
+  if (call.result.status == KDACHECK_CUDA_OK) *bytes = workspace_bytes(kernel, call.args);
+  return call.result;
+}
+
+kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_problem* problem, void* workspace, size_t workspace_size,
+                                           void* stream) {
+  CheckedCall call = check_call(kernel, problem);
+  if (call.result.status != KDACHECK_CUDA_OK) return call.result;
+  const size_t due = workspace_bytes(kernel, call.args);
+  if (workspace_size < due || (due > 0 && workspace == nullptr)) return refuse(KDACHECK_CUDA_SMALL_WORKSPACE, "the workspace is too small");
+  if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call); result.status != KDACHECK_CUDA_OK) return result;
+  const cudaError_t error = launch(kernel, call, static_cast<cudaStream_t>(stream));
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
+  }
+  return call.result;
+}

@@ -1,0 +1,112 @@
+#ifndef KDACHECK_CUDA_H
+#define KDACHECK_CUDA_H
+/* Kimi Delta Attention on a CUDA device: forward passes over device memory, on a stream of the caller's.
+ *
+ *   S_t = (I - beta_t k_t k_t^T) Diag(alpha_t) S_{t-1} + beta_t k_t v_t^T,    o_t = S_t^T (scale q_t)
+ *   DPLR: S_t = (Diag(alpha_t) - a_t b_t^T) S_{t-1} + k_t v_t^T
+ *
+ * Every function checks its arguments first: on anything but KDACHECK_CUDA_OK nothing was launched and nothing written,
+ * and the text is one sentence that names the argument. Functions allocate nothing, do not synchronise, and can be
+ * captured in a CUDA graph; they may be called from several threads. Compiled for compute capability 9.0. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define KDACHECK_CUDA_API __attribute__((visibility("default")))
+#else
+#define KDACHECK_CUDA_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum kdacheck_cuda_status {
+  KDACHECK_CUDA_OK = 0,
+  KDACHECK_CUDA_NO_DEVICE,         /* no GPU, or its driver does not answer */
+  KDACHECK_CUDA_OLD_DEVICE,        /* compute capability is not 9.0 */
+  KDACHECK_CUDA_NULL_POINTER,      /* a tensor that is due is absent, or one that has no place is present */
+  KDACHECK_CUDA_NOT_DEVICE_MEMORY, /* host memory where device memory is due */
+  KDACHECK_CUDA_BAD_SHAPE,
+  KDACHECK_CUDA_BAD_FORMAT,
+  KDACHECK_CUDA_BAD_OPTION,
+  KDACHECK_CUDA_BAD_LAYOUT,    /* strides or alignment */
+  KDACHECK_CUDA_BAD_SEQUENCES, /* cu_seqlens */
+  KDACHECK_CUDA_SMALL_WORKSPACE,
+  KDACHECK_CUDA_LAUNCH_FAILED
+};
+
+typedef struct kdacheck_cuda_result {
+  int status; /* kdacheck_cuda_status */
+  char text[160];
+} kdacheck_cuda_result;
+
+enum kdacheck_cuda_format { KDACHECK_CUDA_FP32 = 0, KDACHECK_CUDA_BF16 = 1, KDACHECK_CUDA_FP16 = 2 };
+enum kdacheck_cuda_rule { KDACHECK_CUDA_KDA = 0, KDACHECK_CUDA_DPLR = 1 };
+enum kdacheck_cuda_gate {                              /* x is the tensor g */
+                          KDACHECK_CUDA_LOG_DECAY = 0, /* ln alpha = x */
+                          KDACHECK_CUDA_SOFTPLUS,      /* ln alpha = -exp(A_log) softplus(x + dt_bias) */
+                          KDACHECK_CUDA_BOUNDED,       /* ln alpha = lower_bound sigmoid(exp(A_log) (x + dt_bias)) */
+                          KDACHECK_CUDA_SIGMOID,       /* alpha = sigmoid(x) */
+                          KDACHECK_CUDA_NO_GATE        /* alpha = 1 */
+};
+enum kdacheck_cuda_beta { KDACHECK_CUDA_BETA_VALUE = 0, KDACHECK_CUDA_BETA_SIGMOID, KDACHECK_CUDA_BETA_TWICE_SIGMOID };
+
+enum kdacheck_cuda_kernel {
+  KDACHECK_CUDA_RECURRENCE = 0, /* token by token in fp32: any K, V <= 256, any option, any format and alignment */
+  KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K 64 or 128, V a multiple
+                                   of 16; q, k, v, o all bf16 or all fp16; rows 16-byte aligned; no DPLR */
+  KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with every operand as a sum of two bf16 terms (16 bits) */
+  KDACHECK_CUDA_DECODE          /* 1 to 8 tokens a sequence; updates the fp32 state (K-first) in place; K a multiple of 16 up to
+                                   256, V a multiple of 4; no DPLR, no cu_seqlens */
+};
+
+/* Strides in elements, outermost dimension first; all zero: dense, row-major. The last dimension is always dense. */
+typedef struct kdacheck_cuda_tensor {
+  void* data; /* device memory; NULL: absent */
+  int format; /* kdacheck_cuda_format */
+  int64_t stride[3];
+} kdacheck_cuda_tensor;
+
+/* B sequences of T tokens, or packed ones (B = 1); H query/key heads, HV value heads, a multiple of H. */
+typedef struct kdacheck_cuda_problem {
+  int64_t B, T, H, HV, K, V;
+  int rule, gate, beta_form;
+  int l2norm;        /* normalise q and k: x / sqrt(sum x^2 + 1e-6) */
+  int state_v_first; /* states are [N,HV,V,K] */
+  float lower_bound; /* of KDACHECK_CUDA_BOUNDED, <= 0 */
+  float scale;
+  kdacheck_cuda_tensor q, k;      /* [B,T,H,K] */
+  kdacheck_cuda_tensor v;         /* [B,T,HV,V] */
+  kdacheck_cuda_tensor g;         /* [B,T,HV,K] */
+  kdacheck_cuda_tensor beta;      /* [B,T,HV]: stride[0], stride[1]; heads are dense */
+  kdacheck_cuda_tensor a, b;      /* [B,T,HV,K], DPLR only */
+  const float *A_log, *dt_bias;   /* [HV], [HV,K] dense; dt_bias may be absent */
+  const float* initial_state;     /* [N,HV,K,V] dense; absent: zero */
+  float* final_state;             /* absent: not wanted. May be the same memory as initial_state */
+  kdacheck_cuda_tensor o;         /* [B,T,HV,V] */
+  const int64_t* cu_seqlens;      /* device, [N+1]: 0 = first <= ... <= last = T; absent: N = B */
+  const int64_t* cu_seqlens_host; /* the same numbers in host memory, read before the call returns */
+  int64_t sequences;              /* N where cu_seqlens is given */
+  /* Decode only: state is [slots,HV,K,V], sequence n owns slot[n]; negative: skipped, its o is left as it is. Slots of one
+   * call must differ. NULL: sequence n owns slot n. */
+  float* state;
+  const int32_t* slot; /* device, [B] */
+  int64_t slots;
+} kdacheck_cuda_problem;
+
+/* Bytes of workspace that the kernel needs for the problem. */
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
+
+/* Enqueues the forward pass; `stream` is a cudaStream_t (NULL: the default stream). */
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_problem*, void* workspace,
+                                                             size_t workspace_bytes, void* stream);
+
+/* KDACHECK_CUDA_OK if the current device can run the kernels. */
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_device(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,266 @@
+#pragma once
+// A streaming multiprocessor on the host, for tests: the functions of warp_device.cuh with lanes as fibers of one thread.
+// Lanes of a warp meet at every collective instruction, so that the kernels' index arithmetic, barriers and races with
+// uninitialised memory can be tested without a GPU. Products are summed in double: accuracy is roughly, layout exactly
+// the machine's. Included by warp.cuh when no CUDA compiler is at work.
+
+#include "../../../reference/number_format.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <ucontext.h>
+#include <vector>
+
+// The words that nvcc adds to the language.
+#define __device__
+#define __host__
+#define __forceinline__ inline
+
+namespace kdacheck::cuda {
+
+namespace simt {
+
+struct Warp {
+  int arrived = 0;
+  unsigned generation = 0;
+  std::uint32_t in[32][16] = {}, out[32][4] = {};
+};
+
+struct Lane {
+  ucontext_t context;
+  std::vector<unsigned char> stack;
+  bool finished = false;
+};
+
+/// One block at a time.
+struct Block {
+  unsigned index = 0, threads = 0, current = 0, block_arrived = 0, block_generation = 0;
+  std::vector<unsigned char> shared;
+  std::vector<std::unique_ptr<Lane>> lanes;
+  std::vector<Warp> warps;
+  std::function<void()> body;
+  ucontext_t scheduler;
+};
+inline Block* block = nullptr;
+
+inline void resume(unsigned lane) {
+  const unsigned from = block->current;
+  if (lane == from) return;
+  block->current = lane;
+  swapcontext(&block->lanes[from]->context, &block->lanes[lane]->context);
+}
+
+/// Next unfinished lane of the warp; if there is none but this one, of the block.
+inline void yield_in_warp() {
+  const unsigned warp = block->current / 32;
+  for (unsigned step = 1; step < 32; ++step) {
+    const unsigned lane = warp * 32 + (block->current + step) % 32;
+    if (!block->lanes[lane]->finished) return resume(lane);
+  }
+}
+inline void yield_in_block() {
+  for (unsigned step = 1; step <= block->threads; ++step) {
+    const unsigned lane = (block->current + step) % block->threads;
+    if (!block->lanes[lane]->finished) return resume(lane);
+  }
+}
+
+/// All 32 lanes deposit `words` and meet; the last to come computes all results.
+template <class Compute> void collective(Compute compute) {
+  Warp& warp = block->warps[block->current / 32];
+  const unsigned generation = warp.generation;
+  if (++warp.arrived == 32) {
+    compute(warp);
+    warp.arrived = 0;
+    ++warp.generation;
+  } else {
+    unsigned turns = 0;
+    while (warp.generation == generation) ++turns % 64 == 0 ? yield_in_block() : yield_in_warp();
+  }
+}
+inline std::uint32_t (&in())[16] { return block->warps[block->current / 32].in[block->current % 32]; }
+inline std::uint32_t (&out())[4] { return block->warps[block->current / 32].out[block->current % 32]; }
+
+inline unsigned char* at(Address address, std::size_t bytes) {
+  if (address % bytes != 0 || address + bytes > block->shared.size()) std::abort(); // misaligned or out of bounds
+  return block->shared.data() + address;
+}
+template <class T> T read(Address address) {
+  T x;
+  std::memcpy(&x, at(address, sizeof x), sizeof x);
+  return x;
+}
+template <class T> void write(Address address, const T& x) { std::memcpy(at(address, sizeof x), &x, sizeof x); }
+
+inline void entry() {
+  block->body();
+  block->lanes[block->current]->finished = true;
+  yield_in_block();
+  setcontext(&block->scheduler); // the last lane
+}
+
+/// Runs `body` as one block of a grid. Shared memory starts as NaN.
+inline void run_block(unsigned index, unsigned threads, std::size_t shared_bytes, std::function<void()> body) {
+  Block now;
+  block = &now;
+  now.index = index;
+  now.threads = threads;
+  now.shared.assign(shared_bytes, 0xff);
+  now.warps.resize(threads / 32);
+  now.body = std::move(body);
+  for (unsigned lane = 0; lane < threads; ++lane) {
+    now.lanes.push_back(std::make_unique<Lane>());
+    Lane& made = *now.lanes.back();
+    made.stack.resize(65536);
+    getcontext(&made.context);
+    made.context.uc_stack.ss_sp = made.stack.data();
+    made.context.uc_stack.ss_size = made.stack.size();
+    made.context.uc_link = nullptr;
+    makecontext(&made.context, entry, 0);
+  }
+  swapcontext(&now.scheduler, &now.lanes[0]->context);
+  block = nullptr;
+}
+
+} // namespace simt
+
+inline unsigned thread_index() { return simt::block->current; }
+inline unsigned block_index() { return simt::block->index; }
+inline Address shared_base() { return 0; }
+inline void sync_warp() {
+  simt::collective([](simt::Warp&) {});
+}
+inline void sync_block() {
+  const unsigned generation = simt::block->block_generation;
+  if (++simt::block->block_arrived == simt::block->threads) {
+    simt::block->block_arrived = 0;
+    ++simt::block->block_generation;
+  }
+  while (simt::block->block_generation == generation) simt::yield_in_block();
+}
+inline float shuffle_from(float x, int source) {
+  simt::in()[0] = std::bit_cast<std::uint32_t>(x);
+  simt::in()[1] = static_cast<std::uint32_t>(source);
+  simt::collective([](simt::Warp& warp) {
+    for (int lane = 0; lane < 32; ++lane) warp.out[lane][0] = warp.in[warp.in[lane][1] % 32][0];
+  });
+  return std::bit_cast<float>(simt::out()[0]);
+}
+inline float shuffle_xor(float x, int mask) { return shuffle_from(x, static_cast<int>(thread_index() % 32) ^ mask); }
+inline float shuffle(float x, int lane) { return shuffle_from(x, lane); }
+
+inline void store_shared(Address at, std::uint32_t x) { simt::write(at, x); }
+inline void store_shared(Address at, float x) { simt::write(at, x); }
+inline void store_shared(Address at, const std::uint32_t (&x)[4]) { std::memcpy(simt::at(at, 16), x, 16); }
+inline std::uint32_t load_shared_word(Address at) { return simt::read<std::uint32_t>(at); }
+inline Pair load_shared_pair(Address at) { return simt::read<Pair>(at); }
+inline void load_shared_quad(float (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
+inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
+inline void store_global(void* to, const std::uint32_t (&x)[4]) { std::memcpy(to, x, 16); }
+
+namespace simt {
+/// Element (row, column) of matrix m, whose rows the lanes 8m .. 8m+7 address.
+inline std::uint16_t& element(Warp& warp, int m, int row, int column) {
+  return *reinterpret_cast<std::uint16_t*>(at(warp.in[8 * m + row][0], 16) + 2 * column);
+}
+template <bool transposed> void move_in(std::uint32_t (&x)[4], Address row) {
+  in()[0] = row;
+  collective([](Warp& warp) {
+    for (int lane = 0; lane < 32; ++lane)
+      for (int m = 0; m < 4; ++m) {
+        const int a = lane / 4, b = 2 * (lane % 4);
+        const std::uint32_t low = transposed ? element(warp, m, b, a) : element(warp, m, a, b);
+        const std::uint32_t high = transposed ? element(warp, m, b + 1, a) : element(warp, m, a, b + 1);
+        warp.out[lane][m] = low | high << 16;
+      }
+  });
+  std::memcpy(x, out(), 16);
+}
+inline float bf16(std::uint32_t word, int half) { return std::bit_cast<float>(half == 0 ? word << 16 : word & 0xffff0000u); }
+} // namespace simt
+
+inline void load_matrices(std::uint32_t (&x)[4], Address row) { simt::move_in<false>(x, row); }
+inline void load_matrices_transposed(std::uint32_t (&x)[4], Address row) { simt::move_in<true>(x, row); }
+inline void store_matrices_transposed(Address row, const std::uint32_t (&x)[4]) {
+  simt::in()[0] = row;
+  std::memcpy(simt::in() + 1, x, 16);
+  simt::collective([](simt::Warp& warp) {
+    for (int lane = 0; lane < 32; ++lane)
+      for (int m = 0; m < 4; ++m)
+        for (int half = 0; half < 2; ++half)
+          simt::element(warp, m, 2 * (lane % 4) + half, lane / 4) = static_cast<std::uint16_t>(warp.in[lane][1 + m] >> (16 * half));
+  });
+}
+
+inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  std::memcpy(simt::in(), c, 16);
+  std::memcpy(simt::in() + 4, a, 16);
+  simt::in()[8] = b0;
+  simt::in()[9] = b1;
+  simt::collective([](simt::Warp& warp) {
+    for (int lane = 0; lane < 32; ++lane)
+      for (int e = 0; e < 4; ++e) {
+        const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
+        double sum = std::bit_cast<float>(warp.in[lane][e]);
+        for (int inner = 0; inner < 16; ++inner) {
+          const int a_lane = row % 8 * 4 + inner % 8 / 2, b_lane = column * 4 + inner % 8 / 2;
+          const float x = simt::bf16(warp.in[a_lane][4 + row / 8 + 2 * (inner / 8)], inner % 2);
+          const float y = simt::bf16(warp.in[b_lane][8 + inner / 8], inner % 2);
+          sum += static_cast<double>(x) * y;
+        }
+        warp.out[lane][e] = std::bit_cast<std::uint32_t>(static_cast<float>(sum));
+      }
+  });
+  std::memcpy(c, simt::out(), 16);
+}
+
+inline std::uint32_t pack_bf16(float x, float y) {
+  return std::bit_cast<std::uint32_t>(round_bf16(x)) >> 16 | (std::bit_cast<std::uint32_t>(round_bf16(y)) & 0xffff0000u);
+}
+inline std::uint32_t pack_fp16(float x, float y) {
+  return static_cast<std::uint32_t>(std::bit_cast<std::uint16_t>(static_cast<_Float16>(x))) |
+         static_cast<std::uint32_t>(std::bit_cast<std::uint16_t>(static_cast<_Float16>(y))) << 16;
+}
+inline Pair unpack_bf16(std::uint32_t word) { return {simt::bf16(word, 0), simt::bf16(word, 1)}; }
+inline Pair unpack_fp16(std::uint32_t word) {
+  return {static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word))),
+          static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word >> 16)))};
+}
+inline float exp2_approximate(float x) { return std::exp2(x); }
+inline float reciprocal_approximate(float x) { return 1.0f / x; }
+inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
+
+inline void copy_async(Address to, const void* from, unsigned valid) {
+  unsigned char bytes[16] = {};
+  std::memcpy(bytes, from, valid);
+  std::memcpy(simt::at(to, 16), bytes, 16);
+}
+inline void copy_async_commit() {}
+template <int pending> void copy_async_wait() {}
+
+namespace simt {
+struct Barrier {
+  std::uint16_t expected, pending;
+  std::uint32_t phase;
+};
+} // namespace simt
+inline void barrier_init(Address barrier, unsigned arrivals) {
+  simt::write(barrier, simt::Barrier{static_cast<std::uint16_t>(arrivals), static_cast<std::uint16_t>(arrivals), 0});
+}
+inline void barrier_arrive(Address barrier) {
+  auto state = simt::read<simt::Barrier>(barrier);
+  if (state.pending == 0) std::abort();
+  if (--state.pending == 0) {
+    state.pending = state.expected;
+    ++state.phase;
+  }
+  simt::write(barrier, state);
+}
+inline void barrier_wait(Address barrier, unsigned parity) {
+  while ((simt::read<simt::Barrier>(barrier).phase & 1) == parity) simt::yield_in_block();
+}
+
+} // namespace kdacheck::cuda

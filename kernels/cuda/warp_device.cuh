@@ -1,0 +1,129 @@
+#pragma once
+// What the kernels ask of the machine, one function per instruction: shared memory by 32-bit address, 8x8 matrix moves,
+// bf16 tensor-core products, asynchronous copies, barriers. Included by warp.cuh only.
+
+#include <cstdint>
+
+namespace kdacheck::cuda {
+
+__device__ __forceinline__ unsigned thread_index() { return threadIdx.x; }
+__device__ __forceinline__ unsigned block_index() { return blockIdx.x; }
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+__device__ __forceinline__ float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+__device__ __forceinline__ float shuffle(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
+
+/// First byte of the block's dynamic shared memory.
+__device__ __forceinline__ Address shared_base() {
+  extern __shared__ __align__(128) unsigned char dynamic[];
+  return static_cast<Address>(__cvta_generic_to_shared(dynamic));
+}
+
+__device__ __forceinline__ void store_shared(Address at, std::uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x)); }
+__device__ __forceinline__ void store_shared(Address at, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x)); }
+__device__ __forceinline__ void store_shared(Address at, const std::uint32_t (&x)[4]) {
+  asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]));
+}
+__device__ __forceinline__ std::uint32_t load_shared_word(Address at) {
+  std::uint32_t x;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(at));
+  return x;
+}
+__device__ __forceinline__ Pair load_shared_pair(Address at) {
+  Pair x;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at));
+  return x;
+}
+__device__ __forceinline__ void load_shared_quad(float (&x)[4], Address at) {
+  asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3]) : "r"(at));
+}
+__device__ __forceinline__ void load_shared_quad(std::uint32_t (&x)[4], Address at) {
+  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at));
+}
+
+/// 16 bytes to global memory.
+__device__ __forceinline__ void store_global(void* to, const std::uint32_t (&x)[4]) {
+  *static_cast<uint4*>(to) = make_uint4(x[0], x[1], x[2], x[3]);
+}
+
+/// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l%8 of matrix l/8 (16 bytes, aligned).
+/// Word m of lane l holds elements (l/4, 2(l%4)) and (l/4, 2(l%4)+1) of matrix m.
+__device__ __forceinline__ void load_matrices(std::uint32_t (&x)[4], Address row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(row));
+}
+/// The same with every matrix transposed: elements (2(l%4), l/4) and (2(l%4)+1, l/4).
+__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&x)[4], Address row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(row));
+}
+/// Inverse of load_matrices_transposed.
+__device__ __forceinline__ void store_matrices_transposed(Address row, const std::uint32_t (&x)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(row), "r"(x[0]), "r"(x[1]), "r"(x[2]),
+               "r"(x[3]));
+}
+
+/// c[16x8] += a[16x16] b[16x8], bf16 operands, fp32 sums.
+__device__ __forceinline__ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// Two bf16 numbers rounded to nearest even, x in the low half.
+__device__ __forceinline__ std::uint32_t pack_bf16(float x, float y) {
+  std::uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(y), "f"(x));
+  return word;
+}
+__device__ __forceinline__ std::uint32_t pack_fp16(float x, float y) {
+  std::uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(y), "f"(x));
+  return word;
+}
+__device__ __forceinline__ Pair unpack_bf16(std::uint32_t word) {
+  return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+}
+__device__ __forceinline__ Pair unpack_fp16(std::uint32_t word) {
+  Pair pair;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(pair.x), "=f"(pair.y) : "r"(word));
+  return pair;
+}
+
+/// 2^x, relative error at most 2^-22; results below 2^-126 become 0.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// 1/x, at most 1 ulp off; 1/inf is 0.
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float reciprocal_root(float x) { return rsqrtf(x); }
+
+/// 16 bytes from global to shared memory, of which the first `valid` are read and the rest are zero.
+__device__ __forceinline__ void copy_async(Address to, const void* from, unsigned valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid) : "memory");
+}
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int pending> __device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+__device__ __forceinline__ void barrier_init(Address barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(Address barrier) {
+  asm volatile("{.reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0];}" ::"r"(barrier) : "memory");
+}
+/// Waits until the phase of that parity is complete.
+__device__ __forceinline__ void barrier_wait(Address barrier, unsigned parity) {
+  asm volatile("{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(barrier),
+               "r"(parity)
+               : "memory");
+}
+
+} // namespace kdacheck::cuda
