@@ -32,7 +32,8 @@ struct ForwardArguments {
   bool dplr = false, l2norm = false, v_first = false;
   float lower_bound = -5, scale = 1;
   // Shape of a chunk kernel's block: value columns are cut into `slices`, 16 columns a consumer warp.
-  int slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
+  // The `sharing` blocks of a cluster work on one head and share the chunks that each of them prepares.
+  int sharing = 1, slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
 };
 
 } // namespace kdacheck::cuda

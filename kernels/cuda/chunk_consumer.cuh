@@ -52,12 +52,23 @@ __device__ __forceinline__ void store_state(const float (&S)[K / 8][4], const Fo
     }
 }
 
-/// Stage and barrier bookkeeping shared by both halves.
+/// Stage and barrier bookkeeping shared by both halves. Chunk c lies in stage c % count of every block of a cluster; the
+/// block of rank c % sharing prepares it, sends it to the others, and owns the barrier that says it is free again. count is a
+/// multiple of sharing, so that a stage has one owner.
 struct Ring {
   Address barriers, stages;
   int count;
+  unsigned sharing, rank;
   __device__ __forceinline__ Address full(int stage) const { return barriers + 16 * stage; }
   __device__ __forceinline__ Address empty(int stage) const { return barriers + 16 * stage + 8; }
+  /// Rounds that this block has prepared in the stage so far.
+  __device__ __forceinline__ Address rounds(int stage) const { return barriers + 16 * most_stages + 8 * stage; }
+  __device__ __forceinline__ void give_back(int stage, unsigned owner) const {
+    if (owner == rank)
+      barrier_arrive(empty(stage));
+    else
+      barrier_arrive_remote(remote_address(empty(stage), owner));
+  }
 };
 
 /// One chunk: outputs of 16 tokens in O, the state one chunk later.
@@ -140,7 +151,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
   for (int chunk = 0; chunk < value_ring - 1; ++chunk) fetch(chunk);
   const Address output = area + value_ring * tile_bytes;
   int stage = 0;
-  unsigned parity = 0;
+  unsigned parity = 0, owner = 0; // owner = stage % sharing
   for (int chunk = 0; chunk < chunks; ++chunk) {
     copy_async_wait<value_ring - 2>();
     barrier_wait(ring.full(stage), parity);
@@ -150,7 +161,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
     advance<K, pieces, half_precision>(S, O, ring.stages + stage * StageLayout<K, pieces>::bytes, area + (chunk % value_ring) * tile_bytes,
                                        lane);
     sync_warp();
-    if (lane == 0) barrier_arrive(ring.empty(stage));
+    if (lane == 0) ring.give_back(stage, owner);
     std::uint32_t words[4];
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
@@ -162,6 +173,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
     load_shared_quad(words, output + tile_offset(token, half));
     const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
     if (t < span.length) store_global(o + t * args.o.token, words);
+    if (++owner == ring.sharing) owner = 0;
     if (++stage == ring.count) {
       stage = 0;
       parity ^= 1;

@@ -8,55 +8,82 @@
 
 namespace kdacheck::cuda {
 
-inline constexpr int most_warps = 12; ///< 168 registers a thread
+/// Warps of a block: 12 at 168 registers a thread, or 16 at 128.
+inline constexpr int few_warps = 12, many_warps = 16;
 
-template <int K, int pieces, bool half_precision>
-__global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
+template <int K, int pieces, bool half_precision, int warps>
+__global__ void __launch_bounds__(32 * warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
   chunk_forward_block<K, pieces, half_precision>(args);
 }
 
-/// Few heads: the value columns are spread over blocks until the device is full, each block preparing the chunks anew. As
-/// many producers as registers and shared memory hold, with at least three stages for four of them.
-template <int K, int pieces>
-ChunkShape choose_shape(const ForwardArguments& args, ChunkShape wanted, int multiprocessors, int shared_limit) {
-  const int groups = args.V / 16;
-  ChunkShape shape = wanted;
-  if (shape.slices == 0)
-    for (int slices = 1; slices <= groups; ++slices)
-      if (groups % slices == 0 && groups / slices <= 8 && (shape.slices == 0 || args.N * args.HV * slices <= multiprocessors))
-        shape.slices = slices;
-  const int consumers = groups / shape.slices, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  const auto stages_beside = [&](int producers) {
-    return (shared_limit - chunk_shared_bytes<K, pieces>(0, producers, consumers, gate_bytes)) / StageLayout<K, pieces>::bytes;
-  };
-  if (shape.producer_warps == 0)
-    for (shape.producer_warps = std::min(8, most_warps - consumers); shape.producer_warps > 1; --shape.producer_warps)
-      if (4 * stages_beside(shape.producer_warps) >= 3 * shape.producer_warps) break;
-  if (shape.stages == 0) shape.stages = std::min(8, stages_beside(shape.producer_warps));
-  return shape;
+/// As many producers as registers and shared memory hold beside at least three stages for four of them; stages a multiple
+/// of the blocks that share them. Nothing if that does not fit.
+template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
+  const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
+  args.consumer_warps = args.V / 16 / args.slices;
+  const int most = std::min(8, few_warps - args.consumer_warps);
+  const int room = shared_limit - chunk_shared_bytes<K, pieces>(0, 0, args.consumer_warps, gate_bytes, false);
+  for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
+    const int taken = chunk_shared_bytes<K, pieces>(0, producers, 0, gate_bytes, args.sharing > 1) - header_bytes<K>;
+    int stages = std::min(wanted.stages ? wanted.stages : most_stages, (room - taken) / StageLayout<K, pieces>::bytes);
+    if (args.sharing > 1) stages = std::min(stages, std::max(4, args.sharing)) / args.sharing * args.sharing;
+    args.producer_warps = producers;
+    args.stages = stages;
+    const bool enough = args.sharing > 1 || 4 * stages >= 3 * producers;
+    if (stages >= 2 && (wanted.producer_warps || enough)) return true;
+    if (wanted.producer_warps) return false;
+  }
+  return false;
 }
 
+/// Blocks that run at once, in clusters of `args.sharing`.
+template <class Kernel>
+cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, int shared, cudaStream_t stream, int* at_once) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(args.N * args.HV * args.slices));
+  config.blockDim = dim3(32 * static_cast<unsigned>(args.consumer_warps + args.producer_warps));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
+  config.stream = stream;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(args.sharing);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  if (at_once != nullptr) return cudaOccupancyMaxActiveClusters(at_once, kernel, &config);
+  return cudaLaunchKernelEx(&config, kernel, args);
+}
+
+/// Few heads: the value columns are spread over a cluster of blocks, as long as all clusters run at once.
 template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(ForwardArguments args, cudaStream_t stream, ChunkShape wanted) {
-  int device = 0, multiprocessors = 0, shared_limit = 0;
+  int device = 0, shared_limit = 0;
   if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device); error != cudaSuccess)
-    return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
       error != cudaSuccess)
     return error;
-  const ChunkShape shape = choose_shape<K, pieces>(args, wanted, multiprocessors, shared_limit);
-  args.slices = shape.slices;
-  args.producer_warps = shape.producer_warps;
-  args.stages = shape.stages;
-  args.consumer_warps = args.V / 16 / shape.slices;
-  const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  const int shared = chunk_shared_bytes<K, pieces>(shape.stages, shape.producer_warps, args.consumer_warps, gate_bytes);
-  const auto kernel = chunk_forward<K, pieces, half_precision>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess)
-    return error;
-  const auto blocks = static_cast<unsigned>(args.N * args.HV * args.slices);
-  kernel<<<blocks, 32 * static_cast<unsigned>(args.consumer_warps + args.producer_warps), static_cast<std::size_t>(shared), stream>>>(args);
-  return cudaGetLastError();
+  using Entry = void (*)(ForwardArguments);
+  Entry few = chunk_forward<K, pieces, half_precision, few_warps>, many = few;
+  if constexpr (pieces == 1 && K == 128 && !half_precision) many = chunk_forward<K, pieces, half_precision, many_warps>;
+  for (Entry entry : {few, many}) {
+    const cudaError_t error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+    if (error != cudaSuccess) return error;
+  }
+  const int groups = args.V / 16, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
+  for (int slices = std::min(8, groups); slices >= 1; --slices) {
+    if (groups % slices != 0 || groups / slices > 8 || (wanted.slices && slices != wanted.slices)) continue;
+    args.slices = args.sharing = slices;
+    if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
+    const Entry kernel = args.consumer_warps + args.producer_warps > few_warps ? many : few;
+    const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.sharing > 1);
+    const bool last = groups % 2 != 0 ? slices == 1 : slices <= (groups > 8 ? 2 : 1);
+    int at_once = 0;
+    if (!wanted.slices && !last) {
+      if (const cudaError_t error = launch_clusters(kernel, args, shared, stream, &at_once); error != cudaSuccess) return error;
+      if (args.N * args.HV > at_once) continue;
+    }
+    return launch_clusters(kernel, args, shared, stream, nullptr);
+  }
+  return cudaErrorInvalidConfiguration;
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

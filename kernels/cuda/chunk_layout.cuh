@@ -37,20 +37,23 @@ template <int K, int pieces> struct WorkbenchLayout {
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
   static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
-  static constexpr int L = score_rows + pieces * score_piece; ///< transposed: [column][row] fp32; then T
-  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;    ///< norms: of 16 q rows, then of 16 k rows
-  static constexpr int raw_g = norms + 128;
+  static constexpr int L = score_rows + 2 * pieces * score_piece; ///< transposed: [column][row] fp32; then T
+  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;        ///< norms: factors of 16 q rows, of 16 k rows; 16 betas
+  static constexpr int raw_g = norms + 192;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
 
-inline constexpr int barrier_bytes = 256; ///< full and empty barriers of up to 16 stages
+inline constexpr int most_stages = 8;
+inline constexpr int barrier_bytes = 24 * most_stages; ///< full and empty barriers, and a count of rounds, for each stage
+/// Barriers, then dt_bias [K] fp32.
+template <int K> inline constexpr int header_bytes = barrier_bytes + 4 * K;
 inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
 
-/// Dynamic shared memory of a block.
+/// Dynamic shared memory of a block. Blocks that share chunks prepare them beside the ring.
 template <int K, int pieces>
-constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes) {
-  return barrier_bytes + stages * StageLayout<K, pieces>::bytes + producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) +
-         consumer_warps * consumer_bytes;
+constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes, bool sharing) {
+  return header_bytes<K> + (stages + (sharing ? producer_warps : 0)) * StageLayout<K, pieces>::bytes +
+         producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) + consumer_warps * consumer_bytes;
 }
 
 /// 16-bit terms of two numbers: x = hi (+ lo).

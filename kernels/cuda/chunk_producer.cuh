@@ -45,55 +45,22 @@ __device__ __forceinline__ RowCopy<row_bytes> copy_of(const View& view, Span spa
           view.token * element_bytes};
 }
 
-/// Copies of one producer's inputs.
-template <int K, int pieces> struct ChunkFetch {
+/// Starts copying q, k, g of a chunk. Addresses are worked out anew each time: registers are what a producer lacks.
+template <int K, int pieces>
+__device__ __forceinline__ void fetch_rows(const ForwardArguments& args, Address bench, Span span, int chunk, int head, int head_q,
+                                           unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
-  RowCopy<2 * K> q, k, g_half{};
-  RowCopy<4 * K> g_single{};
-
-  __device__ __forceinline__ ChunkFetch(const ForwardArguments& args, Span span, int head, unsigned lane) {
-    const int head_q = head / (args.HV / args.H);
-    q = copy_of<2 * K>(args.q, span, head_q, 2, lane);
-    k = copy_of<2 * K>(args.k, span, head_q, 2, lane);
+  const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
+  const int rows = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+  copy_of<2 * K>(args.q, span, head_q, 2, lane).start(bench + Bench::raw_q, first, rows, lane);
+  copy_of<2 * K>(args.k, span, head_q, 2, lane).start(bench + Bench::raw_k, first, rows, lane);
+  if (args.gate != Gate::absent) {
     if (args.gate_format == Stored::fp32)
-      g_single = copy_of<4 * K>(args.g, span, head, 4, lane);
+      copy_of<4 * K>(args.g, span, head, 4, lane).start(bench + Bench::raw_g, first, rows, lane);
     else
-      g_half = copy_of<2 * K>(args.g, span, head, 2, lane);
+      copy_of<2 * K>(args.g, span, head, 2, lane).start(bench + Bench::raw_g, first, rows, lane);
   }
-
-  /// Starts copying q, k, g of a chunk; returns this lane's raw beta (token lane % 16).
-  __device__ __forceinline__ float start(const ForwardArguments& args, Address bench, Span span, int chunk, int head, unsigned lane) const {
-    const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens;
-    const std::int64_t left = span.length - first;
-    const int rows = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-    q.start(bench + Bench::raw_q, first, rows, lane);
-    k.start(bench + Bench::raw_k, first, rows, lane);
-    if (args.gate != Gate::absent) {
-      if (args.gate_format == Stored::fp32)
-        g_single.start(bench + Bench::raw_g, first, rows, lane);
-      else
-        g_half.start(bench + Bench::raw_g, first, rows, lane);
-    }
-    copy_async_commit();
-    const int token = static_cast<int>(lane % 16);
-    if (token >= rows) return 0;
-    return load_number(args.beta.data, row_of(args.beta, span.batch, span.first + first + token, head), args.beta_format);
-  }
-};
-
-/// Sums 2 width numbers over the warp: lane l ends with the sum of number l % (2 width), for which the lanes that differ in
-/// higher bits hold parts (none for width = 16).
-template <int width> __device__ __forceinline__ float sum_each(float (&x)[32], unsigned lane) {
-  const bool upper = (lane & width) != 0;
-#pragma unroll
-  for (int i = 0; i < width; ++i) {
-    const float sent = upper ? x[i] : x[i + width], kept = upper ? x[i + width] : x[i];
-    x[i] = kept + shuffle_xor(sent, width);
-  }
-  if constexpr (width > 1)
-    return sum_each<width / 2>(x, lane);
-  else
-    return x[0];
+  copy_async_commit();
 }
 
 template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint32_t word) {
@@ -101,36 +68,41 @@ template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint3
 }
 
 /// Norms of the rows and the diagonal of Aqk: writes 16 factors for q (scale included) and 16 for k to the bench, and
-/// Aqk_ii to its matrix.
+/// Aqk_ii to its matrix. Two lanes a row, each half of it, in an order that keeps 8 lanes on different banks.
 template <int K, int pieces, bool half_precision>
 __device__ __forceinline__ void normalise(const ForwardArguments& args, Address bench, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
-  float squares[32] = {}, products[32] = {};
+  constexpr unsigned segments = K / 16;
+  const unsigned row = lane / 2, half = lane % 2, turn = segments == 8 ? lane : row;
+  const Address rows = bench + row * Bench::raw_row + half * (K);
+  float qq = 0, kk = 0, qk = 0;
 #pragma unroll
-  for (int pass = 0; pass < K / 64; ++pass)
+  for (unsigned s = 0; s < segments; ++s) {
+    const unsigned offset = 16 * ((s + turn) % segments);
+    std::uint32_t q_words[4], k_words[4];
+    load_shared_quad(q_words, rows + Bench::raw_q + offset);
+    load_shared_quad(k_words, rows + Bench::raw_k + offset);
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const unsigned offset = i * Bench::raw_row + pass * 128 + 4 * lane;
-      const Pair q = unpack<half_precision>(load_shared_word(bench + Bench::raw_q + offset));
-      const Pair k = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset));
-      squares[i] += q.x * q.x + q.y * q.y;
-      squares[16 + i] += k.x * k.x + k.y * k.y;
-      products[i] += q.x * k.x + q.y * k.y;
+    for (int m = 0; m < 4; ++m) {
+      const Pair q = unpack<half_precision>(q_words[m]), k = unpack<half_precision>(k_words[m]);
+      qq += q.x * q.x + q.y * q.y;
+      kk += k.x * k.x + k.y * k.y;
+      qk += q.x * k.x + q.y * k.y;
     }
-  const float square = sum_each<16>(squares, lane);
-  float product = sum_each<8>(products, lane);
-  product += shuffle_xor(product, 16);
-  const float root = args.l2norm ? reciprocal_root(square + 1e-6f) : 1.0f;
-  const float factor = lane < 16 ? root * args.scale : root;
-  const float partner = shuffle_xor(factor, 16);
-  store_shared(bench + Bench::norms + 4 * lane, factor);
-  if (lane < 16) store_shared(bench + Bench::Aqk + 4 * (17 * lane), product * factor * partner);
+  }
+  qq += shuffle_xor(qq, 1);
+  kk += shuffle_xor(kk, 1);
+  qk += shuffle_xor(qk, 1);
+  const float factor_q = args.scale * (args.l2norm ? reciprocal_root(qq + 1e-6f) : 1.0f);
+  const float factor_k = args.l2norm ? reciprocal_root(kk + 1e-6f) : 1.0f;
+  store_shared(bench + Bench::norms + 4 * (16 * half + row), half == 0 ? factor_q : factor_k);
+  if (half == 0) store_shared(bench + Bench::Aqk + 4 * (17 * row), qk * factor_q * factor_k);
 }
 
 /// Log2 decays of this lane's channels; zero past the end of the sequence.
 template <int K, int pieces, bool half_precision>
-__device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Pair bias, int pass,
-                                          int tokens, unsigned lane) {
+__device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Address biases,
+                                          int pass, int tokens, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
   const unsigned channel = 64 * pass + 2 * lane;
   if (args.gate == Gate::absent) {
@@ -149,6 +121,7 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
       g[i] = bf16 ? unpack_bf16(word) : unpack_fp16(word);
     }
   }
+  const Pair bias = load_shared_pair(biases + 4 * channel);
   if (args.gate == Gate::log_decay) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) g[i] = {g[i].x * log2_e, g[i].y * log2_e};
@@ -162,17 +135,18 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
     for (int i = 0; i < 16; ++i)
       g[i] = {log_decay(args.gate, g[i].x, bias.x, head.growth, 0) * log2_e, log_decay(args.gate, g[i].y, bias.y, head.growth, 0) * log2_e};
   }
+  if (tokens < chunk_tokens) {
 #pragma unroll
-  for (int i = 0; i < 16; ++i)
-    if (i >= tokens) g[i] = {0, 0};
+    for (int i = 0; i < 16; ++i)
+      if (i >= tokens) g[i] = {0, 0};
+  }
 }
 
 /// Turns what lies on the bench into a stage. `begin_next` is called once the raw rows are no longer needed, `await_stage`
 /// before the stage is written: as late as can be, so that fewer stages than producers do not make them wait.
 template <int K, int pieces, bool half_precision, class BeginNext, class AwaitStage>
-__device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Address stage, HeadGate head,
-                                        const Pair (&bias)[K / 64], float beta, int tokens, unsigned lane, BeginNext begin_next,
-                                        AwaitStage await_stage) {
+__device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Address stage, HeadGate head, Address biases,
+                                        int tokens, unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
   using Bench = WorkbenchLayout<K, pieces>;
   using Layout = StageLayout<K, pieces>;
   float tiles[4][4] = {};
@@ -180,7 +154,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   for (int pass = 0; pass < K / 64; ++pass) {
     const unsigned channel = 64 * pass + 2 * lane;
     Pair alpha[16], q[16], k[16], decay{0, 0};
-    read_gate<K, pieces, half_precision>(alpha, args, bench, head, pass == 0 ? bias[0] : bias[K / 64 - 1], pass, tokens, lane);
+    read_gate<K, pieces, half_precision>(alpha, args, bench, head, biases, pass, tokens, lane);
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
@@ -199,21 +173,20 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
         k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
       }
     }
-    if (pass == K / 64 - 1) {
-      sync_warp();
-      begin_next();
-    }
-    const Address rows = bench + Bench::score_rows;
-    const auto level = [&]<int span>(float(&tile)[4]) {
-      write_level<span, pieces>(rows, k, q, alpha, lane);
-      sync_warp();
-      multiply_level<pieces>(tile, rows, lane);
-      sync_warp();
-    };
-    level.template operator()<1>(tiles[0]);
-    level.template operator()<2>(tiles[1]);
-    level.template operator()<4>(tiles[2]);
-    level.template operator()<8>(tiles[3]);
+    // Two sets of operand rows in turn: the products of one level run while the next level is written.
+    const Address even = bench + Bench::score_rows, odd = even + pieces * Bench::score_piece;
+    write_level<1, pieces>(even, k, q, alpha, lane);
+    sync_warp();
+    multiply_level<pieces>(tiles[0], even, lane);
+    write_level<2, pieces>(odd, k, q, alpha, lane);
+    sync_warp();
+    multiply_level<pieces>(tiles[1], odd, lane);
+    write_level<4, pieces>(even, k, q, alpha, lane);
+    sync_warp();
+    multiply_level<pieces>(tiles[2], even, lane);
+    write_level<8, pieces>(odd, k, q, alpha, lane);
+    sync_warp();
+    multiply_level<pieces>(tiles[3], odd, lane);
     if (pass == 0) await_stage();
     store_shared(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
     store_shared(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));
@@ -237,85 +210,134 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
       factor = factor * alpha[i];
     }
   }
-  const Address L = bench + Bench::L, Aqk = bench + Bench::Aqk;
-  scatter_level<1>(tiles[0], beta, L, Aqk, lane);
-  scatter_level<2>(tiles[1], beta, L, Aqk, lane);
-  scatter_level<4>(tiles[2], beta, L, Aqk, lane);
-  scatter_level<8>(tiles[3], beta, L, Aqk, lane);
+  begin_next(); // all lanes have read the raw rows: they met in every level
+  const Address L = bench + Bench::L, Aqk = bench + Bench::Aqk, betas = bench + Bench::norms + 128;
+  scatter_level<1>(tiles[0], betas, L, Aqk, lane);
+  scatter_level<2>(tiles[1], betas, L, Aqk, lane);
+  scatter_level<4>(tiles[2], betas, L, Aqk, lane);
+  scatter_level<8>(tiles[3], betas, L, Aqk, lane);
   sync_warp();
   write_tile<pieces>(stage + Layout::Aqk, Aqk, lane);
-  solve(L, beta, lane);
+  solve(L, load_shared_float(betas + 4 * (lane % 16)), lane);
   write_tile<pieces>(stage + Layout::T, L, lane);
 }
 
-/// Chunks first, first + step, ... of a sequence.
+/// Waits until this block may write round `round` of a stage: it has written the round before (a barrier tells only odd from
+/// even rounds, and producers may be more than a round apart), and all consumers have given that back.
+__device__ __forceinline__ void await_turn(const Ring& ring, int stage, int round) {
+  word_wait(ring.rounds(stage), static_cast<std::uint32_t>(round));
+  if (round > 0) barrier_wait(ring.empty(stage), (round - 1) & 1);
+}
+
+/// Waits until all consumers have given back what this block wrote in that round, or a later one.
+__device__ __forceinline__ void await_consumed(const Ring& ring, int stage, int round) {
+  while (load_shared_word(ring.rounds(stage)) == static_cast<std::uint32_t>(round + 1) && !barrier_test(ring.empty(stage), round & 1)) {
+  }
+}
+
+/// Sends a stage prepared at `from` to every block of the cluster, this one included; lane r sends to rank r.
+template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring, Address from, int stage, unsigned lane) {
+  if (lane >= ring.sharing) return;
+  const Address full = remote_address(ring.full(stage), lane);
+  barrier_expect_remote(full, bytes);
+  copy_remote(remote_address(ring.stages + stage * bytes, lane), from, bytes, full);
+}
+
+/// Every `step`-th chunk of a sequence from `first` on. `staging`: room for a stage, where blocks share their chunks.
 template <int K, int pieces, bool half_precision>
-__device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Span span, int head, int first, int step,
-                            unsigned lane) {
+__device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, Address biases, Span span,
+                            int head, int first, int step, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
+  constexpr int stage_bytes = StageLayout<K, pieces>::bytes;
+  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens), head_q = head / (args.HV / args.H);
   HeadGate gate;
   if (args.A_log != nullptr) {
     gate.growth = expf(args.A_log[head]);
     gate.growth_log2 = gate.growth * log2_e;
   }
-  Pair bias[K / 64];
-#pragma unroll
-  for (int pass = 0; pass < K / 64; ++pass) {
-    const std::int64_t offset = static_cast<std::int64_t>(head) * K + 64 * pass + 2 * lane;
-    bias[pass] = args.dt_bias != nullptr ? Pair{args.dt_bias[offset], args.dt_bias[offset + 1]} : Pair{0, 0};
-  }
   // The upper triangle of Aqk stays zero from here on.
   for (int i = lane; i < 256; i += 32) store_shared(bench + Bench::Aqk + 4 * i, 0.0f);
-  const ChunkFetch<K, pieces> fetch(args, span, head, lane);
-  float raw_beta = first < chunks ? fetch.start(args, bench, span, first, head, lane) : 0.0f;
+  if (first < chunks) fetch_rows<K, pieces>(args, bench, span, first, head, head_q, lane);
+  const bool sharing = ring.sharing > 1;
   for (int chunk = first; chunk < chunks; chunk += step) {
-    const std::int64_t left = span.length - static_cast<std::int64_t>(chunk) * chunk_tokens;
+    const std::int64_t start = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - start;
     const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-    const float beta = static_cast<int>(lane % 16) < tokens ? step_size(args.beta_form, raw_beta) : 0.0f;
+    const bool has_token = static_cast<int>(lane) < tokens;
+    const std::uint32_t beta_bits =
+        has_token ? load_bits(args.beta.data, row_of(args.beta, span.batch, span.first + start + lane, head), args.beta_format) : 0;
     copy_async_wait<0>();
     sync_warp();
     normalise<K, pieces, half_precision>(args, bench, lane);
+    if (lane < 16)
+      store_shared(bench + Bench::norms + 128 + 4 * lane,
+                   has_token ? step_size(args.beta_form, number_of(beta_bits, args.beta_format)) : 0.0f);
     sync_warp();
     const int stage = chunk % ring.count, round = chunk / ring.count;
     const auto await_stage = [&] {
-      if (round > 0) barrier_wait(ring.empty(stage), (round - 1) & 1);
+      if (!sharing)
+        await_turn(ring, stage, round);
+      else if (chunk >= step)
+        await_consumed(ring, (chunk - step) % ring.count, (chunk - step) / ring.count);
     };
     const auto begin_next = [&] {
-      if (chunk + step < chunks) raw_beta = fetch.start(args, bench, span, chunk + step, head, lane);
+      if (chunk + step < chunks) fetch_rows<K, pieces>(args, bench, span, chunk + step, head, head_q, lane);
     };
-    produce<K, pieces, half_precision>(args, bench, ring.stages + stage * StageLayout<K, pieces>::bytes, gate, bias, beta, tokens, lane,
+    produce<K, pieces, half_precision>(args, bench, sharing ? staging : ring.stages + stage * stage_bytes, gate, biases, tokens, lane,
                                        begin_next, await_stage);
+    if (sharing) {
+      fence_async();
+      sync_warp();
+      await_turn(ring, stage, round);
+      sync_warp();
+      send_stage<stage_bytes>(ring, staging, stage, lane);
+    } else {
+      sync_warp();
+      if (lane == 0) barrier_arrive(ring.full(stage));
+    }
     sync_warp();
-    if (lane == 0) barrier_arrive(ring.full(stage));
+    if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
   }
 }
 
 /// A block: one sequence and value head, one slice of the value columns.
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
+  using Bench = WorkbenchLayout<K, pieces>;
+  constexpr int stage_bytes = StageLayout<K, pieces>::bytes;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
   const int head = static_cast<int>(block_index() / args.slices % args.HV);
   const std::int64_t n = block_index() / args.slices / args.HV;
-  const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  const Address base = shared_base();
-  const Ring ring{base, base + barrier_bytes, args.stages};
-  const Address benches = ring.stages + args.stages * StageLayout<K, pieces>::bytes;
-  const Address areas = benches + args.producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes);
+  const bool sharing = args.sharing > 1;
+  const int bench_bytes = Bench::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
+  const Address base = shared_base(), biases = base + barrier_bytes;
+  const Ring ring{base, base + header_bytes<K>, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
+  const Address stagings = ring.stages + args.stages * stage_bytes;
+  const Address benches = stagings + (sharing ? args.producer_warps * stage_bytes : 0);
+  const Address areas = benches + args.producer_warps * bench_bytes;
   if (thread_index() == 0)
     for (int stage = 0; stage < args.stages; ++stage) {
       barrier_init(ring.full(stage), 1);
-      barrier_init(ring.empty(stage), args.consumer_warps);
+      barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
+      store_shared(ring.rounds(stage), std::uint32_t{0});
     }
+  const unsigned threads = 32 * (args.consumer_warps + args.producer_warps);
+  for (unsigned c = thread_index(); c < K; c += threads)
+    store_shared(biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
   sync_block();
+  if (sharing) sync_cluster();
   const Span span = span_of(args, n);
   if (static_cast<int>(warp) < args.consumer_warps) {
     const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
     consume<K, pieces, half_precision>(args, ring, areas + warp * consumer_bytes, span, n, head, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision>(args, ring, benches + producer * WorkbenchLayout<K, pieces>::bytes(gate_bytes), span, head,
-                                           producer, args.producer_warps, lane);
+    produce_all<K, pieces, half_precision>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases, span,
+                                           head, static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps,
+                                           lane);
+  }
+  if (sharing) {
+    sync_warp();
+    sync_cluster(); // others may still send to this block's memory
   }
 }
 

@@ -67,9 +67,9 @@ template <int pieces> __device__ __forceinline__ void multiply_level(float (&til
 
 /// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed), Aqk_ij at Aqk[i][j].
 template <int span>
-__device__ __forceinline__ void scatter_level(const float (&tile)[4], float beta, Address L, Address Aqk, unsigned lane) {
+__device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
   const int rank = lane / 4, i = row_token<span>(rank);
-  const float beta_i = shuffle(beta, i);
+  const float beta_i = load_shared_float(betas + 4 * i);
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     const int column = 2 * (lane % 4) + e, j = column_token<span>(column);

@@ -1,12 +1,15 @@
 // Decode: 1 to 8 tokens a sequence, fp32 state read and written once, in place.
 //
-// A block owns 32 value columns of one head's state (K rows of 128 bytes): 8 lanes of 4 columns by 16 rows, every row of a
-// thread loaded before anything else is, so that K/16 loads of 16 bytes are in flight from each thread. Meanwhile
-// one warp a token prepares alpha, k, q, beta and q.k in shared memory. Per token one pass over the registers gives
+// A block owns some value columns of one head's state: every row of a thread is loaded before anything else is, so that all
+// its 16-byte loads are in flight together. Meanwhile one warp a token prepares alpha, k, q, beta and q.k in shared memory.
+// Per token one pass over the registers gives
 //   p = S^T (alpha k),  r = S^T (alpha q),   then  u = beta (v - p),  S = alpha S + k u^T,  o = r + (q.k) u   (scale in q)
 // with one barrier. Bytes: 8 K V per sequence and head; arithmetic hides under them.
 //
-// Story: 1. as above; predicted: limited by copy bandwidth from about 64 sequences on.
+// Story (K = V = 128, B 1 / 64 / 256, H 32; ms and share of the copy bandwidth):
+// 1. 32 columns, 128 threads a block. Predicted: limited by copy bandwidth from 64 sequences on. Measured: 0.0097, 0.133
+//    (84 %), 0.600 (74 %): pieces of 128 bytes of a row reach the memory from four blocks.
+// 2. 128 columns, 256 threads where there are enough blocks: 64 KB in one piece. Predicted: 0.90 of the copy bandwidth.
 
 #include "gate.cuh"
 #include "launch.hpp"
@@ -15,15 +18,18 @@
 namespace kdacheck::cuda {
 namespace {
 
-constexpr int threads = 128, block_columns = 32;
+/// `columns` of the state in a block of `threads`.
+template <int K, int columns, int threads> struct Cut {
+  static constexpr int quads = columns / 4, rows_at_once = threads / quads, rows = K / rows_at_once, warps = threads / 32;
+};
 
 template <int K> struct Token {
   float alpha[K], k[K], q[K];
   float beta, qk;
 };
 
-struct Sums {
-  float p[block_columns], r[block_columns];
+template <int columns> struct Sums {
+  float p[columns], r[columns];
 };
 
 __device__ __forceinline__ float sum_warp(float x) {
@@ -75,23 +81,27 @@ __device__ __forceinline__ float4 load_values(const ForwardArguments& args, std:
   return {at(0), at(1), at(2), at(3)};
 }
 
-template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) decode(const __grid_constant__ ForwardArguments args) {
+template <int K, int columns, int threads>
+__global__ void __launch_bounds__(threads, K > 128         ? 3
+                                           : columns == 32 ? 5
+                                                           : 2) decode(const __grid_constant__ ForwardArguments args) {
+  using Cut = Cut<K, columns, threads>;
   extern __shared__ __align__(16) unsigned char dynamic[];
-  auto* sums = reinterpret_cast<Sums*>(dynamic); // [2][4 warps]
-  auto* tokens = reinterpret_cast<Token<K>*>(sums + 8);
+  auto* sums = reinterpret_cast<Sums<columns>*>(dynamic); // [2][warps]
+  auto* tokens = reinterpret_cast<Token<K>*>(sums + 2 * Cut::warps);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const int slices = (args.V + block_columns - 1) / block_columns;
+  const int slices = (args.V + columns - 1) / columns;
   const int slice = static_cast<int>(blockIdx.x % slices), head = static_cast<int>(blockIdx.x / slices % args.HV);
   const std::int64_t b = blockIdx.x / slices / args.HV;
   const std::int64_t slot = args.slot != nullptr ? args.slot[b] : b;
   if (slot < 0 || slot >= args.N) return;
-  const int quad = thread % 8, first_row = thread / 8, column = slice * block_columns + 4 * quad;
+  const int quad = thread % Cut::quads, first_row = thread / Cut::quads, column = slice * columns + 4 * quad;
   const bool inside = column < args.V;
   float* state = args.final_state + (slot * args.HV + head) * args.K * args.V + column;
-  float4 S[K / 16];
+  float4 S[Cut::rows];
 #pragma unroll
-  for (int m = 0; m < K / 16; ++m) {
-    const int c = first_row + 16 * m;
+  for (int m = 0; m < Cut::rows; ++m) {
+    const int c = first_row + Cut::rows_at_once * m;
     S[m] =
         inside && c < args.K ? __ldcs(reinterpret_cast<const float4*>(state + static_cast<std::int64_t>(c) * args.V)) : float4{0, 0, 0, 0};
   }
@@ -103,8 +113,8 @@ template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) de
     const float4 v = inside ? load_values(args, row_of(args.v, b, t, head) + column) : float4{0, 0, 0, 0};
     float4 p{0, 0, 0, 0}, r{0, 0, 0, 0};
 #pragma unroll
-    for (int m = 0; m < K / 16; ++m) {
-      const int c = first_row + 16 * m;
+    for (int m = 0; m < Cut::rows; ++m) {
+      const int c = first_row + Cut::rows_at_once * m;
       const float alpha = token.alpha[c], k = token.k[c], q = token.q[c];
       S[m].x *= alpha, S[m].y *= alpha, S[m].z *= alpha, S[m].w *= alpha;
       p.x += k * S[m].x, p.y += k * S[m].y, p.z += k * S[m].z, p.w += k * S[m].w;
@@ -112,19 +122,18 @@ template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) de
     }
     float partial[8] = {p.x, p.y, p.z, p.w, r.x, r.y, r.z, r.w};
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-      partial[e] += shuffle_xor(partial[e], 8);
-      partial[e] += shuffle_xor(partial[e], 16);
-    }
-    Sums* parity = sums + 4 * (t % 2);
-    if (lane < 8) {
+    for (int mask = Cut::quads; mask < 32; mask *= 2)
+#pragma unroll
+      for (int e = 0; e < 8; ++e) partial[e] += shuffle_xor(partial[e], mask);
+    Sums<columns>* parity = sums + Cut::warps * (t % 2);
+    if (lane < Cut::quads) {
       *reinterpret_cast<float4*>(parity[warp].p + 4 * quad) = {partial[0], partial[1], partial[2], partial[3]};
       *reinterpret_cast<float4*>(parity[warp].r + 4 * quad) = {partial[4], partial[5], partial[6], partial[7]};
     }
     __syncthreads();
     p = r = {0, 0, 0, 0};
 #pragma unroll
-    for (int w = 0; w < threads / 32; ++w) {
+    for (int w = 0; w < Cut::warps; ++w) {
       const float4 x = *reinterpret_cast<const float4*>(parity[w].p + 4 * quad),
                    y = *reinterpret_cast<const float4*>(parity[w].r + 4 * quad);
       p.x += x.x, p.y += x.y, p.z += x.z, p.w += x.w;
@@ -133,8 +142,8 @@ template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) de
     const float beta = token.beta;
     const float4 u{beta * (v.x - p.x), beta * (v.y - p.y), beta * (v.z - p.z), beta * (v.w - p.w)};
 #pragma unroll
-    for (int m = 0; m < K / 16; ++m) {
-      const float k = token.k[first_row + 16 * m];
+    for (int m = 0; m < Cut::rows; ++m) {
+      const float k = token.k[first_row + Cut::rows_at_once * m];
       S[m].x += k * u.x, S[m].y += k * u.y, S[m].z += k * u.z, S[m].w += k * u.w;
     }
     if (first_row == 0 && inside) {
@@ -146,24 +155,28 @@ template <int K> __global__ void __launch_bounds__(threads, K <= 128 ? 5 : 3) de
   }
   if (!inside) return;
 #pragma unroll
-  for (int m = 0; m < K / 16; ++m)
-    if (const int c = first_row + 16 * m; c < args.K)
+  for (int m = 0; m < Cut::rows; ++m)
+    if (const int c = first_row + Cut::rows_at_once * m; c < args.K)
       __stcs(reinterpret_cast<float4*>(state + static_cast<std::int64_t>(c) * args.V), S[m]);
 }
 
-template <int K> cudaError_t launch(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
-  const std::int64_t slices = (args.V + block_columns - 1) / block_columns;
-  const std::size_t shared = 8 * sizeof(Sums) + static_cast<std::size_t>(args.T) * sizeof(Token<K>);
-  decode<K><<<static_cast<unsigned>(sequences * args.HV * slices), threads, shared, stream>>>(args);
+template <int K, int columns, int threads> cudaError_t launch(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
+  const std::int64_t slices = (args.V + columns - 1) / columns;
+  const std::size_t shared = 2 * (threads / 32) * sizeof(Sums<columns>) + static_cast<std::size_t>(args.T) * sizeof(Token<K>);
+  decode<K, columns, threads><<<static_cast<unsigned>(sequences * args.HV * slices), threads, shared, stream>>>(args);
   return cudaGetLastError();
 }
+
+/// Narrow blocks for few heads, which otherwise leave multiprocessors idle.
+constexpr std::int64_t many_heads = 512;
 
 } // namespace
 
 cudaError_t launch_decode(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
-  if (args.K <= 64) return launch<64>(args, sequences, stream);
-  if (args.K <= 128) return launch<128>(args, sequences, stream);
-  return launch<256>(args, sequences, stream);
+  const bool many = sequences * args.HV >= many_heads;
+  if (args.K <= 64) return many ? launch<64, 128, 256>(args, sequences, stream) : launch<64, 32, 128>(args, sequences, stream);
+  if (args.K <= 128) return many ? launch<128, 128, 256>(args, sequences, stream) : launch<128, 32, 128>(args, sequences, stream);
+  return launch<256, 32, 128>(args, sequences, stream);
 }
 
 } // namespace kdacheck::cuda

@@ -10,11 +10,18 @@ namespace kdacheck::cuda {
 
 inline constexpr float log2_e = 1.4426950408889634f;
 
+/// The bits of a stored number, not yet waited for.
+__device__ __forceinline__ std::uint32_t load_bits(const void* data, std::int64_t offset, Stored format) {
+  if (format == Stored::fp32) return static_cast<const std::uint32_t*>(data)[offset];
+  return static_cast<const std::uint16_t*>(data)[offset];
+}
+__device__ __forceinline__ float number_of(std::uint32_t bits, Stored format) {
+  if (format == Stored::fp32) return bits_as_float(bits);
+  return format == Stored::bf16 ? unpack_bf16(bits).x : unpack_fp16(bits).x;
+}
 /// A stored number as fp32.
 __device__ __forceinline__ float load_number(const void* data, std::int64_t offset, Stored format) {
-  if (format == Stored::fp32) return static_cast<const float*>(data)[offset];
-  const std::uint32_t half = static_cast<const std::uint16_t*>(data)[offset];
-  return format == Stored::bf16 ? unpack_bf16(half).x : unpack_fp16(half).x;
+  return number_of(load_bits(data, offset, format), format);
 }
 
 /// Rounds to nearest and stores.

@@ -29,6 +29,11 @@ __device__ __forceinline__ std::uint32_t load_shared_word(Address at) {
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(at));
   return x;
 }
+__device__ __forceinline__ float load_shared_float(Address at) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at));
+  return x;
+}
 __device__ __forceinline__ Pair load_shared_pair(Address at) {
   Pair x;
   asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at));
@@ -90,6 +95,8 @@ __device__ __forceinline__ Pair unpack_fp16(std::uint32_t word) {
   return pair;
 }
 
+__device__ __forceinline__ float bits_as_float(std::uint32_t bits) { return __uint_as_float(bits); }
+
 /// 2^x, relative error at most 2^-22; results below 2^-126 become 0.
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;
@@ -125,5 +132,55 @@ __device__ __forceinline__ void barrier_wait(Address barrier, unsigned parity) {
                "r"(parity)
                : "memory");
 }
+
+/// Whether the phase of that parity is complete.
+__device__ __forceinline__ bool barrier_test(Address barrier, unsigned parity) {
+  std::uint32_t done;
+  asm volatile("{.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.u32 %0, 1, 0, done;}"
+               : "=r"(done)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return done != 0;
+}
+/// Waits until a word of shared memory, which another warp of the block writes, has that value.
+__device__ __forceinline__ void word_wait(Address word, std::uint32_t value) {
+  std::uint32_t now;
+  do asm volatile("ld.acquire.cta.shared.b32 %0, [%1];" : "=r"(now) : "r"(word) : "memory");
+  while (now != value);
+}
+__device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
+  asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
+}
+
+/// Rank of this block among those of its cluster.
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/// The same place in another block of the cluster; good for the functions named remote only.
+__device__ __forceinline__ Address remote_address(Address local, unsigned rank) {
+  Address remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+  return remote;
+}
+__device__ __forceinline__ void barrier_arrive_remote(Address barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+/// Arrives, and makes the phase wait for that many bytes.
+__device__ __forceinline__ void barrier_expect_remote(Address barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.release.cluster.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+/// Copies shared memory to another block asynchronously, and counts the bytes at a barrier there.
+__device__ __forceinline__ void copy_remote(Address to, Address from, unsigned bytes, Address barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from),
+               "r"(bytes), "r"(barrier)
+               : "memory");
+}
+/// Orders this thread's stores before asynchronous copies that a later barrier lets start.
+__device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 } // namespace kdacheck::cuda

@@ -121,8 +121,8 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
       std::vector<ChunkShape> shapes{{}};
       if (sweep)
         for (int slices : {1, 2, 4, 8})
-          for (int producers : {4, 6, 8})
-            if (8 / slices + producers <= 12 && row.H * row.B * slices <= 264) shapes.push_back({slices, producers, 0});
+          for (int producers : {3, 4, 5, 6, 7, 8})
+            if (8 / slices + producers <= 16 && row.H * row.B * slices <= 264) shapes.push_back({slices, producers, 0});
       for (const ChunkShape& shape : shapes) try {
           std::vector<Enqueue> jobs;
           for (const DeviceProblem& set : sets) {

@@ -39,7 +39,8 @@ cuda::Stored stored(Format format) { return format == Format::fp32 ? cuda::Store
 double relative_error(double difference, double norm) { return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference); }
 
 /// Worst relative error over heads and sequences of o and the state.
-template <int K, int pieces> std::pair<double, double> worst_errors(const Case& test, int consumers, int producers, int stages) {
+template <int K, int pieces>
+std::pair<double, double> worst_errors(const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
   std::mt19937 engine(7);
   std::normal_distribution<float> normal;
   const Shape& s = test.shape;
@@ -79,11 +80,12 @@ template <int K, int pieces> std::pair<double, double> worst_errors(const Case& 
   args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
   args.slices = static_cast<int>(s.V / 16 / consumers), args.consumer_warps = consumers, args.producer_warps = producers,
   args.stages = stages;
+  args.sharing = static_cast<int>(sharing);
   const auto blocks = static_cast<unsigned>(N * s.HV * args.slices);
-  const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2);
-  for (unsigned block = 0; block < blocks; ++block)
-    cuda::simt::run_block(block, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
-                          [&] { cuda::chunk_forward_block<K, pieces, false>(args); });
+  const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, sharing > 1);
+  for (unsigned block = 0; block < blocks; block += sharing)
+    cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
+                            [&] { cuda::chunk_forward_block<K, pieces, false>(args); });
 
   std::pair<double, double> worst{0, 0};
   for (std::int64_t n = 0; n < N; ++n)
@@ -154,4 +156,15 @@ TEST_CASE("decay that underflows within a chunk gives finite results that agree 
   const auto [o, state] = worst_errors<64, 1>(test, 1, 3, 4);
   CHECK(o <= bf16_bound);
   CHECK(state <= bf16_bound);
+}
+
+TEST_CASE("blocks of a cluster that share their chunks agree with the recurrence") {
+  const Case test{.shape = {.B = 1, .T = 150, .H = 1, .HV = 2, .K = 64, .V = 64},
+                  .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.125f},
+                  .cu_seqlens = {0, 130, 130, 133, 150}};
+  for (unsigned sharing : {2u, 4u}) {
+    const auto [o, state] = worst_errors<64, 2>(test, 4 / static_cast<int>(sharing), 1, 4, sharing);
+    CHECK(o <= 0x1p-8);
+    CHECK(state <= two_term_bound);
+  }
 }

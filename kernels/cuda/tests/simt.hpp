@@ -35,10 +35,11 @@ struct Lane {
   bool finished = false;
 };
 
-/// One block at a time.
+/// One cluster of blocks at a time; `threads` counts all of its lanes.
 struct Block {
-  unsigned index = 0, threads = 0, current = 0, block_arrived = 0, block_generation = 0;
-  std::vector<unsigned char> shared;
+  unsigned index = 0, threads = 0, threads_each = 0, current = 0;
+  std::vector<unsigned> arrived, generation; ///< of sync_block, by block; the last entry is the cluster's
+  std::vector<std::vector<unsigned char>> shared;
   std::vector<std::unique_ptr<Lane>> lanes;
   std::vector<Warp> warps;
   std::function<void()> body;
@@ -84,9 +85,16 @@ template <class Compute> void collective(Compute compute) {
 inline std::uint32_t (&in())[16] { return block->warps[block->current / 32].in[block->current % 32]; }
 inline std::uint32_t (&out())[4] { return block->warps[block->current / 32].out[block->current % 32]; }
 
+/// Rank in the cluster of the block that the current lane belongs to.
+inline unsigned rank() { return block->current / block->threads_each; }
+
+/// A remote address carries the block's rank plus one in its top byte.
 inline unsigned char* at(Address address, std::size_t bytes) {
-  if (address % bytes != 0 || address + bytes > block->shared.size()) std::abort(); // misaligned or out of bounds
-  return block->shared.data() + address;
+  const unsigned owner = address >> 24 ? (address >> 24) - 1 : rank();
+  const Address offset = address & 0xffffffu;
+  auto& shared = block->shared.at(owner);
+  if (offset % (bytes < 16 ? bytes : 16) != 0 || offset + bytes > shared.size()) std::abort(); // misaligned or out of bounds
+  return shared.data() + offset;
 }
 template <class T> T read(Address address) {
   T x;
@@ -102,13 +110,16 @@ inline void entry() {
   setcontext(&block->scheduler); // the last lane
 }
 
-/// Runs `body` as one block of a grid. Shared memory starts as NaN.
-inline void run_block(unsigned index, unsigned threads, std::size_t shared_bytes, std::function<void()> body) {
+/// Runs `body` as `blocks` blocks of a grid from `index` on, in one cluster. Shared memory starts as NaN.
+inline void run_cluster(unsigned index, unsigned blocks, unsigned threads_each, std::size_t shared_bytes, std::function<void()> body) {
   Block now;
   block = &now;
   now.index = index;
-  now.threads = threads;
-  now.shared.assign(shared_bytes, 0xff);
+  now.threads_each = threads_each;
+  const unsigned threads = now.threads = blocks * threads_each;
+  now.shared.assign(blocks, std::vector<unsigned char>(shared_bytes, 0xff));
+  now.arrived.assign(blocks + 1, 0);
+  now.generation.assign(blocks + 1, 0);
   now.warps.resize(threads / 32);
   now.body = std::move(body);
   for (unsigned lane = 0; lane < threads; ++lane) {
@@ -127,20 +138,25 @@ inline void run_block(unsigned index, unsigned threads, std::size_t shared_bytes
 
 } // namespace simt
 
-inline unsigned thread_index() { return simt::block->current; }
-inline unsigned block_index() { return simt::block->index; }
+inline unsigned thread_index() { return simt::block->current % simt::block->threads_each; }
+inline unsigned block_index() { return simt::block->index + simt::rank(); }
+inline unsigned cluster_rank() { return simt::rank(); }
 inline Address shared_base() { return 0; }
 inline void sync_warp() {
   simt::collective([](simt::Warp&) {});
 }
-inline void sync_block() {
-  const unsigned generation = simt::block->block_generation;
-  if (++simt::block->block_arrived == simt::block->threads) {
-    simt::block->block_arrived = 0;
-    ++simt::block->block_generation;
+namespace simt {
+inline void meet(std::size_t where, unsigned all) {
+  const unsigned generation = block->generation[where];
+  if (++block->arrived[where] == all) {
+    block->arrived[where] = 0;
+    ++block->generation[where];
   }
-  while (simt::block->block_generation == generation) simt::yield_in_block();
+  while (block->generation[where] == generation) yield_in_block();
 }
+} // namespace simt
+inline void sync_block() { simt::meet(simt::rank(), simt::block->threads_each); }
+inline void sync_cluster() { simt::meet(simt::block->shared.size(), simt::block->threads); }
 inline float shuffle_from(float x, int source) {
   simt::in()[0] = std::bit_cast<std::uint32_t>(x);
   simt::in()[1] = static_cast<std::uint32_t>(source);
@@ -156,6 +172,7 @@ inline void store_shared(Address at, std::uint32_t x) { simt::write(at, x); }
 inline void store_shared(Address at, float x) { simt::write(at, x); }
 inline void store_shared(Address at, const std::uint32_t (&x)[4]) { std::memcpy(simt::at(at, 16), x, 16); }
 inline std::uint32_t load_shared_word(Address at) { return simt::read<std::uint32_t>(at); }
+inline float load_shared_float(Address at) { return simt::read<float>(at); }
 inline Pair load_shared_pair(Address at) { return simt::read<Pair>(at); }
 inline void load_shared_quad(float (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
 inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
@@ -229,6 +246,7 @@ inline Pair unpack_fp16(std::uint32_t word) {
   return {static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word))),
           static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word >> 16)))};
 }
+inline float bits_as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float exp2_approximate(float x) { return std::exp2(x); }
 inline float reciprocal_approximate(float x) { return 1.0f / x; }
 inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
@@ -262,5 +280,23 @@ inline void barrier_arrive(Address barrier) {
 inline void barrier_wait(Address barrier, unsigned parity) {
   while ((simt::read<simt::Barrier>(barrier).phase & 1) == parity) simt::yield_in_block();
 }
+
+inline bool barrier_test(Address barrier, unsigned parity) {
+  simt::yield_in_block();
+  return (simt::read<simt::Barrier>(barrier).phase & 1) != parity;
+}
+inline void word_wait(Address word, std::uint32_t value) {
+  while (simt::read<std::uint32_t>(word) != value) simt::yield_in_block();
+}
+inline void word_set(Address word, std::uint32_t value) { simt::write(word, value); }
+inline Address remote_address(Address local, unsigned rank) { return local | (rank + 1) << 24; }
+inline void barrier_arrive_remote(Address barrier) { barrier_arrive(barrier); }
+inline void barrier_expect_remote(Address barrier, unsigned) { barrier_arrive(barrier); } // the copy follows before any lane runs
+inline void copy_remote(Address to, Address from, unsigned bytes, Address) {
+  std::vector<unsigned char> moved(bytes);
+  std::memcpy(moved.data(), simt::at(from, bytes), bytes);
+  std::memcpy(simt::at(to, bytes), moved.data(), bytes);
+}
+inline void fence_async() {}
 
 } // namespace kdacheck::cuda
