@@ -8,20 +8,21 @@
 
 namespace kdacheck::cuda {
 
-/// Warps of a block: 12 at 168 registers a thread, or 16 at 128.
-inline constexpr int few_warps = 12, many_warps = 16;
+/// Warps of a block, at 168 registers a thread: three for each scheduler. 16 warps at 128 registers were slower.
+inline constexpr int most_warps = 12;
 
-template <int K, int pieces, bool half_precision, int warps>
-__global__ void __launch_bounds__(32 * warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
+template <int K, int pieces, bool half_precision>
+__global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
   chunk_forward_block<K, pieces, half_precision>(args);
 }
 
-/// As many producers as registers and shared memory hold beside at least three stages for four of them; stages a multiple
-/// of the blocks that share them. Nothing if that does not fit.
+/// As many producers as shared memory holds beside at least three stages for four of them: four or eight if that can be,
+/// so that no scheduler of the multiprocessor has more to do than another. Stages are a multiple of the blocks that
+/// share them. False if nothing fits.
 template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   args.consumer_warps = args.V / 16 / args.slices;
-  const int most = std::min(8, few_warps - args.consumer_warps);
+  const int most = std::min(8, most_warps - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
     const int taken = chunk_shared_bytes<K, pieces>(0, producers, 0, gate_bytes, args.sharing > 1) - header_bytes<K>;
@@ -29,7 +30,7 @@ template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape 
     if (args.sharing > 1) stages = std::min(stages, std::max(4, args.sharing)) / args.sharing * args.sharing;
     args.producer_warps = producers;
     args.stages = stages;
-    const bool enough = args.sharing > 1 || 4 * stages >= 3 * producers;
+    const bool enough = (args.sharing > 1 || 4 * stages >= 3 * producers) && (producers % 4 == 0 || producers < 4);
     if (stages >= 2 && (wanted.producer_warps || enough)) return true;
     if (wanted.producer_warps) return false;
   }
@@ -61,28 +62,29 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(Forwa
   if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
       error != cudaSuccess)
     return error;
-  using Entry = void (*)(ForwardArguments);
-  Entry few = chunk_forward<K, pieces, half_precision, few_warps>, many = few;
-  if constexpr (pieces == 1 && K == 128 && !half_precision) many = chunk_forward<K, pieces, half_precision, many_warps>;
-  for (Entry entry : {few, many}) {
-    const cudaError_t error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
-    if (error != cudaSuccess) return error;
-  }
+  const auto kernel = chunk_forward<K, pieces, half_precision>;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+      error != cudaSuccess)
+    return error;
   const int groups = args.V / 16, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  for (int slices = std::min(8, groups); slices >= 1; --slices) {
-    if (groups % slices != 0 || groups / slices > 8 || (wanted.slices && slices != wanted.slices)) continue;
-    args.slices = args.sharing = slices;
-    if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
-    const Entry kernel = args.consumer_warps + args.producer_warps > few_warps ? many : few;
-    const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.sharing > 1);
-    const bool last = groups % 2 != 0 ? slices == 1 : slices <= (groups > 8 ? 2 : 1);
-    int at_once = 0;
-    if (!wanted.slices && !last) {
-      if (const cudaError_t error = launch_clusters(kernel, args, shared, stream, &at_once); error != cudaSuccess) return error;
-      if (args.N * args.HV > at_once) continue;
+  int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
+  while (groups % fewest != 0) ++fewest;
+  for (int slices = std::max(8, fewest); slices >= fewest; --slices)
+    for (int sharing = std::min(8, slices); sharing >= 1; --sharing) {
+      const bool last = slices == fewest && sharing == 1;
+      if (groups % slices != 0 || slices % sharing != 0 || (sharing == 1 && !last && !wanted.sharing)) continue;
+      if ((wanted.slices && slices != wanted.slices) || (wanted.sharing && sharing != wanted.sharing)) continue;
+      args.slices = slices;
+      args.sharing = sharing;
+      if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
+      const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, sharing > 1);
+      int at_once = 0;
+      if (!wanted.slices && !last) {
+        if (const cudaError_t error = launch_clusters(kernel, args, shared, stream, &at_once); error != cudaSuccess) return error;
+        if (args.N * args.HV * slices / sharing > at_once) continue;
+      }
+      return launch_clusters(kernel, args, shared, stream, nullptr);
     }
-    return launch_clusters(kernel, args, shared, stream, nullptr);
-  }
   return cudaErrorInvalidConfiguration;
 }
 

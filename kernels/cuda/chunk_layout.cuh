@@ -37,8 +37,9 @@ template <int K, int pieces> struct WorkbenchLayout {
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
   static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
-  static constexpr int L = score_rows + 2 * pieces * score_piece; ///< transposed: [column][row] fp32; then T
-  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;        ///< norms: factors of 16 q rows, of 16 k rows; 16 betas
+  static constexpr int score_sets = pieces == 1 ? 2 : 1,
+                       L = score_rows + score_sets * pieces * score_piece; ///< transposed: [column][row] fp32; then T
+  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;                 ///< norms: factors of 16 q rows, of 16 k rows; 16 betas
   static constexpr int raw_g = norms + 192;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };

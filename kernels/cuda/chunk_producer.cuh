@@ -173,20 +173,39 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
         k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
       }
     }
-    // Two sets of operand rows in turn: the products of one level run while the next level is written.
     const Address even = bench + Bench::score_rows, odd = even + pieces * Bench::score_piece;
-    write_level<1, pieces>(even, k, q, alpha, lane);
-    sync_warp();
-    multiply_level<pieces>(tiles[0], even, lane);
-    write_level<2, pieces>(odd, k, q, alpha, lane);
-    sync_warp();
-    multiply_level<pieces>(tiles[1], odd, lane);
-    write_level<4, pieces>(even, k, q, alpha, lane);
-    sync_warp();
-    multiply_level<pieces>(tiles[2], even, lane);
-    write_level<8, pieces>(odd, k, q, alpha, lane);
-    sync_warp();
-    multiply_level<pieces>(tiles[3], odd, lane);
+    LevelOperands<pieces> operands;
+    if constexpr (Bench::score_sets == 2) {
+      // Two sets of operand rows in turn: a level's operands arrive and are multiplied while the next level is written.
+      write_level<1, pieces>(even, k, q, alpha, lane);
+      sync_warp();
+      load_level(operands, even, lane);
+      write_level<2, pieces>(odd, k, q, alpha, lane);
+      multiply_level(tiles[0], operands);
+      sync_warp();
+      load_level(operands, odd, lane);
+      write_level<4, pieces>(even, k, q, alpha, lane);
+      multiply_level(tiles[1], operands);
+      sync_warp();
+      load_level(operands, even, lane);
+      write_level<8, pieces>(odd, k, q, alpha, lane);
+      multiply_level(tiles[2], operands);
+      sync_warp();
+      load_level(operands, odd, lane);
+      multiply_level(tiles[3], operands);
+    } else {
+      const auto level = [&]<int span>(float(&tile)[4]) {
+        write_level<span, pieces>(even, k, q, alpha, lane);
+        sync_warp();
+        load_level(operands, even, lane);
+        sync_warp();
+        multiply_level(tile, operands);
+      };
+      level.template operator()<1>(tiles[0]);
+      level.template operator()<2>(tiles[1]);
+      level.template operator()<4>(tiles[2]);
+      level.template operator()<8>(tiles[3]);
+    }
     if (pass == 0) await_stage();
     store_shared(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
     store_shared(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));

@@ -9,7 +9,7 @@ namespace kdacheck::cuda {
 
 /// How a chunk kernel is cut into blocks and warps. Zeros: chosen from the problem and the device.
 struct ChunkShape {
-  int slices = 0, producer_warps = 0, stages = 0;
+  int slices = 0, producer_warps = 0, stages = 0, sharing = 0;
 };
 
 cudaError_t launch_recurrence(const ForwardArguments&, cudaStream_t);

@@ -168,11 +168,11 @@ __device__ __forceinline__ Address remote_address(Address local, unsigned rank) 
   return remote;
 }
 __device__ __forceinline__ void barrier_arrive_remote(Address barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 /// Arrives, and makes the phase wait for that many bytes.
 __device__ __forceinline__ void barrier_expect_remote(Address barrier, unsigned bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.release.cluster.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 /// Copies shared memory to another block asynchronously, and counts the bytes at a barrier there.
 __device__ __forceinline__ void copy_remote(Address to, Address from, unsigned bytes, Address barrier) {

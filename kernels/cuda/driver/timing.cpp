@@ -101,9 +101,10 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
                                 {"target", row.must},
                                 {"slices", shape.slices},
                                 {"producers", shape.producer_warps},
-                                {"stages", shape.stages}});
-    std::printf("%-10s %-22s [%d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
-                shape.producer_warps, shape.stages, times.median, times.least, 100 * share, row.must);
+                                {"stages", shape.stages},
+                                {"sharing", shape.sharing}});
+    std::printf("%-10s %-22s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
+                shape.producer_warps, shape.stages, shape.sharing, times.median, times.least, 100 * share, row.must);
     std::fflush(stdout);
   };
   const std::vector<Row> rows{{"B1 T8192 H96", 1, 8192, 96, 1.00},
@@ -121,8 +122,10 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
       std::vector<ChunkShape> shapes{{}};
       if (sweep)
         for (int slices : {1, 2, 4, 8})
-          for (int producers : {3, 4, 5, 6, 7, 8})
-            if (8 / slices + producers <= 16 && row.H * row.B * slices <= 264) shapes.push_back({slices, producers, 0});
+          for (int sharing : {1, 2, 4, 8})
+            for (int producers : {3, 4, 8})
+              if (slices % sharing == 0 && 8 / slices + producers <= 16 && row.H * row.B * slices <= 264)
+                shapes.push_back({slices, producers, 0, sharing});
       for (const ChunkShape& shape : shapes) try {
           std::vector<Enqueue> jobs;
           for (const DeviceProblem& set : sets) {
