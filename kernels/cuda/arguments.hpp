@@ -33,6 +33,8 @@ struct ForwardArguments {
   float lower_bound = -5, scale = 1;
   // Shape of a chunk kernel's block: value columns are cut into `slices`, 16 columns a consumer warp.
   // The `sharing` blocks of a cluster work on one head and share the chunks that each of them prepares.
+  // Where many share, chunks are prepared beside the ring (`staged`), not in it: a place in the ring is then held shortly.
+  bool staged = false;
   int sharing = 1, slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
 };
 

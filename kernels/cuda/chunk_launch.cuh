@@ -16,21 +16,23 @@ __global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid
   chunk_forward_block<K, pieces, half_precision>(args);
 }
 
-/// As many producers as shared memory holds beside at least three stages for four of them: four or eight if that can be,
-/// so that no scheduler of the multiprocessor has more to do than another. Stages are a multiple of the blocks that
-/// share them. False if nothing fits.
+/// As many producers as shared memory holds beside the stages that keep them busy, spread evenly over the four schedulers
+/// of the multiprocessor. Stages are a multiple of the blocks that share them. False if nothing fits.
 template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   args.consumer_warps = args.V / 16 / args.slices;
   const int most = std::min(8, most_warps - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
-    const int taken = chunk_shared_bytes<K, pieces>(0, producers, 0, gate_bytes, args.sharing > 1) - header_bytes<K>;
+    const int taken = chunk_shared_bytes<K, pieces>(0, producers, 0, gate_bytes, args.staged) - header_bytes<K>;
     int stages = std::min(wanted.stages ? wanted.stages : most_stages, (room - taken) / StageLayout<K, pieces>::bytes);
-    if (args.sharing > 1) stages = std::min(stages, std::max(4, args.sharing)) / args.sharing * args.sharing;
+    if (args.staged) stages = std::min(stages, std::max(4, args.sharing));
+    stages = stages / args.sharing * args.sharing;
     args.producer_warps = producers;
     args.stages = stages;
-    const bool enough = (args.sharing > 1 || 4 * stages >= 3 * producers) && (producers % 4 == 0 || producers < 4);
+    const bool supplied = args.staged || (args.sharing > 1 ? 2 * stages >= args.sharing * producers : 4 * stages >= 3 * producers);
+    const bool even = producers % 4 == 0 || (args.consumer_warps + producers) % 4 == 0 || producers < 4;
+    const bool enough = supplied && even;
     if (stages >= 2 && (wanted.producer_warps || enough)) return true;
     if (wanted.producer_warps) return false;
   }
@@ -76,8 +78,9 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(Forwa
       if ((wanted.slices && slices != wanted.slices) || (wanted.sharing && sharing != wanted.sharing)) continue;
       args.slices = slices;
       args.sharing = sharing;
+      args.staged = sharing > 2;
       if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
-      const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, sharing > 1);
+      const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
       int at_once = 0;
       if (!wanted.slices && !last) {
         if (const cudaError_t error = launch_clusters(kernel, args, shared, stream, &at_once); error != cudaSuccess) return error;

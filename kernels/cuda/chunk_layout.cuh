@@ -50,10 +50,10 @@ inline constexpr int barrier_bytes = 24 * most_stages; ///< full and empty barri
 template <int K> inline constexpr int header_bytes = barrier_bytes + 4 * K;
 inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
 
-/// Dynamic shared memory of a block. Blocks that share chunks prepare them beside the ring.
+/// Dynamic shared memory of a block. `staged`: chunks are prepared beside the ring.
 template <int K, int pieces>
-constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes, bool sharing) {
-  return header_bytes<K> + (stages + (sharing ? producer_warps : 0)) * StageLayout<K, pieces>::bytes +
+constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes, bool staged) {
+  return header_bytes<K> + (stages + (staged ? producer_warps : 0)) * StageLayout<K, pieces>::bytes +
          producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) + consumer_warps * consumer_bytes;
 }
 

@@ -174,32 +174,26 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
       }
     }
     const Address even = bench + Bench::score_rows, odd = even + pieces * Bench::score_piece;
-    LevelOperands<pieces> operands;
     if constexpr (Bench::score_sets == 2) {
-      // Two sets of operand rows in turn: a level's operands arrive and are multiplied while the next level is written.
+      // Two sets of operand rows in turn: the products of one level run while the next level is written.
       write_level<1, pieces>(even, k, q, alpha, lane);
       sync_warp();
-      load_level(operands, even, lane);
+      multiply_level<pieces>(tiles[0], even, lane);
       write_level<2, pieces>(odd, k, q, alpha, lane);
-      multiply_level(tiles[0], operands);
       sync_warp();
-      load_level(operands, odd, lane);
+      multiply_level<pieces>(tiles[1], odd, lane);
       write_level<4, pieces>(even, k, q, alpha, lane);
-      multiply_level(tiles[1], operands);
       sync_warp();
-      load_level(operands, even, lane);
+      multiply_level<pieces>(tiles[2], even, lane);
       write_level<8, pieces>(odd, k, q, alpha, lane);
-      multiply_level(tiles[2], operands);
       sync_warp();
-      load_level(operands, odd, lane);
-      multiply_level(tiles[3], operands);
+      multiply_level<pieces>(tiles[3], odd, lane);
     } else {
       const auto level = [&]<int span>(float(&tile)[4]) {
         write_level<span, pieces>(even, k, q, alpha, lane);
         sync_warp();
-        load_level(operands, even, lane);
+        multiply_level<pieces>(tile, even, lane);
         sync_warp();
-        multiply_level(tile, operands);
       };
       level.template operator()<1>(tiles[0]);
       level.template operator()<2>(tiles[1]);
@@ -254,15 +248,20 @@ __device__ __forceinline__ void await_consumed(const Ring& ring, int stage, int 
   }
 }
 
-/// Sends a stage prepared at `from` to every block of the cluster, this one included; lane r sends to rank r.
-template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring, Address from, int stage, unsigned lane) {
+/// Sends a stage prepared at `from` to the blocks of the cluster; lane r sends to rank r. To this block only if it is not
+/// prepared in place.
+template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring, Address from, int stage, bool staged, unsigned lane) {
   if (lane >= ring.sharing) return;
+  if (lane == ring.rank && !staged) {
+    barrier_arrive(ring.full(stage));
+    return;
+  }
   const Address full = remote_address(ring.full(stage), lane);
   barrier_expect_remote(full, bytes);
   copy_remote(remote_address(ring.stages + stage * bytes, lane), from, bytes, full);
 }
 
-/// Every `step`-th chunk of a sequence from `first` on. `staging`: room for a stage, where blocks share their chunks.
+/// Every `step`-th chunk of a sequence from `first` on. `staging`: room for a stage, if args.staged.
 template <int K, int pieces, bool half_precision>
 __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, Address biases, Span span,
                             int head, int first, int step, unsigned lane) {
@@ -277,7 +276,6 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
   // The upper triangle of Aqk stays zero from here on.
   for (int i = lane; i < 256; i += 32) store_shared(bench + Bench::Aqk + 4 * i, 0.0f);
   if (first < chunks) fetch_rows<K, pieces>(args, bench, span, first, head, head_q, lane);
-  const bool sharing = ring.sharing > 1;
   for (int chunk = first; chunk < chunks; chunk += step) {
     const std::int64_t start = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - start;
     const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
@@ -293,7 +291,7 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
     sync_warp();
     const int stage = chunk % ring.count, round = chunk / ring.count;
     const auto await_stage = [&] {
-      if (!sharing)
+      if (!args.staged)
         await_turn(ring, stage, round);
       else if (chunk >= step)
         await_consumed(ring, (chunk - step) % ring.count, (chunk - step) / ring.count);
@@ -301,18 +299,15 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
     const auto begin_next = [&] {
       if (chunk + step < chunks) fetch_rows<K, pieces>(args, bench, span, chunk + step, head, head_q, lane);
     };
-    produce<K, pieces, half_precision>(args, bench, sharing ? staging : ring.stages + stage * stage_bytes, gate, biases, tokens, lane,
-                                       begin_next, await_stage);
-    if (sharing) {
-      fence_async();
-      sync_warp();
+    const Address place = args.staged ? staging : ring.stages + stage * stage_bytes;
+    produce<K, pieces, half_precision>(args, bench, place, gate, biases, tokens, lane, begin_next, await_stage);
+    if (ring.sharing > 1) fence_async();
+    sync_warp();
+    if (args.staged) {
       await_turn(ring, stage, round);
       sync_warp();
-      send_stage<stage_bytes>(ring, staging, stage, lane);
-    } else {
-      sync_warp();
-      if (lane == 0) barrier_arrive(ring.full(stage));
     }
+    send_stage<stage_bytes>(ring, place, stage, args.staged, lane);
     sync_warp();
     if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
   }
@@ -331,7 +326,7 @@ template <int K, int pieces, bool half_precision> __device__ __forceinline__ voi
   const Address base = shared_base(), biases = base + barrier_bytes;
   const Ring ring{base, base + header_bytes<K>, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
   const Address stagings = ring.stages + args.stages * stage_bytes;
-  const Address benches = stagings + (sharing ? args.producer_warps * stage_bytes : 0);
+  const Address benches = stagings + (args.staged ? args.producer_warps * stage_bytes : 0);
   const Address areas = benches + args.producer_warps * bench_bytes;
   if (thread_index() == 0)
     for (int stage = 0; stage < args.stages; ++stage) {

@@ -45,27 +45,24 @@ __device__ __forceinline__ void write_level(Address rows, const Pair (&k)[16], c
   }
 }
 
-/// A level's operands over the 64 channels that lie in `rows`: four steps of 16 channels.
-template <int pieces> struct LevelOperands {
-  Operand<pieces> rows[4], columns[2]; ///< columns[i]: steps 2i and 2i + 1
-};
-
-template <int pieces> __device__ __forceinline__ void load_level(LevelOperands<pieces>& level, Address rows, unsigned lane) {
+/// Adds the products over the 64 channels that lie in `rows`. (Loading all operands ahead of the products spills.)
+template <int pieces> __device__ __forceinline__ void multiply_level(float (&tile)[4], Address rows, unsigned lane) {
   const unsigned a_row = lane % 8 + 8 * ((lane / 8) % 2), b_row = 16 + lane % 8;
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
+  for (int half = 0; half < 2; ++half) {
+    Operand<pieces> b;
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) {
-      const Address from = rows + piece * (24 * 128);
-      load_matrices(level.columns[half].word[piece], from + swizzled(b_row, 32 * half + 8 * (lane / 8), 128));
-      load_matrices(level.rows[2 * half].word[piece], from + swizzled(a_row, 32 * half + 8 * (lane / 16), 128));
-      load_matrices(level.rows[2 * half + 1].word[piece], from + swizzled(a_row, 32 * half + 16 + 8 * (lane / 16), 128));
-    }
-}
-
-template <int pieces> __device__ __forceinline__ void multiply_level(float (&tile)[4], const LevelOperands<pieces>& level) {
+    for (int piece = 0; piece < pieces; ++piece)
+      load_matrices(b.word[piece], rows + piece * (24 * 128) + swizzled(b_row, 32 * half + 8 * (lane / 8), 128));
+    Operand<pieces> a[2];
 #pragma unroll
-  for (int step = 0; step < 4; ++step) multiply_add(tile, level.rows[step], level.columns[step / 2], step % 2);
+    for (int step = 0; step < 2; ++step)
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece)
+        load_matrices(a[step].word[piece], rows + piece * (24 * 128) + swizzled(a_row, 32 * half + 16 * step + 8 * (lane / 16), 128));
+    multiply_add(tile, a[0], b, 0);
+    multiply_add(tile, a[1], b, 1);
+  }
 }
 
 /// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed), Aqk_ij at Aqk[i][j].

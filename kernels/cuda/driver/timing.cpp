@@ -123,7 +123,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
       if (sweep)
         for (int slices : {1, 2, 4, 8})
           for (int sharing : {1, 2, 4, 8})
-            for (int producers : {3, 4, 8})
+            for (int producers : {3, 4, 6, 8})
               if (slices % sharing == 0 && 8 / slices + producers <= 16 && row.H * row.B * slices <= 264)
                 shapes.push_back({slices, producers, 0, sharing});
       for (const ChunkShape& shape : shapes) try {

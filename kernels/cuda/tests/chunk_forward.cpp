@@ -81,8 +81,9 @@ std::pair<double, double> worst_errors(const Case& test, int consumers, int prod
   args.slices = static_cast<int>(s.V / 16 / consumers), args.consumer_warps = consumers, args.producer_warps = producers,
   args.stages = stages;
   args.sharing = static_cast<int>(sharing);
+  args.staged = sharing > 2;
   const auto blocks = static_cast<unsigned>(N * s.HV * args.slices);
-  const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, sharing > 1);
+  const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, args.staged);
   for (unsigned block = 0; block < blocks; block += sharing)
     cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
                             [&] { cuda::chunk_forward_block<K, pieces, false>(args); });
