@@ -31,6 +31,7 @@ struct ForwardArguments {
   Stored qkv_format = Stored::fp32, gate_format = Stored::fp32, beta_format = Stored::fp32, output_format = Stored::fp32;
   bool dplr = false, l2norm = false, v_first = false;
   float lower_bound = -5, scale = 1;
+  std::int64_t first_unit = 0; ///< a chunk kernel's first block works on this one of the N HV units (sequence, head)
   // Shape of a chunk kernel's block: value columns are cut into `slices`, 16 columns a consumer warp.
   // The `sharing` blocks of a cluster work on one head and share the chunks that each of them prepares.
   // Where many share, chunks are prepared beside the ring (`staged`), not in it: a place in the ring is then held shortly.

@@ -5,6 +5,9 @@
 #include "launch.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
 
 namespace kdacheck::cuda {
 
@@ -30,7 +33,7 @@ template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape 
     stages = stages / args.sharing * args.sharing;
     args.producer_warps = producers;
     args.stages = stages;
-    const bool supplied = args.staged || (args.sharing > 1 ? 2 * stages >= args.sharing * producers : 4 * stages >= 3 * producers);
+    const bool supplied = args.staged || (args.sharing > 1 ? stages >= args.sharing * producers : 4 * stages >= 3 * producers);
     const bool even = producers % 4 == 0 || (args.consumer_warps + producers) % 4 == 0 || producers < 4;
     const bool enough = supplied && even;
     if (stages >= 2 && (wanted.producer_warps || enough)) return true;
@@ -39,11 +42,13 @@ template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape 
   return false;
 }
 
-/// Blocks that run at once, in clusters of `args.sharing`.
+/// Launches `units` clusters of args.sharing blocks for each group of slices; with `at_once`, only asks how many clusters
+/// run at once.
 template <class Kernel>
-cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, int shared, cudaStream_t stream, int* at_once) {
+cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, std::int64_t units, int shared, cudaStream_t stream,
+                            int* at_once) {
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(args.N * args.HV * args.slices));
+  config.gridDim = dim3(static_cast<unsigned>(units * args.slices));
   config.blockDim = dim3(32 * static_cast<unsigned>(args.consumer_warps + args.producer_warps));
   config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.stream = stream;
@@ -57,7 +62,37 @@ cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, int sha
   return cudaLaunchKernelEx(&config, kernel, args);
 }
 
-/// Few heads: the value columns are spread over a cluster of blocks, as long as all clusters run at once.
+/// One way to run a unit (sequence, head): its time relative to the others', and how many run at once.
+struct Cut {
+  ForwardArguments args;
+  int shared = 0;
+  std::int64_t at_once = 0;
+  double time = 0;
+};
+
+/// Measured on an H100 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors.
+template <int pieces> double unit_time(int sharing) {
+  if (pieces == 1) return sharing >= 8 ? 0.29 : sharing >= 4 ? 0.36 : sharing >= 2 ? 0.57 : 1.19;
+  return sharing >= 4 ? 0.75 : sharing >= 2 ? 1.40 : 1.90;
+}
+
+/// Least total time for `units` in at most `waves` launches one after the other; `first` is the cut of the first.
+inline double plan(const std::vector<Cut>& cuts, std::int64_t units, int waves, std::size_t& first) {
+  double best = std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < cuts.size(); ++i) {
+    double time = cuts[i].time;
+    std::size_t next = 0;
+    if (units > cuts[i].at_once) time += waves > 1 ? plan(cuts, units - cuts[i].at_once, waves - 1, next) : best;
+    if (time < best) {
+      best = time;
+      first = i;
+    }
+  }
+  return best;
+}
+
+/// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
+/// that the launches together take the least time; more run in one launch, one block each.
 template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(ForwardArguments args, cudaStream_t stream, ChunkShape wanted) {
   int device = 0, shared_limit = 0;
   if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
@@ -71,24 +106,39 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(Forwa
   const int groups = args.V / 16, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
   while (groups % fewest != 0) ++fewest;
+  std::vector<Cut> cuts; // the last one always works: one cluster of one block for each slice
   for (int slices = std::max(8, fewest); slices >= fewest; --slices)
     for (int sharing = std::min(8, slices); sharing >= 1; --sharing) {
       const bool last = slices == fewest && sharing == 1;
-      if (groups % slices != 0 || slices % sharing != 0 || (sharing == 1 && !last && !wanted.sharing)) continue;
+      if (groups % slices != 0 || slices % sharing != 0 || (!wanted.sharing && sharing != slices && !last)) continue;
       if ((wanted.slices && slices != wanted.slices) || (wanted.sharing && sharing != wanted.sharing)) continue;
       args.slices = slices;
       args.sharing = sharing;
-      args.staged = sharing > 2;
+      args.staged = sharing > 2 || (sharing == 2 && pieces == 2);
       if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
       const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
-      int at_once = 0;
-      if (!wanted.slices && !last) {
-        if (const cudaError_t error = launch_clusters(kernel, args, shared, stream, &at_once); error != cudaSuccess) return error;
-        if (args.N * args.HV * slices / sharing > at_once) continue;
-      }
-      return launch_clusters(kernel, args, shared, stream, nullptr);
+      int clusters = 0;
+      if (const cudaError_t error = launch_clusters(kernel, args, 1, shared, stream, &clusters); error != cudaSuccess) return error;
+      if (clusters * sharing >= slices) cuts.push_back({args, shared, clusters * sharing / slices, unit_time<pieces>(sharing)});
     }
-  return cudaErrorInvalidConfiguration;
+  if (cuts.empty()) return cudaErrorInvalidConfiguration;
+  const std::int64_t units = args.N * args.HV;
+  constexpr int most_waves = 3;
+  for (std::int64_t done = 0; done < units;) {
+    std::size_t choice = cuts.size() - 1;
+    const bool many = units - done > 2 * cuts[choice].at_once;
+    if (!many && !wanted.slices) {
+      const double alone = cuts[choice].time * std::ceil(static_cast<double>(units - done) / static_cast<double>(cuts[choice].at_once));
+      std::size_t first = choice;
+      if (plan(cuts, units - done, most_waves, first) < 0.9 * alone) choice = first; // launches that follow one another cost too
+    }
+    Cut& cut = cuts[choice];
+    const std::int64_t now = many || wanted.slices || choice == cuts.size() - 1 ? units - done : std::min(units - done, cut.at_once);
+    cut.args.first_unit = done;
+    if (const cudaError_t error = launch_clusters(kernel, cut.args, now, cut.shared, stream, nullptr); error != cudaSuccess) return error;
+    done += now;
+  }
+  return cudaSuccess;
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

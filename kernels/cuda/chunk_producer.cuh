@@ -248,17 +248,24 @@ __device__ __forceinline__ void await_consumed(const Ring& ring, int stage, int 
   }
 }
 
-/// Sends a stage prepared at `from` to the blocks of the cluster; lane r sends to rank r. To this block only if it is not
-/// prepared in place.
+/// Gives a stage prepared at `from` to the consumers of all blocks of the cluster: copied here by the warp if it was not
+/// prepared in place, sent to rank r by lane r.
 template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring, Address from, int stage, bool staged, unsigned lane) {
-  if (lane >= ring.sharing) return;
-  if (lane == ring.rank && !staged) {
-    barrier_arrive(ring.full(stage));
-    return;
+  const Address place = ring.stages + stage * bytes;
+  if (lane < ring.sharing && lane != ring.rank) {
+    const Address full = remote_address(ring.full(stage), lane);
+    barrier_expect_remote(full, bytes);
+    copy_remote(remote_address(place, lane), from, bytes, full);
   }
-  const Address full = remote_address(ring.full(stage), lane);
-  barrier_expect_remote(full, bytes);
-  copy_remote(remote_address(ring.stages + stage * bytes, lane), from, bytes, full);
+  if (staged) {
+    for (int at = 16 * static_cast<int>(lane); at < bytes; at += 512) {
+      std::uint32_t words[4];
+      load_shared_quad(words, from + at);
+      store_shared(place + at, words);
+    }
+  }
+  sync_warp();
+  if (lane == 0) barrier_arrive(ring.full(stage));
 }
 
 /// Every `step`-th chunk of a sequence from `first` on. `staging`: room for a stage, if args.staged.
@@ -319,8 +326,8 @@ template <int K, int pieces, bool half_precision> __device__ __forceinline__ voi
   constexpr int stage_bytes = StageLayout<K, pieces>::bytes;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
-  const int head = static_cast<int>(block_index() / args.slices % args.HV);
-  const std::int64_t n = block_index() / args.slices / args.HV;
+  const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
+  const int head = static_cast<int>(unit % args.HV);
   const bool sharing = args.sharing > 1;
   const int bench_bytes = Bench::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
   const Address base = shared_base(), biases = base + barrier_bytes;

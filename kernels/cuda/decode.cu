@@ -9,7 +9,8 @@
 // Story (K = V = 128, B 1 / 64 / 256, H 32; ms and share of the copy bandwidth):
 // 1. 32 columns, 128 threads a block. Predicted: limited by copy bandwidth from 64 sequences on. Measured: 0.0097, 0.133
 //    (84 %), 0.600 (74 %): pieces of 128 bytes of a row reach the memory from four blocks.
-// 2. 128 columns, 256 threads where there are enough blocks: 64 KB in one piece. Predicted: 0.90 of the copy bandwidth.
+// 2. 128 columns, 256 threads where there are enough blocks: 64 KB in one piece. Predicted: 0.90 of the copy bandwidth. Measured:
+//    0.0099, 0.128 (87 %), 0.49 to 0.52 (85 to 90 %). 106 registers, no spills.
 
 #include "gate.cuh"
 #include "launch.hpp"
