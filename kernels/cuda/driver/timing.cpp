@@ -66,7 +66,8 @@ double copy_bandwidth() {
 struct Row {
   const char* name;
   std::int64_t B, T, H;
-  double must; ///< target in ms, fast tier; of decode: share of the copy bandwidth
+  double must;              ///< target in ms, fast tier; of decode: share of the copy bandwidth; 0: none
+  double must_accurate = 0; ///< target in ms, accurate tier
 };
 
 cudaError_t launch_chunk_kernel(int kernel, const ForwardArguments& args, cudaStream_t stream, ChunkShape shape) {
@@ -91,6 +92,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
   report["copy_bytes_per_second"] = bandwidth;
   std::printf("copy %.3f TB/s (read + written)\n", bandwidth * 1e-12);
   const auto add = [&](const char* kernel, const Row& row, Times times, double bytes, ChunkShape shape) {
+    const double target = std::string(kernel) == "accurate" ? row.must_accurate : row.must;
     const double share = bytes / (times.median * 1e-3) / bandwidth;
     report["timing"].push_back({{"kernel", kernel},
                                 {"case", row.name},
@@ -98,16 +100,16 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
                                 {"least_ms", times.least},
                                 {"bytes", bytes},
                                 {"of_bandwidth", share},
-                                {"target", row.must},
+                                {"target", target},
                                 {"slices", shape.slices},
                                 {"producers", shape.producer_warps},
                                 {"stages", shape.stages},
                                 {"sharing", shape.sharing}});
     std::printf("%-10s %-22s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
-                shape.producer_warps, shape.stages, shape.sharing, times.median, times.least, 100 * share, row.must);
+                shape.producer_warps, shape.stages, shape.sharing, times.median, times.least, 100 * share, target);
     std::fflush(stdout);
   };
-  const std::vector<Row> rows{{"B1 T8192 H96", 1, 8192, 96, 1.00},
+  const std::vector<Row> rows{{"B1 T8192 H96", 1, 8192, 96, 1.00, 1.30},
                               {"B1 T8192 H32", 1, 8192, 32, 0.60},
                               {"B1 T8192 H4", 1, 8192, 4, 0.32},
                               {"B8 T1024 H32", 8, 1024, 32, 0.40},
