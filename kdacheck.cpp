@@ -62,6 +62,7 @@ struct CommandLine {
   GoldenArguments golden_arguments;
   std::string other;
   BenchArguments bench;
+  ReportArguments report;
   std::string listed, before, after;
   std::function<int()> chosen;
 
@@ -80,6 +81,10 @@ struct CommandLine {
         ->required()
         ->check(CLI::IsMember({"kernels", "properties", "regimes", "faults"}));
     list->callback([this] { chosen = [this] { return list_command(listed); }; });
+    auto* reported = app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request");
+    reported->add_option("folder", report.folder, "result folder of verify")->required();
+    reported->add_option("--out", report.out, "where to write it (default: report.html in the folder)")->type_name("FILE");
+    reported->callback([this] { chosen = [this] { return report_command(report); }; });
     auto* compared = app.add_subcommand("compare", "two runs: verdicts that changed, errors that grew beyond chance (status 1 if worse)");
     compared->add_option("before", before, "result folder of the first run")->required();
     compared->add_option("after", after, "result folder of the second run")->required();

@@ -85,6 +85,12 @@ int golden_verify_command(const std::string& set);
 int golden_diff_command(const std::string& before, const std::string& after);
 int golden_accept_command(const std::string& set, const std::string& name);
 
+struct ReportArguments {
+  std::string folder; ///< with report.json and cases.jsonl
+  std::string out;    ///< file, or empty: report.html in the folder
+};
+int report_command(const ReportArguments&);
+
 /// `what`: kernels | properties | regimes | faults.
 int list_command(const std::string& what);
 int doctor_command();

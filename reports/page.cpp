@@ -1,0 +1,39 @@
+#include "page.hpp"
+
+#include "../reference/atomic_file.hpp"
+#include "page_sources.hpp"
+
+#include <array>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+namespace kdacheck {
+
+std::string chart_library() {
+  const char* other = std::getenv("KDACHECK_CHART_JS");
+  const std::string path = other && *other ? other : usual_chart_library;
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (text.find("Chart.js") == std::string::npos)
+    throw FileTrouble("the charting library Chart.js is not at " + path +
+                      ": install Debian's libjs-chart.js, or name its file in KDACHECK_CHART_JS");
+  if (text.find("</script") != std::string::npos || text.find("<!--") != std::string::npos)
+    throw FileTrouble(path + " cannot be embedded in a page: it holds the end of a script element");
+  return text;
+}
+
+std::string to_page(std::string_view data, std::string_view library) {
+  const std::array<std::pair<std::string_view, std::string_view>, 4> parts{
+      {{"{{style}}", page_sources::style}, {"{{library}}", library}, {"{{data}}", data}, {"{{script}}", page_sources::script}}};
+  std::string page;
+  std::string_view rest = page_sources::frame;
+  for (const auto& [mark, text] : parts) { // in the order in which the frame has them
+    const auto at = rest.find(mark);
+    page.append(rest.substr(0, at)).append(text);
+    rest.remove_prefix(at + mark.size());
+  }
+  return page.append(rest);
+}
+
+} // namespace kdacheck

@@ -1,0 +1,19 @@
+#pragma once
+// The HTML page of a run: one file that opens offline and asks no network for anything.
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace kdacheck {
+
+/// Where Debian's libjs-chart.js puts Chart.js; the environment's KDACHECK_CHART_JS names another copy.
+inline constexpr const char* usual_chart_library = "/usr/share/javascript/chart.js/chart.min.js";
+
+/// The text of Chart.js. Throws FileTrouble if it is not there or cannot stand in a script element.
+std::string chart_library();
+
+/// The page with its style, scripts and data (page_data.hpp) in place.
+std::string to_page(std::string_view data, std::string_view library);
+
+} // namespace kdacheck

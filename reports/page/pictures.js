@@ -1,0 +1,203 @@
+// The pictures, drawn by Chart.js, each with a table of what it shows.
+const style_value = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const ink = () => ({text: style_value("--ink"), quiet: style_value("--quiet"), line: style_value("--line"), bad: style_value("--bad"), band: style_value("--band"), heat: style_value("--heat")});
+const charts = [];
+
+// Viridis in nine steps: read in grey as well as in colour, and by those who do not see red and green apart.
+const ramp = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
+const shade = (util) => ramp[Math.max(0, Math.min(8, Math.floor(util * 9)))];
+const finite = (i) => Number.isFinite(Number(cases.util[i]));
+
+// Non-finite points stand at the upper edge of a picture.
+const points_of = (chosen, x, y) => chosen.map((i) => ({x: x(i), y: y(i), i}));
+const indices = (kernel, holds) => cases.kernel.map((_, i) => i).filter((i) => (kernel < 0 || cases.kernel[i] === kernel) && holds(i));
+const describe = (i) => page.kernels[cases.kernel[i]].name + ", " + page.property_words[cases.property[i]] + " on " + page.regimes[cases.regime[i]] + ": " +
+  (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + "error / bound " + figure(cases.util[i]) + ", T=" + page.recipes[cases.recipe[i]][1];
+
+const axis = (colours, title, more = {}) => ({title: {display: true, text: title, color: colours.text}, grid: {color: colours.line}, ticks: {color: colours.text}, ...more});
+const util_axis = (colours, most) => axis(colours, "error / bound", {min: 0, suggestedMax: Math.max(1.05, most)});
+
+// The bound: a line at 1.
+const bound_line = {
+  id: "bound_line",
+  afterDatasetsDraw(chart) {
+    const direction = chart.options.plugins.bound_line?.axis;
+    if (!direction) return;
+    const {ctx, chartArea: area, scales} = chart, at = scales[direction].getPixelForValue(1);
+    ctx.save();
+    ctx.strokeStyle = ink().bad;
+    ctx.setLineDash([6, 4]);
+    ctx.beginPath();
+    if (direction === "y") { ctx.moveTo(area.left, at); ctx.lineTo(area.right, at); }
+    else { ctx.moveTo(at, area.top); ctx.lineTo(at, area.bottom); }
+    ctx.stroke();
+    ctx.restore();
+  },
+};
+
+// The range of decay that gates have where published models start: A in [1, 16], dt in [1e-3, 0.1].
+const start_range = {from: 1e-3, to: 1.6};
+const operating_range = {
+  id: "operating_range",
+  beforeDatasetsDraw(chart) {
+    if (!chart.options.plugins.operating_range?.shown) return;
+    const {ctx, chartArea: area, scales: {x}} = chart, colours = ink();
+    const left = x.getPixelForValue(start_range.from), right = x.getPixelForValue(start_range.to);
+    ctx.save();
+    ctx.fillStyle = "rgba(" + colours.band + ", 0.13)";
+    ctx.fillRect(left, area.top, right - left, area.bottom - area.top);
+    ctx.strokeStyle = "rgba(" + colours.band + ", 0.7)";
+    ctx.strokeRect(left, area.top, right - left, area.bottom - area.top);
+    ctx.restore();
+  },
+};
+
+const base_options = (colours, on_point) => ({
+  responsive: true, maintainAspectRatio: false, animation: false,
+  plugins: {
+    legend: {labels: {color: colours.text, usePointStyle: true}},
+    tooltip: {callbacks: {title: () => "", label: (item) => item.raw.i === undefined ? item.raw.says ?? "" : describe(item.raw.i)}},
+  },
+  onHover: (event, found, chart) => {
+    const raw = found.length ? chart.data.datasets[found[0].datasetIndex].data[found[0].index] : undefined;
+    if (raw && raw.i !== undefined) on_point(raw.i);
+  },
+});
+
+// A picture in a section: canvas, replay line, table. `make(kernel, colours)` returns {data, options, caption, columns, rows}.
+const add_picture = (id, make, note) => {
+  const home = section(id);
+  const canvas = element("canvas", {role: "img", "aria-label": home.querySelector("h2").textContent});
+  const frame = element("div", {class: "picture"}, canvas);
+  const caption = element("p", {class: "quiet"});
+  const line = element("span", {class: "token"}, "Point at a mark: its replay command appears here.");
+  const under = element("div", {class: "under"}, line, copy_button(() => line.textContent),
+    element("button", {type: "button", onclick: () => save_picture(chart, id)}, "save PNG"));
+  const numbers = element("details", {open: ""}, element("summary", {}, "table"));
+  home.append(...(note ? [note] : []), caption, frame, under, numbers);
+  let chart = null;
+  const draw = (kernel) => {
+    const made = make(kernel, ink(), (i) => { line.textContent = command(token_of(i)); });
+    if (made.height) frame.style.height = made.height;
+    caption.textContent = made.caption;
+    numbers.replaceChildren(element("summary", {}, "table"), table(made.columns, made.rows));
+    if (chart) {
+      chart.data = made.data;
+      chart.options = made.options;
+      chart.update("none");
+    } else {
+      chart = new Chart(canvas, {type: made.type ?? "scatter", data: made.data, options: made.options, plugins: [bound_line, operating_range]});
+    }
+  };
+  charts.push({id, draw, chart: () => chart, canvas});
+};
+
+const save_picture = (chart, id) => element("a", {href: chart.toBase64Image(), download: "kdacheck-" + id + ".png"}).click();
+
+const median = (sorted) => sorted[Math.floor((sorted.length - 1) / 2)];
+const summarised = (chosen) => {
+  const figures = chosen.map((i) => Number(cases.util[i])).map((x) => Number.isNaN(x) ? Infinity : x).sort((a, b) => a - b);
+  return {count: figures.length, median: median(figures), most: figures[figures.length - 1]};
+};
+const grouped = (chosen, key) => {
+  const groups = new Map();
+  for (const i of chosen) groups.set(key(i), [...(groups.get(key(i)) ?? []), i]);
+  return [...groups.entries()].sort((a, b) => a[0] - b[0]);
+};
+const worst_of = (chosen) => chosen.reduce((worst, i) => !(Number(cases.util[i]) <= Number(cases.util[worst])) ? i : worst, chosen[0]);
+const with_replay = (i) => element("span", {title: command(token_of(i))}, page.regimes[cases.regime[i]] + ", " + page.property_words[cases.property[i]]);
+const drawn_note = () => page.drawn < page.measured ? " Drawn: the worst " + page.drawn + " of " + page.measured + " measured cases." : "";
+
+const no_decay = 1e-7; // where a logarithmic axis shows a decay of 0
+const decay_of = (i) => Math.max(no_decay, page.recipes[cases.recipe[i]][2]);
+const correlation_of = (i) => page.recipes[cases.recipe[i]][3];
+const decay_classes = [[0, 0, "0"], [0, 1e-3, "below 1e-3"], [1e-3, 1.6, "1e-3 to 1.6"], [1.6, Infinity, "above 1.6"]];
+const correlation_classes = [[-1, 0.1, "to 0.1"], [0.1, 0.6, "0.1 to 0.6"], [0.6, 0.95, "0.6 to 0.95"], [0.95, 1, "above 0.95"]];
+const within = (x, [low, high]) => low === high ? x === low : x > low && x <= high;
+
+const phase_picture = (kernel, colours, on_point) => {
+  const chosen = indices(kernel, () => true);
+  const sound = chosen.filter(finite).sort((a, b) => cases.util[a] - cases.util[b]), broken = chosen.filter((i) => !finite(i));
+  const options = base_options(colours, on_point);
+  options.plugins.operating_range = {shown: true};
+  options.plugins.legend.display = broken.length > 0;
+  options.scales = {
+    x: axis(colours, "typical decay |ln α| per token", {type: "logarithmic", min: no_decay / 2, max: 1000, ticks: {color: colours.text, autoSkip: false, maxRotation: 0,
+      callback: (value) => value === no_decay ? "0" : Math.abs(Math.log10(value) % 1) < 1e-6 && value >= 1e-6 && value <= 1000 ? "1e" + Math.round(Math.log10(value)) : null}}),
+    y: axis(colours, "key correlation", {min: -0.05, max: 1.05, ticks: {color: colours.text, callback: (value) => value < 0 || value > 1 ? "" : value.toFixed(1)}}),
+  };
+  const rows = decay_classes.flatMap((decay) => correlation_classes.map((correlation) => {
+    const here = chosen.filter((i) => within(page.recipes[cases.recipe[i]][2], decay) && within(correlation_of(i), correlation));
+    if (here.length === 0) return null;
+    const {count, median: middle, most} = summarised(here);
+    return [decay[2], correlation[2], String(count), figure(middle), figure(most), String(here.filter((i) => !finite(i)).length), with_replay(worst_of(here))];
+  })).filter((row) => row);
+  return {
+    data: {datasets: [
+      {label: "error / bound", data: points_of(sound, decay_of, correlation_of), pointBackgroundColor: sound.map((i) => shade(cases.util[i])),
+       pointBorderColor: sound.map((i) => failed(cases.verdict[i]) ? colours.bad : colours.quiet), pointBorderWidth: sound.map((i) => failed(cases.verdict[i]) ? 2 : 0.5), pointRadius: 6, pointHoverRadius: 8},
+      {label: "non-finite", data: points_of(broken, decay_of, correlation_of), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 8},
+    ]},
+    options, rows,
+    columns: [["decay"], ["key correlation"], ["cases", true], ["median", true], ["largest error / bound", true], ["non-finite", true], ["worst at"]],
+    caption: chosen.length + " cases; the worst lie on top. The band is where gates lie when published models start (A 1..16, dt 1e-3..0.1: |ln α| 1e-3 to 1.6)." + drawn_note(),
+  };
+};
+
+const along_picture = (where, title, kernel, colours, on_point, scale, classes) => {
+  const chosen = indices(kernel, (i) => where(i) >= 0 && cases.tensor[i] >= 0);
+  const ceiling = Math.max(1.05, ...chosen.filter(finite).map((i) => Math.min(cases.util[i], 10)));
+  const height = (i) => finite(i) ? Math.min(cases.util[i], ceiling) : ceiling;
+  const options = base_options(colours, on_point);
+  options.plugins.bound_line = {axis: "y"};
+  options.scales = {x: axis(colours, title, scale), y: util_axis(colours, ceiling)};
+  const groups = grouped(chosen, (i) => classes(where(i)));
+  const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][t % 5],
+    pointBackgroundColor: ramp[(1 + 3 * t) % 8] + "b0", pointBorderColor: colours.quiet, pointBorderWidth: 0.5,
+    data: points_of(chosen.filter((i) => cases.tensor[i] === t && finite(i)), where, height)})).filter((set) => set.data.length > 0);
+  const broken = chosen.filter((i) => !finite(i));
+  if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
+  return {
+    data: {datasets}, options, caption: chosen.length + " cases; the dashed line is the bound." + drawn_note(),
+    columns: [[title], ["cases", true], ["median", true], ["largest error / bound", true], ["worst at"]],
+    rows: groups.map(([low, here]) => {
+      const {count, median: middle, most} = summarised(here);
+      const highest = Math.max(...here.map(where)), lowest = Math.min(...here.map(where));
+      return [lowest === highest ? String(lowest) : lowest + " to " + highest, String(count), figure(middle), figure(most), with_replay(worst_of(here))];
+    }),
+  };
+};
+
+const length_picture = (kernel, colours, on_point) => along_picture((i) => page.recipes[cases.recipe[i]][1], "longest sequence T", kernel, colours, on_point,
+  {type: "logarithmic", ticks: {color: colours.text, maxRotation: 0, callback: (value) => Math.log2(value) % 1 === 0 || Math.log10(value) % 1 === 0 ? String(value) : null}},
+  (T) => Math.floor(Math.log2(Math.max(1, T))));
+
+const position_picture = (kernel, colours, on_point) => along_picture((i) => cases.position[i], "position in the chunk", kernel, colours, on_point,
+  {type: "linear", min: -0.5, ticks: {color: colours.text, precision: 0}}, (position) => Math.floor(position / 8));
+
+// Per kernel: 5 % to 95 % thin, 25 % to 75 % thick, median and largest as marks.
+const spread_picture = (tensor) => (kernel, colours, on_point) => {
+  const rows = page.spread.filter((row) => row[1] === tensor && (kernel < 0 || row[0] === kernel));
+  const names = rows.map((row) => page.kernels[row[0]].name);
+  const shown = (x) => Math.min(Number(x), 10);
+  const options = base_options(colours, on_point);
+  const says = (row) => page.kernels[row[0]].name + ": median " + figure(row[6]) + ", 5 % to 95 % " + figure(row[4]) + " to " + figure(row[8]) + ", largest " + figure(row[9]);
+  const marks = (column) => rows.map((row, at) => ({x: shown(row[column]), y: names[at], says: says(row)}));
+  const spans = (low, high) => rows.map((row, at) => ({x: [shown(row[low]), shown(row[high])], y: names[at], says: says(row)}));
+  options.indexAxis = "y";
+  options.plugins.bound_line = {axis: "x"};
+  options.scales = {x: axis(colours, "error / bound", {min: 0, suggestedMax: 1.05}),
+                    y: axis(colours, "", {type: "category", labels: names, offset: true, ticks: {color: colours.text, autoSkip: false}})};
+  return {
+    type: "bar", height: Math.max(10, 5 + 1.6 * rows.length) + "rem", options,
+    data: {labels: names, datasets: [
+      {type: "scatter", label: "largest", data: marks(9), pointStyle: "triangle", pointRadius: 5, pointBackgroundColor: colours.text, pointBorderColor: colours.text},
+      {type: "scatter", label: "median", data: marks(6), pointStyle: "line", rotation: 90, pointRadius: 8, pointBorderWidth: 3, pointBorderColor: colours.text, pointBackgroundColor: colours.text},
+      {label: "25 % to 75 %", data: spans(5, 7), grouped: false, barThickness: 14, backgroundColor: "rgba(" + colours.heat + ", 0.75)"},
+      {label: "5 % to 95 %", data: spans(4, 8), grouped: false, barThickness: 5, backgroundColor: "rgba(" + colours.heat + ", 0.45)"},
+    ]},
+    columns: [["kernel"], ["cases", true], ["least", true], ["5 %", true], ["25 %", true], ["median", true], ["75 %", true], ["95 %", true], ["largest", true]],
+    rows: rows.map((row) => [page.kernels[row[0]].name, String(row[2]), ...row.slice(3).map(figure)]),
+    caption: "Output " + page.tensors[tensor] + ", every measured case. The dashed line is the bound.",
+  };
+};

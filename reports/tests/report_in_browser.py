@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Opens a report in headless chromium: no console error, no request, every picture draws, hostile text does no harm.
+
+    report_in_browser.py KDACHECK_PROGRAM [SCREENSHOT_FOLDER]
+
+Exit 0: all hold; 1: one does not; 77: not run, for want of chromium. Talks the DevTools protocol over a pipe.
+"""
+import base64
+import fcntl
+import json
+import os
+import pathlib
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SECONDS = 60
+PICTURES = 5  # stability, length, position, and one per output
+HOSTILE = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
+
+
+class Browser:
+    """A chromium and one page of it."""
+
+    def __init__(self, program, profile):
+        command_read, self.to = os.pipe()
+        self.back, answer_write = os.pipe()
+
+        def place():  # the protocol's pipes are descriptors 3 and 4
+            low_read, low_write = fcntl.fcntl(command_read, fcntl.F_DUPFD, 10), fcntl.fcntl(answer_write, fcntl.F_DUPFD, 10)
+            os.dup2(low_read, 3)
+            os.dup2(low_write, 4)
+
+        self.process = subprocess.Popen(
+            [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe",
+             f"--user-data-dir={profile}", "--window-size=1280,1000"],
+            preexec_fn=place, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(command_read)
+        os.close(answer_write)
+        self.number, self.buffer, self.events, self.session = 0, b"", [], None
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.ask(domain + ".enable")
+
+    def read(self, deadline):
+        while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.back], [], [], max(0, deadline - time.monotonic()))
+            got = os.read(self.back, 1 << 20) if ready else b""
+            if not got:
+                raise TimeoutError("chromium does not answer")
+            self.buffer += got
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def ask(self, method, **parameters):
+        self.number += 1
+        request = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            request["sessionId"] = self.session
+        os.write(self.to, json.dumps(request).encode() + b"\0")
+        deadline = time.monotonic() + SECONDS
+        while True:
+            message = self.read(deadline)
+            if message.get("id") == self.number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']}")
+                return message["result"]
+            self.events.append(message)
+
+    def open(self, path):
+        self.events.clear()
+        self.ask("Page.navigate", url=path.as_uri())
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if self.value("document.readyState === 'complete'"):
+                time.sleep(0.3)
+                return
+            time.sleep(0.05)
+        raise TimeoutError("the page does not load")
+
+    def value(self, expression):
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
+        return result["result"].get("value")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.to)
+        os.close(self.back)
+
+
+def complaints(browser, page):
+    """What the browser has said against the page since it was opened."""
+    for event in browser.events:
+        what, how = event.get("method"), event.get("params", {})
+        if what == "Runtime.exceptionThrown":
+            yield "exception: " + json.dumps(how["exceptionDetails"])[:400]
+        elif what == "Runtime.consoleAPICalled" and how["type"] in ("error", "warning", "assert"):
+            yield "console: " + json.dumps(how["args"])[:400]
+        elif what == "Log.entryAdded" and how["entry"]["level"] in ("error", "warning"):
+            yield "log: " + how["entry"]["text"]
+        elif what == "Network.requestWillBeSent":
+            url = how["request"]["url"]
+            if url != page.as_uri() and not url.startswith("data:"):
+                yield "request: " + url
+
+
+# Colours of a canvas: one that nobody drew on has a single one.
+COLOURS = """[...document.querySelectorAll('canvas')].map((canvas) => {
+  const pixels = new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  return new Set(pixels).size; })"""
+# Marks inside the frame of each picture, and rows of the table beside it.
+MARKS = "charts.map((picture) => picture.chart().data.datasets.reduce((sum, set) => sum + set.data.length, 0))"
+ROWS = "[...document.querySelectorAll('.picture')].map((frame) => frame.parentElement.querySelectorAll('details tbody tr').length)"
+LINKS = "[...document.querySelectorAll('nav a')].filter((link) => !document.querySelector(link.getAttribute('href'))).length"
+HOVER = """(() => { const chart = charts[0].chart(), mark = chart.getDatasetMeta(0).data[0], box = chart.canvas.getBoundingClientRect();
+  chart.canvas.dispatchEvent(new MouseEvent('mousemove', {clientX: box.left + mark.x, clientY: box.top + mark.y, bubbles: true})); })()"""
+TOKEN = "document.querySelector('#phase .token').textContent"
+
+
+def check_page(browser, page, check, pictures):
+    browser.open(page)
+    for complaint in complaints(browser, page):
+        check(False, complaint)
+    check(browser.value("document.documentElement.dataset.drawn") == str(pictures), f"{pictures} pictures are announced")
+    check(browser.value("window.harmed") is None, "no text of the data runs as a script")
+    check(browser.value(LINKS) == 0, "every link of the page has its goal")
+    if pictures:
+        colours, marks, rows = browser.value(COLOURS), browser.value(MARKS), browser.value(ROWS)
+        check(len(colours) == pictures and min(colours) > 8, f"every picture is drawn on: {colours}")
+        check(min(marks) > 0, f"every picture has marks: {marks}")
+        check(len(rows) == pictures and min(rows) > 0, f"every picture has a table with rows: {rows}")
+        browser.value(HOVER)
+        time.sleep(0.2)
+        check(browser.value(TOKEN).startswith("./kdacheck replay '"), "pointing at a mark shows its replay command")
+        choices = browser.value("document.querySelectorAll('#phase select option').length")
+        before = browser.value(MARKS)[0]
+        browser.value("choices[0].value = '0'; choices[0].dispatchEvent(new Event('change'))")
+        after = browser.value(MARKS)[0]
+        check(after < before if choices > 2 else after == before, f"choosing a kernel leaves only its marks: {before} to {after}")
+        browser.value("choices[0].value = '-1'; choices[0].dispatchEvent(new Event('change'))")
+        for complaint in complaints(browser, page):
+            check(False, complaint)
+
+
+def photograph(browser, folder):
+    for name, media, scheme in (("light", "screen", "light"), ("dark", "screen", "dark"), ("print", "print", "light")):
+        browser.ask("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
+        time.sleep(0.5)
+        image = browser.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        (folder / f"{name}.png").write_bytes(base64.b64decode(image["data"]))
+
+
+def hostile_copy(run, goal):
+    """The same run with markup in its texts, one failure that is not finite, and one that crashed."""
+    shutil.copytree(run, goal)
+    report = json.loads((goal / "report.json").read_text())
+    report["context"]["host"] = report["context"]["command"] = HOSTILE
+    cases = [json.loads(line) for line in (goal / "cases.jsonl").read_text().splitlines()]
+    measured = [case for case in cases if "place" in case][:2]
+    measured[0].update(verdict="failed_proved", bound_util="Infinity", detail=HOSTILE)
+    measured[1].update(verdict="crashed", detail=HOSTILE)
+    for name in ("failed_proved", "crashed"):
+        for counts in (report["summary"], report["kernels"][0]["counts"]):
+            counts[name] += 1
+            counts["passed"] -= 1
+    (goal / "report.json").write_text(json.dumps(report))
+    (goal / "cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases))
+    return goal
+
+
+def main(arguments):
+    kdacheck = pathlib.Path(arguments[0]).resolve()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        print("not run: no chromium")
+        return 77
+    failures = []
+
+    def check(holds, sentence):
+        if not holds:
+            failures.append(sentence)
+            print("FAILED:", sentence)
+
+    with tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place)
+        run = place / "run"
+        selection = ["--kernel", "cpu.chunk16.fp32", "--kernel", "cpu.chunk64.bf16", "--property", "agrees-with-the-oracle",
+                     "--property", "absent-*", "--direction", "forward", "--shrink-seconds", "0", "--out", str(run)]
+        verified = subprocess.run([kdacheck, "verify", *selection], capture_output=True, text=True)
+        if verified.returncode != 0:
+            print("FAILED: the run to be reported ended with status", verified.returncode, verified.stdout, verified.stderr)
+            return 1
+        hostile = hostile_copy(run, place / "hostile")
+        for folder in (run, hostile):
+            subprocess.run([kdacheck, "report", folder], check=True)
+        browser = Browser(chromium, str(place / "profile"))
+        try:
+            check_page(browser, run / "report.html", check, PICTURES)
+            if len(arguments) > 1:
+                photograph(browser, pathlib.Path(arguments[1]))
+                browser.ask("Emulation.setEmulatedMedia", media="", features=[])
+            check_page(browser, hostile / "report.html", check, PICTURES)
+            check(browser.value("document.querySelectorAll('.failure').length") == 2, "both failures are listed")
+            check(browser.value("document.querySelector('.failure').textContent").find("onerror=") > 0, "markup in a text is shown as it stands")
+            check(browser.value("charts[0].chart().data.datasets[1].data.length") == 1, "the case that is not finite is marked")
+        finally:
+            browser.close()
+    print("failed" if failures else "all hold")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
