@@ -1,0 +1,55 @@
+// Times of the modules at the sizes of the project's issue, on all threads that OpenMP has.
+//
+//   module_throughput [repetitions]
+
+#include "../gating.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fmt/core.h>
+#include <vector>
+
+namespace {
+
+using namespace kdacheck;
+using namespace kdacheck::modules;
+
+/// Least and median wall time of some calls, in milliseconds.
+template <class Work> void report(const char* name, int repetitions, Work work) {
+  std::vector<double> milliseconds;
+  for (int i = 0; i < repetitions; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    milliseconds.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::ranges::sort(milliseconds);
+  fmt::print("{:<52} least {:8.4f} ms   median {:8.4f} ms\n", name, milliseconds.front(), milliseconds[milliseconds.size() / 2]);
+}
+
+std::vector<float> numbers(std::int64_t count) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(static_cast<double>(i * 7919 % 2001) / 1000 - 1);
+  return values;
+}
+
+void measure_gating(int repetitions) {
+  constexpr std::int64_t B = 4, T = 128;
+  for (std::int64_t rank : {16, 64})
+    for (GateForm form : {GateForm::sigmoid, GateForm::softplus, GateForm::bounded}) {
+      const Gating module{.D = 512, .rank = rank, .H = 8, .K = 64, .form = form};
+      const GatingParameters parameters = xavier_parameters(module, 1);
+      const std::vector<float> x = numbers(B * T * module.D), d = numbers(B * T * module.width());
+      std::vector<float> alpha(d.size());
+      const std::string label = fmt::format("gating {} B4 T128 D512 H8 K64 rank {}", name(form), rank);
+      report((label + " forward").c_str(), repetitions, [&] { gates(module, parameters, {B, T, x}, {alpha, {}}); });
+      report((label + " backward").c_str(), repetitions / 4 + 1, [&] { gates_backward(module, parameters, {B, T, x}, {d, {}}); });
+    }
+}
+
+} // namespace
+
+int main(int count, char** arguments) {
+  const int repetitions = count > 1 ? std::atoi(arguments[1]) : 200;
+  measure_gating(repetitions > 0 ? repetitions : 1);
+}

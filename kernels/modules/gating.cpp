@@ -1,0 +1,172 @@
+// Bands of rows go through both projections and the gate while they are in the cache; bands are shared out to threads.
+
+#include "gating.hpp"
+
+#include "../cpu/product.hpp"
+#include "gate_lanes.hpp"
+#include "gating_checks.hpp"
+#include "gating_projection.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kdacheck::modules {
+namespace {
+
+using cpu::lane_count;
+using cpu::load;
+using cpu::padded;
+
+constexpr std::int64_t band_rows = 32; // 32 rows of 512 logits are 64 KB
+constexpr std::int64_t worth_threads = 64;
+
+GateColumns columns_at(const Gating& module, const ColumnParameters& columns, std::int64_t at) {
+  return {load(columns.rate.data() + at), load(columns.bias.data() + at), cpu::broadcast(module.lower_bound)};
+}
+
+/// Writes the first `width` lanes.
+void store_part(float* to, Lanes lanes, std::int64_t width) {
+  if (width >= lane_count)
+    cpu::store(to, lanes);
+  else
+    std::memcpy(to, &lanes, static_cast<std::size_t>(width) * sizeof(float));
+}
+
+template <GateForm form>
+void write_gates(const Gating& module, const ColumnParameters& columns, const float* logits, std::int64_t row, std::int64_t count,
+                 const Gates& gates) {
+  const std::int64_t W = module.width(), stride = padded(W);
+  const bool with_log_decay = !gates.log_decay.empty();
+  for (std::int64_t at = 0; at < W; at += lane_count) {
+    const GateColumns column = columns_at(module, columns, at);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const GateLanes lanes = gate_of<form>(load(logits + i * stride + at), column, with_log_decay);
+      const std::int64_t place = (row + i) * W + at;
+      store_part(gates.alpha.data() + place, lanes.alpha, W - at);
+      if (with_log_decay) store_part(gates.log_decay.data() + place, lanes.log_decay, W - at);
+    }
+  }
+}
+
+/// Calls the instance for the module's form.
+template <class Call> void for_form(GateForm form, Call call) {
+  if (form == GateForm::sigmoid) return call.template operator()<GateForm::sigmoid>();
+  if (form == GateForm::softplus) return call.template operator()<GateForm::softplus>();
+  call.template operator()<GateForm::bounded>();
+}
+
+/// task(first, count) over bands of `total` on the threads; a band's result does not depend on its thread.
+template <class Task> void for_bands(std::int64_t total, std::int64_t band, bool threads, Task task) {
+#pragma omp parallel for schedule(dynamic) if (threads)
+  for (std::int64_t first = 0; first < total; first += band) task(first, std::min(band, total - first));
+}
+
+/// d logits in place of logits for sixteen columns, and their sums for A_log and dt_bias.
+template <GateForm form>
+void logits_backward(const Gating& module, const ColumnParameters& columns, const GateCotangents& d, std::int64_t rows, std::int64_t at,
+                     float* logits, double* A_sums, double* bias_sums) {
+  const std::int64_t W = module.width(), stride = padded(W), width = std::min(lane_count, W - at);
+  const GateColumns column = columns_at(module, columns, at);
+  const auto part = [&](std::span<const float> values, std::int64_t row) {
+    Lanes lanes{};
+    if (!values.empty()) std::memcpy(&lanes, values.data() + row * W + at, static_cast<std::size_t>(width) * sizeof(float));
+    return lanes;
+  };
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* place = logits + row * stride + at;
+    const Lanes logit = load(place);
+    Lanes arriving = part(d.log_decay, row);
+    if (!d.alpha.empty()) arriving += part(d.alpha, row) * gate_of<form>(logit, column, false).alpha;
+    const GateSlopes slopes = gate_slopes<form>(logit, column);
+    const Lanes d_logit = within_fp32(arriving * slopes.logit), d_A = arriving * slopes.A_log;
+    cpu::store(place, d_logit);
+    for (std::int64_t lane = 0; lane < width; ++lane) {
+      A_sums[at + lane] += static_cast<double>(d_A[lane]);
+      bias_sums[at + lane] += static_cast<double>(d_logit[lane]);
+    }
+  }
+}
+
+/// Takes the padding out again.
+std::vector<float> without_padding(const std::vector<float>& padded_rows, std::int64_t rows, std::int64_t columns) {
+  if (padded(columns) == columns) return padded_rows;
+  std::vector<float> result(static_cast<std::size_t>(rows * columns));
+  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(padded_rows.data() + i * padded(columns), columns, result.data() + i * columns);
+  return result;
+}
+
+/// left [rows, depth] times right, bands of rows on the threads.
+std::vector<float> banded_product(std::int64_t rows, std::int64_t depth, cpu::Left left, const float* right, std::int64_t columns) {
+  const std::int64_t stride = padded(columns);
+  std::vector<float> target(static_cast<std::size_t>(rows * stride));
+  for_bands(rows, 16, rows >= worth_threads, [&](std::int64_t first, std::int64_t count) {
+    cpu::product(count, stride, depth, {left.data + first * left.row, left.row, left.step}, right, stride, cpu::Into::assign,
+                 target.data() + first * stride, stride);
+  });
+  return without_padding(target, rows, columns);
+}
+
+} // namespace
+
+void gates(const Gating& module, const GatingParameters& parameters, const GatingInput& input, const Gates& outputs) {
+  check_gating_call(module, parameters, input);
+  const std::int64_t rows = input.B * input.T, W = module.width();
+  const char* shape = module.per_head ? "[B,T,H]" : "[B,T,H,K]";
+  check_count("alpha", shape, outputs.alpha.size(), rows * W, false);
+  check_count("log_decay", shape, outputs.log_decay.size(), rows * W, true);
+  const Projections weights{padded_matrix(parameters.down, module.D, module.rank), padded_matrix(parameters.up, module.rank, W)};
+  const ColumnParameters columns = column_parameters(module, parameters);
+  for_bands(rows, band_rows, rows >= worth_threads, [&](std::int64_t first, std::int64_t count) {
+    thread_local std::vector<float> memory; // kept between calls: fresh pages cost more than the gates
+    memory.resize(static_cast<std::size_t>(band_rows * (weights.down.stride + weights.up.stride)));
+    float *hidden = memory.data(), *logits = hidden + band_rows * weights.down.stride;
+    project(weights, input.x.data() + first * module.D, count, hidden, logits);
+    for_form(module.form, [&]<GateForm form>() { write_gates<form>(module, columns, logits, first, count, outputs); });
+  });
+}
+
+GatingGradients gates_backward(const Gating& module, const GatingParameters& parameters, const GatingInput& input,
+                               const GateCotangents& d) {
+  check_gating_call(module, parameters, input);
+  const std::int64_t rows = input.B * input.T, D = module.D, rank = module.rank, W = module.width();
+  const char* shape = module.per_head ? "[B,T,H]" : "[B,T,H,K]";
+  check_count("the cotangent of alpha", shape, d.alpha.size(), rows * W, true);
+  check_count("the cotangent of log_decay", shape, d.log_decay.size(), rows * W, true);
+  check_finite("the cotangent of alpha", d.alpha);
+  check_finite("the cotangent of log_decay", d.log_decay);
+  const Projections weights{padded_matrix(parameters.down, D, rank), padded_matrix(parameters.up, rank, W)};
+  const ColumnParameters columns = column_parameters(module, parameters);
+  const std::int64_t R = weights.down.stride, stride = weights.up.stride;
+  const bool threads = rows >= worth_threads;
+  std::vector<float> hidden(static_cast<std::size_t>(rows * R)), logits(static_cast<std::size_t>(rows * stride));
+  for_bands(rows, band_rows, threads, [&](std::int64_t first, std::int64_t count) {
+    project(weights, input.x.data() + first * D, count, hidden.data() + first * R, logits.data() + first * stride);
+  });
+
+  std::vector<double> A_sums(static_cast<std::size_t>(stride), 0.0), bias_sums(static_cast<std::size_t>(stride), 0.0);
+  for_bands(stride, lane_count, threads, [&](std::int64_t at, std::int64_t) {
+    for_form(module.form,
+             [&]<GateForm form>() { logits_backward<form>(module, columns, d, rows, at, logits.data(), A_sums.data(), bias_sums.data()); });
+  });
+
+  GatingGradients result;
+  const PaddedMatrix up_turned = padded_transpose(parameters.up, rank, W), down_turned = padded_transpose(parameters.down, D, rank);
+  std::vector<float> d_hidden(static_cast<std::size_t>(rows * R));
+  for_bands(rows, 16, threads, [&](std::int64_t first, std::int64_t count) {
+    cpu::product(count, R, W, {logits.data() + first * stride, stride, 1}, up_turned.data, R, cpu::Into::assign,
+                 d_hidden.data() + first * R, R);
+  });
+  result.up = banded_product(rank, rows, {hidden.data(), 1, R}, logits.data(), W);
+  result.down = banded_product(D, rows, {input.x.data(), 1, D}, d_hidden.data(), rank);
+  result.x = banded_product(rows, rank, {d_hidden.data(), R, 1}, down_turned.data, D);
+  if (!parameters.dt_bias.empty()) result.dt_bias.assign(bias_sums.begin(), bias_sums.begin() + W);
+  const std::int64_t columns_per_head = module.per_head ? 1 : module.K;
+  for (std::int64_t h = 0; h < module.H && !parameters.A_log.empty(); ++h) {
+    double sum = 0;
+    for (std::int64_t c = h * columns_per_head; c < (h + 1) * columns_per_head; ++c) sum += A_sums[static_cast<std::size_t>(c)];
+    result.A_log.push_back(static_cast<float>(sum));
+  }
+  return result;
+}
+
+} // namespace kdacheck::modules
