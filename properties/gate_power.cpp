@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace kdacheck {
 
@@ -48,15 +49,29 @@ struct Tally {
   }
 };
 
+std::vector<const Property*> of_direction(const std::vector<const Property*>& all, Direction direction) {
+  std::vector<const Property*> result;
+  std::ranges::copy_if(all, std::back_inserter(result), [&](const Property* property) { return property->direction == direction; });
+  return result;
+}
+
+std::vector<const Kernel*> pointers_to(const std::vector<Kernel>& kernels) {
+  std::vector<const Kernel*> result;
+  for (const Kernel& kernel : kernels) result.push_back(&kernel);
+  return result;
+}
+
 } // namespace
 
 Power gate_power(const PowerPlan& plan, const std::function<void(const std::string&)>& on_progress) {
   Tally tally(plan);
-  std::vector<Kernel> faulty;
-  for (const FaultInfo* info : plan.faults) faulty.push_back(faulty_kernel(*info));
+  std::vector<Kernel> wrong_forward, wrong_backward;
+  for (const FaultInfo* info : plan.faults) (info->backward ? wrong_backward : wrong_forward).push_back(faulty_kernel(*info));
+  const std::vector<const Property*> forward = of_direction(plan.properties, Direction::forward);
+  const std::vector<const Property*> backward = of_direction(plan.properties, Direction::backward);
   for (int seed = 0; seed < plan.seeds; ++seed) {
     Plan campaign{.kernels = {},
-                  .properties = plan.properties,
+                  .properties = {},
                   .regimes = plan.regimes,
                   .tier = plan.tier,
                   .seed = plan.first_seed + static_cast<std::uint64_t>(seed),
@@ -65,11 +80,10 @@ Power gate_power(const PowerPlan& plan, const std::function<void(const std::stri
                   .shrink_seconds = 0,
                   .finished = {},
                   .on_failure = {}};
-    for (const Kernel& kernel : faulty) campaign.kernels.push_back(&kernel);
     campaign.drop_failed_kernels = !plan.every_catch;
     std::map<std::string, double> spent;
     std::map<std::string, bool> caught;
-    run_campaign(campaign, [&](const CaseResult& result) {
+    const auto count = [&](const CaseResult& result) {
       FaultPower& fault = *tally.fault_of.at(result.kernel);
       ++fault.cases;
       if (!caught[result.kernel]) spent[result.kernel] += result.seconds;
@@ -80,10 +94,17 @@ Power gate_power(const PowerPlan& plan, const std::function<void(const std::stri
         fault.first_catch_seconds += spent[result.kernel];
       }
       ++fault.caught_by[{result.property, result.regime}];
-    });
+    };
+    campaign.kernels = pointers_to(wrong_forward);
+    campaign.properties = forward;
+    run_campaign(campaign, count);
+    campaign.kernels = pointers_to(wrong_backward);
+    campaign.properties = backward;
+    run_campaign(campaign, count);
     for (FaultPower& fault : tally.power.faults) ++fault.seeds;
 
     campaign.kernels = plan.correct;
+    campaign.properties = plan.properties;
     campaign.drop_failed_kernels = false;
     run_campaign(campaign, [&](const CaseResult& result) {
       CorrectPower& kernel = *tally.correct_of.at(result.kernel);
@@ -117,6 +138,7 @@ Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {
     for (const Regime* regime : plan.regimes) {
       const Recipe drawn = regime->draw(plan.first_seed + static_cast<std::uint64_t>(seed), plan.tier);
       for (const FaultInfo* info : plan.faults) {
+        if (info->backward) continue; // rules are about outputs
         FaultPower& fault = *tally.fault_of.at("fault." + std::string(info->name));
         const auto verdict = refused(faulty_kernel(*info), drawn);
         if (!verdict) continue;

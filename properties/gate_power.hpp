@@ -49,10 +49,11 @@ struct PowerPlan {
   int threads = 0;
 };
 
-/// Judges by the gate.
+/// Judges by the gate: faults of the forward pass by the laws of outputs, those of the backward pass by the laws of gradients.
 Power gate_power(const PowerPlan&, const std::function<void(const std::string&)>& on_progress = {});
 
 /// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule".
+/// Faults of the backward pass are left out: they stay at 0 cases.
 Power rule_power(const PowerPlan&, const AcceptanceRule&);
 
 /// Correct kernels for the rule and the gate: the kernel of the planted faults without a fault, under contracts that

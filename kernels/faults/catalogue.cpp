@@ -1,6 +1,7 @@
-#include "faults.hpp"
+#include "backward_catalogue.hpp"
 
 #include <array>
+#include <vector>
 
 namespace kdacheck {
 namespace {
@@ -163,6 +164,13 @@ constexpr std::array catalogue{
 
 } // namespace
 
-std::span<const FaultInfo> planted_faults() { return catalogue; }
+std::span<const FaultInfo> planted_faults() {
+  static const std::vector<FaultInfo> all = [] {
+    std::vector<FaultInfo> list(catalogue.begin(), catalogue.end());
+    list.insert(list.end(), faults::backward_faults().begin(), faults::backward_faults().end());
+    return list;
+  }();
+  return all;
+}
 
 } // namespace kdacheck

@@ -124,6 +124,121 @@ enum class Fault : std::uint16_t {
   subnormals_flushed,
   output_depends_on_state_request,
   cached_by_pointer,
+  // from here on the forward pass is right and the backward pass is wrong: exponentials and masks
+  backward_mask_by_multiplication,
+  exp_before_mask,
+  key_tail_unmasked,
+  shared_anchor,
+  slope_overflows,
+  rate_vanishes,
+  eps_missing_backward,
+  // precision of the backward pass
+  dU_bf16,
+  dA_bf16,
+  dS_bf16,
+  dZ_bf16,
+  beta_bf16_backward,
+  inverse_bf16_backward,
+  saved_states_bf16,
+  dg_bf16,
+  dg_sum_bf16,
+  dg_sum_by_subtraction,
+  dg_diagonal_cancelled,
+  gradient_bf16,
+  beta_slope_cancels,
+  gate_slope_cancels,
+  rate_sum_bf16,
+  // algebra inside a chunk
+  dU_without_state,
+  dU_without_scores,
+  dZ_not_solved,
+  dZ_solved_forward,
+  dv_not_times_beta,
+  dbeta_by_division,
+  dbeta_without_scores,
+  dbeta_without_state,
+  dA_from_residual,
+  dA_missing,
+  dA_with_diagonal,
+  dA_without_beta,
+  dA_beta_of_column,
+  dA_wrong_sign,
+  reads_without_diagonal,
+  reads_diagonal_twice,
+  dq_unscaled,
+  dq_scaled_twice,
+  dq_without_state,
+  dq_without_scores,
+  dk_without_reads,
+  dk_without_erase,
+  dk_without_carry,
+  // gradient of the decay
+  dg_diagonal_left_in,
+  dg_without_end,
+  dg_end_in_first_row,
+  dg_end_of_all_heads,
+  dg_end_not_decayed,
+  dg_without_carried_keys,
+  dg_without_queries,
+  dg_sum_exclusive,
+  dg_sum_from_start,
+  dg_not_summed,
+  dg_sum_over_chunks,
+  dg_clamped,
+  dg_in_base_two,
+  // gradient of the state
+  dS_without_erase,
+  dS_without_queries,
+  dS_queries_unscaled,
+  dS_not_decayed,
+  first_dS_not_decayed,
+  dS_leaks_over_sequences,
+  dS_dropped,
+  d_initial_transposed,
+  d_initial_of_empty_unwritten,
+  d_initial_without_first_chunk,
+  d_final_ignored,
+  d_final_in_every_chunk,
+  d_final_transposed,
+  d_final_of_first_sequence,
+  state_of_previous_chunk,
+  state_after_chunk,
+  // groups, parameters, options
+  group_overwritten,
+  group_averaged,
+  group_by_modulo_backward,
+  dA_log_of_head_zero,
+  dA_log_over_heads,
+  dA_log_without_rate,
+  ddt_bias_over_heads,
+  ddt_bias_without_slope,
+  parameters_of_last_sequence,
+  gate_slope_missing,
+  lower_bound_missing_backward,
+  bias_missing_backward,
+  sigmoid_slope_missing,
+  twice_sigmoid_as_sigmoid_backward,
+  norm_without_projection,
+  norm_projects_raw,
+  norm_factor_missing,
+  query_norm_missing,
+  ungated_dk_skipped,
+  ungated_dbeta_short,
+  // contracts and determinism of the backward pass
+  accumulates_into_output,
+  parameters_into_output,
+  backward_order_varies,
+  backward_rarely_nan,
+  backward_write_past_end,
+  backward_tail_unwritten,
+  backward_element_unwritten,
+  backward_input_changed,
+  backward_workspace_read,
+  backward_strides_ignored,
+  backward_heads_share_nan,
+  backward_last_channel_dropped,
+  backward_single_token_skipped,
+  small_gradients_flushed,
   count
 };
 
@@ -134,12 +249,14 @@ struct FaultInfo {
   std::string_view origin;   ///< "cudnn-frontend #1124"
   std::string_view what;     ///< one line
   std::string_view contract; ///< text form; what the kernel claims
+  bool backward = false;     ///< the forward pass is right, the backward pass is not
 };
 
-/// Every planted fault, `none` not among them.
+/// Every planted fault, `none` not among them: those of the forward pass, then those of the backward pass.
 std::span<const FaultInfo> planted_faults();
 
-/// The kernel with one fault switched on; its name is "fault." + info.name.
+/// The kernel with one fault switched on; its name is "fault." + info.name. One with a fault of the forward pass has no
+/// backward pass.
 Kernel faulty_kernel(const FaultInfo&);
 
 /// The same kernel without a fault, under a contract: "correct.CONTRACT-LABEL".

@@ -1,6 +1,7 @@
 // The outer loops of the kernel in chunk_with_faults.cpp: sequences, heads, chunks, state in and out.
 
 #include "../cpu/accept.hpp"
+#include "backward_with_faults.hpp"
 #include "chunk_with_faults.hpp"
 
 #include <algorithm>
@@ -15,16 +16,6 @@ unsigned vary(unsigned step) {
   return calls += step;
 }
 
-namespace {
-
-struct Call {
-  const Inputs& in;
-  const Outputs& out;
-  const Contract& contract;
-  Fault fault;
-  bool on(Fault which) const { return fault == which; }
-};
-
 std::vector<Sequence> sequences_of(const Inputs& in) {
   std::vector<Sequence> result;
   for (std::int64_t n = 0; n < in.N(); ++n) {
@@ -36,6 +27,16 @@ std::vector<Sequence> sequences_of(const Inputs& in) {
   }
   return result;
 }
+
+namespace {
+
+struct Call {
+  const Inputs& in;
+  const Outputs& out;
+  const Contract& contract;
+  Fault fault;
+  bool on(Fault which) const { return fault == which; }
+};
 
 void read_state(const Call& call, HeadRun& run, std::span<std::byte> workspace) {
   const TensorView& h0 = call.in[Input::initial_state];
@@ -135,31 +136,39 @@ void forward(const Call& call, std::span<std::byte> workspace) {
   }
 }
 
-Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault) {
+Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault, bool has_backward) {
   ParsedContract parsed = parse_contract(contract_text);
   if (!parsed.contract) throw std::logic_error(name + ": " + parsed.error);
   const Contract contract = *parsed.contract;
-  return {.name = std::move(name),
-          .summary = std::move(summary),
-          .contract = contract,
-          .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
-          .forward =
-              [contract, fault](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
-                cpu::accept(contract, in, out);
-                forward({in, out, contract, fault}, workspace);
-              },
-          .backward = {}};
+  Kernel kernel{.name = std::move(name),
+                .summary = std::move(summary),
+                .contract = contract,
+                .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
+                .forward =
+                    [contract, fault](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+                      cpu::accept(contract, in, out);
+                      forward({in, out, contract, fault}, workspace);
+                    },
+                .backward = {}};
+  if (has_backward)
+    kernel.backward = [contract, fault](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
+                                        std::span<std::byte> workspace) {
+      cpu::accept(contract, in, cotangents, out);
+      backward({in, cotangents, out, contract, fault}, workspace);
+    };
+  return kernel;
 }
 
 } // namespace
 } // namespace faults
 
 Kernel faulty_kernel(const FaultInfo& info) {
-  return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault);
+  return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward);
 }
 
 Kernel faultless_kernel(std::string_view label, std::string_view contract) {
-  return faults::make("correct." + std::string(label), "the kernel of the planted faults, with none switched on", contract, Fault::none);
+  return faults::make("correct." + std::string(label), "the kernel of the planted faults, with none switched on", contract, Fault::none,
+                      true);
 }
 
 } // namespace kdacheck

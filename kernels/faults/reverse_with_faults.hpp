@@ -1,0 +1,51 @@
+#pragma once
+// One chunk of one value head backward, in the notation of chunk_with_faults.hpp: everything a gradient is made of before
+// gates, sigmoids and norms. Matrices are row-major; rows are tokens of the chunk.
+
+#include "chunk_with_faults.hpp"
+
+#include <vector>
+
+namespace kdacheck::faults {
+
+struct HeadReverse {
+  HeadRun& run; ///< holds what the forward pass of the chunk computed
+  const Fault fault;
+  std::vector<float> start;                            ///< [K,V] state before the chunk
+  std::vector<float> dS;                               ///< [K,V] gradient of the state after the chunk; `chunk` moves it before
+  std::vector<float> d_o;                              ///< [C,V] cotangents of the outputs
+  std::vector<float> dU, dZ, dV;                       ///< [C,V]
+  std::vector<float> dAkk, dAqk;                       ///< [C,C]
+  std::vector<float> row_query, row_key, column, tail; ///< [C,K] through e^{G_i} of q and k, e^{-G_j} and e^{G_C-G_j} of k
+  std::vector<float> dq, dk, dg;                       ///< [C,K]
+  std::vector<float> dbeta;                            ///< [C]
+  std::vector<float> end_of_heads;                     ///< [K] what the chunk ends of earlier heads added to dg
+  std::vector<float> dg_after;                         ///< [K] dg of the token after the chunk
+
+  HeadReverse(HeadRun&, Fault);
+
+  /// The chunk at `index` of the sequence, `length` tokens.
+  void chunk(std::int64_t index, std::int64_t length);
+
+private:
+  bool on(Fault which) const { return fault == which; }
+  std::size_t at(std::int64_t i, std::int64_t c) const { return run.at(i, c); }
+  std::size_t value(std::int64_t i, std::int64_t j) const { return static_cast<std::size_t>(i * run.V + j); }
+  float operand(float x) const;
+  float score(float x) const;
+  float strength(std::int64_t i) const;
+  void solve(std::int64_t length);
+  void strengths(std::int64_t length, const std::vector<float>& read);
+  void score_gradients(std::int64_t length);
+  void through_states(std::int64_t index, std::int64_t length);
+  void through_scores(std::int64_t length);
+  void finish(std::int64_t length);
+  void decay_gradient(std::int64_t length);
+  void carry_back(std::int64_t index, std::int64_t length);
+
+  std::vector<float> d_end, read_; // dS and the state as operands
+  std::vector<float> weighted_;    // [C,V] beta dZ as an operand
+  std::vector<float> residual_;    // [C,V] V - kd S
+};
+
+} // namespace kdacheck::faults
