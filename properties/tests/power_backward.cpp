@@ -59,7 +59,7 @@ TEST_CASE("every fault of the backward pass changes a gradient or touches what i
     if (info.backward) silent.push_back(&info);
   REQUIRE(silent.size() >= 35);
   for (const Regime& regime : regimes())
-    for (std::uint64_t seed : {1, 4}) {
+    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
       std::map<std::string_view, std::pair<Problem, Run>> right; // by contract
       std::erase_if(silent, [&](const FaultInfo* info) {
         const Kernel faulty = faulty_kernel(*info);
