@@ -3,6 +3,8 @@
 //   module_throughput [repetitions]
 
 #include "../gating.hpp"
+#include "../spectral_monitor.hpp"
+#include "../state_manager.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -47,9 +49,50 @@ void measure_gating(int repetitions) {
     }
 }
 
+std::vector<float> decays(std::int64_t count) {
+  std::vector<float> values = numbers(count);
+  for (float& x : values) x = 0.9f + 0.05f * x;
+  return values;
+}
+
+void measure_transition(int repetitions) {
+  const StateShape shape{4, 8, 64, 64};
+  const std::int64_t heads = shape.B * shape.H;
+  const std::vector<float> alpha = decays(heads * 64), v = numbers(heads * 64), beta(static_cast<std::size_t>(heads), 0.5f);
+  std::vector<float> k = numbers(heads * 64), state = numbers(shape.elements());
+  for (float& x : k) x *= 0.125f;
+  const KdaStep kda{alpha, k, beta, v};
+  const DplrStep general{alpha, k, k, k, v};
+  report("transition B4 H8 K64 V64", repetitions, [&] { transition(shape, kda, state); });
+  report("update", repetitions, [&] { update(shape, kda, state); });
+  report("general transition", repetitions, [&] { transition(shape, general, state); });
+  report("general update", repetitions, [&] { update(shape, general, state); });
+  SpectralMonitor monitor(shape, 64);
+  report("monitor", repetitions, [&] { monitor.observe(kda); });
+}
+
+/// A thousand steps one by one, with and without the checkpoint of the default interval.
+void measure_states(int repetitions) {
+  const StateShape shape{4, 8, 64, 64};
+  const std::int64_t heads = shape.B * shape.H;
+  const std::vector<float> alpha = decays(heads * 64), v = numbers(heads * 64), beta(static_cast<std::size_t>(heads), 0.5f);
+  std::vector<float> k = numbers(heads * 64);
+  for (float& x : k) x *= 0.125f;
+  const StateTokens token{4, 1, alpha, k, beta, v};
+  for (std::int64_t interval : {0, 1000}) {
+    StateManager manager({.largest = shape, .checkpoint_interval = interval});
+    const std::string label = fmt::format("1000 state updates, a checkpoint every {}", interval);
+    report(label.c_str(), repetitions / 20 + 1, [&] {
+      for (int i = 0; i < 1000; ++i) manager.update(token);
+    });
+  }
+}
+
 } // namespace
 
 int main(int count, char** arguments) {
   const int repetitions = count > 1 ? std::atoi(arguments[1]) : 200;
+  measure_transition(repetitions > 0 ? repetitions : 1);
+  measure_states(repetitions > 0 ? repetitions : 1);
   measure_gating(repetitions > 0 ? repetitions : 1);
 }
