@@ -35,10 +35,10 @@ if (page.drawn === 0) {
   for (const id of ["phase", "length", "position", "spread"]) section(id).append(element("p", {}, "No case of this run measured an error at a place."));
 } else {
   for (const id of ["phase", "length", "position"]) section(id).append(kernel_choice());
-  add_picture("phase", phase_picture, colour_key());
+  add_picture("phase", phase_picture, {note: colour_key()});
   add_picture("length", length_picture);
   add_picture("position", position_picture);
-  for (const tensor of new Set(page.spread.map((row) => row[1]))) add_picture("spread", spread_picture(tensor));
+  for (const tensor of new Set(page.spread.map((row) => row[1]))) add_picture("spread", spread_picture(tensor), {replays: false});
   redraw();
   // Colours follow the page's: dark mode and print.
   for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);

@@ -55,7 +55,7 @@ const operating_range = {
 const base_options = (colours, on_point) => ({
   responsive: true, maintainAspectRatio: false, animation: false,
   plugins: {
-    legend: {labels: {color: colours.text, usePointStyle: true}},
+    legend: {labels: {color: colours.text, usePointStyle: true, boxWidth: 8, boxHeight: 8}},
     tooltip: {callbacks: {title: () => "", label: (item) => item.raw.i === undefined ? item.raw.says ?? "" : describe(item.raw.i)}},
   },
   onHover: (event, found, chart) => {
@@ -65,16 +65,16 @@ const base_options = (colours, on_point) => ({
 });
 
 // A picture in a section: canvas, replay line, table. `make(kernel, colours)` returns {data, options, caption, columns, rows}.
-const add_picture = (id, make, note) => {
+const add_picture = (id, make, {note, replays = true} = {}) => {
   const home = section(id);
   const canvas = element("canvas", {role: "img", "aria-label": home.querySelector("h2").textContent});
   const frame = element("div", {class: "picture"}, canvas);
   const caption = element("p", {class: "quiet"});
   const line = element("span", {class: "token"}, "Point at a mark: its replay command appears here.");
-  const under = element("div", {class: "under"}, line, copy_button(() => line.textContent),
+  const under = element("div", {class: "under"}, ...(replays ? [line, copy_button(() => line.textContent)] : []),
     element("button", {type: "button", onclick: () => save_picture(chart, id)}, "save PNG"));
   const numbers = element("details", {open: ""}, element("summary", {}, "table"));
-  home.append(...(note ? [note] : []), caption, frame, under, numbers);
+  home.append(note ?? "", caption, frame, under, numbers);
   let chart = null;
   const draw = (kernel) => {
     const made = make(kernel, ink(), (i) => { line.textContent = command(token_of(i)); });
@@ -109,7 +109,10 @@ const with_replay = (i) => element("span", {title: command(token_of(i))}, page.r
 const drawn_note = () => page.drawn < page.measured ? " Drawn: the worst " + page.drawn + " of " + page.measured + " measured cases." : "";
 
 const no_decay = 1e-7; // where a logarithmic axis shows a decay of 0
-const decay_of = (i) => Math.max(no_decay, page.recipes[cases.recipe[i]][2]);
+const decay_of = (i) => {
+  const decay = page.recipes[cases.recipe[i]][2];
+  return decay === 0 ? no_decay : Math.min(1e3, Math.max(3e-7, decay));
+};
 const correlation_of = (i) => page.recipes[cases.recipe[i]][3];
 const decay_classes = [[0, 0, "0"], [0, 1e-3, "below 1e-3"], [1e-3, 1.6, "1e-3 to 1.6"], [1.6, Infinity, "above 1.6"]];
 const correlation_classes = [[-1, 0.1, "to 0.1"], [0.1, 0.6, "0.1 to 0.6"], [0.6, 0.95, "0.6 to 0.95"], [0.95, 1, "above 0.95"]];
@@ -122,7 +125,7 @@ const phase_picture = (kernel, colours, on_point) => {
   options.plugins.operating_range = {shown: true};
   options.plugins.legend.display = broken.length > 0;
   options.scales = {
-    x: axis(colours, "typical decay |ln α| per token", {type: "logarithmic", min: no_decay / 2, max: 1000, ticks: {color: colours.text, autoSkip: false, maxRotation: 0,
+    x: axis(colours, "typical decay |ln α| per token", {type: "logarithmic", min: no_decay / 2, max: 2000, ticks: {color: colours.text, autoSkip: false, maxRotation: 0,
       callback: (value) => value === no_decay ? "0" : Math.abs(Math.log10(value) % 1) < 1e-6 && value >= 1e-6 && value <= 1000 ? "1e" + Math.round(Math.log10(value)) : null}}),
     y: axis(colours, "key correlation", {min: -0.05, max: 1.05, ticks: {color: colours.text, callback: (value) => value < 0 || value > 1 ? "" : value.toFixed(1)}}),
   };
@@ -144,7 +147,7 @@ const phase_picture = (kernel, colours, on_point) => {
   };
 };
 
-const along_picture = (where, title, kernel, colours, on_point, scale, classes) => {
+const along_picture = (where, title, kernel, colours, on_point, scale, classes, spoken = String) => {
   const chosen = indices(kernel, (i) => where(i) >= 0 && cases.tensor[i] >= 0);
   const ceiling = Math.max(1.05, ...chosen.filter(finite).map((i) => Math.min(cases.util[i], 10)));
   const height = (i) => finite(i) ? Math.min(cases.util[i], ceiling) : ceiling;
@@ -163,14 +166,19 @@ const along_picture = (where, title, kernel, colours, on_point, scale, classes) 
     rows: groups.map(([low, here]) => {
       const {count, median: middle, most} = summarised(here);
       const highest = Math.max(...here.map(where)), lowest = Math.min(...here.map(where));
-      return [lowest === highest ? String(lowest) : lowest + " to " + highest, String(count), figure(middle), figure(most), with_replay(worst_of(here))];
+      return [lowest === highest ? spoken(lowest) : spoken(lowest) + " to " + spoken(highest), String(count), figure(middle), figure(most), with_replay(worst_of(here))];
     }),
   };
 };
 
-const length_picture = (kernel, colours, on_point) => along_picture((i) => page.recipes[cases.recipe[i]][1], "longest sequence T", kernel, colours, on_point,
-  {type: "logarithmic", ticks: {color: colours.text, maxRotation: 0, callback: (value) => Math.log2(value) % 1 === 0 || Math.log10(value) % 1 === 0 ? String(value) : null}},
-  (T) => Math.floor(Math.log2(Math.max(1, T))));
+const no_token = 0.5; // where a logarithmic axis shows a length of 0
+const length_tick = (value) => {
+  const leading = Number(value.toExponential(6).split("e")[0]);
+  return value === no_token ? "0" : value >= 1 && [1, 2, 5].includes(leading) ? String(value) : null;
+};
+const length_picture = (kernel, colours, on_point) => along_picture((i) => Math.max(no_token, page.recipes[cases.recipe[i]][1]), "longest sequence T", kernel, colours, on_point,
+  {type: "logarithmic", min: 0.4, ticks: {color: colours.text, maxRotation: 0, autoSkip: false, callback: length_tick}},
+  (T) => Math.floor(Math.log2(T)), (T) => T === no_token ? "0" : String(T));
 
 const position_picture = (kernel, colours, on_point) => along_picture((i) => cases.position[i], "position in the chunk", kernel, colours, on_point,
   {type: "linear", min: -0.5, ticks: {color: colours.text, precision: 0}}, (position) => Math.floor(position / 8));
@@ -193,8 +201,8 @@ const spread_picture = (tensor) => (kernel, colours, on_point) => {
     data: {labels: names, datasets: [
       {type: "scatter", label: "largest", data: marks(9), pointStyle: "triangle", pointRadius: 5, pointBackgroundColor: colours.text, pointBorderColor: colours.text},
       {type: "scatter", label: "median", data: marks(6), pointStyle: "line", rotation: 90, pointRadius: 8, pointBorderWidth: 3, pointBorderColor: colours.text, pointBackgroundColor: colours.text},
-      {label: "25 % to 75 %", data: spans(5, 7), grouped: false, barThickness: 14, backgroundColor: "rgba(" + colours.heat + ", 0.75)"},
-      {label: "5 % to 95 %", data: spans(4, 8), grouped: false, barThickness: 5, backgroundColor: "rgba(" + colours.heat + ", 0.45)"},
+      {label: "25 % to 75 %", pointStyle: "rect", data: spans(5, 7), grouped: false, barThickness: 14, backgroundColor: "rgba(" + colours.heat + ", 0.75)"},
+      {label: "5 % to 95 %", pointStyle: "rect", data: spans(4, 8), grouped: false, barThickness: 5, backgroundColor: "rgba(" + colours.heat + ", 0.45)"},
     ]},
     columns: [["kernel"], ["cases", true], ["least", true], ["5 %", true], ["25 %", true], ["median", true], ["75 %", true], ["95 %", true], ["largest", true]],
     rows: rows.map((row) => [page.kernels[row[0]].name, String(row[2]), ...row.slice(3).map(figure)]),

@@ -14,8 +14,21 @@ using Json = nlohmann::json;
 
 namespace {
 
+Recipe slow_decay() {
+  Recipe recipe;
+  recipe.regime = "slow-decay";
+  return recipe;
+}
+
+double correlation(KeyPattern keys, float noise) {
+  Recipe recipe;
+  recipe.keys = keys;
+  recipe.key_noise = noise;
+  return key_correlation(recipe);
+}
+
 /// A measured case with a token that can be read.
-CaseResult measured_case(double bound_util, const Recipe& recipe = {.regime = "slow-decay"}) {
+CaseResult measured_case(double bound_util, const Recipe& recipe = slow_decay()) {
   CaseResult result = sample_case("cpu.right", Verdict::passed, bound_util);
   result.replay = replay_token({.kernel = "cpu.right", .property = result.property, .recipe = recipe});
   result.finding.place = Place{.tensor = "o", .sequence = 0, .head = 0, .token = 17, .chunk_position = 1};
@@ -31,7 +44,9 @@ Json page_of(const std::vector<CaseResult>& cases, std::size_t most = 100) {
 } // namespace
 
 TEST_CASE("the page knows a case's length, decay, position and error, and puts its token together again") {
-  Recipe recipe{.regime = "slow-decay", .lengths = {40, 0, 65}, .decay = 0.125f};
+  Recipe recipe = slow_decay();
+  recipe.lengths = {40, 0, 65};
+  recipe.decay = 0.125f;
   recipe.shape = {.B = 1, .T = 105, .H = 1, .HV = 1, .K = 8, .V = 8};
   recipe.options.gate = GateForm::log_decay;
   const CaseResult result = measured_case(0.25, recipe);
@@ -98,15 +113,16 @@ TEST_CASE("a missing charting library is named in one sentence") {
 }
 
 TEST_CASE("keys are as correlated as they are drawn") {
-  CHECK(key_correlation({.keys = KeyPattern::gaussian}) == 0);
-  CHECK(key_correlation({.keys = KeyPattern::near_identical, .key_noise = 0}) == 1);
-  CHECK(key_correlation({.keys = KeyPattern::near_identical, .key_noise = 0.5f}) == 0.5);
-  CHECK(key_correlation({.keys = KeyPattern::walsh, .key_noise = 1}) == 0.125);
-  CHECK(key_correlation({.keys = KeyPattern::walsh, .key_noise = 0}) == 1);
+  CHECK(correlation(KeyPattern::gaussian, 0) == 0);
+  CHECK(correlation(KeyPattern::near_identical, 0) == 1);
+  CHECK(correlation(KeyPattern::near_identical, 0.5f) == 0.5);
+  CHECK(correlation(KeyPattern::walsh, 1) == 0.125);
+  CHECK(correlation(KeyPattern::walsh, 0) == 1);
 }
 
 TEST_CASE("a gate's typical decay follows its pattern") {
-  Recipe recipe{.gates = GatePattern::constant, .decay = 2};
+  Recipe recipe;
+  recipe.decay = 2;
   recipe.options.gate = GateForm::log_decay;
   CHECK(typical_decay(recipe) == 2);
   recipe.gates = GatePattern::published_init;
