@@ -5,6 +5,8 @@ const charts = [];
 
 // Viridis in nine steps: read in grey as well as in colour, and by those who do not see red and green apart.
 const ramp = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
+// Hues that stand on white and on black; the mark's shape tells the outputs apart as well.
+const series = ["#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#e15759", "#76b7b2", "#c2a000", "#9c755f", "#d37295", "#79706e"];
 const shade = (util) => ramp[Math.max(0, Math.min(8, Math.floor(util * 9)))];
 const finite = (i) => Number.isFinite(Number(cases.util[i]));
 
@@ -156,7 +158,7 @@ const along_picture = (where, title, kernel, colours, on_point, scale, classes, 
   options.scales = {x: axis(colours, title, scale), y: util_axis(colours, ceiling)};
   const groups = grouped(chosen, (i) => classes(where(i)));
   const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][t % 5],
-    pointBackgroundColor: ramp[(1 + 3 * t) % 8] + "b0", pointBorderColor: colours.quiet, pointBorderWidth: 0.5,
+    pointBackgroundColor: series[t % series.length] + "b0", pointBorderColor: colours.quiet, pointBorderWidth: 0.5,
     data: points_of(chosen.filter((i) => cases.tensor[i] === t && finite(i)), where, height)})).filter((set) => set.data.length > 0);
   const broken = chosen.filter((i) => !finite(i));
   if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
@@ -181,7 +183,7 @@ const length_picture = (kernel, colours, on_point) => along_picture((i) => Math.
   (T) => Math.floor(Math.log2(T)), (T) => T === no_token ? "0" : String(T));
 
 const position_picture = (kernel, colours, on_point) => along_picture((i) => cases.position[i], "position in the chunk", kernel, colours, on_point,
-  {type: "linear", min: -0.5, ticks: {color: colours.text, precision: 0}}, (position) => Math.floor(position / 8));
+  {type: "linear", min: -1, ticks: {color: colours.text, stepSize: 8, callback: (value) => value % 8 === 0 ? String(value) : null}}, (position) => Math.floor(position / 8));
 
 // Per kernel: 5 % to 95 % thin, 25 % to 75 % thick, median and largest as marks.
 const spread_picture = (tensor) => (kernel, colours, on_point) => {

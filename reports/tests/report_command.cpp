@@ -21,11 +21,11 @@ std::string text_of(const std::filesystem::path& path) {
 }
 
 /// A result folder of two cases with a page from before; gone with the object.
-struct Run {
+struct ResultFolder {
   std::filesystem::path folder;
   std::filesystem::path report = "report.json", cases = "cases.jsonl", page = "report.html";
 
-  explicit Run(bool empty = false) {
+  explicit ResultFolder(bool empty = false) {
     std::string pattern = (std::filesystem::temp_directory_path() / "kdacheck-test-XXXXXX").string();
     REQUIRE(mkdtemp(pattern.data()) != nullptr);
     folder = pattern;
@@ -42,9 +42,9 @@ struct Run {
     write_result_files(results, folder);
     write_atomically(page, "page from before");
   }
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
-  ~Run() { std::filesystem::remove_all(folder); }
+  ResultFolder(const ResultFolder&) = delete;
+  ResultFolder& operator=(const ResultFolder&) = delete;
+  ~ResultFolder() { std::filesystem::remove_all(folder); }
 
   void replace(const std::filesystem::path& path, const std::string& part, const std::string& by) const {
     std::string text = text_of(path);
@@ -70,7 +70,7 @@ struct Run {
 } // namespace
 
 TEST_CASE("a report is written into the folder of its run, or where it is told to") {
-  const Run run;
+  const ResultFolder run;
   CHECK(report_command({.folder = run.folder.string(), .out = (run.folder / "other.html").string()}) == 0);
   CHECK(text_of(run.page) == "page from before");
   CHECK(text_of(run.folder / "other.html").find("error 1e-3 where 1e-4 is the bound") != std::string::npos);
@@ -79,7 +79,7 @@ TEST_CASE("a report is written into the folder of its run, or where it is told t
 }
 
 TEST_CASE("a folder without results is refused") {
-  const Run no_report, no_cases;
+  const ResultFolder no_report, no_cases;
   std::filesystem::remove(no_report.report);
   CHECK_THAT(no_report.refusal(), Catch::Contains("cannot read " + no_report.report.string()));
   std::filesystem::remove(no_cases.cases);
@@ -87,17 +87,17 @@ TEST_CASE("a folder without results is refused") {
 }
 
 TEST_CASE("results of another schema version are refused") {
-  const Run other_report, other_case;
+  const ResultFolder other_report, other_case;
   other_report.replace(other_report.report, "\"schema_version\": 1", "\"schema_version\": 2");
   CHECK_THAT(other_report.refusal(), Catch::Contains("schema version 2"));
   other_case.replace(other_case.cases, "\"schema_version\":1", "\"schema_version\":2");
   CHECK_THAT(other_case.refusal(), Catch::Contains("line 1"));
 }
 
-TEST_CASE("an empty run is refused") { CHECK_THAT(Run(true).refusal(), Catch::Contains("empty run")); }
+TEST_CASE("an empty run is refused") { CHECK_THAT(ResultFolder(true).refusal(), Catch::Contains("empty run")); }
 
 TEST_CASE("torn files are refused") {
-  const Run torn_report, torn_cases;
+  const ResultFolder torn_report, torn_cases;
   std::filesystem::resize_file(torn_report.report, std::filesystem::file_size(torn_report.report) / 2);
   CHECK_THAT(torn_report.refusal(), Catch::Contains("not a report"));
   std::filesystem::resize_file(torn_cases.cases, std::filesystem::file_size(torn_cases.cases) - 5);
@@ -105,13 +105,13 @@ TEST_CASE("torn files are refused") {
 }
 
 TEST_CASE("cases that the report does not count are refused") {
-  const Run run;
+  const ResultFolder run;
   run.replace(run.cases, "\"verdict\":\"failed_proved\"", "\"verdict\":\"passed\"");
   CHECK_THAT(run.refusal(), Catch::Contains("holds other cases"));
 }
 
 TEST_CASE("without the charting library nothing is written") {
-  const Run run;
+  const ResultFolder run;
   setenv("KDACHECK_CHART_JS", "/nonexistent/chart.js", 1);
   CHECK_THROWS_AS(report_command({.folder = run.folder.string(), .out = ""}), FileTrouble); // status 3
   unsetenv("KDACHECK_CHART_JS");
