@@ -9,7 +9,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <queue>
 #include <stdexcept>
 #include <thread>
 
@@ -41,6 +46,56 @@ namespace {
   _exit(127);
 }
 
+/// Forks in a thread that lives as long as this process. PR_SET_PDEATHSIG fires when the thread that forked ends: a child
+/// of a thread that judged a few cases would be killed in the middle of another thread's call.
+class Starter {
+public:
+  /// The child's id, or -errno.
+  int start(std::function<void()> become_child) {
+    std::packaged_task<int()> job([become = std::move(become_child)] {
+      const int pid = fork();
+      if (pid == 0) become();
+      return pid < 0 ? -errno : pid;
+    });
+    auto result = job.get_future();
+    {
+      const std::lock_guard lock(access_);
+      waiting_.push(std::move(job));
+    }
+    arrived_.notify_one();
+    return result.get();
+  }
+
+  static Starter& instance() {
+    static Starter& only = *new Starter; // never destroyed: its thread uses it to the end
+    return only;
+  }
+
+private:
+  Starter() {
+    sigset_t all, before; // signals are for the other threads
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    std::thread([this] { serve(); }).detach();
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  void serve() {
+    for (;;) {
+      std::unique_lock lock(access_);
+      arrived_.wait(lock, [this] { return !waiting_.empty(); });
+      auto job = std::move(waiting_.front());
+      waiting_.pop();
+      lock.unlock();
+      job();
+    }
+  }
+
+  std::mutex access_;
+  std::condition_variable arrived_;
+  std::queue<std::packaged_task<int()>> waiting_;
+};
+
 } // namespace
 
 ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel channel, const std::vector<int>& descriptors,
@@ -58,9 +113,8 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
   arguments.push_back(nullptr);
   std::vector<int> sources{control[1], lifeline[0]};
   sources.insert(sources.end(), descriptors.begin(), descriptors.end());
-  pid_ = fork();
-  if (pid_ == 0) become(arguments.data(), channel, sources.data(), static_cast<int>(sources.size()), keep_standard_error);
-  const int error = errno;
+  pid_ = Starter::instance().start(
+      [&] { become(arguments.data(), channel, sources.data(), static_cast<int>(sources.size()), keep_standard_error); });
   close(control[1]);
   close(lifeline[0]);
   control_ = control[0];
@@ -68,7 +122,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
   if (pid_ < 0) {
     close(control_);
     close(lifeline_);
-    throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(error));
+    throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(-pid_));
   }
   setpgid(pid_, pid_);
 }

@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
@@ -14,13 +15,19 @@ namespace {
 
 using namespace plugin;
 
+/// As built, or where KDACHECK_WORKER_PATH says: for a program that was carried to another machine.
+std::string worker_program() {
+  const char* carried = std::getenv("KDACHECK_WORKER_PATH");
+  return carried ? carried : KDACHECK_PLUGIN_WORKER;
+}
+
 struct Worker {
   SharedMemory memory;
   ChildProcess process;
   bool dirty = false; ///< not to be used again
 
   Worker(const std::string& path, bool keep_standard_error)
-      : process({KDACHECK_PLUGIN_WORKER, path}, Channel::control, {memory.descriptor()}, keep_standard_error) {}
+      : process({worker_program(), path}, Channel::control, {memory.descriptor()}, keep_standard_error) {}
 
   /// Hands over what the record holds and waits for the answer.
   void exchange(std::chrono::milliseconds patience) {

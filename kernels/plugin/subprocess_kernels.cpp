@@ -148,10 +148,11 @@ std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginO
 
 std::string python_worker_command(const std::string& module_and_function) {
   const char* chosen = std::getenv("KDACHECK_PYTHON");
+  const char* package = std::getenv("KDACHECK_PYTHON_PACKAGE"); // of a program that was carried to another machine
   std::string quoted = "'";
   for (const char c : module_and_function) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return std::string("env PYTHONPATH=\"" KDACHECK_PYTHON_PACKAGE ":$PWD:$PYTHONPATH\" ") + (chosen ? chosen : "python3") +
-         " -m kdacheck.worker " + quoted + "'";
+  return std::string("env PYTHONPATH=\"") + (package ? "$KDACHECK_PYTHON_PACKAGE" : KDACHECK_PYTHON_PACKAGE) + ":$PWD:$PYTHONPATH\" " +
+         (chosen ? chosen : "python3") + " -m kdacheck.worker " + quoted + "'";
 }
 
 } // namespace kdacheck

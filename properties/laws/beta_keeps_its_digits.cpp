@@ -18,6 +18,7 @@ void law(Trial& trial) {
   Problem problem = trial.make(recipe);
   const auto [B, T, H, HV, K, V] = problem.shape;
   trial.applies_if(problem.options.rule == Rule::kda, "a law of KDA");
+  trial.applies_if(T == 1, "the kernel takes no single token");
   trial.applies_if(V >= 32, "too few value channels to average over");
   std::ranges::fill(problem.g, 0.0f);
   std::ranges::fill(problem.k, 0.0f);

@@ -1,9 +1,12 @@
+#include "../../kernels/plugin/child_process.hpp"
 #include "../../kernels/plugin/subprocess_kernels.hpp"
 #include "../run.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
+#include <memory>
+#include <thread>
 
 using namespace kdacheck;
 
@@ -54,11 +57,28 @@ TEST_CASE("a Python function is called by keyword and judged as it declares") {
   const Run aliased = run_forward(subprocess_kernels(python_worker_command("python_kernels:returns_its_input")).at(0), small_problem());
   REQUIRE(aliased.trespasses.size() == 1);
   CHECK(aliased.trespasses[0] == "o shares memory with input v");
-  CHECK_THROWS_AS(run_forward(subprocess_kernels(python_worker_command("python_kernels:raises")).at(0), small_problem()), KernelCrashed);
+  CHECK(run_forward(subprocess_kernels(python_worker_command("python_kernels:raises")).at(0), small_problem()).refused == "ValueError: no");
+  CHECK_THROWS_AS(run_forward(subprocess_kernels(python_worker_command("python_kernels:breaks")).at(0), small_problem()), KernelCrashed);
   CHECK(run_forward(subprocess_kernels(python_worker_command("python_kernels:takes_no_gate")).at(0), small_problem()).refused ==
         "tests.takes_no_gate takes no argument 'g'");
   CHECK_THROWS_AS(subprocess_kernels(python_worker_command("python_kernels:missing")), PluginTrouble);
   CHECK_THROWS_AS(subprocess_kernels(python_worker_command("no_such_module:f")), PluginTrouble);
+}
+
+TEST_CASE("a child outlives the thread that started it") {
+  using namespace std::chrono_literals;
+  std::unique_ptr<plugin::ChildProcess> child;
+  std::string line;
+  std::thread([&] {
+    child = std::make_unique<plugin::ChildProcess>(std::vector<std::string>{"cat"}, plugin::Channel::standard, std::vector<int>{}, false);
+    child->send_line("first");
+    child->read_line(line, 10s);
+  }).join();
+  REQUIRE(line == "first");
+  std::this_thread::sleep_for(100ms); // a signal needs a moment to arrive
+  CHECK(child->send_line("second"));
+  CHECK(child->read_line(line, 10s) == 1);
+  CHECK(line == "second");
 }
 
 TEST_CASE("refusals and trespasses come through with their sentence") {

@@ -40,6 +40,11 @@ def raises(**everything):
     raise ValueError("no")
 
 
+@kdacheck.kernel(CONTRACT)
+def breaks(**everything):
+    raise MemoryError("none left")
+
+
 @kdacheck.kernel(CONTRACT, name="tests.takes_no_gate")
 def takes_no_gate(q, k, v, beta, scale, initial_state):
     return v, None

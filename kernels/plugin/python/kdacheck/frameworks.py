@@ -41,6 +41,9 @@ class Numpy:
     def overlap(self, result, inputs):
         return next((n for n, x in inputs.items() if isinstance(x, np.ndarray) and np.shares_memory(result, x)), None)
 
+    def broken(self, error):
+        return False
+
 
 class Torch:
     name = "torch"
@@ -76,6 +79,11 @@ class Torch:
         own = result.untyped_storage().data_ptr()
         return next((n for n, x in inputs.items() if self.torch.is_tensor(x) and x.numel() and x.untyped_storage().data_ptr() == own), None)
 
+    def broken(self, error):
+        """Whether the device was left unusable or short of memory, rather than a call turned down."""
+        kinds = tuple(getattr(self.torch, n) for n in ("OutOfMemoryError", "AcceleratorError") if hasattr(self.torch, n))
+        return isinstance(error, kinds) or "CUDA error" in str(error)
+
 
 class Jax:
     """Arrays cannot be changed in place or reused; conversion by NumPy, bf16 by jax.numpy."""
@@ -100,6 +108,9 @@ class Jax:
 
     def overlap(self, result, inputs):
         return None
+
+    def broken(self, error):
+        return type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
 
 
 def framework(name: str, device: str):

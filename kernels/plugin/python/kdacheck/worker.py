@@ -105,6 +105,10 @@ class Refusal(Exception):
     """The kernel does not take such a call."""
 
 
+# How a Python function turns a call down. The gate holds it against a kernel if the call was inside its contract.
+REFUSALS = (ValueError, TypeError, AssertionError, IndexError, RuntimeError)
+
+
 def answer(served, request):
     if request["op"] == "hello":
         return {"protocol": 1, "kernels": [one.described() for one in served.values()]}
@@ -115,8 +119,14 @@ def answer(served, request):
             out, trespass = one.forward(raw, metadata, request["final_state"])
         else:
             out, trespass = one.backward(raw, metadata, request["gradients"])
-    except (Refusal, NotImplementedError) as refusal:
+    except Refusal as refusal:
+        return {"refused": str(refusal)}
+    except NotImplementedError as refusal:
         return {"refused": str(refusal) or "not implemented"}
+    except REFUSALS as refusal:
+        if one.framework.broken(refusal):
+            raise
+        return {"refused": f"{type(refusal).__name__}: {refusal}"[:500]}
     tensors.write(request["result"], {n: one.framework.raw(x) for n, x in out.items()})
     return {"done": True} | ({"trespass": trespass} if trespass else {})
 
