@@ -4,8 +4,8 @@
         ./kdacheck verify --python transformers_kda:kimi_recurrent --python transformers_kda:kimi_chunk
 
 Each of these is a fallback that transformers replaces by another package's kernel where it finds one: `unwrap` takes the
-fallback itself. They compute in fp32 and take no packed sequences. Their scale is K^{-1/2} and no argument changes it, so o
-is multiplied by what a case asks for beyond that.
+fallback itself. They compute in fp32 and take no packed sequences. Their scale is K^{-1/2} and no argument changes it: o is
+multiplied by what a case asks for beyond that, a power of two for the K = 64 declared here, so that nothing is rounded.
 
 The gated delta rule is KDA whose decay is the same in all channels of a head. No contract says so yet: judge it on regimes
 of such decay alone (`--regime no-decay --regime decay-per-head`); it refuses every other. Its gradient of g is one number
@@ -18,14 +18,14 @@ import torch
 from transformers.models.kimi_linear.modeling_kimi_linear import chunk_kimi_delta_attention, recurrent_kimi_delta_attention
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule
 
-PROMISES = "gates=log_decay betas=value beta_max=2 l2norm=both T=1.. packed=no batch=none prefix=none"
+PROMISES = "gates=log_decay betas=value beta_max=2 l2norm=both K=64 T=1.. packed=no batch=none prefix=none"
 
 
 def with_scale(result, scale, K):
-    """o of the scale that is asked for; nothing is multiplied where that is K^{-1/2} in fp32."""
+    """o of the scale that is asked for; untouched where that is K^{-1/2}."""
     o, state = result
-    own = torch.tensor(K**-0.5, dtype=torch.float32)
-    return (o if torch.tensor(scale, dtype=torch.float32) == own else o * (scale * K**0.5)), state
+    own = float(torch.tensor(K**-0.5, dtype=torch.float32))
+    return (o if scale == own else o * (scale / own)), state
 
 
 def per_head(g):
