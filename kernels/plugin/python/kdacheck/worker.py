@@ -47,7 +47,7 @@ class Served:
             "lower_bound": float(metadata["lower_bound"]) if metadata["gate"] == "bounded" else None,
             "beta_form": metadata["beta"],
         }
-        silent = {"a", "b", "A_log", "dt_bias", "cu_seqlens", "initial_state", "lower_bound"}
+        silent = {"g", "beta", "a", "b", "A_log", "dt_bias", "cu_seqlens", "initial_state", "lower_bound"}
         plain = {"use_qk_l2norm_in_kernel": False, "use_gate_in_kernel": False, "beta_form": "value", "gate": metadata["gate"] if not gate_inside else None}
         for name in list(words):
             if self.takes_all or name in self.known:
