@@ -145,8 +145,8 @@ enum class Fault : std::uint16_t {
   dg_sum_by_subtraction,
   dg_diagonal_cancelled,
   gradient_bf16,
-  beta_slope_cancels,
-  gate_slope_cancels,
+  beta_slope_bf16,
+  gate_slope_bf16,
   rate_sum_bf16,
   // algebra inside a chunk
   dU_without_state,

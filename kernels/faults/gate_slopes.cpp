@@ -8,19 +8,19 @@ namespace {
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 double softplus(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
 
-/// 1 - sigmoid(x), without cancellation unless that is the fault.
-double rest_of_sigmoid(double x, bool cancels) {
-  if (!cancels) return sigmoid(-x);
-  return static_cast<double>(1 - static_cast<float>(sigmoid(x)));
+/// 1 - sigmoid(x), from a sigmoid in bf16 if that is the fault.
+double rest_of_sigmoid(double x, bool coarse) {
+  if (!coarse) return sigmoid(-x);
+  return static_cast<double>(1 - round_bf16(static_cast<float>(sigmoid(x))));
 }
 
 /// sigmoid(x) and its derivative as one is tempted to write them: infinity over infinity for large x.
 float naive_sigmoid(double x) {
-  const float e = std::exp(static_cast<float>(x));
+  const float e = round_fp16(std::exp(static_cast<float>(x)));
   return e / (1 + e);
 }
 float naive_sigmoid_slope(double x) {
-  const float e = std::exp(static_cast<float>(x));
+  const float e = round_fp16(std::exp(static_cast<float>(x)));
   return e / ((1 + e) * (1 + e));
 }
 
@@ -35,7 +35,7 @@ GateSlopes bounded_slopes(double lower_bound, double y, double A_log, Fault faul
   const double rate = std::exp(A_log), z = rate * y;
   const double bound = fault == Fault::lower_bound_missing_backward ? -1 : lower_bound;
   const double slope = bound * (fault == Fault::slope_overflows ? static_cast<double>(naive_sigmoid_slope(z))
-                                                                : sigmoid(z) * rest_of_sigmoid(z, fault == Fault::gate_slope_cancels));
+                                                                : sigmoid(z) * rest_of_sigmoid(z, fault == Fault::gate_slope_bf16));
   if (fault == Fault::rate_vanishes) return {slope * rate, slope * z * rate / rate};
   return {slope * rate, slope * z};
 }
@@ -48,7 +48,7 @@ GateSlopes gate_slopes(const Options& options, double x, double A_log, double bi
   switch (options.gate) {
   case GateForm::softplus: slopes = softplus_slopes(y, A_log, fault); break;
   case GateForm::bounded: slopes = bounded_slopes(static_cast<double>(options.lower_bound), y, A_log, fault); break;
-  case GateForm::sigmoid: slopes = {rest_of_sigmoid(x, fault == Fault::gate_slope_cancels), 0}; break;
+  case GateForm::sigmoid: slopes = {rest_of_sigmoid(x, fault == Fault::gate_slope_bf16), 0}; break;
   default: break;
   }
   if (fault == Fault::gate_slope_missing) slopes.input = 1;
@@ -59,7 +59,7 @@ GateSlopes gate_slopes(const Options& options, double x, double A_log, double bi
 float strength_slope(BetaForm form, float x, Fault fault) {
   if (form == BetaForm::value || fault == Fault::sigmoid_slope_missing) return 1;
   const bool twice = form == BetaForm::twice_sigmoid && fault != Fault::twice_sigmoid_as_sigmoid_backward;
-  const double slope = sigmoid(static_cast<double>(x)) * rest_of_sigmoid(static_cast<double>(x), fault == Fault::beta_slope_cancels);
+  const double slope = sigmoid(static_cast<double>(x)) * rest_of_sigmoid(static_cast<double>(x), fault == Fault::beta_slope_bf16);
   return static_cast<float>(twice ? 2 * slope : slope);
 }
 
