@@ -263,6 +263,14 @@ protected:
         [&](std::int64_t c, std::int64_t) { return b(c); }, [&](std::int64_t, std::int64_t, Number x) { store(x); });
   }
 
+  /// The same of fp32 numbers that no operand format rounds: every addition rounds on its own, under coarse contracts too.
+  template <class A, class B, class Store> void inner_of_singles(std::int64_t count, A&& a, B&& b, Store&& store) {
+    if (roundings_.accumulates) return inner(count, a, b, store);
+    Number sum{};
+    for (std::int64_t c = 0; c < count; ++c) sum = run_->round(roundings_.gradient_step, Site::gate_terms, sum + a(c) * b(c));
+    store(sum);
+  }
+
   /// A [rows, K] matrix times the state as an operand, on top of start(i, j).
   template <class Start, class Store> void times_state(const std::vector<Number>& matrix, std::int64_t rows, Start&& start, Store&& store) {
     const std::int64_t K = head_.K, V = head_.V;

@@ -189,7 +189,7 @@ private:
         });
     for (std::int64_t c = 0; c < K; ++c) {
       const Number whole = this->decayed(f.whole[static_cast<std::size_t>(c)], log_error_[at(n - 1, c, K)], f.G[at(n - 1, c, K)]);
-      this->inner(
+      this->inner_of_singles(
           V, [&](std::int64_t v) { return state_[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
           [&](Number x) { end[static_cast<std::size_t>(c)] += run_->round(roundings_.single, Site::gate_terms, whole * x); });
       Number sum = end[static_cast<std::size_t>(c)];
