@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -139,6 +140,13 @@ TEST_CASE("what a kernel's process does becomes a verdict") {
   CHECK(run_case(kernel, property, recipe, judge).finding.verdict == Verdict::crashed);
   kernel.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) { throw KernelTimedOut("no answer"); };
   CHECK(run_case(kernel, property, recipe, judge).finding.verdict == Verdict::timed_out);
+  std::atomic<int> calls{0}; // also when it happens in a thread that a law has started
+  kernel.forward = [&](const Inputs&, const Outputs& out, std::span<std::byte>) {
+    if (++calls > 2) throw KernelTimedOut("no answer");
+    for (std::int64_t i = 0; i < out.o.elements(); ++i) store(out.o, i, 0);
+    for (std::int64_t i = 0; i < out.final_state.elements(); ++i) store(out.final_state, i, 0);
+  };
+  CHECK(run_case(kernel, *small_plan().properties.back(), recipe, judge).finding.verdict == Verdict::timed_out);
   kernel.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) { throw Refused("not today"); };
   CHECK(run_case(kernel, property, recipe, judge).finding.verdict == Verdict::failed_property);
 }
