@@ -17,6 +17,14 @@ namespace {
 
 constexpr int wrong_usage = 2, machine_trouble = 3;
 
+/// CLI11 lets "-1" wrap around to a huge seed.
+const CLI::Validator whole_number(
+    [](const std::string& text) {
+      const bool digits = !text.empty() && text.size() <= 19 && text.find_first_not_of("0123456789") == std::string::npos;
+      return digits ? std::string() : "'" + text + "' is not a whole number from 0 to 9999999999999999999";
+    },
+    "0..");
+
 void add_selection(CLI::App& command, CaseSelection& selection) {
   command.add_option("--kernel", selection.kernels, "only kernels whose name matches GLOB (may be repeated)")
       ->type_name("GLOB")
@@ -31,7 +39,7 @@ void add_selection(CLI::App& command, CaseSelection& selection) {
   command.add_option("--tier", selection.tier, "how many cases and how large")
       ->check(CLI::IsMember({"quick", "full", "nightly"}))
       ->capture_default_str();
-  command.add_option("--seed", selection.seed, "every case follows from it")->capture_default_str();
+  command.add_option("--seed", selection.seed, "every case follows from it")->check(whole_number)->capture_default_str();
   command.add_option("--threads", selection.threads, "worker threads, 0: one per core")->check(CLI::Range(0, 4096))->capture_default_str();
 }
 

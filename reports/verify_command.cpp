@@ -10,6 +10,7 @@
 #include "words.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/sha256.hpp"
 
 #include <unistd.h>
 
@@ -17,6 +18,9 @@
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <span>
 
 namespace kdacheck {
 namespace {
@@ -76,6 +80,20 @@ Outcome run_recorded(const Plan& plan, const std::string& path, const std::funct
   return outcome;
 }
 
+/// Distinguishes runs whose cases must not be mixed: tier, seed and the content of plug-in libraries. What a command or a
+/// Python function will do cannot be told from its name, so such a run starts anew.
+std::string plan_mark(const VerifyArguments& arguments) {
+  if (arguments.resume && (!arguments.sources.commands.empty() || !arguments.sources.functions.empty()))
+    throw UsageError("--resume cannot tell whether a worker program or Python function is still the same; run it anew");
+  std::string content;
+  for (const std::string& path : arguments.sources.plugins) {
+    std::ifstream file(path, std::ios::binary);
+    content.append(std::istreambuf_iterator<char>(file), {});
+  }
+  const std::string mark = content.empty() ? "" : "-" + sha256_of(std::as_bytes(std::span(content))).substr(0, 16);
+  return mark + "-" + arguments.selection.tier + "-" + std::to_string(arguments.selection.seed);
+}
+
 void announce(const CaseResult& failure) {
   std::fprintf(stderr, "%s: %s %s on %s: %s\n  ./kdacheck replay %s\n", failure.kernel.c_str(),
                std::string(spoken(failure.finding.verdict)).c_str(), failure.property.c_str(), failure.regime.c_str(),
@@ -107,6 +125,8 @@ int verify_command(const VerifyArguments& arguments) {
   results.context.seed = arguments.selection.seed;
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
 
+  // Only cases of the same program, kernels and plan count as done when a run is resumed.
+  results.context.program += plan_mark(arguments);
   const std::string log_path = arguments.out + "/cases.jsonl";
   if (arguments.resume)
     for (const CaseResult& earlier : read_case_log(log_path, results.context.program).cases) {

@@ -47,7 +47,7 @@ struct Folder {
 } // namespace
 
 TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
-  const std::array<std::array<std::string, 2>, 12> cases{{
+  const std::array<std::array<std::string, 2>, 15> cases{{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
@@ -58,6 +58,9 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"verify --time-budget -1", "--time-budget"},
       {"verify --plugin /nonexistent.so", "/nonexistent.so"},
       {"verify --inputs /nonexistent.safetensors", "/nonexistent.safetensors"},
+      {"verify --seed -1", "--seed"},
+      {"verify --seed 99999999999999999999999", "--seed"},
+      {"verify --resume --exec true", "--resume"},
       {"replay nonsense", "replay token"},
       {"gate-power --rule cosine:1", "cosine:1"},
   }};
@@ -134,6 +137,27 @@ TEST_CASE("a run that selects nothing it can judge is status 5, a spent time bud
   const std::string again((std::istreambuf_iterator<char>(again_log)), {});
   CHECK(lines(once) > 0);
   CHECK(again == once);
+}
+
+TEST_CASE("a resumed run does not count cases of a plug-in that has been rebuilt, or of another seed") {
+  const Folder folder;
+  const std::string plugin = (folder.path / "kernels.so").string(), out = (folder.path / "out").string();
+  const auto verify = [&](const std::string& more) {
+    return run("verify --plugin " + plugin + " --property agrees-with-the-oracle --regime gaussian-keys --shrink-seconds 0 --out " + out +
+               more);
+  };
+  std::filesystem::copy_file(KDACHECK_EXAMPLE_PLUGIN, plugin);
+  CHECK(verify("").status == 0);
+  std::filesystem::remove(plugin);
+  std::filesystem::copy_file(KDACHECK_MISBEHAVING_PLUGIN, plugin);
+  CHECK(verify(" --resume --kernel writes_nothing").status == 1);
+  std::filesystem::remove(plugin);
+  std::filesystem::copy_file(KDACHECK_EXAMPLE_PLUGIN, plugin);
+  CHECK(verify("").status == 0);
+  const Ended other_seed =
+      run("verify --plugin " + plugin + " --property agrees-with-the-oracle --regime gaussian-keys --seed 2 --resume --out " + out);
+  CHECK(other_seed.status == 0);
+  CHECK(contains(other_seed.text, "2 cases"));
 }
 
 TEST_CASE("recorded activations are judged, malformed ones refused") {
