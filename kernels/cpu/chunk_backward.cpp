@@ -115,12 +115,17 @@ void state_adjoints(const Chunk& chunk, const ChunkRecord& record, const float* 
   float* last = d.column_k + (n - 1) * K;
   std::copy(last, last + K, d.end_k);
   std::fill(last, last + K, 0.0f);
-  float* end = d.dG + (n - 1) * K;
-  for (std::int64_t c = 0; c < K; ++c) end[c] = dot(record.state + c * V, d.dS + c * V, V);
-  decay_from_start(end, chunk.G + (n - 1) * K, 1, K, end);
+  // What the state keeps may be far larger than what each token adds: it comes last, so that it rounds the sum once and
+  // not n times in the same direction. The first row of dG holds it until then.
+  float *kept = d.dG, *end = d.dG + (n - 1) * K;
+  for (std::int64_t c = 0; c < K; ++c) kept[c] = dot(record.state + c * V, d.dS + c * V, V);
+  decay_from_start(kept, chunk.G + (n - 1) * K, 1, K, kept);
+  if (n == 1) return;
+  std::fill(end, end + K, 0.0f);
   for (std::int64_t i = 0; i + 1 < n; ++i)
     for (std::int64_t c = 0; c < K; c += lane_count)
       store(end + c, multiply_add(load(chunk.k + i * K + c), load(d.column_k + i * K + c), load(end + c)));
+  for (std::int64_t c = 0; c < K; ++c) end[c] += kept[c];
 }
 
 /// dG to d log decay in place, and the pairs i = j into row_q and column_k.

@@ -126,9 +126,11 @@ void state_adjoints(const DplrChunk& chunk, const DplrRecord& record, const floa
     product(n, K, V, {chunk.v, V, 1}, d.turned, K, Into::assign, d.k, K);
   decay_from_start(d.q, chunk.G, n, K, d.q);
   decay_from_start(d.b, chunk.before, n, K, d.b);
-  float* end = d.g + (n - 1) * K;
-  for (std::int64_t c = 0; c < K; ++c) end[c] = dot(record.state + c * V, d.dS + c * V, V);
-  decay_from_start(end, chunk.G + (n - 1) * K, 1, K, end);
+  // As for KDA: what the state keeps comes last, and waits in the first row.
+  float *whole = d.g, *end = d.g + (n - 1) * K;
+  for (std::int64_t c = 0; c < K; ++c) whole[c] = dot(record.state + c * V, d.dS + c * V, V);
+  decay_from_start(whole, chunk.G + (n - 1) * K, 1, K, whole);
+  if (n > 1) std::fill(end, end + K, 0.0f);
   const float* columns[] = {chunk.a, chunk.k};
   float* gradients[] = {d.a, d.k};
   float* kept[] = {d.end_a, d.end_k};
@@ -137,9 +139,13 @@ void state_adjoints(const DplrChunk& chunk, const DplrRecord& record, const floa
     float* last = gradients[kind] + (n - 1) * K;
     std::copy(last, last + K, kept[kind]);
     std::fill(last, last + K, 0.0f);
-    for (std::int64_t at = 0; at < (n - 1) * K; at += lane_count)
-      store(end + at % K, multiply_add(load(columns[kind] + at), load(gradients[kind] + at), load(end + at % K)));
   }
+  // What a and k add may nearly cancel within a token: together first, then into the sum.
+  for (std::int64_t at = 0; at < (n - 1) * K; at += lane_count)
+    store(end + at % K, load(end + at % K) +
+                            multiply_add(load(columns[0] + at), load(gradients[0] + at), load(columns[1] + at) * load(gradients[1] + at)));
+  if (n > 1)
+    for (std::int64_t c = 0; c < K; ++c) end[c] += whole[c];
 }
 
 /// dG to d log decay in place, then the pairs without decay: (i, i) of q, (i, i - 1) of b.
