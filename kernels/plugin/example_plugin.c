@@ -57,11 +57,12 @@ static size_t workspace_bytes(const kdacheck_inputs* in, int backward) {
 }
 
 const kdacheck_library* kdacheck_plugin(uint32_t version) {
-  static const kdacheck_kernel kernels[] = {{.name = "example.recurrence",
-                                             .summary = "token recurrence in plain C, fp32",
-                                             .contract = "order=recurrence chunk=1 gates=log_decay,absent beta_max=2 strided=yes validates=no",
-                                             .workspace_bytes = workspace_bytes,
-                                             .forward = forward}};
+  static const kdacheck_kernel kernels[] = {
+      {.name = "example.recurrence",
+       .summary = "token recurrence in plain C, fp32",
+       .contract = "order=recurrence chunk=1 gates=log_decay,absent beta_max=2 strided=yes validates=no",
+       .workspace_bytes = workspace_bytes,
+       .forward = forward}};
   static const kdacheck_library library = {KDACHECK_PLUGIN_VERSION, 1, kernels};
   return version == KDACHECK_PLUGIN_VERSION ? &library : NULL;
 }
