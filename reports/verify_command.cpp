@@ -104,6 +104,7 @@ void announce(const CaseResult& failure) {
 
 int verify_command(const VerifyArguments& arguments) {
   const auto started = std::chrono::steady_clock::now();
+  const std::string mark = plan_mark(arguments);
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);
   Plan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, kernels),
             .properties = matching<Property>("property", arguments.selection.properties, properties()),
@@ -126,7 +127,7 @@ int verify_command(const VerifyArguments& arguments) {
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
 
   // Only cases of the same program, kernels and plan count as done when a run is resumed.
-  results.context.program += plan_mark(arguments);
+  results.context.program += mark;
   const std::string log_path = arguments.out + "/cases.jsonl";
   if (arguments.resume)
     for (const CaseResult& earlier : read_case_log(log_path, results.context.program).cases) {
