@@ -44,8 +44,8 @@ TEST_CASE("correct kernels keep every law") {
   std::uint64_t seed = 1;
   for (const char* contract : {"chunk=16 order=residual_first grouped=yes beta_max=2 k_norm_max=2",
                                "input=bf16 operands=bf16 output=bf16 chunk=64 order=residual_first beta_max=2"})
-    keeps_every_law(faultless_kernel("laws", contract), seed += 1013);
-  for (const Kernel& kernel : built_in_kernels()) keeps_every_law(kernel, seed += 1013);
+    keeps_every_law(faultless_kernel("laws", contract), seed += 1009);
+  for (const Kernel& kernel : built_in_kernels()) keeps_every_law(kernel, seed += 1009);
   for (const Property& property : properties()) {
     INFO(property.name << " was never decided: " << tallies[property.name].not_supported << " times not supported");
     CHECK(tallies[property.name].passed > 0);
