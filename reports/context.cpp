@@ -1,5 +1,7 @@
 #include "context.hpp"
 
+#include "../kernels/plugin/shell_word.hpp"
+
 #include <openssl/evp.h>
 
 #include <array>
@@ -25,12 +27,6 @@ std::string first_line(const std::string& command) {
   if (!pipe || !std::fgets(line.data(), line.size(), pipe.get())) return {};
   const std::string_view text(line.data());
   return std::string(text.substr(0, text.find_last_not_of("\r\n ") + 1));
-}
-
-std::string shell_word(std::string_view text) {
-  std::string word = "'";
-  for (char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return word + "'";
 }
 
 std::string cpu_model() {

@@ -17,6 +17,7 @@ struct Context {
   std::string program;     ///< first 16 hex digits of the program file's sha256: cases of another program do not count on resuming
   std::string started;     ///< UTC, 2026-01-31T12:00:00Z
   std::string command;     ///< as typed
+  std::string replay{"./kdacheck replay"}; ///< a token after it is a command; it names the run's foreign kernels (replay_prefix)
   std::string tier;
   std::uint64_t seed = 0;
 };

@@ -43,7 +43,7 @@ void set(pugi::xml_node node, const char* attribute, std::string_view value) {
   node.append_attribute(attribute).set_value(xml_characters(value).c_str());
 }
 
-void describe(pugi::xml_node testcase, const Tally& tally) {
+void describe(pugi::xml_node testcase, const Context& context, const Tally& tally) {
   const Verdict verdict = tally.verdict();
   const CaseResult& worst = *tally.worst;
   if (verdict == Verdict::passed) return;
@@ -60,8 +60,8 @@ void describe(pugi::xml_node testcase, const Tally& tally) {
   std::string text = spoken(tally.counts) + "\n";
   if (!worst.finding.detail.empty()) text += worst.finding.detail + "\n";
   if (!place.empty()) text += place + "\n";
-  text += replay_command(worst) + "\n";
-  if (!worst.shrunk.empty()) text += "first seen as: ./kdacheck replay " + worst.replay + "\n";
+  text += replay_command(context, worst) + "\n";
+  if (!worst.shrunk.empty()) text += "first seen as: " + replay_command(context, worst.replay) + "\n";
   node.text().set(xml_characters(text).c_str());
 }
 
@@ -131,7 +131,7 @@ std::string to_junit_xml(const Results& results) {
       set(testcase, "classname", key.kernel + "." + key.property);
       set(testcase, "name", key.property + " [" + key.regime + "]");
       set(testcase, "time", fmt::format("{:.3f}", tally.seconds));
-      describe(testcase, tally);
+      describe(testcase, results.context, tally);
     }
   }
   std::ostringstream stream;

@@ -1,12 +1,32 @@
 #include "kernel_sources.hpp"
 
+#include "../kernels/plugin/shell_word.hpp"
 #include "../kernels/plugin/subprocess_kernels.hpp"
 #include "../properties/selection.hpp"
 
+#include <fmt/format.h>
+
+#include <cstdlib>
 #include <iterator>
 #include <set>
 
 namespace kdacheck {
+
+std::string replay_prefix(const KernelSources& sources) {
+  std::string environment, options;
+  const auto repeat = [&](const char* option, const std::vector<std::string>& values) {
+    for (const std::string& value : values) options += fmt::format(" {} {}", option, shell_word(value));
+  };
+  if (!sources.functions.empty())
+    for (const char* variable : {"KDACHECK_PYTHON", "PYTHONPATH"})
+      if (const char* value = std::getenv(variable); value && *value) environment += fmt::format("{}={} ", variable, shell_word(value));
+  repeat("--plugin", sources.plugins);
+  repeat("--exec", sources.commands);
+  repeat("--python", sources.functions);
+  if (!options.empty() && sources.call_timeout != KernelSources{}.call_timeout)
+    options += fmt::format(" --call-timeout {}", sources.call_timeout);
+  return environment + "./kdacheck replay" + options;
+}
 
 std::vector<Kernel> kernels_of(const KernelSources& sources) {
   const PluginOptions options{.patience = std::chrono::milliseconds(static_cast<std::int64_t>(sources.call_timeout * 1e3)),

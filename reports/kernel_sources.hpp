@@ -17,6 +17,10 @@ struct KernelSources {
   bool keep_standard_error = false;
 };
 
+/// What a replay token is appended to so that a shell runs the case again on the same kernels: "./kdacheck replay", with the
+/// options that name foreign kernels and, for Python functions, the environment by which they were found.
+std::string replay_prefix(const KernelSources&);
+
 /// Throws UsageError for a source that cannot be used or a name that two kernels share.
 std::vector<Kernel> kernels_of(const KernelSources&);
 

@@ -1,14 +1,14 @@
 #pragma once
 // What the HTML page knows of a run, as one compact JSON text.
 //
-// title, failed, complete, summary, context[][key, value]; kernels[]{name, contract, in_short, verdict, failures, cases,
-// util, where, replay}; matrix{properties[], cells[property][kernel]: null or [verdict, util, cases, regime, replay]};
-// names that columns refer to by index: kernel_words[], property_words[] (as in replay tokens), regimes[], tensors[],
-// verdicts[]; recipes[][recipe token, T, decay, key correlation]; cases{kernel[], property[], regime[], recipe[], tensor[],
-// position[], util[], verdict[]}: cases that measured an error at a place, and failures that have a recipe; spread[]
-// [kernel, tensor, cases, least, 5 %, 25 %, 50 %, 75 %, 95 %, most] over all of them; measured, drawn: how many there are
-// and how many stand in `cases`; failures[]{kernel, property, regime, verdict, util, place, detail, replay, cases};
-// not_supported[]{kernel, reason, cases}. Numbers that JSON cannot hold: json_numbers.hpp.
+// title, failed, complete, summary, replay (what a token is appended to), context[][key, value]; kernels[]{name, contract, in_short,
+// verdict, failures, cases, util, where, replay}; matrix{properties[], cells[property][kernel]: null or [verdict, util, cases, regime,
+// replay]}; names that columns refer to by index: kernel_words[], property_words[] (as in replay tokens), regimes[], tensors[], verdicts[];
+// recipes[][recipe token, T, decay, key correlation]; cases{kernel[], property[], regime[], recipe[], tensor[], position[], util[],
+// verdict[]}: cases that measured an error at a place, and failures that have a recipe; spread[] [kernel, tensor, cases, least, 5 %, 25 %,
+// 50 %, 75 %, 95 %, most] over all of them; measured, drawn: how many there are and how many stand in `cases`; failures[]{kernel, property,
+// regime, verdict, util, place, detail, replay, cases}; not_supported[]{kernel, reason, cases}. Numbers that JSON cannot hold:
+// json_numbers.hpp.
 
 #include "results.hpp"
 

@@ -26,6 +26,7 @@ constexpr std::array<std::pair<const char*, std::string Context::*>, 11> context
 Json json_of(const Context& context) {
   Json json = Json::object();
   for (const auto& [key, field] : context_texts) json[key] = (context.*field).empty() ? Json() : Json(context.*field);
+  json["replay"] = context.replay;
   json["threads"] = context.threads;
   json["seed"] = context.seed;
   return json;
@@ -87,6 +88,7 @@ Results results_of(const Json& json) {
   Results results;
   const Json& context = json.at("context");
   for (const auto& [key, field] : context_texts) results.context.*field = text_or_empty(context.at(key));
+  results.context.replay = context.value("replay", Context{}.replay); // reports of before it was kept judged built-in kernels
   results.context.threads = context.at("threads");
   results.context.seed = context.at("seed");
   results.outcome.stopped = !json.at("complete").get<bool>();

@@ -29,6 +29,8 @@ int search_command(const SearchArguments& arguments) {
                         .shrink_seconds = arguments.shrink_seconds,
                         .threads = arguments.threads};
   const std::string property = backward ? "gradients-agree-with-the-oracle" : "agrees-with-the-oracle";
+  Context context;
+  context.replay = replay_prefix(arguments.sources);
   const auto token = [&](const Recipe& recipe) { return replay_token({kernel.name, property, recipe}); };
   double worst = 0;
   const SearchResult result = search_worst(plan, [&](const Elite& elite, std::size_t evaluations) {
@@ -45,10 +47,10 @@ int search_command(const SearchArguments& arguments) {
   std::size_t shown = 0;
   for (const Elite& elite : result.elites)
     if (shown++ < 10)
-      fmt::print("{:<18} {:>11}  ./kdacheck replay {}\n", spoken(elite.finding.verdict), short_figure(elite.finding.bound_util),
-                 token(elite.recipe));
+      fmt::print("{:<18} {:>11}  {}\n", spoken(elite.finding.verdict), short_figure(elite.finding.bound_util),
+                 replay_command(context, token(elite.recipe)));
   const Recipe& simplest = result.shrunk ? *result.shrunk : result.elites.front().recipe;
-  if (result.shrunk) fmt::print("\nsimplest that still fails:\n  ./kdacheck replay {}\n", token(*result.shrunk));
+  if (result.shrunk) fmt::print("\nsimplest that still fails:\n  {}\n", replay_command(context, token(*result.shrunk)));
   if (!arguments.save.empty()) {
     const Problem problem = make_problem(simplest, input_formats(kernel.contract));
     CaseResult found{

@@ -99,7 +99,7 @@ void append_failures(std::string& text, const Results& results, const TableOptio
                         figure_of(finding), tally->counts.failures(), tally->counts.cases());
     if (finding.place) text += "    " + to_text(*finding.place) + "\n";
     if (!finding.detail.empty()) text += "    " + finding.detail + "\n";
-    text += "    " + replay_command(*tally->worst) + "\n";
+    text += "    " + replay_command(results.context, *tally->worst) + "\n";
   }
   if (failed.size() > options.failures_shown)
     text += fmt::format("and {} more failing kernel x property x regime: see junit.xml\n", failed.size() - options.failures_shown);
@@ -112,7 +112,7 @@ void append_inconclusive(std::string& text, const Results& results, const TableO
     if (listed++ == 0) text += fmt::format("\ninconclusive: {} cases\n", total(results)[Verdict::inconclusive]);
     if (listed <= options.reasons_shown)
       text += fmt::format("  {:>6}  {}  {}  [{}]  {}\n          {}\n", tally.counts[Verdict::inconclusive], key.kernel, key.property,
-                          key.regime, tally.worst->finding.detail, replay_command(*tally.worst));
+                          key.regime, tally.worst->finding.detail, replay_command(results.context, *tally.worst));
   }
   if (listed > options.reasons_shown)
     text += fmt::format("  and {} more kernel x property x regime: see junit.xml\n", listed - options.reasons_shown);

@@ -94,10 +94,10 @@ std::string plan_mark(const VerifyArguments& arguments) {
   return mark + "-" + arguments.selection.tier + "-" + std::to_string(arguments.selection.seed);
 }
 
-void announce(const CaseResult& failure) {
-  std::fprintf(stderr, "%s: %s %s on %s: %s\n  ./kdacheck replay %s\n", failure.kernel.c_str(),
-               std::string(spoken(failure.finding.verdict)).c_str(), failure.property.c_str(), failure.regime.c_str(),
-               failure.finding.detail.c_str(), failure.replay.c_str());
+void announce(const Context& context, const CaseResult& failure) {
+  std::fprintf(stderr, "%s: %s %s on %s: %s\n  %s\n", failure.kernel.c_str(), std::string(spoken(failure.finding.verdict)).c_str(),
+               failure.property.c_str(), failure.regime.c_str(), failure.finding.detail.c_str(),
+               replay_command(context, failure.replay).c_str());
 }
 
 } // namespace
@@ -122,6 +122,7 @@ int verify_command(const VerifyArguments& arguments) {
   make_folder(arguments.out);
   Results results{.context = this_context(), .outcome = {}, .kernels = {}, .groups = {}, .not_supported = {}};
   results.context.command = arguments.command;
+  results.context.replay = replay_prefix(arguments.sources);
   results.context.tier = arguments.inputs.empty() ? arguments.selection.tier : "recorded";
   results.context.seed = arguments.selection.seed;
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
@@ -139,7 +140,7 @@ int verify_command(const VerifyArguments& arguments) {
   ProgressLine progress;
   plan.on_failure = [&](const CaseResult& failure) {
     progress.clear();
-    announce(failure);
+    announce(results.context, failure);
   };
   const auto keep = [&](const CaseResult& result) {
     log.append(result);

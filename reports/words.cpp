@@ -1,5 +1,7 @@
 #include "words.hpp"
 
+#include "../kernels/plugin/shell_word.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
@@ -37,8 +39,10 @@ std::string short_duration(double seconds) {
   return fmt::format("{} min {:02} s", whole / 60, whole % 60);
 }
 
-std::string replay_command(const CaseResult& result) {
-  return "./kdacheck replay " + (result.shrunk.empty() ? result.replay : result.shrunk);
+std::string replay_command(const Context& context, const std::string& token) { return context.replay + " " + shell_word(token); }
+
+std::string replay_command(const Context& context, const CaseResult& result) {
+  return replay_command(context, result.shrunk.empty() ? result.replay : result.shrunk);
 }
 
 std::string spoken(const Counts& counts) {

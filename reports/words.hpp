@@ -18,8 +18,11 @@ std::string short_figure(double);
 /// "1.2 s", "340 ms", "2 min 05 s".
 std::string short_duration(double seconds);
 
-/// "./kdacheck replay TOKEN" with the simplest token known.
-std::string replay_command(const CaseResult&);
+/// The command that runs one case again, as a shell takes it.
+std::string replay_command(const Context&, const std::string& token);
+
+/// The same for the simplest token known.
+std::string replay_command(const Context&, const CaseResult&);
 
 /// "2120 cases: 2100 passed, 3 FAILED (proved), 17 not supported": verdicts without a case are left out.
 std::string spoken(const Counts&);

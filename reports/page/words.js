@@ -32,7 +32,7 @@ const table = (columns, rows) => {
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((content, i) => cell("td", content, columns[i][1])))))));
 };
 
-const command = (token) => "./kdacheck replay '" + token + "'";
+const command = (token) => page.replay + " '" + token.replaceAll("'", "'\\''") + "'";
 const token_of = (i) => page.kernel_words[cases.kernel[i]] + ":" + page.property_words[cases.property[i]] + ":" + page.recipes[cases.recipe[i]][0];
 
 // navigator.clipboard is missing on pages opened from a file in some browsers.
