@@ -149,6 +149,24 @@ bool read_l2norm(Contract& c, std::string_view text) {
 
 std::string l2norm_text(const Contract& c) { return c.l2norm_inside ? (c.l2norm_outside ? "both" : "inside") : "outside"; }
 
+bool read_scale(Contract& c, std::string_view text) {
+  double number = 0;
+  if (text == "any")
+    c.scale_form = ScaleForm::any;
+  else if (text == "rsqrt_K")
+    c.scale_form = ScaleForm::rsqrt_K;
+  else if (read_number(number, text) && std::isfinite(number) && static_cast<float>(number) == number)
+    c.scale_form = ScaleForm::fixed, c.scale = static_cast<float>(number);
+  else
+    return false;
+  return true;
+}
+
+std::string scale_text(const Contract& c) {
+  if (c.scale_form == ScaleForm::fixed) return number_text(c.scale);
+  return c.scale_form == ScaleForm::any ? "any" : "rsqrt_K";
+}
+
 bool read_chunk(Contract& c, std::string_view text) { return read_size(c.chunk, text) && c.chunk >= 1; }
 
 constexpr std::array keys{
@@ -163,6 +181,7 @@ constexpr std::array keys{
     format_key<&Contract::solve>("solve"),
     format_key<&Contract::state>("state"),
     format_key<&Contract::gradient>("gradient"),
+    format_key<&Contract::gradient_state>("gradient_state"),
     Key{"tf32", "round or truncate", [](Contract& c, std::string_view text) { return read_switch(c.truncate, text, "round", "truncate"); },
         [](const Contract& c) { return std::string(c.truncate ? "truncate" : "round"); }},
     number_key<&Contract::exp_ulp>("exp_ulp"),
@@ -180,6 +199,10 @@ constexpr std::array keys{
     Key{"betas", "a list of value, sigmoid and twice_sigmoid",
         [](Contract& c, std::string_view text) { return read_list(c.betas, text, beta_form_named); },
         [](const Contract& c) { return list_text(c.betas); }},
+    Key{"decay", "channel or head",
+        [](Contract& c, std::string_view text) { return read_switch(c.decay_per_head, text, "channel", "head"); },
+        [](const Contract& c) { return std::string(c.decay_per_head ? "head" : "channel"); }},
+    Key{"scale", "any, rsqrt_K or a number of fp32", read_scale, scale_text},
     Key{"l2norm", "outside, inside or both", read_l2norm, l2norm_text},
     range_key<&Contract::K>("K"),
     range_key<&Contract::V>("V"),
@@ -187,6 +210,9 @@ constexpr std::array keys{
     yes_no_key<&Contract::grouped>("grouped"),
     yes_no_key<&Contract::packed>("packed"),
     yes_no_key<&Contract::initial_state>("initial_state"),
+    range_key<&Contract::decode>("decode"),
+    Key{"memory", "host or device", [](Contract& c, std::string_view text) { return read_switch(c.on_device, text, "host", "device"); },
+        [](const Contract& c) { return std::string(c.on_device ? "device" : "host"); }},
     Key{"state_layout", "k_first or v_first",
         [](Contract& c, std::string_view text) { return read_switch(c.state_v_first, text, "k_first", "v_first"); },
         [](const Contract& c) { return std::string(c.state_v_first ? "v_first" : "k_first"); }},
@@ -229,6 +255,7 @@ ParsedContract parse_contract(std::string_view text) {
   if (!scores_given) contract.scores = contract.operands;
   if (!(contract.beta_min <= contract.beta_max)) return failure("contract: beta_min must not exceed beta_max");
   if (!(contract.g_min <= 0)) return failure("contract: g_min must not be positive");
+  if (contract.decode.least < 1) return failure("contract: decode must be at least 1");
   if (!(contract.exp_ulp >= 0)) return failure("contract: exp_ulp must not be negative");
   return {contract, {}};
 }

@@ -22,6 +22,9 @@ enum class Order : std::uint8_t { undeclared, residual_first, wy, recurrence };
 /// Whether two runs that should agree do so bit for bit.
 enum class Sameness : std::uint8_t { none, bitwise };
 
+/// Which scales of the query a kernel takes. `rsqrt_K`: K^{-1/2} alone. `fixed`: one number alone.
+enum class ScaleForm : std::uint8_t { any, rsqrt_K, fixed };
+
 /// A closed range of sizes with a step: `16..256/16`, `64`, `1..256`.
 struct SizeRange {
   std::int64_t least = 1, most = std::numeric_limits<std::int64_t>::max(), multiple = 1;
@@ -31,19 +34,20 @@ struct SizeRange {
 
 struct Contract {
   // Formats.                          key              default
-  Format input = Format::fp32;      // input            fp32    q, k, v
-  Format gate_input = Format::fp32; // gate_input       fp32    g
-  Format beta_input = Format::fp32; // beta_input       fp32    beta
-  Format output = Format::fp32;     // output           fp32    o
-  Format operands = Format::fp32;   // operands         fp32    all matrix-product inputs but the scores'
-  Format scores = Format::fp32;     // scores           = operands   operands of Akk and Aqk
-  Format accumulate = Format::fp32; // accumulate       fp32    sums of products
-  Format cumsum = Format::fp32;     // cumsum           fp32    in-chunk sums of log decay
-  Format solve = Format::fp32;      // solve            fp32    the triangular solve (I + L) T = I
-  Format state = Format::fp32;      // state            fp32    the state as it is carried from chunk to chunk (token to token)
-  Format gradient = Format::fp32;   // gradient         fp32    dq dk dv dg dbeta as stored; d initial_state is fp32
-  bool truncate = false;            // tf32             round | truncate: how tf32 operands are made
-  double exp_ulp = 2;               // exp_ulp          2       largest error of exp in fp32 units in the last place
+  Format input = Format::fp32;          // input            fp32    q, k, v
+  Format gate_input = Format::fp32;     // gate_input       fp32    g
+  Format beta_input = Format::fp32;     // beta_input       fp32    beta
+  Format output = Format::fp32;         // output           fp32    o
+  Format operands = Format::fp32;       // operands         fp32    all matrix-product inputs but the scores'
+  Format scores = Format::fp32;         // scores           = operands   operands of Akk and Aqk
+  Format accumulate = Format::fp32;     // accumulate       fp32    sums of products
+  Format cumsum = Format::fp32;         // cumsum           fp32    in-chunk sums of log decay
+  Format solve = Format::fp32;          // solve            fp32    the triangular solve (I + L) T = I
+  Format state = Format::fp32;          // state            fp32    the state as it is carried from chunk to chunk (token to token)
+  Format gradient = Format::fp32;       // gradient         fp32    dq dk dv dg dbeta as stored; d initial_state is fp32
+  Format gradient_state = Format::fp32; // gradient_state  fp32  stored states and their cotangents, as gradients read them
+  bool truncate = false;                // tf32             round | truncate: how tf32 operands are made
+  double exp_ulp = 2;                   // exp_ulp          2       largest error of exp in fp32 units in the last place
   // Algorithm.
   Order order = Order::undeclared; // order            undeclared | residual_first | wy | recurrence
   std::int64_t chunk = 64;         // chunk            64      tokens between two stored states; 1 for a recurrence
@@ -55,11 +59,16 @@ struct Contract {
   std::vector<Rule> rules{Rule::kda};                         // rule     kda | dplr | kda,dplr
   std::vector<GateForm> gates{GateForm::log_decay};           // gates    comma-separated forms
   std::vector<BetaForm> betas{BetaForm::value};               // betas    comma-separated forms
+  bool decay_per_head = false;                                // decay    channel | head   head: all channels of a head share g
+  ScaleForm scale_form = ScaleForm::any;                      // scale    any | rsqrt_K | a number
+  float scale = 1;                                            //          the number
   bool l2norm_inside = false, l2norm_outside = true;          // l2norm   outside | inside | both
   SizeRange K, V, T{0};                                       // K V T    sizes; T >= 0
   bool grouped = true;                                        // grouped  yes | no   HV > H
   bool packed = true;                                         // packed   yes | no   cu_seqlens
   bool initial_state = true;                                  // initial_state yes | no
+  SizeRange decode{1, 1};                                     // decode   1   tokens of one decode step, if the kernel has one
+  bool on_device = false;                                     // memory   host | device   where its tensors lie
   bool state_v_first = false;                                 // state_layout  k_first | v_first
   bool strided = false;                                       // strided  yes | no   inputs with gaps between rows
   bool validates = true;                                      // validates yes | no   calls that contradict themselves are refused

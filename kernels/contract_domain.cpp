@@ -57,6 +57,28 @@ std::optional<std::string> gate_outside(const Contract& contract, const Problem&
   return std::nullopt;
 }
 
+/// Where channels of a head must share their decay: the first place where they do not.
+std::optional<std::string> sharing_outside(const Contract& contract, const Problem& problem) {
+  if (!contract.decay_per_head) return std::nullopt;
+  const auto K = static_cast<std::size_t>(problem.shape.K);
+  for (const Input input : {Input::g, Input::dt_bias}) {
+    const std::vector<float>& rows = problem[input];
+    for (std::size_t at = 0; at < rows.size(); ++at)
+      if (rows[at] != rows[at / K * K] && !(std::isnan(rows[at]) && std::isnan(rows[at / K * K])))
+        return std::string(name(input)) + " differs between channels of a head";
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> scale_outside(const Contract& contract, const Problem& problem) {
+  const float scale = problem.options.scale;
+  const auto usual = static_cast<float>(1 / std::sqrt(static_cast<double>(problem.shape.K)));
+  if (contract.scale_form == ScaleForm::rsqrt_K && scale != usual) return "scale=" + digits(scale) + " is not K^-1/2";
+  if (contract.scale_form == ScaleForm::fixed && scale != contract.scale)
+    return "scale=" + digits(scale) + " is not " + digits(contract.scale);
+  return std::nullopt;
+}
+
 std::optional<std::string> beta_outside(const Contract& contract, const Problem& problem) {
   for (float x : problem.beta) {
     const double beta = problem.options.beta == BetaForm::value     ? x
@@ -118,8 +140,10 @@ std::optional<std::string> outside_domain(const Contract& contract, const Proble
   if (!contract.grouped && shape.HV != shape.H) return "HV=" + std::to_string(shape.HV) + " differs from H=" + std::to_string(shape.H);
   if (!contract.packed && !problem.cu_seqlens.empty()) return "packed sequences are not offered";
   if (!contract.initial_state && !problem.initial_state.empty()) return "an initial state is not offered";
+  if (auto why = scale_outside(contract, problem)) return why;
   if (auto why = format_outside(contract, problem)) return why;
   if (auto why = gate_outside(contract, problem)) return why;
+  if (auto why = sharing_outside(contract, problem)) return why;
   if (auto why = beta_outside(contract, problem)) return why;
   if (auto why = value_outside(contract, problem)) return why;
   return key_outside(contract, problem);

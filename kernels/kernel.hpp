@@ -66,6 +66,8 @@ struct KernelTrespassed : std::runtime_error {
 
 /// Forward and backward are called with a workspace of at least `workspace_bytes` (64-byte aligned, contents arbitrary).
 /// They may be called from several threads at once.
+/// A decode step is a forward pass over a few more tokens (contract.decode) of N = B sequences whose state moves on in
+/// place: inputs' initial_state and outputs' final_state are the same memory. Its workspace is that of a forward pass.
 struct Kernel {
   std::string name;    ///< "cpu.chunk64.bf16"
   std::string summary; ///< one line: algorithm and precision
@@ -73,6 +75,8 @@ struct Kernel {
   std::function<std::size_t(const Inputs&, bool backward)> workspace_bytes;
   std::function<void(const Inputs&, const Outputs&, std::span<std::byte> workspace)> forward;
   std::function<void(const Inputs&, const Cotangents&, const GradientOutputs&, std::span<std::byte> workspace)> backward; ///< empty: none
+  std::function<void(const Inputs&, const Outputs&, std::span<std::byte> workspace)> decode{};                            ///< empty: none
+  std::string unavailable{}; ///< why it cannot run on this machine, in a sentence; empty: it can
 };
 
 /// Every kernel built into the suite that is meant to be right, in the order in which reports list them.

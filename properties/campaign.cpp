@@ -68,6 +68,7 @@ Finding not_supported(std::string reason) {
 }
 
 Finding check(const Kernel& kernel, const Property& property, const Recipe& recipe, Judge& judge) try {
+  if (!kernel.unavailable.empty()) return not_supported(kernel.unavailable);
   if (property.direction == Direction::backward && !kernel.backward) return not_supported("the kernel has no backward pass");
   if (property.excluded)
     if (std::string reason = property.excluded(kernel.contract); !reason.empty()) return not_supported(std::move(reason));

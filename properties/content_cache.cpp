@@ -56,7 +56,7 @@ ContentHash content_hash(const Problem& problem) {
 
 ContentHash error_hash(const Contract& c) {
   Hasher hasher;
-  for (Format format : {c.operands, c.scores, c.accumulate, c.cumsum, c.solve, c.state, c.gradient})
+  for (Format format : {c.operands, c.scores, c.accumulate, c.cumsum, c.solve, c.state, c.gradient, c.gradient_state})
     hasher.word(static_cast<std::uint64_t>(format));
   hasher.word(c.truncate ? 1 : 0);
   hasher.number(c.exp_ulp);

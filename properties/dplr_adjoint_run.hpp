@@ -31,6 +31,9 @@ public:
     state_ = state;
     this->read_memory(f, order);
     receive_cotangents(run, roundings_, f, head_.V, d_o, exact_d_o, cotangent, d_o_, cotangent_operand_);
+    const auto& read_state = as_gradients_read(run, roundings_, Site::state_operand, state_, stored_state_, state_operand_);
+    const auto& read_cotangent =
+        as_gradients_read(run, roundings_, Site::cotangent_state, cotangent, stored_cotangent_, cotangent_operand_);
     solve_adjoint(f.n, out);
     score_adjoint(f.n);
     rows_from_states(f);
@@ -43,7 +46,7 @@ public:
           return (row == 0 ? (column == 0 ? d_triangle_ : d_mixed_) : column == 0 ? d_query_a_ : d_query_key_)[at(i, j, f.n)];
         },
         {&row_b_, &row_query_}, {&column_a_, &column_key_});
-    decay_gradient(f, cotangent, out);
+    decay_gradient(f, read_state, read_cotangent, out);
     finish(f.n, out);
     state_.swap(cotangent);
     this->carry(f, {{&query_decayed_, &d_o_}, {&b_decayed_, &Y_}});
@@ -143,7 +146,8 @@ private:
     end_a_ = column_a_, end_key_ = column_key_;
   }
 
-  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& cotangent, ChunkGradients<Number>& out) {
+  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent,
+                      ChunkGradients<Number>& out) {
     const std::int64_t n = f.n, K = head_.K, V = head_.V;
     const auto term = [&](Number x) { return run_->round(roundings_.single, Site::gate_terms, x); };
     out.g.resize(static_cast<std::size_t>(n * K));
@@ -159,7 +163,7 @@ private:
     for (std::int64_t c = 0; c < K; ++c) {
       const Number whole = this->decayed(f.whole[static_cast<std::size_t>(c)], log_error_[at(n - 1, c, K)], f.G[at(n - 1, c, K)]);
       this->inner_of_singles(
-          V, [&](std::int64_t v) { return state_[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
+          V, [&](std::int64_t v) { return state[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
           [&](Number x) { end[static_cast<std::size_t>(c)] += term(whole * x); });
       Number sum = end[static_cast<std::size_t>(c)];
       for (std::int64_t i = n - 1; i >= 0; --i) {
@@ -191,6 +195,7 @@ private:
       }
   }
 
+  std::vector<Number> stored_state_, stored_cotangent_;
   std::vector<Number> d_o_, cotangent_operand_, Y_, d_triangle_, d_mixed_, d_query_a_, d_query_key_;
   std::vector<Number> row_query_, row_b_, column_a_, column_key_, end_a_, end_key_;
 };

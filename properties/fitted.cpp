@@ -149,6 +149,9 @@ Recipe fitted(Recipe recipe, const Contract& contract) {
   fit_gate(recipe, contract);
   fit_beta(recipe, contract);
   fit_l2norm(recipe, contract);
+  if (contract.decay_per_head) recipe.shared_decay = true;
+  if (contract.scale_form == ScaleForm::rsqrt_K) recipe.options.scale = customary_scale(recipe.shape.K);
+  if (contract.scale_form == ScaleForm::fixed) recipe.options.scale = contract.scale;
   if (!contract.initial_state) recipe.state = StatePattern::absent;
   return recipe;
 }

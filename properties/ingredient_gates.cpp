@@ -123,6 +123,7 @@ HeadGate head_gate(const Recipe& recipe, std::uint32_t head) {
       gate.bias[c] = static_cast<float>(biases.gaussian(i));
     }
   }
+  if (recipe.shared_decay) std::fill(gate.bias.begin(), gate.bias.end(), gate.bias.front());
   return gate;
 }
 
@@ -138,6 +139,7 @@ void make_gate(const Recipe& recipe, const HeadGate& gate, const TokenPlace& at,
   const bool dead = !(gate.model_gain > 0);
   std::vector<double> x(row.size());
   if (raw(recipe.gates) || dead) make_input(recipe, gate, at, x);
+  if (recipe.shared_decay) std::fill(x.begin(), x.end(), x.front());
   if (!((raw(recipe.gates) || dead) && model == form)) { // hand over a decay
     if (dead)
       std::fill(x.begin(), x.end(), decay_of(model, lower_bound, 0.0, 0.0));
@@ -146,6 +148,7 @@ void make_gate(const Recipe& recipe, const HeadGate& gate, const TokenPlace& at,
         x[c] = decay_of(model, lower_bound, biased(model) ? x[c] + gate.bias[c] : x[c], gate.model_gain);
     else
       make_decay(recipe, at, x);
+    if (recipe.shared_decay) std::fill(x.begin(), x.end(), x.front());
     for (std::size_t c = 0; c < x.size(); ++c) x[c] = input_meaning(x[c], recipe.options, gain, biased(form) ? gate.bias[c] : 0.0);
   }
   for (std::size_t c = 0; c < row.size(); ++c) row[c] = stored(format, x[c]);

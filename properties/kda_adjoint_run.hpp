@@ -32,6 +32,20 @@ void receive_cotangents(Run& run, const Roundings& roundings, const ChunkFactors
     cotangent_operand[i] = run.round(roundings.operand, Site::cotangent_state, cotangent[i]);
 }
 
+/// A state (or its cotangent) [K,V] as gradients read it: the carried one, or what the contract's gradient_state leaves of it,
+/// with one rounding per stored number. The site is that of the same number as an operand of products: two roundings of one
+/// number to one format are one rounding. Where the stored number is coarser than the operand, products read it too.
+template <class Run>
+const std::vector<typename Run::Number>&
+as_gradients_read(Run& run, const Roundings& roundings, Site site, const std::vector<typename Run::Number>& state,
+                  std::vector<typename Run::Number>& stored, std::vector<typename Run::Number>& operand) {
+  if (!roundings.gradient_state_rounds) return state;
+  stored.resize(state.size());
+  for (std::size_t i = 0; i < state.size(); ++i) stored[i] = run.round(roundings.gradient_state, site, state[i]);
+  if (roundings.gradient_state.unit > roundings.operand.unit) operand = stored;
+  return stored;
+}
+
 template <class Run> class KdaAdjointRun : KdaChunkRun<Run> {
   using Base = KdaChunkRun<Run>;
   using Base::at, Base::head_, Base::roundings_, Base::run_, Base::log_error_, Base::state_, Base::inverse_, Base::state_operand_;
@@ -50,6 +64,9 @@ public:
     state_ = state;
     this->update(f, order);
     receive_cotangents(run, roundings_, f, head_.V, d_o, exact_d_o, cotangent, d_o_, cotangent_operand_);
+    const auto& read_state = as_gradients_read(run, roundings_, Site::state_operand, state_, stored_state_, state_operand_);
+    const auto& read_cotangent =
+        as_gradients_read(run, roundings_, Site::cotangent_state, cotangent, stored_cotangent_, cotangent_operand_);
     solve_adjoint(f, out);
     score_adjoint(f.n);
     rows_from_states(f);
@@ -57,7 +74,7 @@ public:
         f, {{key_, false, true, Site::score_row_key}, {scaled_query_, false, true, Site::score_row_query}}, {{key_, Site::score_column}},
         [&](std::size_t row, std::size_t, std::int64_t i, std::int64_t j) { return (row == 0 ? d_key_scores_ : d_scores_)[at(i, j, f.n)]; },
         {&row_key_, &row_query_}, {&column_key_});
-    decay_gradient(f, cotangent, out);
+    decay_gradient(f, read_state, read_cotangent, out);
     finish(f.n, out);
     carry_back(f, cotangent);
   }
@@ -173,7 +190,8 @@ private:
 
   /// dG from rows and columns, the chunk's end on top, and its reverse sum. The last token's own write does not decay, nor
   /// does any pair i = j: neither enters.
-  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& cotangent, ChunkGradients<Number>& out) {
+  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent,
+                      ChunkGradients<Number>& out) {
     const std::int64_t n = f.n, K = head_.K, V = head_.V;
     out.g.resize(static_cast<std::size_t>(n * K));
     std::vector<Number> end(static_cast<std::size_t>(K));
@@ -190,7 +208,7 @@ private:
     for (std::int64_t c = 0; c < K; ++c) {
       const Number whole = this->decayed(f.whole[static_cast<std::size_t>(c)], log_error_[at(n - 1, c, K)], f.G[at(n - 1, c, K)]);
       this->inner_of_singles(
-          V, [&](std::int64_t v) { return state_[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
+          V, [&](std::int64_t v) { return state[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
           [&](Number x) { end[static_cast<std::size_t>(c)] += run_->round(roundings_.single, Site::gate_terms, whole * x); });
       Number sum = end[static_cast<std::size_t>(c)];
       for (std::int64_t i = n - 1; i >= 0; --i) {
@@ -230,6 +248,7 @@ private:
     state_.swap(cotangent);
   }
 
+  std::vector<Number> stored_state_, stored_cotangent_;
   std::vector<Number> d_o_, cotangent_operand_, d_update_, d_residual_, weighted_, difference_;
   std::vector<Number> d_key_scores_, d_scores_, row_query_, row_key_, column_key_, end_key_;
 };

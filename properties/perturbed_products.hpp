@@ -16,6 +16,8 @@ struct Roundings {
   Rounding state;                           ///< the carried state
   Rounding single;                          ///< one fp32 operation
   Rounding gradient_step;                   ///< a product and an addition in fp32
+  Rounding gradient_state;                  ///< a stored state, or its cotangent, as gradients read it
+  bool gradient_state_rounds = false;       ///< it is stored coarser than fp32
   double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
   Format accumulate = Format::fp32;
   bool accumulates = false; ///< sums of products err visibly next to what rounding their operands does
@@ -30,6 +32,8 @@ inline Roundings roundings_of(const Contract& contract) {
   r.state = rounding_to(contract.state, false, 2);
   r.single = rounding_to(Format::fp32, false, 1);
   r.gradient_step = rounding_to(Format::fp32, false, 2);
+  r.gradient_state = rounding_to(contract.gradient_state, false, 1);
+  r.gradient_state_rounds = unit_roundoff(contract.gradient_state) > unit_roundoff(Format::fp32);
   r.cumsum = unit_roundoff(contract.cumsum);
   r.exponential = 2 * contract.exp_ulp * 0x1p-24;
   // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at

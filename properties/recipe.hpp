@@ -94,6 +94,7 @@ struct Recipe {
   float gate_gain = 16;                     ///< exp(A_log) of patterns that are not raw: uniform in [1, gate_gain] per head
   bool gate_bias = true;                    ///< dt_bias is given
   bool dead_heads = false;                  ///< A_log = -inf in every second head, from the first: of softplus and bounded gates
+  bool shared_decay = false;                ///< all channels of a head decay (and are biased) as its first one
   BetaPattern betas = BetaPattern::uniform;
   float beta_center = 0.5f, beta_spread = 0.5f;
   ValuePattern values = ValuePattern::gaussian;
@@ -138,8 +139,8 @@ std::span<const Regime> regimes();
 const Regime* regime_named(std::string_view);
 
 /// The nearest recipe inside a contract's declared shapes and forms (K, V, T, gate form, beta form, l2norm, grouped,
-/// packed, rule, state). Values that the regime is about (decay, beta, |k|) are never changed to fit: such a case stays
-/// outside the domain and is reported as not supported.
+/// packed, rule, state, scale, decay shared by the channels of a head). Values that the regime is about (decay, beta, |k|) are never
+/// changed to fit: such a case stays outside the domain and is reported as not supported.
 Recipe fitted(Recipe, const Contract&);
 
 /// Strictly simpler recipes, boldest first: shorter, fewer heads and channels, options dropped, plainer patterns.

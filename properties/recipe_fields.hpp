@@ -61,6 +61,7 @@ template <class Visit, class... Recipes> void each_field(Visit&& visit, Recipes&
   visit("gate_gain", r.gate_gain...);
   visit("gate_bias", r.gate_bias...);
   visit("dead_heads", r.dead_heads...);
+  visit("shared_decay", r.shared_decay...);
   visit("betas", r.betas...);
   visit("beta_center", r.beta_center...);
   visit("beta_spread", r.beta_spread...);

@@ -127,6 +127,9 @@ private:
     gate_and_decay(decayed_, decay, i, out);
   }
 
+  /// A stored state as the gate's gradient reads it.
+  Number stored(Number x, Site site) { return roundings_.gradient_state_rounds ? run_->round(roundings_.gradient_state, site, x) : x; }
+
   /// dg = rows of `states` . Lambda, then Lambda <- Diag(alpha) Lambda.
   void gate_and_decay(const std::vector<Number>& states, const std::vector<Number>& decay, std::int64_t i, ChunkGradients<Number>& out) {
     const std::int64_t K = head_.K, V = head_.V;
@@ -136,8 +139,9 @@ private:
           [V](std::int64_t, std::int64_t) {
             return Range{0, V};
           },
-          [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return states[at(c, j, V)]; },
-          [&](std::int64_t j, std::int64_t) { return adjoint_[at(c, j, V)]; },
+          [](std::int64_t, std::int64_t) { return Number{}; },
+          [&](std::int64_t, std::int64_t j) { return stored(states[at(c, j, V)], Site::state_operand); },
+          [&](std::int64_t j, std::int64_t) { return stored(adjoint_[at(c, j, V)], Site::cotangent_state); },
           [&](std::int64_t, std::int64_t, Number x) { out.g[at(i, c, K)] = single(x); });
       for (std::int64_t j = 0; j < V; ++j)
         adjoint_[at(c, j, V)] = run_->round(roundings_.state, Site::state, decay[static_cast<std::size_t>(c)] * adjoint_[at(c, j, V)]);

@@ -157,6 +157,35 @@ Run run_forward(const Kernel& kernel, const Problem& problem, const RunOptions& 
   return run;
 }
 
+Run run_decode(const Kernel& kernel, const Problem& problem, const RunOptions& options) {
+  if (!kernel.decode) throw std::logic_error(kernel.name + " has no decode step");
+  if (!problem.cu_seqlens.empty()) throw std::logic_error("a decode step takes no packed sequences");
+  const Contract& contract = kernel.contract;
+  const std::int64_t N = sequence_count(problem);
+  const auto state_shape = shape_of(Output::final_state, problem.shape, N);
+  Problem tokens = problem;
+  tokens.initial_state.clear();
+  Arguments arguments(contract, tokens, options);
+  const GuardedTensor state = make_guarded_tensor("the state", state_shape, 4, Format::fp32, state_layout(contract), options.gap);
+  const auto size = static_cast<std::size_t>(state_shape[0] * state_shape[1] * state_shape[2] * state_shape[3]);
+  write_elements(state, problem.initial_state.empty() ? std::vector<float>(size, 0.0f) : problem.initial_state);
+  const std::vector<std::byte> before(state.memory.data(), state.memory.data() + state.memory.bytes());
+  const GuardedTensor o = output_tensor("o", shape_of(Output::o, problem.shape, N), 4, contract.output, Layout::dense, options);
+  arguments.inputs[Input::initial_state] = state.view;
+  Run run;
+  call_guarded(kernel, arguments.inputs, false, options, run, [&](std::span<std::byte> workspace) {
+    kernel.decode(arguments.inputs, {.o = o.view, .final_state = state.view}, workspace);
+  });
+  arguments.report(tokens, run.trespasses);
+  for (auto& sentence : state.memory.trespasses(state.label)) run.trespasses.push_back(std::move(sentence));
+  run.o = collect(o, options, run);
+  if (!run.refused)
+    run.final_state = read_elements(state);
+  else if (change_since(state, before))
+    run.trespasses.push_back("refused the call but wrote to the state");
+  return run;
+}
+
 Run run_backward(const Kernel& kernel, const Problem& problem, const RunOptions& options) {
   if (!kernel.backward) throw std::logic_error(kernel.name + " has no backward pass");
   const Contract& contract = kernel.contract;
@@ -173,7 +202,8 @@ Run run_backward(const Kernel& kernel, const Problem& problem, const RunOptions&
   GradientOutputs gradients;
   std::deque<std::pair<Input, GuardedTensor>> results;
   for (Input input : all_inputs) {
-    if (!is_present(problem, input)) continue;
+    const bool one_a_head = contract.decay_per_head && (input == Input::g || input == Input::dt_bias);
+    if (!is_present(problem, input) || one_a_head) continue;
     const Layout layout = input == Input::initial_state ? state_layout(contract) : Layout::dense;
     results.emplace_back(input, output_tensor("d" + std::string(name(input)), shape_of(input, problem.shape, N), rank_of(input),
                                               gradient_format(input, contract), layout, options));

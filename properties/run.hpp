@@ -35,7 +35,12 @@ struct Run {
 /// A kernel in a process of its own that died or hung lets KernelCrashed or KernelTimedOut through.
 Run run_forward(const Kernel&, const Problem&, const RunOptions& = {});
 
-/// Gradients to every tensor the problem has, for the problem's cotangents, d_o in the output's format (exact there: see
+/// One decode step over the problem's tokens (packed sequences are not for it): the state, zero where the problem has none,
+/// moves on in place and is the run's final_state. Throws std::logic_error if the kernel has no decode step.
+Run run_decode(const Kernel&, const Problem&, const RunOptions& = {});
+
+/// Gradients to every tensor the problem has, but g and dt_bias where the contract says decay=head (then they are one number
+/// a head, which their shapes cannot hold), for the problem's cotangents, d_o in the output's format (exact there: see
 /// transform.hpp). Throws std::logic_error if the kernel has no backward.
 Run run_backward(const Kernel&, const Problem&, const RunOptions& = {});
 

@@ -171,6 +171,7 @@ std::vector<Recipe> simpler(const Recipe& recipe) {
   candidates.add([](Recipe& r) { r.options.l2norm = false; });
   candidates.add([](Recipe& r) { r.gate_bias = false; });
   candidates.add([](Recipe& r) { r.dead_heads = false; });
+  candidates.add([](Recipe& r) { r.shared_decay = false; });
   each_field(
       [&](std::string_view name, const auto& value, const auto& usual) {
         if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, float>)

@@ -70,6 +70,27 @@ Run Trial::forward(const Problem& of, const RunOptions& options) {
   return answered(run_forward(kernel, of, options));
 }
 
+Run Trial::decode(const Problem& of, const RunOptions& options) {
+  applies_if(static_cast<bool>(kernel.decode), "the kernel has no decode step");
+  applies_if(of.cu_seqlens.empty(), "a decode step takes no packed sequences");
+  Contract any_length = contract;
+  any_length.T = contract.decode;
+  any_length.initial_state = true;
+  if (const auto why = outside_domain(any_length, of)) does_not_apply(*why);
+  return answered(run_decode(kernel, of, options));
+}
+
+Contract Trial::contract_of_decode() const {
+  Contract chain = contract;
+  chain.order = Order::recurrence;
+  chain.chunk = 1;
+  return chain;
+}
+
+void Trial::expect_true_decode(const Problem& of, const Run& run, std::string_view what) {
+  add(judge.forward(contract_of_decode(), of, run), what);
+}
+
 void Trial::add(Finding finding, std::string_view what) {
   ++compared_;
   if (!what.empty() && finding.verdict != Verdict::passed) finding.detail = fmt::format("{}: {}", what, finding.detail);

@@ -45,6 +45,13 @@ public:
   /// The kernel's answer; ends the trial if the problem is outside its domain (not supported) or refused (broken).
   Run forward(const Problem&, const RunOptions& = {});
   Run backward(const Problem&, const RunOptions& = {});
+  Run decode(const Problem&, const RunOptions& = {});
+
+  /// What a decode chain promises: the recurrence in the contract's formats, the state stored after every token.
+  Contract contract_of_decode() const;
+
+  /// The decode run answers the problem within what contract_of_decode allows.
+  void expect_true_decode(const Problem&, const Run&, std::string_view what);
 
   /// The run answers the problem within what the contract allows.
   void expect_true(const Problem&, const Run&, std::string_view what);

@@ -48,6 +48,7 @@ void forward(const Contract& contract, const Inputs& inputs, const Outputs& outp
 Kernel recurrence(std::string name, std::string summary, Contract contract) {
   contract.order = Order::recurrence;
   contract.chunk = 1;
+  contract.decode = {1, 64};
   return {
       .name = std::move(name),
       .summary = std::move(summary),
@@ -61,7 +62,10 @@ Kernel recurrence(std::string name, std::string summary, Contract contract) {
       .forward = [contract](const Inputs& inputs, const Outputs& outputs,
                             std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); },
       .backward = [contract](const Inputs& inputs, const Cotangents& cotangents, const GradientOutputs& gradients,
-                             std::span<std::byte> workspace) { recurrence_backward(contract, inputs, cotangents, gradients, workspace); }};
+                             std::span<std::byte> workspace) { recurrence_backward(contract, inputs, cotangents, gradients, workspace); },
+      // every task reads its own part of the state before it writes it
+      .decode = [contract](const Inputs& inputs, const Outputs& outputs,
+                           std::span<std::byte> workspace) { forward(contract, inputs, outputs, workspace); }};
 }
 
 } // namespace kdacheck::cpu

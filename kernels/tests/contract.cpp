@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <cmath>
+
 using namespace kdacheck;
 
 namespace {
@@ -62,8 +64,10 @@ TEST_CASE("scores follow operands unless they are given") {
 TEST_CASE("every key survives a round trip when it differs from its default") {
   const std::string all =
       "input=fp16 gate_input=bf16 beta_input=bf16 output=fp16 operands=tf32 scores=bf16 accumulate=fp64 cumsum=bf16 solve=fp16 state=bf16 "
-      "gradient=bf16 tf32=truncate exp_ulp=0.75 order=wy chunk=16 repeat=none batch=none prefix=none rule=kda,dplr gates=softplus,absent "
-      "betas=sigmoid,twice_sigmoid l2norm=both K=16..256/16 V=64 T=1.. grouped=no packed=no initial_state=no state_layout=v_first "
+      "gradient=bf16 gradient_state=bf16 tf32=truncate exp_ulp=0.75 order=wy chunk=16 repeat=none batch=none prefix=none rule=kda,dplr "
+      "gates=softplus,absent "
+      "betas=sigmoid,twice_sigmoid decay=head scale=rsqrt_K l2norm=both K=16..256/16 V=64 T=1.. grouped=no packed=no initial_state=no "
+      "decode=1..4 memory=device state_layout=v_first "
       "strided=yes g_min=-0.1 beta_min=-1 beta_max=2 k_norm_max=inf";
   CHECK(to_text(parsed(all)) == all);
   CHECK(parsed(to_text(parsed(all))) == parsed(all));
@@ -88,6 +92,12 @@ TEST_CASE("a faulty contract is refused in a sentence that names the key") {
   refused("g_min=1", "g_min");
   refused("beta_min=1 beta_max=0", "beta_min");
   refused("packed=maybe", "packed must be");
+  refused("decay=token", "decay must be");
+  refused("scale=nan", "scale must be");
+  refused("scale=0.1", "scale must be"); // no number of fp32, so that no problem could have it
+  refused("decode=0..4", "decode");
+  refused("memory=disk", "memory must be");
+  refused("gradient_state=int8", "gradient_state must be");
 }
 
 TEST_CASE("a problem inside the domain has no reason to be refused") {
@@ -106,7 +116,20 @@ TEST_CASE("each border of the domain is named when a problem crosses it") {
   CHECK(reason(parsed("gates=absent"), small()) == "gate form log_decay is not among gates");
   CHECK(reason(parsed("betas=sigmoid"), small()) == "beta form value is not among betas");
   CHECK(reason(parsed("l2norm=inside"), small()) == "l2norm outside the kernel is not offered");
+  CHECK(reason(parsed("scale=0.5"), small()) == "scale=1 is not 0.5");
+  CHECK(reason(parsed("scale=1"), small()) == "inside");
+  CHECK(reason(parsed("scale=rsqrt_K"), small()) == "scale=1 is not K^-1/2");
+  CHECK(reason(parsed("decay=head"), small()) == "g differs between channels of a head");
   Problem problem = small();
+  problem.options.scale = static_cast<float>(1 / std::sqrt(2.0));
+  CHECK(reason(parsed("scale=rsqrt_K"), problem) == "inside");
+  problem.g = {-0.5f, -0.5f, 0, 0};
+  CHECK(reason(parsed("decay=head"), problem) == "inside");
+  problem.options.gate = GateForm::softplus;
+  problem.A_log = {0};
+  problem.dt_bias = {0, 1};
+  CHECK(reason(parsed("decay=head gates=softplus"), problem) == "dt_bias differs between channels of a head");
+  problem = small();
   problem.g[1] = 0.25f;
   CHECK(reason(Contract{}, problem) == "g=0.25 is positive");
   problem = small();

@@ -16,6 +16,26 @@ std::vector<std::pair<std::vector<std::int64_t>, std::string>> malformed_lengths
           {{0, T, T - 1, T}, "cu_seqlens that decrease"}};
 }
 
+/// What the contract says that the kernel does not take: calls that are in order but for that.
+std::vector<std::pair<Problem, std::string>> not_offered(const Contract& c, const Problem& problem) {
+  std::vector<std::pair<Problem, std::string>> calls;
+  const auto add = [&](std::string what) -> Problem& { return calls.emplace_back(problem, std::move(what)).first; };
+  const Shape& s = problem.shape;
+  if (!c.packed && s.B == 1 && s.T >= 2) add("packed sequences, which the contract does not offer,").cu_seqlens = {0, s.T};
+  if (!c.initial_state)
+    add("an initial state, which the contract does not offer,")
+        .initial_state.assign(static_cast<std::size_t>(sequence_count(problem) * s.HV * s.K * s.V), 0.0f);
+  if (c.scale_form != ScaleForm::any) add("a scale that the contract does not offer").options.scale *= 2;
+  if (!c.l2norm_inside || !c.l2norm_outside)
+    add("a normalisation that the contract does not offer").options.l2norm = !problem.options.l2norm;
+  for (const BetaForm form : {BetaForm::value, BetaForm::sigmoid, BetaForm::twice_sigmoid})
+    if (problem.options.rule == Rule::kda && std::ranges::find(c.betas, form) == c.betas.end())
+      add("a form of beta that the contract does not offer").options.beta = form;
+  if (problem.options.gate == GateForm::log_decay && std::ranges::find(c.gates, GateForm::sigmoid) == c.gates.end())
+    add("a form of gate that the contract does not offer").options.gate = GateForm::sigmoid;
+  return calls;
+}
+
 void law(Trial& trial) {
   const Contract& c = trial.contract;
   const Problem& problem = trial.problem;
@@ -49,15 +69,7 @@ void law(Trial& trial) {
     wide.value_channels.assign(static_cast<std::size_t>(c.V.most) + 1, 0);
     refuses(chosen(problem, wide), "a V outside the contract");
   }
-  Problem wrong = problem;
-  wrong.options.l2norm = !problem.options.l2norm;
-  if (!(wrong.options.l2norm ? c.l2norm_inside : c.l2norm_outside)) refuses(wrong, "a normalisation that the contract does not offer");
-  for (const BetaForm form : {BetaForm::value, BetaForm::sigmoid, BetaForm::twice_sigmoid}) {
-    wrong = problem;
-    wrong.options.beta = form;
-    if (problem.options.rule == Rule::kda && std::ranges::find(c.betas, form) == c.betas.end())
-      refuses(wrong, "a form of beta that the contract does not offer");
-  }
+  for (const auto& [wrong, what] : not_offered(c, problem)) refuses(wrong, what);
 }
 
 } // namespace

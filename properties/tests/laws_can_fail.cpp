@@ -188,6 +188,23 @@ void about_digits(const CatchesForward& catches) {
           "packed-single-tokens");
 }
 
+void about_decode(const CatchesForward& catches) {
+  Kernel right = harmed([](const Inputs&, const Outputs&) {}, "decode=1..3");
+  right.decode = right.forward;
+  Kernel forgets_decay = right;
+  forgets_decay.decode = [](const Inputs& in, const Outputs& out, std::span<std::byte>) {
+    Inputs other = in;
+    other[Input::g] = {};
+    plain_forward(other, out);
+  };
+  catches("a-decode-chain-is-the-recurrence", forgets_decay, "usual-decay", right);
+  Kernel leaves_state = right;
+  leaves_state.decode = [](const Inputs& in, const Outputs& out, std::span<std::byte>) {
+    plain_forward(in, {.o = out.o, .final_state = {}});
+  };
+  catches("decode-goes-on-from-a-prefill", leaves_state, "usual-decay", right);
+}
+
 void about_forms_of_the_inputs(const CatchesForward& catches) {
   const Kernel& right = built_in("cpu.recurrence.fp32");
   catches("gates-inside-equal-gates-outside", misled_built_in([](Inputs& in) { in[Input::dt_bias].stride[1] = 0; }), "published-init",
@@ -210,6 +227,7 @@ TEST_CASE("laws about linearity and absent tensors notice a constant or a forgot
 TEST_CASE("laws about memory notice every kind of trespass") { about_memory({}); }
 TEST_CASE("laws about the transition notice a wrong one") { about_the_transition({}); }
 TEST_CASE("laws about digits notice a rounding too many") { about_digits({}); }
+TEST_CASE("laws about decode notice a step that forgets its decay or leaves the state alone") { about_decode({}); }
 TEST_CASE("laws about forms of the inputs notice a form taken for another") { about_forms_of_the_inputs({}); }
 
 TEST_CASE("every forward law has a kernel here that breaks it") {
@@ -221,6 +239,7 @@ TEST_CASE("every forward law has a kernel here that breaks it") {
   about_memory({{&names}});
   about_the_transition({{&names}});
   about_digits({{&names}});
+  about_decode({{&names}});
   about_forms_of_the_inputs({{&names}});
   for (const Property& property : properties())
     if (property.direction == Direction::forward) {
