@@ -83,6 +83,7 @@ void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel,
   record.text[0] = '\0';
 
   std::int64_t end = aligned(sizeof(CallRecord));
+  record.call_begin = end;
   each_tensor(record, views, [&](Slot& slot, const TensorView& view, const std::string&) {
     slot = Slot{};
     if (!view) return;
@@ -99,6 +100,7 @@ void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel,
   record.workspace_bytes = static_cast<std::int64_t>(views.workspace.size());
   record.workspace_offset = aligned(end + guard_bytes);
   end = record.workspace_offset + record.workspace_bytes + guard_bytes;
+  record.call_end = end;
 
   memory.grow_to(end);
   const auto guard = [&](std::int64_t offset, std::int64_t bytes) {

@@ -17,7 +17,7 @@ struct Slot {
   std::array<std::int64_t, 4> shape{}, stride{};
 };
 
-enum class Operation : std::uint32_t { describe, workspace, forward, backward };
+enum class Operation : std::uint32_t { describe, workspace, forward, backward, decode };
 enum class Answer : std::uint32_t { none, done, refused, failed };
 
 /// Stands at offset 0. Everything a child answers is bounded in size.
@@ -33,7 +33,8 @@ struct CallRecord {
   std::array<Slot, 2> outputs, cotangents; ///< o, final_state
   std::int64_t lengths_offset = -1, lengths_count = 0;
   std::int64_t workspace_offset = 0, workspace_bytes = 0;
-  std::array<char, 1 << 16> text{}; ///< refusal, or the descriptions of all kernels
+  std::int64_t call_begin = 0, call_end = 0; ///< all that was placed, canaries included
+  std::array<char, 1 << 16> text{};          ///< refusal, or the descriptions of all kernels
 };
 
 inline constexpr std::int64_t memory_limit = std::int64_t{16} << 30; ///< address space that both sides map
@@ -69,6 +70,7 @@ struct CallViews {
   std::span<std::byte> workspace;
 };
 
+/// For a decode step the outputs' final_state is left out: it is the inputs' initial_state.
 /// Copies a call into shared memory, each tensor between canaries, results with whatever they hold (poison included).
 void place_call(SharedMemory&, Operation, std::uint32_t kernel, const CallViews&);
 

@@ -3,26 +3,24 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <condition_variable>
+#include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <future>
-#include <mutex>
-#include <queue>
 #include <stdexcept>
 #include <thread>
 
 namespace kdacheck::plugin {
 namespace {
 
+constexpr std::chrono::seconds supervisor_patience{5}; ///< to end everything and itself
+
 /// Between fork and exec: only calls that are safe in a child of a process with threads.
-[[noreturn]] void become(char* const* arguments, Channel channel, const int* sources, int count, bool keep_standard_error) {
+[[noreturn]] void become(char* const* arguments, const int* sources, int count, bool keep_standard_error) {
   setpgid(0, 0); // a Ctrl-C at the terminal is for the parent
   sigset_t none;
   sigemptyset(&none);
@@ -33,73 +31,23 @@ namespace {
     if ((high[i] = fcntl(sources[i], F_DUPFD, 64)) < 0) _exit(126);
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null < 0 || (!keep_standard_error && dup2(null, 2) < 0)) _exit(126);
-  if (channel == Channel::standard) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (dup2(high[0], 0) < 0 || dup2(high[0], 1) < 0) _exit(126);
-  } else {
-    for (int i = 0; i < count; ++i)
-      if (dup2(high[i], 3 + i) < 0) _exit(126);
-    if (dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
-  }
+  for (int i = 0; i < count; ++i)
+    if (dup2(high[i], 3 + i) < 0) _exit(126);
+  if (dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
   for (int i = 0; i < count; ++i) close(high[i]);
-  execvp(arguments[0], arguments);
+  execv(arguments[0], arguments);
   _exit(127);
 }
 
-/// Forks in a thread that lives as long as this process. PR_SET_PDEATHSIG fires when the thread that forked ends: a child
-/// of a thread that judged a few cases would be killed in the middle of another thread's call.
-class Starter {
-public:
-  /// The child's id, or -errno.
-  int start(std::function<void()> become_child) {
-    std::packaged_task<int()> job([become = std::move(become_child)] {
-      const int pid = fork();
-      if (pid == 0) become();
-      return pid < 0 ? -errno : pid;
-    });
-    auto result = job.get_future();
-    {
-      const std::lock_guard lock(access_);
-      waiting_.push(std::move(job));
-    }
-    arrived_.notify_one();
-    return result.get();
-  }
-
-  static Starter& instance() {
-    static Starter& only = *new Starter; // never destroyed: its thread uses it to the end
-    return only;
-  }
-
-private:
-  Starter() {
-    sigset_t all, before; // signals are for the other threads
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread([this] { serve(); }).detach();
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  }
-
-  void serve() {
-    for (;;) {
-      std::unique_lock lock(access_);
-      arrived_.wait(lock, [this] { return !waiting_.empty(); });
-      auto job = std::move(waiting_.front());
-      waiting_.pop();
-      lock.unlock();
-      job();
-    }
-  }
-
-  std::mutex access_;
-  std::condition_variable arrived_;
-  std::queue<std::packaged_task<int()>> waiting_;
-};
-
 } // namespace
 
+std::string worker_program() {
+  const char* carried = std::getenv("KDACHECK_WORKER_PATH");
+  return carried ? carried : KDACHECK_PLUGIN_WORKER;
+}
+
 ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel channel, const std::vector<int>& descriptors,
-                           bool keep_standard_error) {
+                           bool keep_standard_error, const std::string& folder) {
   int control[2], lifeline[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0)
     throw std::runtime_error(std::string("cannot create a socket: ") + std::strerror(errno));
@@ -108,13 +56,16 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
     close(control[1]);
     throw std::runtime_error(std::string("cannot create a pipe: ") + std::strerror(errno));
   }
+  std::vector<std::string> words{worker_program(), "supervise", channel == Channel::standard ? "standard" : "control", folder};
+  words.insert(words.end(), command.begin(), command.end());
   std::vector<char*> arguments;
-  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+  for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   std::vector<int> sources{control[1], lifeline[0]};
   sources.insert(sources.end(), descriptors.begin(), descriptors.end());
-  pid_ = Starter::instance().start(
-      [&] { become(arguments.data(), channel, sources.data(), static_cast<int>(sources.size()), keep_standard_error); });
+  pid_ = fork();
+  if (pid_ == 0) become(arguments.data(), sources.data(), static_cast<int>(sources.size()), keep_standard_error);
+  const int trouble = errno;
   close(control[1]);
   close(lifeline[0]);
   control_ = control[0];
@@ -122,15 +73,13 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
   if (pid_ < 0) {
     close(control_);
     close(lifeline_);
-    throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(-pid_));
+    throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(trouble));
   }
-  setpgid(pid_, pid_);
 }
 
 ChildProcess::~ChildProcess() {
   kill_child();
   close(control_);
-  close(lifeline_);
 }
 
 bool ChildProcess::signal_child(char what) { return send(control_, &what, 1, MSG_NOSIGNAL) == 1; }
@@ -191,9 +140,19 @@ bool ChildProcess::alive() {
 
 void ChildProcess::kill_child() {
   if (pid_ < 0 || end_.ended) return;
-  kill(-pid_, SIGKILL);
-  kill(pid_, SIGKILL);
-  while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  if (lifeline_ >= 0) close(lifeline_); // the supervisor ends all that is below it
+  lifeline_ = -1;
+  int got = 0;
+  auto pause = std::chrono::microseconds(50);
+  const auto deadline = std::chrono::steady_clock::now() + supervisor_patience;
+  while ((got = waitpid(pid_, nullptr, WNOHANG)) == 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, std::chrono::microseconds(10000));
+  }
+  if (got == 0) { // stopped, or waiting for a process that the system does not let die
+    kill(pid_, SIGKILL);
+    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
   }
   end_ = {true, "was killed"};
 }
@@ -204,7 +163,8 @@ ChildEnd ChildProcess::finish() {
   for (int attempt = 0; attempt < 100; ++attempt) {
     const int got = waitpid(pid_, &status, WNOHANG);
     if (got == pid_) {
-      kill(-pid_, SIGKILL); // whatever it started
+      close(lifeline_);
+      lifeline_ = -1;
       if (WIFSIGNALED(status))
         end_ = {true, "was killed by signal " + std::to_string(WTERMSIG(status)) + " (" + strsignal(WTERMSIG(status)) + ")"};
       else

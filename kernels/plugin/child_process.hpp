@@ -14,18 +14,23 @@ struct ChildEnd {
   std::string how; ///< "ended with status 3", "was killed by signal 11 (Segmentation fault)"
 };
 
-/// How parent and child talk. `control`: a socket as descriptor 3, a lifeline as 4 (reads end-of-file when the parent is
-/// gone), any further descriptors from 5 on; standard input and output are /dev/null. `standard`: the socket is the
-/// child's standard input and output; the child is killed when the parent is gone.
+/// How parent and child talk. `control`: a socket as descriptor 3, any further descriptors from 5 on; standard input and
+/// output are /dev/null. `standard`: the socket is the child's standard input and output.
 enum class Channel : unsigned char { control, standard };
 
-/// Standard error is kept or dropped. The command is looked up in PATH.
+/// The program that loads shared libraries and supervises (supervisor.hpp): as built, or where KDACHECK_WORKER_PATH says,
+/// for a gate that was carried to another machine.
+std::string worker_program();
+
+/// A command, looked up in PATH, under a supervisor (supervisor.hpp): whatever it starts ends with it, and all of them when
+/// this process ends in whatever way. Standard error is kept or dropped. `folder` is removed at the end.
 class ChildProcess {
 public:
-  ChildProcess(const std::vector<std::string>& command, Channel, const std::vector<int>& descriptors, bool keep_standard_error);
+  ChildProcess(const std::vector<std::string>& command, Channel, const std::vector<int>& descriptors, bool keep_standard_error,
+               const std::string& folder = {});
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
-  ~ChildProcess(); ///< kills and reaps
+  ~ChildProcess(); ///< ends and reaps everything
 
   /// Writes one byte; false if the child is gone.
   bool signal_child(char what);

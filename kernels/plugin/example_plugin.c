@@ -60,9 +60,10 @@ const kdacheck_library* kdacheck_plugin(uint32_t version) {
   static const kdacheck_kernel kernels[] = {
       {.name = "example.recurrence",
        .summary = "token recurrence in plain C, fp32",
-       .contract = "order=recurrence chunk=1 gates=log_decay,absent beta_max=2 strided=yes validates=no",
+       .contract = "order=recurrence chunk=1 decode=1..4 gates=log_decay,absent beta_max=2 strided=yes validates=no",
        .workspace_bytes = workspace_bytes,
-       .forward = forward}};
+       .forward = forward,
+       .decode = forward}}; /* it reads a head's state before it writes it: in place or not is all the same */
   static const kdacheck_library library = {KDACHECK_PLUGIN_VERSION, 1, kernels};
   return version == KDACHECK_PLUGIN_VERSION ? &library : NULL;
 }

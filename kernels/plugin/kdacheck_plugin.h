@@ -17,7 +17,9 @@
 extern "C" {
 #endif
 
-#define KDACHECK_PLUGIN_VERSION 1u
+/* 2 added decode, memory, stream and cu_seqlens_host. A gate asks for its own version first, then for older ones: libraries
+ * built with version 1 still load, and are handed what version 1 promised them. */
+#define KDACHECK_PLUGIN_VERSION 2u
 
 /* Stored formats. */
 enum { KDACHECK_FP64 = 0, KDACHECK_FP32 = 1, KDACHECK_BF16 = 3, KDACHECK_FP16 = 4 };
@@ -32,6 +34,8 @@ enum {
 };
 enum { KDACHECK_BETA_VALUE = 0, KDACHECK_BETA_SIGMOID = 1, KDACHECK_BETA_TWICE_SIGMOID = 2 };
 enum { KDACHECK_RULE_KDA = 0, KDACHECK_RULE_DPLR = 1 };
+/* Where tensors, workspace and cu_seqlens lie: as the contract's `memory` says. */
+enum { KDACHECK_HOST = 0, KDACHECK_DEVICE = 1 };
 
 /* data == NULL: the tensor is absent (or, for a result, not wanted). Strides count elements; the last is 1. */
 typedef struct {
@@ -56,6 +60,10 @@ typedef struct {
   kdacheck_tensor dt_bias;       /* [HV,K] */
   kdacheck_tensor initial_state; /* [N,HV,K,V] fp32, or [N,HV,V,K] if the contract says state_layout=v_first */
   const int64_t* cu_seqlens;     /* [N+1], or NULL: B sequences of T tokens */
+  /* since version 2 */
+  int32_t memory, reserved;
+  void* stream;                   /* KDACHECK_DEVICE: a cudaStream_t; what is queued on it when the call returns is waited for */
+  const int64_t* cu_seqlens_host; /* the same lengths, always in host memory */
 } kdacheck_inputs;
 
 typedef struct {
@@ -79,6 +87,11 @@ typedef int (*kdacheck_forward_fn)(const kdacheck_inputs*, const kdacheck_output
 typedef int (*kdacheck_backward_fn)(const kdacheck_inputs*, const kdacheck_cotangents*, const kdacheck_gradients*, void* workspace,
                                     size_t workspace_bytes, char* why, size_t why_size);
 
+/* A decode step: a forward pass over a few tokens (the contract's `decode`, 1 if it says nothing) of N = B sequences. The
+ * state is always there and moves on in place: in->initial_state and out->final_state are the same memory. The workspace is
+ * what workspace_bytes asks for the same inputs. */
+typedef kdacheck_forward_fn kdacheck_decode_fn;
+
 typedef struct {
   const char* name;     /* "mine.chunk64" */
   const char* summary;  /* one line */
@@ -86,6 +99,7 @@ typedef struct {
   size_t (*workspace_bytes)(const kdacheck_inputs*, int backward); /* NULL: none needed; the memory is 64-byte aligned */
   kdacheck_forward_fn forward;
   kdacheck_backward_fn backward; /* NULL: none */
+  kdacheck_decode_fn decode;     /* NULL: none; since version 2 */
 } kdacheck_kernel;
 
 typedef struct {
@@ -94,7 +108,7 @@ typedef struct {
   const kdacheck_kernel* kernels;
 } kdacheck_library;
 
-/* What a library exports. `version` is the caller's; return NULL if it is not understood. */
+/* What a library exports. `version` is the caller's; return NULL if it is not understood: older ones are asked for next. */
 const kdacheck_library* kdacheck_plugin(uint32_t version);
 
 #ifdef __cplusplus

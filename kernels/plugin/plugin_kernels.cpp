@@ -6,7 +6,6 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
@@ -14,12 +13,6 @@ namespace kdacheck {
 namespace {
 
 using namespace plugin;
-
-/// As built, or where KDACHECK_WORKER_PATH says: for a program that was carried to another machine.
-std::string worker_program() {
-  const char* carried = std::getenv("KDACHECK_WORKER_PATH");
-  return carried ? carried : KDACHECK_PLUGIN_WORKER;
-}
 
 struct Worker {
   SharedMemory memory;
@@ -59,6 +52,8 @@ void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews
     if (!trespasses.empty()) throw KernelTrespassed(trespasses.front());
     if (answer == Answer::refused)
       refusal = text_of(worker.memory.record());
+    else if (answer == Answer::failed)
+      throw KernelCrashed(text_of(worker.memory.record()));
     else if (answer != Answer::done)
       throw KernelCrashed("the process gave no valid answer");
   });
@@ -79,19 +74,27 @@ std::size_t ask_workspace(Pool& pool, std::uint32_t kernel, const Inputs& in, bo
 
 Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::string& line, const std::string& path) {
   std::istringstream fields(line);
-  std::string label, backward, contract, summary;
+  std::string label, passes, contract, summary, unavailable;
   std::getline(fields, label, '\t');
-  std::getline(fields, backward, '\t');
+  std::getline(fields, passes, '\t');
   std::getline(fields, contract, '\t');
   std::getline(fields, summary, '\t');
+  std::getline(fields, unavailable, '\t');
   ParsedContract parsed = parse_contract(contract);
   if (!parsed.contract) throw PluginTrouble(path + ": kernel '" + label + "': " + parsed.error);
   Kernel kernel{.name = label, .summary = summary, .contract = *parsed.contract, .workspace_bytes = {}, .forward = {}, .backward = {}};
+  kernel.unavailable = unavailable;
   kernel.workspace_bytes = [pool, index](const Inputs& in, bool reverse) { return ask_workspace(*pool, index, in, reverse); };
   kernel.forward = [pool, index](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
     call(*pool, Operation::forward, index, {.inputs = &in, .outputs = out, .cotangents = {}, .gradients = {}, .workspace = workspace});
   };
-  if (backward == "1")
+  if (passes.find('d') != passes.npos)
+    kernel.decode = [pool, index](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+      // the state is one tensor, which the inputs name
+      call(*pool, Operation::decode, index,
+           {.inputs = &in, .outputs = {.o = out.o, .final_state = {}}, .cotangents = {}, .gradients = {}, .workspace = workspace});
+    };
+  if (passes.find('b') != passes.npos)
     kernel.backward = [pool, index](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& gradients,
                                     std::span<std::byte> workspace) {
       call(*pool, Operation::backward, index,

@@ -1,6 +1,7 @@
 #include "subprocess_kernels.hpp"
 
 #include "child_process.hpp"
+#include "shell_word.hpp"
 #include "tensor_files.hpp"
 #include "worker_pool.hpp"
 
@@ -40,7 +41,7 @@ struct Worker {
   bool dirty = false;
 
   Worker(const std::string& command, bool keep_standard_error)
-      : process({"/bin/sh", "-c", "exec " + command}, Channel::standard, {}, keep_standard_error) {}
+      : process({"/bin/sh", "-c", "exec " + command}, Channel::standard, {}, keep_standard_error, folder.path.string()) {}
 
   json ask(const json& request, std::chrono::milliseconds patience) {
     std::string line;
@@ -149,10 +150,8 @@ std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginO
 std::string python_worker_command(const std::string& module_and_function) {
   const char* chosen = std::getenv("KDACHECK_PYTHON");
   const char* package = std::getenv("KDACHECK_PYTHON_PACKAGE"); // of a program that was carried to another machine
-  std::string quoted = "'";
-  for (const char c : module_and_function) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return std::string("env PYTHONPATH=\"") + (package ? "$KDACHECK_PYTHON_PACKAGE" : KDACHECK_PYTHON_PACKAGE) + ":$PWD:$PYTHONPATH\" " +
-         (chosen ? chosen : "python3") + " -m kdacheck.worker " + quoted + "'";
+         (chosen ? chosen : "python3") + " -m kdacheck.worker " + shell_word(module_and_function);
 }
 
 } // namespace kdacheck

@@ -3,7 +3,11 @@
 
 #include <catch2/catch.hpp>
 
+#include <signal.h>
+
+#include <cerrno>
 #include <cmath>
+#include <thread>
 
 using namespace kdacheck;
 
@@ -31,6 +35,15 @@ Problem small_problem() {
   return problem;
 }
 
+/// Whether a process is gone, zombies included, within two seconds.
+bool gone(int pid) {
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    if (kill(pid, 0) != 0 && errno == ESRCH) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
 } // namespace
 
 TEST_CASE("the example plug-in computes the recurrence in its child process") {
@@ -48,12 +61,33 @@ TEST_CASE("the example plug-in computes the recurrence in its child process") {
   CHECK(run.final_state[0] == Approx(0.25 * std::exp(-0.5)));
 }
 
+TEST_CASE("a decode step of a plug-in moves the state on in place") {
+  const auto kernels = plugin_kernels(KDACHECK_EXAMPLE_PLUGIN);
+  REQUIRE(kernels.at(0).decode);
+  CHECK(kernels[0].contract.decode == SizeRange{1, 4});
+  const Problem problem = small_problem();
+  const Run whole = run_forward(kernels[0], problem), steps = run_decode(kernels[0], problem);
+  CHECK(steps.trespasses.empty());
+  CHECK(steps.o == whole.o);
+  CHECK(steps.final_state == whole.final_state);
+}
+
+TEST_CASE("a library built with version 1 of the interface still loads, every kernel of it") {
+  const auto kernels = plugin_kernels(KDACHECK_OLD_PLUGIN);
+  REQUIRE(kernels.size() == 2);
+  CHECK(kernels[1].name == "old.second");
+  CHECK_FALSE(kernels[0].decode);
+  CHECK_FALSE(kernels[0].backward);
+  CHECK(run_forward(kernels[0], small_problem()).o == std::vector<float>(18, 0.25f));
+  CHECK(run_forward(kernels[1], small_problem()).refused == "as in the old days");
+}
+
 TEST_CASE("what a plug-in refuses is a refusal with its own sentence") {
   CHECK(run_forward(named("refuses"), small_problem()).refused == "not on a Monday");
 }
 
 TEST_CASE("a crash, an exit or an exhausted memory is a crash, and the next call is answered") {
-  for (const char* name : {"segfault", "aborts", "leaves", "eats_memory"}) {
+  for (const char* name : {"segfault", "aborts", "leaves", "eats_memory", "kills_its_group"}) {
     INFO(name);
     CHECK_THROWS_AS(run_forward(named(name), small_problem()), KernelCrashed);
   }
@@ -61,8 +95,26 @@ TEST_CASE("a crash, an exit or an exhausted memory is a crash, and the next call
 }
 
 TEST_CASE("a hang ends as a time-out") {
+  int hung = 0;
   for (const Kernel& kernel : plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN, {.patience = std::chrono::milliseconds(400)}))
-    if (kernel.name == "hangs") CHECK_THROWS_AS(run_forward(kernel, small_problem()), KernelTimedOut);
+    if (kernel.name == "hangs" || kernel.name == "stops_itself" || kernel.name == "leaves_a_daemon_and_hangs") {
+      INFO(kernel.name);
+      CHECK_THROWS_AS(run_forward(kernel, small_problem()), KernelTimedOut);
+      ++hung;
+    }
+  CHECK(hung == 3);
+}
+
+TEST_CASE("a daemon in a session of its own ends with the process that it came from") {
+  int daemon = 0;
+  {
+    const auto kernels = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN);
+    for (const Kernel& kernel : kernels)
+      if (kernel.name == "leaves_a_daemon") daemon = static_cast<int>(run_forward(kernel, small_problem()).o.at(0));
+    REQUIRE(daemon > 1);
+    CHECK(kill(daemon, 0) == 0);
+  }
+  CHECK(gone(daemon));
 }
 
 TEST_CASE("a flood of output does no harm, closed pipes end the process") {

@@ -4,6 +4,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <signal.h>
+
+#include <cerrno>
 #include <cstdlib>
 #include <memory>
 #include <thread>
@@ -88,14 +91,29 @@ TEST_CASE("refusals and trespasses come through with their sentence") {
 }
 
 TEST_CASE("whatever breaks the protocol is a crash") {
-  for (const char* way :
-       {"error", "no_result", "no_tensor", "wrong_shape", "wrong_type", "truncated", "noise", "long_line", "nothing_said", "exits"}) {
+  for (const char* way : {"error", "no_result", "no_tensor", "wrong_shape", "wrong_type", "truncated", "noise", "long_line", "nothing_said",
+                          "exits", "eats_memory", "closes_pipes"}) {
     INFO(way);
     CHECK_THROWS_AS(run(misbehaving(way)), KernelCrashed);
   }
 }
 
 TEST_CASE("a worker that hangs is timed out") { CHECK_THROWS_AS(run(misbehaving("hangs", 300)), KernelTimedOut); }
+
+TEST_CASE("a daemon that a worker left in a session of its own ends with it") {
+  int daemon = 0;
+  {
+    const Kernel kernel = misbehaving("leaves_a_daemon");
+    daemon = std::stoi(run(kernel).refused.value());
+    REQUIRE(daemon > 1);
+    CHECK(kill(daemon, 0) == 0);
+  }
+  int alive = 0;
+  for (int attempt = 0; attempt < 200 && (alive = kill(daemon, 0)) == 0; ++attempt)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  CHECK(alive != 0);
+  CHECK(errno == ESRCH);
+}
 
 TEST_CASE("a worker that cannot introduce itself is refused with a sentence") {
   for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_version"}) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 typedef const kdacheck_inputs* In;
@@ -87,14 +88,62 @@ static int eats_memory(ARGUMENTS) {
   }
 }
 
+/* A daemon in a session of its own; its id goes into o. */
+static int leaves_a_daemon(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  int ends[2];
+  if (pipe(ends) != 0) return 1;
+  if (fork() == 0) {
+    setsid();
+    if (fork() != 0) _exit(0);
+    const pid_t self = getpid();
+    if (write(ends[1], &self, sizeof self) == (ssize_t)sizeof self)
+      for (;;) pause();
+    _exit(1);
+  }
+  pid_t daemon = 0;
+  if (read(ends[0], &daemon, sizeof daemon) != (ssize_t)sizeof daemon) return 1;
+  close(ends[0]), close(ends[1]);
+  ((float*)out->o.data)[0] = (float)daemon;
+  return 0;
+}
+static int leaves_a_daemon_and_hangs(ARGUMENTS) {
+  leaves_a_daemon(in, out, workspace, bytes, why, why_size);
+  for (;;) pause();
+  return 0;
+}
+static int stops_itself(ARGUMENTS) {
+  UNUSED;
+  raise(SIGSTOP);
+  return 0;
+}
+static int kills_its_group(ARGUMENTS) {
+  UNUSED;
+  kill(0, SIGKILL);
+  return 0;
+}
+
 #define KERNEL(function)                                                                                                                   \
   { .name = #function, .summary = "", .contract = "chunk=1", .forward = function }
 const kdacheck_library* kdacheck_plugin(uint32_t version) {
-  static const kdacheck_kernel kernels[] = {
-      KERNEL(segfault),      KERNEL(aborts),       KERNEL(leaves),          KERNEL(hangs),
-      KERNEL(floods),        KERNEL(closes_pipes), KERNEL(writes_past_end), KERNEL(writes_before_start),
-      KERNEL(changes_input), KERNEL(refuses),      KERNEL(writes_nothing),  KERNEL(wrong_answer),
-      KERNEL(eats_memory)};
+  static const kdacheck_kernel kernels[] = {KERNEL(segfault),
+                                            KERNEL(aborts),
+                                            KERNEL(leaves),
+                                            KERNEL(hangs),
+                                            KERNEL(floods),
+                                            KERNEL(closes_pipes),
+                                            KERNEL(writes_past_end),
+                                            KERNEL(writes_before_start),
+                                            KERNEL(changes_input),
+                                            KERNEL(refuses),
+                                            KERNEL(writes_nothing),
+                                            KERNEL(wrong_answer),
+                                            KERNEL(eats_memory),
+                                            KERNEL(stops_itself),
+                                            KERNEL(kills_its_group),
+                                            KERNEL(leaves_a_daemon),
+                                            KERNEL(leaves_a_daemon_and_hangs)};
   static const kdacheck_library library = {KDACHECK_PLUGIN_VERSION, sizeof kernels / sizeof *kernels, kernels};
   return version == KDACHECK_PLUGIN_VERSION ? &library : NULL;
 }

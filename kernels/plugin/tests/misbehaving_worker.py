@@ -1,5 +1,6 @@
 """A worker that breaks the protocol in the way its first argument names. Standard library alone."""
 import json
+import mmap
 import os
 import struct
 import sys
@@ -57,6 +58,23 @@ for line in sys.stdin:
         time.sleep(600)
     elif way == "exits":
         sys.exit(7)
+    elif way == "eats_memory":  # pages that are never touched: limits are met before the machine's memory is
+        held = []
+        while True:
+            held.append(mmap.mmap(-1, 1 << 32, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    elif way == "closes_pipes":
+        os.close(0)
+        os.close(1)
+        time.sleep(600)
+    elif way == "leaves_a_daemon":
+        ends = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() != 0:
+                os._exit(0)
+            os.write(ends[1], str(os.getpid()).encode())
+            time.sleep(600)
+        answer = {"refused": os.read(ends[0], 32).decode()}
     elif way == "trespass":
         write(request["result"], "o", [1, 3, 2, 3])
         answer["trespass"] = "changed input k"
