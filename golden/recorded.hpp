@@ -34,6 +34,9 @@ namespace kdacheck {
 /// wrong shape or dtype, cu_seqlens that decrease or miss T, a value that is not finite, unknown metadata.
 Problem problem_from(const std::filesystem::path&);
 
+/// The same of a table that has been read from `source`.
+Problem problem_of(const TensorTable&, const std::string& source);
+
 /// A tensor with bytes of its own.
 struct OwnedTensor {
   std::string name;

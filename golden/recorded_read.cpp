@@ -169,9 +169,11 @@ Problem read_problem(const Reader& file) {
 
 bool is_remark(std::string_view key) { return key == "format" || key == "about" || key.starts_with("about_"); }
 
+Problem problem_of(const TensorTable& table, const std::string& source) { return read_problem({table, source}); }
+
 Problem problem_from(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
-  return read_problem({file.table(), path.string()});
+  return problem_of(file.table(), path.string());
 }
 
 } // namespace kdacheck

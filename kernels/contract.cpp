@@ -227,7 +227,13 @@ constexpr std::array keys{
 
 ParsedContract failure(std::string sentence) { return {std::nullopt, std::move(sentence)}; }
 
-std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+/// A word of the text as a sentence can hold it, whatever its bytes are.
+std::string quoted(std::string_view text) {
+  std::string word(text.substr(0, 80));
+  for (char& c : word)
+    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
+  return "'" + word + (text.size() > 80 ? "..'" : "'");
+}
 
 } // namespace
 

@@ -8,6 +8,7 @@
 #include "../reference/truth.hpp"
 #include "commands.hpp"
 #include "context.hpp"
+#include "round_trip.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -162,9 +163,11 @@ std::string to_text(const Bench& bench) {
 
 int bench_command(const BenchArguments& arguments) {
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
+  make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}};
-  bench_kernels(bench, kernels);
-  if (arguments.kernels.empty()) bench_gate(bench);
+  if (!arguments.only_round_trips) bench_kernels(bench, kernels);
+  if (arguments.kernels.empty() && !arguments.only_round_trips) bench_gate(bench);
+  if (arguments.kernels.empty() || arguments.only_round_trips) bench_round_trips(bench);
   if (bench.rows.empty()) {
     std::fprintf(stderr, "kdacheck: no selected kernel supports the benchmark's case\n");
     return 5;

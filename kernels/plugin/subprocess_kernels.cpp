@@ -4,6 +4,7 @@
 #include "shell_word.hpp"
 #include "tensor_files.hpp"
 #include "worker_pool.hpp"
+#include "worker_protocol.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -43,7 +44,7 @@ struct Worker {
   Worker(const std::string& command, bool keep_standard_error)
       : process({"/bin/sh", "-c", "exec " + command}, Channel::standard, {}, keep_standard_error, folder.path.string()) {}
 
-  json ask(const json& request, std::chrono::milliseconds patience) {
+  std::string ask(const json& request, std::chrono::milliseconds patience) {
     std::string line;
     const int got = process.send_line(request.dump()) ? process.read_line(line, patience) : -1;
     if (got == 0) {
@@ -52,18 +53,11 @@ struct Worker {
     }
     if (got == -1) throw KernelCrashed("the process " + process.finish().how);
     if (got == -2) throw KernelCrashed("wrong answer: a line of more than 1 MiB");
-    json answer = json::parse(line, nullptr, false);
-    if (!answer.is_object()) throw KernelCrashed("wrong answer: a line that is no JSON object: " + line.substr(0, 80));
-    return answer;
+    return line;
   }
 };
 
 using Pool = WorkerPool<Worker>;
-
-std::string text_at(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
 
 /// Sends one call; `collect` reads the result file.
 template <class Collect>
@@ -79,35 +73,29 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
     request["kernel"] = kernel.name;
     request["problem"] = problem.string();
     request["result"] = result.string();
-    const json answer = worker.ask(request, pool.options().patience);
-    refusal = text_at(answer, "refused");
+    const WorkerAnswer answer = read_answer(worker.ask(request, pool.options().patience));
+    refusal = answer.refusal;
     if (!refusal.empty()) return;
-    if (const std::string error = text_at(answer, "error"); !error.empty()) throw KernelCrashed(error.substr(0, 2000));
-    if (!answer.contains("done")) throw KernelCrashed("wrong answer: none of done, refused, error");
     collect(result);
-    if (const std::string trespass = text_at(answer, "trespass"); !trespass.empty()) throw KernelTrespassed(trespass);
+    if (!answer.trespass.empty()) throw KernelTrespassed(answer.trespass);
   });
   if (!refusal.empty()) throw Refused(refusal);
 }
 
-Kernel proxy(const std::shared_ptr<Pool>& pool, const json& described, const std::string& command) {
-  Kernel kernel{.name = text_at(described, "name"),
-                .summary = text_at(described, "summary"),
-                .contract = {},
+Kernel proxy(const std::shared_ptr<Pool>& pool, const DescribedKernel& described) {
+  Kernel kernel{.name = described.name,
+                .summary = described.summary,
+                .contract = described.contract,
                 .workspace_bytes = {},
                 .forward = {},
                 .backward = {}};
-  if (kernel.name.empty()) throw PluginTrouble("worker '" + command + "': a kernel has no name");
-  ParsedContract parsed = parse_contract(text_at(described, "contract"));
-  if (!parsed.contract) throw PluginTrouble("worker '" + command + "': kernel '" + kernel.name + "': " + parsed.error);
-  kernel.contract = *parsed.contract;
   const Kernel identity = kernel;
   const bool v_first = kernel.contract.state_v_first;
   kernel.forward = [pool, identity, v_first](const Inputs& in, const Outputs& out, std::span<std::byte>) {
     call(*pool, identity, "forward", in, {}, {{"final_state", static_cast<bool>(out.final_state)}},
          [&](const std::filesystem::path& result) { read_outputs(result, out, v_first); });
   };
-  if (described.value("backward", json(false)) == json(true))
+  if (described.backward)
     kernel.backward = [pool, identity, v_first](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& gradients,
                                                 std::span<std::byte>) {
       json wanted = json::array();
@@ -124,7 +112,7 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, const json& described, const std
 std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& options) {
   const auto pool =
       std::make_shared<Pool>([command, options] { return std::make_unique<Worker>(command, options.keep_standard_error); }, options);
-  json hello;
+  std::string hello;
   try {
     hello = pool->borrow([&](Worker& worker) {
       return worker.ask({{"op", "hello"}, {"protocol", 1}},
@@ -135,15 +123,8 @@ std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginO
   } catch (const KernelTimedOut& late) {
     throw PluginTrouble("worker '" + command + "' does not answer hello: " + late.what());
   }
-  if (const std::string error = text_at(hello, "error"); !error.empty()) throw PluginTrouble("worker '" + command + "': " + error);
-  if (hello.value("protocol", json()) != json(1)) throw PluginTrouble("worker '" + command + "' does not speak protocol 1");
-  const json described = hello.value("kernels", json());
-  if (!described.is_array() || described.empty()) throw PluginTrouble("worker '" + command + "' offers no kernel");
   std::vector<Kernel> kernels;
-  for (const json& one : described) {
-    if (!one.is_object()) throw PluginTrouble("worker '" + command + "': a kernel is no JSON object");
-    kernels.push_back(proxy(pool, one, command));
-  }
+  for (const DescribedKernel& described : read_hello(hello, command)) kernels.push_back(proxy(pool, described));
   return kernels;
 }
 

@@ -103,10 +103,12 @@ void write_call(const std::filesystem::path& path, const Inputs& in, const Cotan
 }
 
 void read_outputs(const std::filesystem::path& path, const Outputs& out, bool state_v_first) {
-  with_table(path, [&](const TensorTable& table) {
-    read_into(table, "o", out.o, false);
-    read_into(table, "final_state", out.final_state, state_v_first);
-  });
+  with_table(path, [&](const TensorTable& table) { read_outputs(table, out, state_v_first); });
+}
+
+void read_outputs(const TensorTable& table, const Outputs& out, bool state_v_first) {
+  read_into(table, "o", out.o, false);
+  read_into(table, "final_state", out.final_state, state_v_first);
 }
 
 void read_gradients(const std::filesystem::path& path, const GradientOutputs& gradients, bool state_v_first) {

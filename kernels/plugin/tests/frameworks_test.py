@@ -1,0 +1,33 @@
+"""Judges a PyTorch and a JAX function, forward and by autograd, with every Python from 3.10 to 3.13 that has the framework:
+frameworks_test.py PROGRAM. Ends with 77 (skipped) where no interpreter has one."""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import interpreters
+
+program = sys.argv[1]
+tests = str(pathlib.Path(__file__).resolve().parent)
+candidates = dict(interpreters.found())
+if os.environ.get("KDACHECK_PYTHON"):
+    candidates["KDACHECK_PYTHON"] = os.environ["KDACHECK_PYTHON"]
+
+ran, skipped = 0, []
+for version, python in candidates.items():
+    for framework in ("torch", "jax"):
+        if subprocess.run([python, "-c", f"import {framework}, numpy"], capture_output=True).returncode != 0:
+            skipped.append(f"{framework} on {version}")
+            continue
+        with tempfile.TemporaryDirectory() as out:
+            done = subprocess.run([program, "verify", "--python", f"framework_kernels:{framework}_recurrence", "--property", "*agree*-with-the-oracle",
+                                   "--property", "every-*-element-is-written", "--regime", "gaussian-keys", "--regime", "usual-decay", "--call-timeout", "120",
+                                   "--threads", "1", "--out", out],
+                                  capture_output=True, text=True, env={**os.environ, "KDACHECK_PYTHON": python, "PYTHONPATH": tests})
+        if done.returncode != 0 or "PASSED: 1 of 1 kernels" not in done.stdout:
+            raise SystemExit(f"{framework} on {version} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        print(f"{framework} on {version}: judged")
+        ran += 1
+print(f"{ran} judged, {len(skipped)} skipped: {', '.join(skipped) or 'none'}")
+sys.exit(0 if ran else 77)
