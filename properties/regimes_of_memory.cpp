@@ -2,6 +2,8 @@
 
 #include "regime_drawing.hpp"
 
+#include <algorithm>
+
 namespace kdacheck {
 
 void append_memory_regimes(std::vector<Regime>& list) {
@@ -26,6 +28,22 @@ void append_memory_regimes(std::vector<Regime>& list) {
                     recipe.values = ValuePattern::zero;
                     recipe.state = seed % 2 == 0 ? StatePattern::asymmetric : StatePattern::gaussian;
                     recipe.decay = dice.log_uniform(1e-4f, 0.5f);
+                    return recipe;
+                  }});
+  list.push_back({"faint-memory", "v = 0, and a state of which tokens with |g| of 20 to 25 leave 1e-9: faint, but all there is",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("faint-memory", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    recipe.values = ValuePattern::zero;
+                    recipe.state = StatePattern::gaussian;
+                    recipe.decay = dice.uniform(22.0f, 24.0f);
+                    recipe.decay_spread = 0.05f;
+                    if (seed % 2 == 0) { // every token
+                      set_length(recipe, dice.between(1, 2), tier);
+                    } else { // now and then
+                      recipe.gates = GatePattern::sparse_reset;
+                      recipe.decay_spread = dice.uniform(0.5f, 2.0f) / static_cast<float>(std::max<std::int64_t>(recipe.shape.T, 2));
+                    }
                     return recipe;
                   }});
   list.push_back({"warm-chunk", "at most one chunk, from a state that the same traffic left behind: errors cannot grow, bounds are tight",

@@ -66,16 +66,21 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     Dice dice(recipe.regime, seed);
                     const std::int64_t total = std::max<std::int64_t>(recipe.shape.T * recipe.shape.B, 20);
                     set_length(recipe, total, tier);
-                    pack(recipe, cut(dice, total, dice.between(2, 7)));
+                    if (round_of(seed) == 0) { // equal neighbours: what is kept from one member must not serve the next
+                      const std::int64_t length = dice.between(17, 40);
+                      pack(recipe, {3, length, length, 2, 2, 1, 1, length});
+                    } else {
+                      pack(recipe, cut(dice, total, dice.between(2, 7)));
+                    }
                     return recipe;
                   }});
   list.push_back({"packed-with-empty", "empty members first, last, in between, or all of them", [](std::uint64_t seed, Tier tier) {
                     Recipe recipe = usual("packed-with-empty", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    const std::int64_t some = dice.between(1, 70);
+                    const std::int64_t some = round_of(seed) == 0 ? dice.between(65, 80) : dice.between(1, 70);
                     set_length(recipe, some + 17, tier); // cuts heads and V where that is much
                     switch (round_of(seed) % 5) {
-                    case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break;
+                    case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break; // at first the long one has more than a chunk
                     case 1: pack(recipe, {0, 0, 0}); break;
                     case 2: pack(recipe, {some, 0}); break;
                     case 3: pack(recipe, {0, some}); break;
@@ -88,7 +93,8 @@ void append_shape_regimes(std::vector<Regime>& list) {
          Recipe recipe = usual("packed-single-tokens", seed, tier);
          Dice dice(recipe.regime, seed);
          set_widths(recipe, 16, seed % 2 == 0 ? 16 : 24);
-         std::vector<std::int64_t> lengths(static_cast<std::size_t>(tier == Tier::quick ? dice.between(5, 40) : dice.between(40, 2000)), 1);
+         std::vector<std::int64_t> lengths(static_cast<std::size_t>(tier == Tier::quick ? dice.between(41, 70) : dice.between(41, 2000)),
+                                           1);
          if (seed % 2 == 0) lengths[static_cast<std::size_t>(dice.between(0, std::ssize(lengths) - 1))] = dice.between(17, 100);
          recipe.shape.HV = recipe.shape.H;
          pack(recipe, std::move(lengths));
@@ -100,11 +106,38 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     Dice dice(recipe.regime, seed);
                     recipe.shape.H = dice.between(1, 3);
                     recipe.shape.HV = recipe.shape.H * std::array<std::int64_t, 3>{2, 4, 3}[static_cast<std::size_t>(seed % 3)];
+                    if (round_of(seed) == 0) recipe.shape.H = dice.between(2, 3), recipe.shape.HV = 3 * recipe.shape.H;
                     recipe.shape.T = std::min<std::int64_t>(recipe.shape.T, tier == Tier::quick ? 40 : 300);
                     if (tier == Tier::quick)
                       set_widths(recipe, std::min<std::int64_t>(recipe.shape.K, 32), std::min<std::int64_t>(recipe.shape.V, 32));
                     recipe.gates = seed % 2 == 0 ? GatePattern::per_head : GatePattern::jitter;
                     recipe.decay = seed % 2 == 0 ? 3.0f : 0.2f;
+                    return recipe;
+                  }});
+  list.push_back({"many-heads-and-batches",
+                  "more than eight heads in batches of five and more: indices past what a table, a mask or a warp holds",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("many-heads-and-batches", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    const bool heads = round_of(seed) % 2 == 0; // then many of both; else many batches
+                    const std::int64_t H = heads ? dice.between(9, 12) : dice.between(1, 3);
+                    recipe.shape = {.B = heads ? dice.between(5, 9) : dice.between(9, 40), .T = dice.between(2, 9), .H = H, .HV = H};
+                    set_widths(recipe, 8, heads ? 8 : 12);
+                    recipe.gates = seed % 4 < 2 ? GatePattern::jitter : GatePattern::per_head;
+                    recipe.decay = dice.uniform(0.2f, 2.0f);
+                    return recipe;
+                  }});
+  list.push_back({"full-width", "K = V = 128 over more than a chunk, as models have it, and up to 256: tiles that are exactly full",
+                  [](std::uint64_t seed, Tier tier) {
+                    Recipe recipe = usual("full-width", seed, tier);
+                    Dice dice(recipe.regime, seed);
+                    const auto width = [&] { return dice.any_of(std::array<std::int64_t, 3>{128, 192, 256}); };
+                    recipe.lengths.clear();
+                    recipe.shape = {.B = 1, .T = 0, .H = 1, .HV = 1, .K = 128, .V = 128};
+                    if (round_of(seed) > 0) recipe.shape.K = width(), recipe.shape.V = width();
+                    set_widths(recipe, recipe.shape.K, recipe.shape.V);
+                    const std::int64_t most = most_work(tier) / (recipe.shape.K * recipe.shape.V);
+                    recipe.shape.T = round_of(seed) == 0 ? dice.between(65, 67) : dice.between(1, std::max<std::int64_t>(1, most / 2));
                     return recipe;
                   }});
   list.push_back(
@@ -113,7 +146,8 @@ void append_shape_regimes(std::vector<Regime>& list) {
          Dice dice(recipe.regime, seed);
          const auto width = [&] { return dice.any_of(std::array<std::int64_t, 12>{3, 5, 7, 11, 17, 20, 33, 36, 50, 60, 63, 100}); };
          set_widths(recipe, width(), width());
-         if (recipe.shape.K == recipe.shape.V) set_widths(recipe, recipe.shape.K, recipe.shape.V + 2);
+         if (round_of(seed) == 0) set_widths(recipe, width(), dice.any_of(std::array<std::int64_t, 3>{17, 33, 65})); // one past a tile
+         if (recipe.shape.K == recipe.shape.V) set_widths(recipe, recipe.shape.K + 2, recipe.shape.V);
          if (tier == Tier::quick) set_length(recipe, std::min<std::int64_t>(recipe.shape.T, 40), tier);
          return recipe;
        }});

@@ -7,6 +7,7 @@
 #include "faulty_inverse.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -17,12 +18,26 @@ namespace {
 float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
 float sigmoid(float x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
+std::int64_t key_head_of(const Shape& shape, Fault fault, std::int64_t head) {
+  const auto group = static_cast<std::uint64_t>(shape.HV / shape.H);
+  if (fault == Fault::group_by_modulo) return head % shape.H;
+  if (fault == Fault::group_by_shift) return std::min(head >> (std::bit_width(group) - 1), shape.H - 1);
+  return head / static_cast<std::int64_t>(group);
+}
+
+/// Length of the packed member before a sequence if the two are equally long (and not single tokens), else 0.
+std::int64_t equal_predecessor(const Inputs& in, const Sequence& sequence) {
+  if (in.cu_seqlens.empty() || sequence.index == 0 || sequence.length < 2) return 0;
+  const auto i = static_cast<std::size_t>(sequence.index);
+  return in.cu_seqlens[i] - in.cu_seqlens[i - 1] == sequence.length ? sequence.length : 0;
+}
+
 } // namespace
 
 HeadRun::HeadRun(const Inputs& inputs, const Contract& promised, Fault planted, const Sequence& one, std::int64_t value_head)
     : in(inputs), contract(promised), fault(planted), sequence(one), head(value_head), K(inputs.shape.K), V(inputs.shape.V),
-      C(promised.chunk), group(inputs.shape.HV / inputs.shape.H),
-      key_head(on(Fault::group_by_modulo) ? value_head % inputs.shape.H : value_head / group) {
+      C(promised.chunk), group(inputs.shape.HV / inputs.shape.H), key_head(key_head_of(inputs.shape, planted, value_head)),
+      key_rows_back(on(Fault::equal_length_rereads) ? equal_predecessor(inputs, one) : 0) {
   const auto CK = static_cast<std::size_t>(C * K), CV = static_cast<std::size_t>(C * V), CC = static_cast<std::size_t>(C * C);
   for (auto* matrix : {&q, &k, &G, &kd, &qd, &kr}) matrix->assign(CK, 0);
   for (auto* matrix : {&v, &Z, &U}) matrix->assign(CV, 0);
@@ -36,6 +51,7 @@ float HeadRun::exponential(float x) const {
   if (on(Fault::exp2_for_exp)) return std::exp2(x);
   if (on(Fault::clamped_exponent)) x = std::max(x, -20.0f);
   if (on(Fault::approximate_exp)) return std::exp(x) + 2e-4f * std::sin(37 * x) * (x < 0 ? 1.0f : 0.0f);
+  if (on(Fault::faint_decay_flushed) && x < -20) return 0;
   const float e = std::exp(x);
   return on(Fault::alpha_bf16) ? round_bf16(e) : e;
 }
@@ -44,6 +60,7 @@ float HeadRun::log_decay(std::int64_t row, std::int64_t c) const {
   const TensorView& g = in[Input::g];
   if (!g || on(Fault::no_decay)) return 0;
   const std::int64_t from = on(Fault::decay_of_head_zero) ? 0 : head;
+  if (on(Fault::batch_wraps_at_four)) row = row / in.shape.T % 4 * in.shape.T + row % in.shape.T;
   float x = element(g, row, from, c);
   if (on(Fault::gate_bf16)) x = round_bf16(x);
   const TensorView& a_log = in[Input::A_log];
@@ -73,7 +90,8 @@ float HeadRun::log_decay(std::int64_t row, std::int64_t c) const {
 float HeadRun::write_strength(std::int64_t row) const {
   const TensorView& tensor = in[Input::beta];
   const std::int64_t from = on(Fault::previous_beta) ? std::max(row - 1, sequence.first) : row;
-  float x = element(tensor, from, on(Fault::beta_of_query_head) ? key_head : head, 0);
+  const std::int64_t of = on(Fault::beta_of_query_head) ? key_head : on(Fault::heads_wrap_at_eight) ? head % 8 : head;
+  float x = element(tensor, from, of, 0);
   if (in.options.beta != BetaForm::value && !on(Fault::sigmoid_missing)) x = sigmoid(x);
   if (in.options.beta == BetaForm::twice_sigmoid && !on(Fault::twice_sigmoid_as_sigmoid)) x *= 2;
   if (on(Fault::beta_bf16)) x = round_bf16(x);
@@ -83,8 +101,10 @@ float HeadRun::write_strength(std::int64_t row) const {
 
 void HeadRun::load_direction(Input which, std::int64_t row, float* destination) const {
   float squares = 0;
+  if (which == Input::k) row -= key_rows_back;
   for (std::int64_t c = 0; c < K; ++c) {
-    const bool dropped = (on(Fault::key_tail_dropped) && c >= K / 8 * 8 && K > 8) || (on(Fault::key_bound_is_value_bound) && c >= V);
+    const bool dropped = (on(Fault::key_tail_dropped) && c >= K / 8 * 8 && K > 8) || (on(Fault::key_bound_is_value_bound) && c >= V) ||
+                         (on(Fault::full_tile_short) && K == 128 && V == 128 && c == K - 1);
     destination[c] = dropped ? 0 : element(in[which], row, key_head, c);
     if (on(Fault::last_channel_duplicated) && c == K - 1 && K > 1 && K % 2 == 1) destination[c] = destination[c - 1];
     squares += destination[c] * destination[c];
@@ -110,9 +130,11 @@ void HeadRun::load_chunk(std::int64_t first, std::int64_t length) {
     if (!inside) continue;
     load_direction(Input::q, first + i, &q[at(i, 0)]);
     load_direction(Input::k, first + i, &k[at(i, 0)]);
-    for (std::int64_t j = 0; j < V; ++j)
-      v[static_cast<std::size_t>(i * V + j)] =
-          on(Fault::value_tail_dropped) && j >= V / 16 * 16 && V > 16 ? 0 : element(in[Input::v], first + i, head, j);
+    for (std::int64_t j = 0; j < V; ++j) {
+      const bool dropped = (on(Fault::value_tail_dropped) && j >= V / 16 * 16 && V > 16) ||
+                           (on(Fault::lone_value_channel_dropped) && V > 16 && V % 16 == 1 && j == V - 1);
+      v[static_cast<std::size_t>(i * V + j)] = dropped ? 0 : element(in[Input::v], first + i, head, j);
+    }
     beta[static_cast<std::size_t>(i)] = write_strength(first + i);
   }
   used = reads_on ? std::min(C, rows - first) : stale || on(Fault::unmasked_tail_decay) ? C : length;
@@ -218,7 +240,7 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
         for (std::int64_t c = 0; c < K; ++c) stored += kd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
       const float b = beta[static_cast<std::size_t>(i)], value = v[static_cast<std::size_t>(i * V + j)];
       float residual = value - stored;
-      if (on(Fault::residual_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
+      if (on(Fault::residual_bf16) || on(Fault::residual_bf16_of_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
       float z = b * residual;
       if (on(Fault::beta_not_on_value)) z = value - b * stored;
       if (on(Fault::beta_on_erase_twice)) z = b * (value - b * stored);

@@ -18,6 +18,7 @@ struct HeadRun {
   const Fault fault;
   const Sequence sequence;
   const std::int64_t head, K, V, C, group, key_head;
+  const std::int64_t key_rows_back;       ///< how far before a token's row its key is read: 0, unless a fault says otherwise
   std::int64_t used = 0;                  ///< rows that the chunk computes with: its length, unless a fault says otherwise
   std::vector<float> q, k, G, kd, qd, kr; ///< [C,K]
   std::vector<float> v, Z, U;             ///< [C,V]

@@ -28,6 +28,7 @@ enum class Fault : std::uint16_t {
   output_through_fp16,
   a_log_minus_infinity,
   gate_times_zero,
+  faint_decay_flushed,
   // precision
   neumann_fp32,
   neumann_bf16,
@@ -35,6 +36,7 @@ enum class Fault : std::uint16_t {
   first_order_inverse,
   second_order_inverse,
   residual_bf16,
+  residual_bf16_of_bf16,
   future_anchor,
   beta_bf16,
   alpha_bf16,
@@ -69,6 +71,9 @@ enum class Fault : std::uint16_t {
   single_token_skipped,
   tail_mask_only_when_packed,
   last_chunk_skipped_when_full,
+  long_after_empty,
+  members_capped,
+  equal_length_rereads,
   // indexing
   decay_of_head_zero,
   state_transposed,
@@ -85,6 +90,11 @@ enum class Fault : std::uint16_t {
   beta_of_query_head,
   last_channel_duplicated,
   previous_beta,
+  full_tile_short,
+  lone_value_channel_dropped,
+  batch_wraps_at_four,
+  heads_wrap_at_eight,
+  group_by_shift,
   // algebra and options
   no_initial_state_garbage,
   delta_only_when_gated,

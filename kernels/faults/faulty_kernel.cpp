@@ -90,12 +90,16 @@ void run_head(const Call& call, const Sequence& sequence, std::int64_t head, std
   const auto slot = static_cast<std::ptrdiff_t>(head * run.K * run.V);
   if (call.on(Fault::carry_over_sequences) && sequence.index > 0 && !call.in[Input::initial_state])
     std::copy_n(carried.begin() + slot, run.S.size(), run.S.begin());
-  const bool skipped = call.on(Fault::single_token_skipped) && sequence.length == 1;
+  const bool skipped = (call.on(Fault::single_token_skipped) && sequence.length == 1) ||
+                       (call.on(Fault::members_capped) && !call.in.cu_seqlens.empty() && sequence.index >= 40);
+  const bool after_empty = !call.in.cu_seqlens.empty() && sequence.index > 0 &&
+                           call.in.cu_seqlens[static_cast<std::size_t>(sequence.index) - 1] == sequence.first;
   std::vector<float> o(static_cast<std::size_t>(run.C * run.V));
   for (std::int64_t start = 0, index = 0; start < sequence.length; start += run.C, ++index) {
     const std::int64_t length = std::min(run.C, sequence.length - start);
     const std::vector<float> before = run.S;
     std::fill(o.begin(), o.end(), 0.0f);
+    if (call.on(Fault::long_after_empty) && after_empty && start == 64) std::fill(run.S.begin(), run.S.end(), 0.0f);
     if (!skipped) run.chunk(sequence.first + start, length, index, o.data());
     const bool last = start + length == sequence.length;
     if (call.on(Fault::last_chunk_skipped_when_full) && last && length == run.C && index > 0) run.S = before;

@@ -58,3 +58,24 @@ TEST_CASE("heads are grouped and widths are odd where the regime says so") {
   }
   CHECK((one_key && one_value));
 }
+
+TEST_CASE("every run of the quick tier draws the shapes that once hid a fault") {
+  const std::vector<std::uint64_t> runs{0, 1, 2, 3, 5, 8, 999'983, 123'456'789};
+  for (const std::uint64_t run : runs) {
+    const auto first = [&](const char* regime) { return regime_named(regime)->draw(run * 64, Tier::quick); };
+    const auto second = [&](const char* regime) { return regime_named(regime)->draw(run * 64 + 1, Tier::quick); };
+    INFO("seeds from " << run * 64);
+    const auto alike = first("packed").lengths;
+    CHECK(std::adjacent_find(alike.begin(), alike.end(), [](auto left, auto right) { return left == right && left > 16; }) != alike.end());
+    const auto long_after_empty = first("packed-with-empty").lengths;
+    CHECK((long_after_empty[0] == 0 && long_after_empty[1] > 64));
+    CHECK(first("packed-single-tokens").lengths.size() > 40);
+    CHECK(second("packed-single-tokens").lengths.size() > 40);
+    const Shape grouped = first("grouped-heads").shape, many = first("many-heads-and-batches").shape, wide = first("full-width").shape;
+    CHECK((grouped.HV == 3 * grouped.H && grouped.H > 1));
+    CHECK((many.B > 4 && many.H > 8));
+    CHECK(second("many-heads-and-batches").shape.B > 8);
+    CHECK((wide.K == 128 && wide.V == 128 && wide.T > 64));
+    CHECK(first("odd-widths").shape.V % 16 == 1);
+  }
+}

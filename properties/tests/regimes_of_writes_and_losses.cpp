@@ -56,6 +56,20 @@ TEST_CASE("values and states have the size that their regime names") {
   }
 }
 
+TEST_CASE("a faint memory is all there is, and fp32 holds it") {
+  bool fell_at_once = false;
+  for (const Case& c : cases("faint-memory")) {
+    CHECK(range(c.problem.v).most == 0);
+    CHECK(range(c.problem.v).least == 0);
+    CHECK(range(c.problem.initial_state).most > 0);
+    const Range g = range(c.problem.g);
+    CHECK(g.least > -26);
+    fell_at_once = fell_at_once || g.most < -20;
+    if (c.recipe.seed % 2 == 0) CHECK((g.most < -20 && c.problem.shape.T <= 2)); // e^-52 at the least: far from fp32's end
+  }
+  CHECK(fell_at_once);
+}
+
 TEST_CASE("losses are where their regime says") {
   const auto zero = [](const std::vector<float>& x) { return std::all_of(x.begin(), x.end(), [](float value) { return value == 0; }); };
   for (const Case& c : cases("gaussian-keys")) {
