@@ -149,6 +149,8 @@ private:
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
     command->add_option("--save", search.save, "write the worst case and programs that show it into this folder")->type_name("DIR");
+    command->add_option("--keep", search.keep, "append the worst case to this file of found cases (properties/found_cases.txt)")
+        ->type_name("FILE");
     command->callback([this] { chosen = [this] { return search_command(search); }; });
   }
 
@@ -161,6 +163,17 @@ private:
     command->add_option("--rule", power.rule, "measure a rule of your own instead: allclose:atol=X,rtol=X  rms_rel:X  pcc:X  twice_ref")
         ->type_name("RULE");
     command->add_flag("--every-catch", power.every_catch, "fill the whole matrix instead of stopping at the first catch of a fault");
+    command
+        ->add_option("--correct-runs", power.correct_runs, "draw further seeds for correct kernels until each was judged in so many cases")
+        ->check(CLI::Range(0, 100000000));
+    command->add_flag("--limits", power.limits,
+                      "measure instead the smallest error of every tensor that the gate sees; writes limits.md too");
+    command->add_flag("--resume", power.resume, "go on with the seeds that an interrupted run has not done");
+    command->add_option("--keep", power.keep, "shrink the case on which each fault is caught, and append it to this file of found cases")
+        ->type_name("FILE");
+    command->add_option("--shrink-seconds", power.shrink_seconds, "time for that, per fault")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
     command->add_option("--out", power.out, "folder for power.json")->capture_default_str();
     command->callback([this] { chosen = [this] { return power_command(power); }; });
   }
@@ -249,6 +262,7 @@ int complain(int status, const char* sentence) {
 int main(int argc, char** argv) try {
   CommandLine line;
   for (int i = 0; i < argc; ++i) line.verify.command += (i ? " " : "") + std::string(i ? argv[i] : "./kdacheck");
+  line.power.command = line.verify.command;
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -22,9 +22,13 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 /// One recipe drawn from a regime, to be judged with every kernel and property of the plan: neighbours share truths and
 /// budgets.
 struct Draw {
-  const Regime* regime;
+  const Regime* regime; ///< or nullptr for a found case
   std::uint64_t seed;
   int round;
+  const FoundCase* found = nullptr;
+
+  std::string group() const { return found ? std::string(found_cases_name) : regime->name; }
+  Recipe recipe(Tier tier) const { return found ? found->recipe : regime->draw(seed, tier); }
 };
 
 std::uint64_t mixed(std::uint64_t x) {
@@ -56,6 +60,7 @@ Density density(Tier tier) {
 /// all of those; the others are spread evenly, so that every law meets every regime on some kernel and every kernel some
 /// regimes, and all of them in the course of a full run.
 bool visits(const Property& property, const Kernel& kernel, const Draw& draw, int one_in) {
+  if (draw.found) return property.name == draw.found->property;
   if (!property.regimes.empty())
     return std::find(property.regimes.begin(), property.regimes.end(), draw.regime->name) != property.regimes.end();
   if (property.everywhere) return true;
@@ -104,6 +109,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
                      const std::function<void(const Progress&)>& on_progress, const std::function<bool()>& stop) {
   const Density dense = density(plan.tier);
   std::vector<Draw> draws;
+  for (const FoundCase* found : plan.found) draws.push_back({nullptr, 0, 0, found});
   for (int round = 0; round < dense.rounds; ++round)
     for (const Regime* regime : plan.regimes)
       draws.push_back({regime,
@@ -147,7 +153,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
     omp_set_num_threads(1); // the cores are busy with other cases
     for (std::size_t i = next++; i < draws.size() && !stopped; i = next++) {
       if (!mine(i)) continue;
-      const Recipe drawn = draws[i].regime->draw(draws[i].seed, plan.tier);
+      const Recipe drawn = draws[i].recipe(plan.tier);
       cells(draws[i], [&](const Kernel& kernel, const Property& property) {
         if (stopped) return;
         if (spent()) {
@@ -166,7 +172,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
           return;
         }
         CaseResult result = run_case(kernel, property, recipe, judge);
-        result.regime = draws[i].regime->name;
+        result.regime = draws[i].group();
         if (is_failure(result.finding.verdict)) {
           bool first;
           {

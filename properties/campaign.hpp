@@ -1,6 +1,7 @@
 #pragma once
 // Runs properties on kernels over regimes and hands every result to the caller.
 
+#include "found_cases.hpp"
 #include "property.hpp"
 
 #include <cstdint>
@@ -36,6 +37,7 @@ struct Plan {
   std::vector<const Kernel*> kernels;
   std::vector<const Property*> properties;
   std::vector<const Regime*> regimes;
+  std::vector<const FoundCase*> found = {}; ///< run before the regimes, each by its own law
   Tier tier = Tier::quick;
   std::uint64_t seed = 1;
   std::optional<double> time_budget;                 ///< seconds

@@ -40,12 +40,23 @@ struct Tally {
 
   explicit Tally(const PowerPlan& plan) {
     for (const FaultInfo* info : plan.faults)
-      power.faults.push_back(
-          {.name = std::string(info->name), .origin = std::string(info->origin), .what = std::string(info->what), .caught_by = {}});
+      power.faults.push_back({.name = std::string(info->name),
+                              .origin = std::string(info->origin),
+                              .what = std::string(info->what),
+                              .caught_by = {},
+                              .found = {}});
+    for (const LegalRounding* legal : plan.legal) {
+      const Kernel kernel = legal_kernel(*legal);
+      power.legal.push_back({.kernel = {.name = kernel.name, .contract = to_text(kernel.contract), .first_rejection = {}},
+                             .fault = kernel.name.substr(6, kernel.name.size() - 7 - legal->label.size()),
+                             .label = std::string(legal->label),
+                             .reason = std::string(legal->reason)});
+    }
     for (const Kernel* kernel : plan.correct)
       power.correct.push_back({.name = kernel->name, .contract = to_text(kernel->contract), .first_rejection = {}});
     for (FaultPower& fault : power.faults) fault_of["fault." + fault.name] = &fault;
     for (CorrectPower& kernel : power.correct) correct_of[kernel.name] = &kernel;
+    for (LegalPower& legal : power.legal) correct_of[legal.kernel.name] = &legal.kernel;
   }
 };
 
@@ -63,60 +74,101 @@ std::vector<const Kernel*> pointers_to(const std::vector<Kernel>& kernels) {
 
 } // namespace
 
-Power gate_power(const PowerPlan& plan, const std::function<void(const std::string&)>& on_progress) {
+Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
   Tally tally(plan);
-  std::vector<Kernel> wrong_forward, wrong_backward;
+  std::vector<Kernel> wrong_forward, wrong_backward, legal;
   for (const FaultInfo* info : plan.faults) (info->backward ? wrong_backward : wrong_forward).push_back(faulty_kernel(*info));
-  const std::vector<const Property*> forward = of_direction(plan.properties, Direction::forward);
-  const std::vector<const Property*> backward = of_direction(plan.properties, Direction::backward);
-  for (int seed = 0; seed < plan.seeds; ++seed) {
-    Plan campaign{.kernels = {},
-                  .properties = {},
-                  .regimes = plan.regimes,
-                  .tier = plan.tier,
-                  .seed = plan.first_seed + static_cast<std::uint64_t>(seed),
-                  .time_budget = {},
-                  .threads = plan.threads,
-                  .shrink_seconds = 0,
-                  .finished = {},
-                  .on_failure = {}};
-    campaign.drop_failed_kernels = !plan.every_catch;
-    std::map<std::string, double> spent;
-    std::map<std::string, bool> caught;
-    const auto count = [&](const CaseResult& result) {
-      FaultPower& fault = *tally.fault_of.at(result.kernel);
-      ++fault.cases;
-      if (!caught[result.kernel]) spent[result.kernel] += result.seconds;
-      if (!is_failure(result.finding.verdict)) return;
-      if (!caught[result.kernel]) {
-        caught[result.kernel] = true;
-        ++fault.caught_seeds;
-        fault.first_catch_seconds += spent[result.kernel];
-      }
-      ++fault.caught_by[{result.property, result.regime}];
-    };
-    campaign.kernels = pointers_to(wrong_forward);
-    campaign.properties = forward;
-    run_campaign(campaign, count);
-    campaign.kernels = pointers_to(wrong_backward);
-    campaign.properties = backward;
-    run_campaign(campaign, count);
-    for (FaultPower& fault : tally.power.faults) ++fault.seeds;
+  for (const LegalRounding* each : plan.legal) legal.push_back(legal_kernel(*each));
+  Plan campaign{.kernels = {},
+                .properties = {},
+                .regimes = plan.regimes,
+                .tier = plan.tier,
+                .seed = seed,
+                .time_budget = {},
+                .threads = plan.threads,
+                .shrink_seconds = plan.shrink_seconds,
+                .finished = {},
+                .drop_failed_kernels = !plan.every_catch,
+                .on_failure = {}};
+  std::map<std::string, double> spent;
+  std::map<std::string, bool> caught;
+  const auto count = [&](const CaseResult& result) {
+    FaultPower& fault = *tally.fault_of.at(result.kernel);
+    ++fault.cases;
+    if (!caught[result.kernel]) spent[result.kernel] += result.seconds;
+    if (!is_failure(result.finding.verdict)) return;
+    if (!caught[result.kernel]) {
+      caught[result.kernel] = true;
+      ++fault.caught_seeds;
+      fault.first_catch_seconds += spent[result.kernel];
+      fault.found = result.shrunk.empty() ? result.replay : result.shrunk;
+    }
+    ++fault.caught_by[{result.property, result.regime}];
+  };
+  campaign.kernels = pointers_to(wrong_forward);
+  campaign.properties = of_direction(plan.properties, Direction::forward);
+  run_campaign(campaign, count);
+  campaign.kernels = pointers_to(wrong_backward);
+  campaign.properties = of_direction(plan.properties, Direction::backward);
+  run_campaign(campaign, count);
+  for (FaultPower& fault : tally.power.faults) ++fault.seeds;
 
-    campaign.kernels = plan.correct;
-    campaign.properties = plan.properties;
-    campaign.drop_failed_kernels = false;
-    run_campaign(campaign, [&](const CaseResult& result) {
-      CorrectPower& kernel = *tally.correct_of.at(result.kernel);
-      if (result.finding.verdict == Verdict::not_supported) return;
-      ++kernel.cases;
-      if (std::isfinite(result.finding.bound_util)) kernel.worst_bound_util = std::max(kernel.worst_bound_util, result.finding.bound_util);
-      if (!is_failure(result.finding.verdict)) return;
-      if (kernel.rejected++ == 0) kernel.first_rejection = result.replay;
-    });
+  const auto count_right = [&](const CaseResult& result) {
+    CorrectPower& kernel = *tally.correct_of.at(result.kernel);
+    if (result.finding.verdict == Verdict::not_supported) return;
+    ++kernel.cases;
+    if (std::isfinite(result.finding.bound_util)) kernel.worst_bound_util = std::max(kernel.worst_bound_util, result.finding.bound_util);
+    if (!is_failure(result.finding.verdict)) return;
+    if (kernel.rejected++ == 0) kernel.first_rejection = result.replay;
+  };
+  campaign.drop_failed_kernels = false;
+  campaign.shrink_seconds = 0;
+  campaign.kernels = pointers_to(legal);
+  campaign.properties = of_direction(plan.properties, Direction::forward);
+  run_campaign(campaign, count_right);
+  campaign.kernels = plan.correct;
+  campaign.properties = plan.properties;
+  run_campaign(campaign, count_right);
+  return std::move(tally.power);
+}
+
+Power gate_power(const PowerPlan& plan, const std::function<void(const std::string&)>& on_progress) {
+  Power power;
+  for (int seed = 0; seed < plan.seeds; ++seed) {
+    add(power, gate_power_of_seed(plan, plan.first_seed + static_cast<std::uint64_t>(seed)));
     if (on_progress) on_progress("seed " + std::to_string(seed + 1) + " of " + std::to_string(plan.seeds));
   }
-  return std::move(tally.power);
+  return power;
+}
+
+namespace {
+
+void add(CorrectPower& kernel, const CorrectPower& further) {
+  if (kernel.rejected == 0) kernel.first_rejection = further.first_rejection;
+  kernel.cases += further.cases;
+  kernel.rejected += further.rejected;
+  kernel.worst_bound_util = std::max(kernel.worst_bound_util, further.worst_bound_util);
+}
+
+} // namespace
+
+void add(Power& power, const Power& further) {
+  if (power.faults.empty() && power.correct.empty() && power.legal.empty()) {
+    power = further;
+    return;
+  }
+  for (std::size_t i = 0; i < power.faults.size(); ++i) {
+    FaultPower& fault = power.faults[i];
+    const FaultPower& more = further.faults.at(i);
+    fault.seeds += more.seeds;
+    fault.caught_seeds += more.caught_seeds;
+    fault.first_catch_seconds += more.first_catch_seconds;
+    fault.cases += more.cases;
+    if (fault.found.empty()) fault.found = more.found;
+    for (const auto& [cell, seeds] : more.caught_by) fault.caught_by[cell] += seeds;
+  }
+  for (std::size_t i = 0; i < power.correct.size(); ++i) add(power.correct[i], further.correct.at(i));
+  for (std::size_t i = 0; i < power.legal.size(); ++i) add(power.legal[i].kernel, further.legal.at(i).kernel);
 }
 
 Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {

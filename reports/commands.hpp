@@ -46,6 +46,12 @@ struct PowerArguments {
   int seeds = 1;
   std::string rule; ///< or empty: the gate itself
   bool every_catch = false;
+  std::size_t correct_runs = 0; ///< judged cases of every correct kernel at least: further seeds are drawn until then
+  bool limits = false;          ///< measure detection limits instead
+  bool resume = false;
+  std::string keep; ///< file to which every fault's shrunk case is appended, or empty
+  double shrink_seconds = 5;
+  std::string command; ///< as typed
   std::string out = "results";
 };
 int power_command(const PowerArguments&);
@@ -59,6 +65,7 @@ struct SearchArguments {
   double seconds = 60, shrink_seconds = 20;
   int threads = 0;
   std::string save; ///< folder for the worst case, or empty
+  std::string keep; ///< file of found cases to append the worst case to, or empty
 };
 int search_command(const SearchArguments&);
 

@@ -3,10 +3,18 @@
 #include "../properties/gate_power.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
+#include "context.hpp"
+#include "limits_text.hpp"
 #include "power_json.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <limits>
 
 namespace kdacheck {
 namespace {
@@ -24,9 +32,7 @@ std::vector<const FaultInfo*> chosen_faults(const std::vector<std::string>& patt
   return result;
 }
 
-} // namespace
-
-int power_command(const PowerArguments& arguments) {
+PowerPlan plan_of(const PowerArguments& arguments) {
   const CaseSelection& selection = arguments.selection;
   PowerPlan plan{.faults = chosen_faults(arguments.faults),
                  .correct = matching<Kernel>("kernel", selection.kernels, correct_variants()),
@@ -38,16 +44,117 @@ int power_command(const PowerArguments& arguments) {
                  .first_seed = selection.seed,
                  .seeds = arguments.seeds,
                  .every_catch = arguments.every_catch,
+                 .shrink_seconds = arguments.keep.empty() ? 0 : arguments.shrink_seconds,
                  .threads = selection.threads};
-  make_folder(arguments.out);
+  for (const LegalRounding& legal : legal_roundings()) plan.legal.push_back(&legal);
+  return plan;
+}
+
+/// What tells seeds apart that must not be added up: the program, and what was asked for but for the number of seeds.
+std::string mark_of(const PowerArguments& arguments) {
+  const CaseSelection& selection = arguments.selection;
+  return fmt::format("{} {} {} {} {} {} {}", this_context().program, selection.tier, arguments.every_catch,
+                     fmt::join(selection.kernels, ","), fmt::join(selection.properties, ","), fmt::join(selection.regimes, ","),
+                     fmt::join(arguments.faults, ","));
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::size_t fewest_cases(const Power& power) {
+  std::size_t fewest = std::numeric_limits<std::size_t>::max();
+  for (const CorrectPower& kernel : power.correct) fewest = std::min(fewest, kernel.cases);
+  return fewest;
+}
+
+/// Seed by seed, each kept in power_seeds.jsonl as soon as it is done. Seeds beyond those asked for run correct kernels alone.
+Power powers_of_seeds(const PowerArguments& arguments, const PowerPlan& plan) {
+  const std::string path = arguments.out + "/power_seeds.jsonl", mark = mark_of(arguments);
+  std::string log = arguments.resume ? content_of(path) : "";
+  auto done = power_seeds(log, mark);
+  Power all;
+  for (int i = 0; i < plan.seeds || (!plan.correct.empty() && fewest_cases(all) < arguments.correct_runs); ++i) {
+    const std::uint64_t seed = plan.first_seed + static_cast<std::uint64_t>(i);
+    PowerPlan of_seed = plan;
+    if (i >= plan.seeds) of_seed.faults.clear();
+    // Catches depend on the number of threads only in which case comes first.
+    auto found = done.find(seed);
+    const bool known = found != done.end() && found->second.faults.size() == of_seed.faults.size();
+    if (!known) {
+      const auto start = std::chrono::steady_clock::now();
+      Power power = gate_power_of_seed(of_seed, seed);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      log += power_seed_line(mark, seed, power, seconds);
+      write_atomically(path, log);
+      const auto caught = std::ranges::count_if(power.faults, [](const FaultPower& fault) { return fault.caught(); });
+      std::size_t refused = 0, cases = 0;
+      for (const CorrectPower& kernel : power.correct) refused += kernel.rejected, cases += kernel.cases;
+      fmt::print(stderr, "seed {}: {} of {} faults caught, {} of {} cases of correct kernels refused, in {:.0f} s\n", seed, caught,
+                 power.faults.size(), refused, cases, seconds);
+      found = done.insert_or_assign(seed, std::move(power)).first;
+    }
+    Power further = found->second;
+    if (i >= plan.seeds) { // no fault was tried on this seed
+      const std::vector<FaultPower> faults = all.faults;
+      further.faults = faults;
+      for (FaultPower& fault : further.faults)
+        fault = {.name = fault.name, .origin = fault.origin, .what = fault.what, .caught_by = {}, .found = {}};
+    }
+    add(all, further);
+    if (i >= plan.seeds && fewest_cases(further) == 0) break; // no case of this selection is ever judged
+  }
+  return all;
+}
+
+void keep_found(const Power& power, const std::string& file) {
+  std::size_t kept = 0;
+  for (const FaultPower& fault : power.faults) {
+    if (fault.found.empty()) continue;
+    const Replay replay = replay_from_token(fault.found);
+    kept += keep_found_case(file, {.property = replay.property,
+                                   .recipe = replay.recipe,
+                                   .why = {fmt::format("fault {}: {} ({}); shrunk by gate-power", fault.name, fault.what, fault.origin)}});
+  }
+  fmt::print("{} cases kept in {}\n", kept, file);
+}
+
+int limits_command(const PowerArguments& arguments) {
+  LimitsPlan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, correct_variants()),
+                  .regimes = matching<Regime>("regime", arguments.selection.regimes, regimes()),
+                  .first_seed = arguments.selection.seed,
+                  .seeds = arguments.seeds,
+                  .threads = arguments.selection.threads};
+  if (arguments.selection.kernels.empty()) plan.kernels = usual_kernels_for_limits();
+  if (arguments.selection.regimes.empty()) plan.regimes = usual_regimes_for_limits();
+  const std::vector<Limit> limits = detection_limits(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  write_atomically(arguments.out + "/power.json", to_power_json({}, "gate", limits));
+  write_atomically(arguments.out + "/limits.md", limits_markdown(limits, this_context(), arguments.command));
+  std::fputs(limits_table(limits).c_str(), stdout);
+  fmt::print("results in {}/: power.json limits.md\n", arguments.out);
+  return std::ranges::any_of(limits, [](const Limit& limit) { return limit.exponent.has_value(); }) ? 0 : 5;
+}
+
+} // namespace
+
+int power_command(const PowerArguments& arguments) {
   const bool by_gate = arguments.rule.empty();
-  const Power power = by_gate ? gate_power(plan, [](const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); })
-                              : rule_power(plan, parse_rule(arguments.rule));
+  if (!by_gate && (arguments.limits || arguments.resume || !arguments.keep.empty() || arguments.correct_runs > 0))
+    throw UsageError("--rule goes with none of --limits, --resume, --keep and --correct-runs");
+  if (arguments.limits && (arguments.resume || !arguments.keep.empty() || arguments.correct_runs > 0 || !arguments.faults.empty()))
+    throw UsageError("--limits goes with none of --fault, --resume, --keep and --correct-runs");
+  make_folder(arguments.out);
+  if (arguments.limits) return limits_command(arguments);
+  PowerPlan plan = plan_of(arguments);
+  if (!by_gate) plan.legal.clear(); // a rule knows no contracts
+  const Power power = by_gate ? powers_of_seeds(arguments, plan) : rule_power(plan, parse_rule(arguments.rule));
   write_atomically(arguments.out + "/power.json", to_power_json(power, by_gate ? "gate" : arguments.rule));
   std::fputs(to_text(power).c_str(), stdout);
-  const bool good =
-      std::all_of(power.faults.begin(), power.faults.end(), [](const FaultPower& fault) { return fault.caught(); }) &&
-      std::all_of(power.correct.begin(), power.correct.end(), [](const CorrectPower& kernel) { return kernel.rejected == 0; });
+  if (!arguments.keep.empty()) keep_found(power, arguments.keep);
+  const auto not_refused = [](const CorrectPower& kernel) { return kernel.rejected == 0; };
+  const bool good = std::ranges::all_of(power.faults, [](const FaultPower& fault) { return fault.caught(); }) &&
+                    std::ranges::all_of(power.correct, not_refused) && std::ranges::all_of(power.legal, not_refused, &LegalPower::kernel);
   return good || !by_gate ? 0 : 1;
 }
 

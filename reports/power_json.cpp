@@ -1,9 +1,12 @@
 #include "power_json.hpp"
 
+#include "json_numbers.hpp"
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace kdacheck {
 namespace {
@@ -13,12 +16,30 @@ std::string_view how(const FaultPower& fault) {
   return fault.caught() ? "caught" : fault.caught_seeds > 0 ? "sometimes" : "GOT THROUGH";
 }
 
-} // namespace
+using Json = nlohmann::ordered_json;
 
-std::string to_power_json(const Power& power, const std::string& judged_by) {
-  nlohmann::json faults = nlohmann::json::array(), correct = nlohmann::json::array();
+Json json_of(const CorrectPower& kernel) {
+  return {{"name", kernel.name},
+          {"rejected", kernel.rejected},
+          {"contract", kernel.contract},
+          {"cases", kernel.cases},
+          {"worst_bound_util", json_number(kernel.worst_bound_util)},
+          {"replay", kernel.first_rejection}};
+}
+
+CorrectPower correct_from(const Json& json) {
+  return {.name = json.at("name"),
+          .contract = json.at("contract"),
+          .cases = json.at("cases"),
+          .rejected = json.at("rejected"),
+          .worst_bound_util = number_of(json.at("worst_bound_util")),
+          .first_rejection = json.at("replay")};
+}
+
+Json json_of(const Power& power) {
+  Json faults = Json::array(), correct = Json::array(), legal = Json::array();
   for (const FaultPower& fault : power.faults) {
-    nlohmann::json cells = nlohmann::json::array();
+    Json cells = Json::array();
     for (const auto& [cell, seeds] : fault.caught_by)
       cells.push_back({{"property", cell.first}, {"regime", cell.second}, {"seeds", seeds}});
     faults.push_back({{"name", fault.name},
@@ -29,16 +50,82 @@ std::string to_power_json(const Power& power, const std::string& judged_by) {
                       {"seeds", fault.seeds},
                       {"caught_seeds", fault.caught_seeds},
                       {"cases", fault.cases},
-                      {"first_catch_seconds", fault.first_catch_seconds}});
+                      {"half", half_of(fault.name)},
+                      {"found", fault.found},
+                      {"first_catch_seconds", json_number(fault.first_catch_seconds)}});
   }
-  for (const CorrectPower& kernel : power.correct)
-    correct.push_back({{"name", kernel.name},
-                       {"rejected", kernel.rejected},
-                       {"contract", kernel.contract},
-                       {"cases", kernel.cases},
-                       {"worst_bound_util", kernel.worst_bound_util},
-                       {"replay", kernel.first_rejection}});
-  return nlohmann::json{{"schema_version", 1}, {"judged_by", judged_by}, {"faults", faults}, {"correct", correct}}.dump(2) + "\n";
+  for (const CorrectPower& kernel : power.correct) correct.push_back(json_of(kernel));
+  for (const LegalPower& each : power.legal) {
+    Json entry = json_of(each.kernel);
+    entry["fault"] = each.fault, entry["label"] = each.label, entry["reason"] = each.reason;
+    legal.push_back(std::move(entry));
+  }
+  return {{"faults", faults}, {"correct", correct}, {"legal", legal}};
+}
+
+Power power_from(const Json& json) {
+  Power power;
+  for (const Json& entry : json.at("faults")) {
+    FaultPower fault{.name = entry.at("name"),
+                     .origin = entry.at("origin"),
+                     .what = entry.at("what"),
+                     .seeds = entry.at("seeds"),
+                     .caught_seeds = entry.at("caught_seeds"),
+                     .caught_by = {},
+                     .first_catch_seconds = number_of(entry.at("first_catch_seconds")),
+                     .cases = entry.at("cases"),
+                     .found = entry.at("found")};
+    for (const Json& cell : entry.at("caught_by")) fault.caught_by[{cell.at("property"), cell.at("regime")}] = cell.at("seeds");
+    power.faults.push_back(std::move(fault));
+  }
+  for (const Json& entry : json.at("correct")) power.correct.push_back(correct_from(entry));
+  for (const Json& entry : json.at("legal"))
+    power.legal.push_back(
+        {.kernel = correct_from(entry), .fault = entry.at("fault"), .label = entry.at("label"), .reason = entry.at("reason")});
+  return power;
+}
+
+} // namespace
+
+std::string to_power_json(const Power& power, const std::string& judged_by, std::span<const Limit> limits) {
+  Json json = json_of(power);
+  json["schema_version"] = 1;
+  json["judged_by"] = judged_by;
+  json["halves"] = Json::array();
+  const auto both = halves(power);
+  for (std::size_t half = 0; half < both.size(); ++half)
+    json["halves"].push_back({{"half", half},
+                              {"faults", both[half].faults},
+                              {"caught", both[half].caught},
+                              {"cells", both[half].cells},
+                              {"caught_by_cells", both[half].caught_by_cells}});
+  json["limits"] = Json::array();
+  for (const Limit& limit : limits)
+    json["limits"].push_back({{"contract", limit.contract},
+                              {"label", limit.label},
+                              {"what", limit.what},
+                              {"regime", limit.regime},
+                              {"exponent", limit.exponent ? Json(*limit.exponent) : Json()},
+                              {"relative", limit.exponent ? Json(std::ldexp(1.0, -*limit.exponent)) : Json()},
+                              {"seeds", limit.seeds}});
+  return json.dump(2) + "\n";
+}
+
+std::string power_seed_line(const std::string& mark, std::uint64_t seed, const Power& power, double seconds) {
+  return Json{{"mark", mark}, {"seed", seed}, {"seconds", json_number(seconds)}, {"power", json_of(power)}}.dump() + "\n";
+}
+
+std::map<std::uint64_t, Power> power_seeds(std::string_view text, const std::string& mark) {
+  std::map<std::uint64_t, Power> result;
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    if (end == std::string_view::npos) break; // a line that was cut off in the middle
+    const Json json = Json::parse(text.substr(0, end), nullptr, false);
+    text.remove_prefix(end + 1);
+    if (json.is_discarded() || json.value("mark", std::string()) != mark) continue;
+    result.insert_or_assign(json.at("seed").get<std::uint64_t>(), power_from(json.at("power")));
+  }
+  return result;
 }
 
 std::string to_text(const Power& power) {
@@ -61,6 +148,17 @@ std::string to_text(const Power& power) {
   for (const CorrectPower& kernel : power.correct)
     text += fmt::format("{:<34} {:>8} {:>8}  {:.2f} {}\n", kernel.name, kernel.rejected, kernel.cases, kernel.worst_bound_util,
                         kernel.first_rejection);
+  if (!power.legal.empty()) text += "\nwhat no test can tell from a right kernel, because the contract allows it:\n";
+  for (const LegalPower& legal : power.legal) {
+    const std::string name = legal.fault + " under " + legal.label;
+    text += fmt::format("{:<44} {:>4} refused of {:>6}  {} {}\n", name, legal.kernel.rejected, legal.kernel.cases, legal.reason,
+                        legal.kernel.first_rejection);
+  }
+  const auto both = halves(power);
+  if (!power.faults.empty()) text += "\n";
+  for (std::size_t half = 0; half < both.size() && !power.faults.empty(); ++half)
+    text += fmt::format("half {}: {} of {} caught by the whole gate; {} by the {} cells that suffice for the other half\n", half,
+                        both[half].caught, both[half].faults, both[half].caught_by_cells, both[half].cells);
   return text;
 }
 

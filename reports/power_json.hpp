@@ -1,17 +1,31 @@
 #pragma once
 // power.json and its table: what the gate, or a rule, catches of the planted faults.
 
+#include "../properties/detection_limits.hpp"
 #include "../properties/gate_power.hpp"
 
+#include <cstdint>
+#include <map>
+#include <span>
 #include <string>
+#include <string_view>
 
 namespace kdacheck {
 
-/// Keys of design section 8: faults[]{name, caught, caught_by[]{property, regime, seeds}} and, besides, origin, what,
-/// seeds, caught_seeds, cases, first_catch_seconds; correct[]{name, rejected, contract, cases, worst_bound_util, replay}.
-std::string to_power_json(const Power&, const std::string& judged_by);
+/// Keys of design section 8, faults[]{name, caught, caught_by[]{property, regime, seeds}}, and besides origin, what, seeds,
+/// caught_seeds, cases, half (0 or 1, by a hash of the name), found (replay token of the case that caught it),
+/// first_catch_seconds; correct[]{name, rejected, contract, cases, worst_bound_util, replay};
+/// legal[]: the same keys, and fault, label, reason: departures that the contract allows, which no test can refuse;
+/// halves[]{half, faults, caught, cells, caught_by_cells}: see Half;
+/// limits[]{contract, label, what, regime, exponent, relative, seeds}: the smallest relative error 2^-exponent of `what`
+/// ("o", "one token of o", "input beta", "dq", ...) that is refused on every one of `seeds` seeds; null: none is.
+std::string to_power_json(const Power&, const std::string& judged_by, std::span<const Limit> = {});
 
-/// One line per fault, those that got through first; then the correct kernels.
+/// One line of power_seeds.jsonl: what one seed showed. `mark` names program and plan; lines of others are not read.
+std::string power_seed_line(const std::string& mark, std::uint64_t seed, const Power&, double seconds);
+std::map<std::uint64_t, Power> power_seeds(std::string_view text, const std::string& mark);
+
+/// One line per fault, those that got through first; then the correct kernels, what the contracts allow, and the halves.
 std::string to_text(const Power&);
 
 } // namespace kdacheck

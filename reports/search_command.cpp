@@ -51,6 +51,14 @@ int search_command(const SearchArguments& arguments) {
                  replay_command(context, token(elite.recipe)));
   const Recipe& simplest = result.shrunk ? *result.shrunk : result.elites.front().recipe;
   if (result.shrunk) fmt::print("\nsimplest that still fails:\n  {}\n", replay_command(context, token(*result.shrunk)));
+  if (!arguments.keep.empty()) {
+    const Finding& finding = result.elites.front().finding;
+    FoundCase found{.property = property, .recipe = simplest, .why = {}};
+    found.why.push_back(fmt::format("{} of {}: error / bound {} ({}); search --seed {}, {} cases{}",
+                                    finding.place ? finding.place->tensor : "", kernel.name, short_figure(finding.bound_util),
+                                    spoken(finding.verdict), arguments.seed, result.evaluations, result.shrunk ? ", shrunk" : ""));
+    fmt::print("{} {}\n", keep_found_case(arguments.keep, found) ? "kept in" : "stands already in", arguments.keep);
+  }
   if (!arguments.save.empty()) {
     const Problem problem = make_problem(simplest, input_formats(kernel.contract));
     CaseResult found{

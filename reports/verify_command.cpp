@@ -94,6 +94,18 @@ std::string plan_mark(const VerifyArguments& arguments) {
   return mark + "-" + arguments.selection.tier + "-" + std::to_string(arguments.selection.seed);
 }
 
+/// Found cases go by a name of their own beside those of the regimes. Takes the patterns that mean them out of the list.
+std::vector<const FoundCase*> wanted_found_cases(std::vector<std::string>& regimes_wanted, bool& only_these) {
+  const std::string name(found_cases_name);
+  const bool wanted = regimes_wanted.empty() || std::ranges::any_of(regimes_wanted, [&](const auto& p) { return glob_matches(p, name); });
+  const auto named = std::erase(regimes_wanted, name);
+  only_these = named > 0 && regimes_wanted.empty();
+  std::vector<const FoundCase*> result;
+  if (wanted)
+    for (const FoundCase& found : found_cases()) result.push_back(&found);
+  return result;
+}
+
 void announce(const Context& context, const CaseResult& failure) {
   std::fprintf(stderr, "%s: %s %s on %s: %s\n  %s\n", failure.kernel.c_str(), std::string(spoken(failure.finding.verdict)).c_str(),
                failure.property.c_str(), failure.regime.c_str(), failure.finding.detail.c_str(),
@@ -106,9 +118,13 @@ int verify_command(const VerifyArguments& arguments) {
   const auto started = std::chrono::steady_clock::now();
   const std::string mark = plan_mark(arguments);
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  bool only_found = false;
+  std::vector<std::string> regimes_wanted = arguments.selection.regimes;
+  std::vector<const FoundCase*> found = wanted_found_cases(regimes_wanted, only_found);
   Plan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, kernels),
             .properties = matching<Property>("property", arguments.selection.properties, properties()),
-            .regimes = matching<Regime>("regime", arguments.selection.regimes, regimes()),
+            .regimes = only_found ? std::vector<const Regime*>{} : matching<Regime>("regime", regimes_wanted, regimes()),
+            .found = std::move(found),
             .tier = tier_named(arguments.selection.tier),
             .seed = arguments.selection.seed,
             .time_budget = arguments.time_budget,
