@@ -1,0 +1,201 @@
+// What the proved bound is worth.
+//
+//   proved --correct [--kernel GLOB] [--regime GLOB] [--seeds N] [--seconds S]   error / bound of kernels that are right
+//   proved --faults [--seeds N]     error / bound of planted faults on one chunk from a warm state (least over seeds)
+//   proved --cost                   time of the proved bound beside that of the perturbed runs of the same case
+//
+// Status 1 if a kernel that is right exceeds its bound.
+
+#include "../generate.hpp"
+#include "../proved_bound.hpp"
+#include "../proved_ratio.hpp"
+#include "../selection.hpp"
+#include "../transform.hpp"
+
+#include "../../kernels/faults/faults.hpp"
+#include "../../kernels/kernel.hpp"
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <fmt/core.h>
+#include <map>
+#include <string>
+
+namespace {
+
+using namespace kdacheck;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// Kernels under contracts that no built-in kernel has.
+std::vector<Kernel> correct_kernels() {
+  std::vector<Kernel> all;
+  for (const Kernel& kernel : built_in_kernels()) all.push_back(kernel);
+  for (const auto& [label, contract] : {
+           std::pair{"chunk48", "chunk=48 order=residual_first l2norm=both"},
+           std::pair{"tf32-truncated", "chunk=32 order=residual_first operands=tf32 tf32=truncate"},
+           std::pair{"fp16", "chunk=32 order=residual_first operands=fp16 value_max=100"},
+           std::pair{"bf16-wy", "chunk=32 order=wy operands=bf16 input=bf16 output=bf16"},
+           std::pair{"bf16-state", "chunk=16 order=residual_first state=bf16"},
+           std::pair{"fp16-state", "chunk=16 order=residual_first state=fp16 value_max=100"},
+           std::pair{"undeclared", "chunk=32"},
+       })
+    all.push_back(faultless_kernel(label, contract));
+  return all;
+}
+
+int correct(const std::string& kernel_pattern, const std::string& regime_pattern, std::uint64_t seeds, double seconds) {
+  struct Cell {
+    double largest = 0;
+    std::int64_t cases = 0, bound = 0, above = 0;
+    std::string where;
+  };
+  std::map<std::string, Cell> cells;
+  const double start = now();
+  const std::vector<Kernel> kernels = correct_kernels();
+  for (std::uint64_t seed = 1; seed <= seeds && now() - start < seconds; ++seed)
+    for (const Regime& regime : regimes()) {
+      if (!glob_matches(regime_pattern, regime.name)) continue;
+      for (const Kernel& kernel : kernels) {
+        if (!glob_matches(kernel_pattern, kernel.name)) continue;
+        const Problem problem = make_problem(fitted(regime.draw(seed, Tier::quick), kernel.contract), input_formats(kernel.contract));
+        if (outside_domain(kernel.contract, problem)) continue;
+        const double ratio = ProvedCase(kernel.contract, problem).ratio(run_forward(kernel, problem));
+        Cell& cell = cells[kernel.name];
+        ++cell.cases;
+        cell.bound += ratio > 0;
+        cell.above += !(ratio <= 1);
+        if (!(ratio <= cell.largest)) cell.largest = ratio, cell.where = std::string(regime.name) + " seed " + std::to_string(seed);
+        if (!(ratio <= 1)) fmt::print("{} above its bound: {:.3g} on {} seed {}\n", kernel.name, ratio, regime.name, seed);
+      }
+    }
+  fmt::print("{:<28} {:>6} {:>9} {:>6} {:>9}  {}\n", "kernel", "cases", "error > 0", "above", "largest", "at");
+  std::int64_t above = 0, cases = 0;
+  for (const auto& [name, c] : cells) {
+    fmt::print("{:<28} {:>6} {:>9} {:>6} {:>9.3g}  {}\n", name, c.cases, c.bound, c.above, c.largest, c.where);
+    above += c.above, cases += c.cases;
+  }
+  fmt::print("{} cases, {} above the bound\n", cases, above);
+  return above == 0 && cases > 0 ? 0 : 1;
+}
+
+/// One chunk that starts from the state that the case ended in: no error passes through later chunks, so that the bound is
+/// at its sharpest (laws/a_chunk_from_a_warm_state_is_right.cpp).
+std::optional<Problem> warm_chunk(const Problem& problem, std::int64_t chunk) {
+  std::int64_t longest = 0;
+  for (const Sequence& sequence : sequences(problem))
+    if (sequence.length > sequences(problem)[static_cast<std::size_t>(longest)].length) longest = sequence.index;
+  const Problem whole = chosen(problem, alone(problem, longest));
+  const std::int64_t count = std::min(whole.shape.T, chunk);
+  if (count < 1) return std::nullopt;
+  const Truth warm = forward_truth(whole, Arithmetic::fp64);
+  Problem result = chosen(whole, window(whole, whole.shape.T - count, count));
+  result.initial_state.assign(warm.final_state.value.begin(), warm.final_state.value.end());
+  return result;
+}
+
+int faults(const std::string& fault_pattern, const std::string& regime_pattern, std::uint64_t seeds) {
+  constexpr std::string_view options = " order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent "
+                                       "betas=value,sigmoid,twice_sigmoid beta_max=2 l2norm=both";
+  const std::vector<std::pair<std::string, std::string>> contracts{
+      {"fp32 C16", "chunk=16"},
+      {"fp32 C64", "chunk=64"},
+      {"bf16 C16", "chunk=16 input=bf16 output=bf16 operands=bf16"},
+      {"bf16 C64", "chunk=64 input=bf16 output=bf16 operands=bf16"}};
+  std::map<std::string_view, std::vector<double>> least, most; // over seeds, of the largest over regimes
+  for (std::size_t which = 0; which < contracts.size(); ++which) {
+    const std::string text = contracts[which].second + std::string(options);
+    const Contract contract = *parse_contract(text).contract;
+    for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
+      std::map<std::string_view, double> largest;
+      for (const Regime& regime : regimes()) {
+        if (!glob_matches(regime_pattern, regime.name)) continue;
+        const Problem drawn = make_problem(fitted(regime.draw(seed, Tier::quick), contract), input_formats(contract));
+        const auto problem = warm_chunk(drawn, contract.chunk);
+        if (!problem || outside_domain(contract, *problem)) continue;
+        const ProvedCase proved(contract, *problem);
+        largest["none"] = std::max(largest["none"], proved.ratio(run_forward(faultless_kernel("", text), *problem)));
+        for (FaultInfo info : planted_faults()) {
+          if (info.backward || !glob_matches(fault_pattern, std::string(info.name))) continue;
+          const std::string_view name = info.name;
+          info.contract = text;
+          const Run run = run_forward(faulty_kernel(info), *problem);
+          const double ratio = run.refused ? 0.0 : proved.ratio(run);
+          if (!(ratio <= largest[name])) largest[name] = ratio;
+        }
+      }
+      for (const auto& [name, ratio] : largest) {
+        auto& low = least.try_emplace(name, contracts.size(), 1e300).first->second[which];
+        auto& high = most.try_emplace(name, contracts.size(), 0.0).first->second[which];
+        low = std::min(low, ratio), high = std::max(high, ratio);
+      }
+    }
+  }
+  fmt::print("Error / proved bound on one chunk from a warm state: the largest over regimes, the least over {} seeds\n\n{:<30}", seeds, "fault");
+  for (const auto& [label, text] : contracts) fmt::print(" {:>10}", label);
+  std::vector<int> proved(contracts.size(), 0);
+  for (const auto& [name, ratios] : least) {
+    fmt::print("\n{:<30}", name);
+    for (std::size_t which = 0; which < contracts.size(); ++which) {
+      fmt::print(" {:>10.3g}", ratios[which]);
+      proved[which] += ratios[which] > 1;
+    }
+  }
+  fmt::print("\n{:<30}", "proved");
+  for (int n : proved) fmt::print(" {:>10}", n);
+  fmt::print("\nof {} faults; the right kernel's largest over seeds:", least.size() - 1);
+  bool held = true;
+  for (double x : most["none"]) fmt::print(" {:.3g}", x), held = held && x <= 1;
+  fmt::print("\n");
+  return held ? 0 : 1;
+}
+
+int cost() {
+  fmt::print("{:<44} {:>6} {:>12} {:>14} {:>8}\n", "contract", "T", "proved ms", "8 draws ms", "ratio");
+  for (const char* text : {"chunk=16 order=residual_first", "chunk=64 order=residual_first", "chunk=64 order=wy", "chunk=64",
+                           "chunk=64 order=residual_first operands=bf16", "order=recurrence chunk=1"})
+    for (std::int64_t T : {96, 512}) {
+      const Contract contract = *parse_contract(text).contract;
+      Recipe recipe = fitted(regimes()[0].draw(1, Tier::quick), contract);
+      recipe.shape = {.B = 1, .T = T, .H = 1, .HV = 1, .K = 128, .V = 128};
+      const Problem problem = make_problem(recipe, input_formats(contract));
+      const Truth truth = forward_truth(problem, Arithmetic::fp64);
+      double best = 1e300, all = 1e300;
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        const double start = now();
+        proved_bound(contract, problem);
+        const double middle = now();
+        if (repeat < 2) {
+          forward_budget(contract, problem, truth, 1, 8); // which computes the proved bound once more
+          all = std::min(all, now() - middle);
+        }
+        best = std::min(best, middle - start);
+      }
+      fmt::print("{:<44} {:>6} {:>12.2f} {:>14.2f} {:>8.3f}\n", text, T, 1e3 * best, 1e3 * (all - best), best / (all - best));
+    }
+  return 0;
+}
+
+} // namespace
+
+int main(int count, char** arguments) {
+  CLI::App app("What the proved bound is worth");
+  std::string kernel_pattern = "*", regime_pattern = "*", fault_pattern = "*";
+  std::uint64_t seeds = 3;
+  double seconds = 1e9;
+  bool of_correct = false, of_faults = false, of_cost = false;
+  app.add_option("--kernel", kernel_pattern);
+  app.add_option("--regime", regime_pattern);
+  app.add_option("--seeds", seeds);
+  app.add_option("--seconds", seconds);
+  app.add_option("--fault", fault_pattern);
+  app.add_flag("--correct", of_correct);
+  app.add_flag("--faults", of_faults);
+  app.add_flag("--cost", of_cost);
+  CLI11_PARSE(app, count, arguments);
+  if (of_correct) return correct(kernel_pattern, regime_pattern, seeds, seconds);
+  if (of_faults) return faults(fault_pattern, regime_pattern, seeds);
+  if (of_cost) return cost();
+  fmt::print(stderr, "one of --correct, --faults, --cost is needed\n");
+  return 2;
+}
