@@ -3,6 +3,7 @@
 #include "budget_head.hpp"
 #include "chunk_factors.hpp"
 #include "proved_chunk.hpp"
+#include "proved_general.hpp"
 #include "proved_recurrence.hpp"
 
 #include <algorithm>
@@ -28,32 +29,35 @@ std::vector<std::int64_t> lengths_of(std::int64_t chunk, std::int64_t tokens) {
   return lengths;
 }
 
+/// A state that is kept in a coarse format may be rounded before the first token.
+std::vector<double> error_at_start(const ProvedUnits& units, const Head& head) {
+  std::vector<double> error(static_cast<std::size_t>(head.V), 0.0);
+  if (!(units.state.unit > ProvedUnits::single)) return error;
+  for (std::int64_t j = 0; j < head.V; ++j) {
+    double square = 0, largest = 0;
+    for (std::int64_t c = 0; c < head.K; ++c) {
+      const double s = std::abs(head.state[static_cast<std::size_t>(c * head.V + j)]);
+      square += s * s, largest = std::max(largest, s);
+    }
+    error[static_cast<std::size_t>(j)] = units.state.error(largest) + units.state.unit * std::sqrt(square) + static_cast<double>(head.K) * units.state.flush;
+  }
+  return error;
+}
+
 struct Envelope {
   Order order;
   std::vector<double> error; ///< [V]
 };
 
+/// `Walk` is ChunkBound or GeneralBound.
+template <class Walk>
 void bound_chunks(const Contract& contract, const ProvedUnits& units, const Head& head, double gate_floor, const std::vector<Order>& orders,
                   std::int64_t length, double* token, double* row) {
-  ChunkBound chunks(units, head, gate_floor);
+  Walk chunks(units, head, gate_floor);
   std::vector<Envelope> envelopes;
-  bool wy = false;
-  for (Order order : orders) {
-    Envelope envelope{order, std::vector<double>(static_cast<std::size_t>(head.V), 0.0)};
-    if (units.state.unit > ProvedUnits::single) // a state kept in a coarse format may be rounded before the first token
-      for (std::int64_t j = 0; j < head.V; ++j) {
-        double square = 0, largest = 0;
-        for (std::int64_t c = 0; c < head.K; ++c) {
-          const double s = std::abs(head.state[static_cast<std::size_t>(c * head.V + j)]);
-          square += s * s, largest = std::max(largest, s);
-        }
-        envelope.error[static_cast<std::size_t>(j)] =
-            units.state.error(largest) + units.state.unit * std::sqrt(square) + static_cast<double>(head.K) * units.state.flush;
-      }
-    envelopes.push_back(std::move(envelope));
-    wy = wy || order == Order::wy;
-  }
-  std::vector<double> final(static_cast<std::size_t>(head.K));
+  for (Order order : orders) envelopes.push_back({order, error_at_start(units, head)});
+  const bool wy = std::find(orders.begin(), orders.end(), Order::wy) != orders.end();
+  std::vector<double> final(static_cast<std::size_t>(head.K), 0.0);
   for (std::int64_t first = 0; first < head.tokens; first += length) {
     const std::int64_t n = std::min(length, head.tokens - first), end = first + n;
     chunks.enter(first, n, wy);
@@ -68,10 +72,12 @@ void bound_chunks(const Contract& contract, const ProvedUnits& units, const Head
 } // namespace
 
 ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
-  if (problem.options.rule != Rule::kda || contract.order == Order::undeclared) return {};
+  const bool general = problem.options.rule == Rule::dplr, undeclared = contract.order == Order::undeclared;
+  if (general && (undeclared || contract.order == Order::recurrence)) return {};
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const ProvedUnits units(contract);
   const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
+  const std::vector<Order> orders = undeclared ? std::vector{Order::residual_first, Order::wy} : std::vector{contract.order};
   ProvedBound result;
   result.token.assign(static_cast<std::size_t>(B * T * HV), 0.0);
   result.state_row.assign(static_cast<std::size_t>(sequence_count(problem) * HV * K), 0.0);
@@ -83,12 +89,12 @@ ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
       const double gate_floor = gate_floor_of(problem, head);
       std::vector<double> token(static_cast<std::size_t>(sequence.length), 0.0);
       double* row = result.state_row.data() + (sequence.index * HV + head) * K;
-      if (contract.order == Order::recurrence) {
-        bound_recurrence(units, data, gate_floor, chunk, token.data(), row);
-      } else {
-        for (std::int64_t length : lengths_of(chunk, sequence.length))
-          bound_chunks(contract, units, data, gate_floor, {contract.order}, length, token.data(), row);
-      }
+      if (undeclared || contract.order == Order::recurrence) bound_recurrence(units, data, gate_floor, chunk, token.data(), row);
+      if (contract.order != Order::recurrence)
+        for (std::int64_t length : lengths_of(chunk, sequence.length)) {
+          if (!general) bound_chunks<ChunkBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
+          if (general || undeclared) bound_chunks<GeneralBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
+        }
       for (std::int64_t t = 0; t < sequence.length; ++t)
         result.token[static_cast<std::size_t>((sequence.first + t) * HV + head)] = token[static_cast<std::size_t>(t)];
     }

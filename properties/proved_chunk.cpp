@@ -17,16 +17,7 @@
 //   a factor of the row alone. P_i <= |G_i| + 44: beyond that no anchor is legal (proved_units.hpp).
 // 3 Scores. dA_ij = sum_c |k_ic k_jc| e^{G_i - G_j} theta_ic + flush, 1 + theta = (2) (1 + u_f)^2 (1 + u_a)^2 (1 + g_K) (1 + norm)^2.
 //   L = beta A: dL = |beta| dA (1 + ...) + (error of beta, u_f, u_solve) |L|. Aqk is rounded once more, as an operand.
-// 4 Inverse. T(L^) = (I + T dL)^{-1} T; T dL is strictly lower, so |T(L^)| <= X, X = |T| + |T| dL X by forward recursion: finite.
-//   Covered are all algorithms whose T^ (or whose solution, if no T is formed) has a residual on either side
-//     |(I + L^) T^ - I| <= N X_D N |T^| g   or   |T^ (I + L^) - I| <= |T^| N X_D N g,     N = I + |L^|, g = gamma of the solve,
-//   X_D the diagonal blocks of X of 16 rows. Substitution by rows or columns has N alone (Higham, theorem 8.5, section 14.2);
-//   substitution by blocks of up to 16 whose diagonal blocks are inverted first adds X_D N: for a block row
-//   fl(T_ii fl(sum L_ik T_k)), the errors are g |L_ii'||T_ii||sum L_ik T_k| and less. Repeated squaring is not in this class: its
-//   powers of L may be far larger than T. With Q = g X N X_D N either side gives |T^ - T(L^)| <= Q Y, |T^| <= Y = (I - Q)^{-1} X, since
-//   X (I - g N X_D N X)^{-1} = (I - g X N X_D N)^{-1} X.
-// 5 Solve, T B for given B with dB. (T(L^) - T) B = -T(L^) dL T B, so that with P = |T| dB
-//     d(TB) <= P + X dL (|TB| + P) + (Q + (1 + u)(1 + g_n) - 1) Y (|B| + dB) + flush, then one operand rounding.
+// 4, 5 Inverse and solve: proved_solve.cpp.
 // 6 Orders. residual_first: B = Z = beta (V - kd S). wy: B = beta kd and beta V; U = U0 - W S with dU = dU0 + sum_c (dW |S^| +
 //   ((1 + u)(1 + g) - 1)(|W| + dW)|S^|) + g |U0|.
 // 7 Output. do_i = |scale q| prod n e + sum_c |qd| t |S^| + sum_m (|A| + dA) (1 + g) dU + (dA + g (|A| + dA)) |U~|.
@@ -46,20 +37,6 @@ namespace kdacheck {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double most = 0x1p100;
-
-/// Not above `most`, and a number: else infinite. A NaN (infinity times nothing) stands for a bound that is not known.
-double sane(double x) { return x <= most ? x : infinity; }
-
-/// e^x - 1 for x >= 0, or a little more: x + x^2 holds up to 1.79.
-double grown(double x) { return x <= 1 ? x + x * x : std::expm1(x); }
-
-double norm_of(const double* x, std::int64_t n) {
-  double sum = 0;
-  for (std::int64_t c = 0; c < n; ++c) sum += x[c] * x[c];
-  return std::sqrt(sum);
-}
-
 /// Norm of (I - beta k k^T) Diag(alpha), not below 2^-1022 squared.
 double step_norm(double beta, double key_square, double largest_alpha, double decayed_key) {
   const double tau = beta * key_square, plain = largest_alpha * std::max(1.0, std::abs(1 - tau));
@@ -80,7 +57,7 @@ void ChunkBound::enter(std::int64_t first, std::int64_t n, bool with_wy) {
   first_ = first, n_ = n;
   read_decay();
   read_scores();
-  invert();
+  inverse_.enter(units_, n, L_, L_error_);
   read_state();
   if (with_wy) read_wy();
 }
@@ -197,47 +174,6 @@ void ChunkBound::read_scores() {
   }
 }
 
-void ChunkBound::invert() {
-  const std::int64_t n = n_;
-  BoundMatrix step, larger, blocks, near, there; // |T| dL, X, X_D, N, products
-  inverse_.resize(n, n), of_right_.resize(n, n), step.resize(n, n), near.resize(n, n);
-  for (std::int64_t i = 0; i < n; ++i) {
-    add_rows(inverse_[i], 0, i, inverse_, [&](std::int64_t m) { return -L_[i][m]; });
-    inverse_[i][i] = 1;
-    for (std::int64_t j = 0; j < i; ++j) near[i][j] = std::abs(L_[i][j]) + L_error_[i][j];
-    near[i][i] = 1;
-    for (std::int64_t j = 0; j <= i; ++j) of_right_[i][j] = std::abs(inverse_[i][j]);
-  }
-  product(of_right_, L_error_, n, n, step, true);
-  larger.resize(n, n);
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::copy(of_right_[i], of_right_[i] + n, larger[i]);
-    add_rows(larger[i], 0, i, larger, [&](std::int64_t m) { return step[i][m]; });
-  }
-  product(larger, L_error_, n, n, of_triangle_, true); // X dL
-  blocks = larger;
-  for (std::int64_t i = 0; i < n; ++i) std::fill(blocks[i], blocks[i] + i / score_block * score_block, 0.0);
-  BoundMatrix Q;
-  product(larger, near, n, n, there, true);
-  product(there, blocks, n, n, Q, true);
-  product(Q, near, n, n, there, true);
-  const double g = units_.solve_gamma(n + score_block);
-  for (double& x : there.data) x *= g;
-  Q = there;
-  // Y = X + Q Y, whose diagonal is divided through
-  BoundMatrix all = larger;
-  for (std::int64_t i = 0; i < n; ++i) {
-    add_rows(all[i], 0, i, all, [&](std::int64_t m) { return Q[i][m]; });
-    const double rest = 1 - Q[i][i];
-    for (std::int64_t j = 0; j <= i; ++j) all[i][j] = rest > 0 ? sane(all[i][j] / rest) : infinity;
-  }
-  product(Q, all, n, n, of_solve_, true);
-  const double used = (1 + units_.operand.unit) * (1 + units_.gamma(n)) - 1;
-  for (std::int64_t i = 0; i < n; ++i)
-    for (std::int64_t j = 0; j <= i; ++j)
-      of_solve_[i][j] = sane(of_solve_[i][j] + used * all[i][j] + (all[i][j] <= units_.operand.limit ? 2 * units_.operand.flush : infinity));
-}
-
 void ChunkBound::read_state() {
   const std::int64_t n = n_, K = head_.K, V = head_.V;
   state_size_.resize(K, V);
@@ -263,24 +199,6 @@ void ChunkBound::read_state() {
   }
 }
 
-void ChunkBound::solve(std::int64_t width, const BoundMatrix& size, const BoundMatrix& error, const BoundMatrix& solution,
-                       BoundMatrix& into) {
-  BoundMatrix passed, both;
-  product(of_right_, error, n_, n_, passed, true);
-  into.resize(n_, width);
-  both.resize(n_, width);
-  for (std::size_t at = 0; at < both.data.size(); ++at) both.data[at] = size.data[at] + error.data[at];
-  for (std::int64_t i = 0; i < n_; ++i) add_rows(into[i], 0, i + 1, both, [&](std::int64_t m) { return of_solve_[i][m]; });
-  for (std::size_t at = 0; at < both.data.size(); ++at) both.data[at] = solution.data[at] + passed.data[at];
-  for (std::int64_t i = 0; i < n_; ++i) {
-    add_rows(into[i], 0, i, both, [&](std::int64_t m) { return of_triangle_[i][m]; });
-    for (std::int64_t j = 0; j < width; ++j) {
-      const double before = into[i][j] + passed[i][j];
-      into[i][j] = sane((before + units_.operand.error(solution[i][j] + before)) * ProvedUnits::up);
-    }
-  }
-}
-
 void ChunkBound::read_wy() {
   const std::int64_t n = n_, K = head_.K, V = head_.V;
   const double u = units_.operand.unit, f = ProvedUnits::single, flush = units_.operand.flush;
@@ -300,7 +218,7 @@ void ChunkBound::read_wy() {
     add_rows(W[i], 0, i, W, [&](std::int64_t m) { return -L_[i][m]; });
     for (std::int64_t c = 0; c < K; ++c) solution_size_[i][c] = std::abs(W[i][c]);
   }
-  solve(K, right_size_, right_error_, solution_size_, W_error);
+  inverse_.solve(K, right_size_, right_error_, solution_size_, W_error);
   wy_slack_.resize(n, V);
   wy_norm_.resize(n, 2);
   for (std::int64_t i = 0; i < n; ++i) {
@@ -327,7 +245,7 @@ void ChunkBound::read_wy() {
     add_rows(U0[i], 0, i, U0, [&](std::int64_t m) { return -L_[i][m]; });
     for (std::int64_t j = 0; j < V; ++j) solution_size_[i][j] = std::abs(U0[i][j]);
   }
-  solve(V, right_size_, right_error_, solution_size_, wy_error_);
+  inverse_.solve(V, right_size_, right_error_, solution_size_, wy_error_);
   wy_size_ = solution_size_;
 }
 
@@ -366,7 +284,7 @@ void ChunkBound::bound_update(Order order, const std::vector<double>& error) {
       right_error_[i][j] = sane(before + units_.operand.error(size + before));
     }
   }
-  solve(V, right_size_, right_error_, solution_size_, update_error_);
+  inverse_.solve(V, right_size_, right_error_, solution_size_, update_error_);
 }
 
 void ChunkBound::bound(Order order, bool stored, std::vector<double>& error, double* token, double* row) {

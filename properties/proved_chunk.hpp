@@ -4,7 +4,7 @@
 
 #include "bound_matrix.hpp"
 #include "budget_head.hpp"
-#include "proved_units.hpp"
+#include "proved_solve.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -30,11 +30,9 @@ public:
 private:
   void read_decay();
   void read_scores();
-  void invert();
   void read_state();
   void read_wy();
   void bound_update(Order, const std::vector<double>& error);
-  void solve(std::int64_t width, const BoundMatrix& size, const BoundMatrix& error, const BoundMatrix& solution, BoundMatrix& into);
 
   const ProvedUnits& units_;
   const Head& head_;
@@ -47,7 +45,7 @@ private:
   std::vector<double> reach_, read_, key_norm_, key_sum_, slack_norm_, query_norm_, query_sum_; // [n]
   double contraction_ = 1;                                     // of the whole chunk
   BoundMatrix L_, L_error_, scores_, scores_error_;            // [n,n]; sizes but for L
-  BoundMatrix inverse_, of_right_, of_triangle_, of_solve_;    // [n,n] T; |T|; X dL; (Q + c) Y
+  SolveBound inverse_;
   BoundMatrix state_, next_, state_size_;                      // [K,V] S, S', |S|
   std::vector<double> state_sum_, state_largest_;              // [V]
   BoundMatrix Z_, U_, Z_slack_, o_slack_;                      // [n,V]
