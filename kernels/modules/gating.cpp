@@ -6,6 +6,7 @@
 #include "gate_lanes.hpp"
 #include "gating_checks.hpp"
 #include "gating_projection.hpp"
+#include "partial_lanes.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -22,14 +23,6 @@ constexpr std::int64_t worth_threads = 64;
 
 GateColumns columns_at(const Gating& module, const ColumnParameters& columns, std::int64_t at) {
   return {load(columns.rate.data() + at), load(columns.bias.data() + at), cpu::broadcast(module.lower_bound)};
-}
-
-/// Writes the first `width` lanes.
-void store_part(float* to, Lanes lanes, std::int64_t width) {
-  if (width >= lane_count)
-    cpu::store(to, lanes);
-  else
-    std::memcpy(to, &lanes, static_cast<std::size_t>(width) * sizeof(float));
 }
 
 template <GateForm form>
