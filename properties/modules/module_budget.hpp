@@ -1,0 +1,18 @@
+#pragma once
+// How large an error fp32 allows a module on a given call: the one place that derives the modules' tolerances.
+//
+// The oracle runs in perturbed fp32 (perturbed_number.hpp), several times in both noise models and in every order of
+// evaluation that the module may use. The spread of a tensor's rows about the truth, root mean square over a row, is the
+// largest sigma of these models; a row of what the module wrote may err by z sigma, z from confidence.hpp for as many rows
+// as the case has and as few draws as were made. The truth is the oracle in 64 bits; where it differs from the oracle in 53
+// bits by more than a hundredth of the bound, the case is inconclusive.
+
+#include "module_suite.hpp"
+
+namespace kdacheck {
+
+/// Judges outputs and states (gradients = false), or the gradients of inputs, parameters and states. NaN fails.
+Finding judge_module(const ModuleCase&, const modules::ModuleResult&, std::uint64_t noise_seed);
+Finding judge_module_gradients(const ModuleCase&, const modules::ModuleGradients&, std::uint64_t noise_seed);
+
+} // namespace kdacheck

@@ -1,0 +1,38 @@
+#include "suites.hpp"
+
+#include <chrono>
+#include <exception>
+#include <fmt/core.h>
+#include <limits>
+
+namespace kdacheck {
+
+std::span<const ModuleSuite> module_suites() {
+  static const std::vector<ModuleSuite> all{kda_layer_suite()};
+  return all;
+}
+
+ModuleCaseResult run_module_case(const ModuleSuite& suite, const ModuleLaw& law, std::string_view regime, std::uint64_t seed,
+                                 std::string_view fault) {
+  const auto started = std::chrono::steady_clock::now();
+  ModuleCaseResult result{
+      .module = suite.name, .law = law.name, .regime = std::string(regime), .fault = std::string(fault), .seed = seed, .finding = {}};
+  try {
+    ModuleCase drawn = suite.draw(regime, seed);
+    if (!fault.empty()) drawn.module = drawn.planted(fault);
+    if (law.backward && !drawn.module.backward)
+      result.finding = {.verdict = Verdict::not_supported, .place = {}, .detail = "the module has no backward pass", .metrics = {}};
+    else
+      result.finding = law.check(drawn, seed);
+  } catch (const std::exception& error) {
+    result.finding = {.verdict = Verdict::crashed,
+                      .bound_util = std::numeric_limits<double>::infinity(),
+                      .place = {},
+                      .detail = fmt::format("it threw: {}", error.what()),
+                      .metrics = {}};
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return result;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,32 @@
+// Every module keeps its laws, and every planted fault breaks one.
+
+#include "../module_suite.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace kdacheck;
+
+TEST_CASE("every module keeps every law in every regime") {
+  std::size_t passed = 0;
+  for (const ModuleSuite& suite : module_suites())
+    for (const ModuleRegime& regime : suite.regimes)
+      for (const ModuleLaw& law : suite.laws) {
+        const ModuleCaseResult result = run_module_case(suite, law, regime.name, 1);
+        INFO(suite.name << ", " << law.name << " on " << regime.name << ": " << result.finding.detail << ", " << result.finding.bound_util);
+        CHECK((result.finding.verdict == Verdict::passed || result.finding.verdict == Verdict::not_supported));
+        passed += result.finding.verdict == Verdict::passed ? 1 : 0;
+      }
+  CHECK(passed > 0);
+}
+
+TEST_CASE("every planted fault of a module is caught by one of its laws") {
+  for (const ModuleSuite& suite : module_suites())
+    for (const ModuleFault& fault : suite.faults) {
+      bool caught = false;
+      for (const ModuleRegime& regime : suite.regimes)
+        for (const ModuleLaw& law : suite.laws)
+          if (!caught) caught = is_failure(run_module_case(suite, law, regime.name, 1, fault.name).finding.verdict);
+      INFO(suite.name << ", " << fault.name);
+      CHECK(caught);
+    }
+}
