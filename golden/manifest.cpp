@@ -62,7 +62,7 @@ std::optional<std::string> breach_in(const json& object, const std::string& wher
     if (!is_kind(*found, key.kind)) return where + ": '" + key.name + "' is not " + std::string(name(key.kind));
   }
   for (const auto& [label, value] : object.items())
-    if (std::none_of(keys.begin(), keys.end(), [&](const Key& key) { return label == key.name; }))
+    if (std::none_of(keys.begin(), keys.end(), [&name = label](const Key& key) { return name == key.name; }))
       return where + " has an unknown key '" + label + "'";
   return std::nullopt;
 }

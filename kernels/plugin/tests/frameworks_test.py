@@ -8,7 +8,7 @@ import tempfile
 
 import interpreters
 
-program = sys.argv[1]
+program = str(pathlib.Path(sys.argv[1]).resolve())
 tests = str(pathlib.Path(__file__).resolve().parent)
 candidates = dict(interpreters.found())
 if os.environ.get("KDACHECK_PYTHON"):

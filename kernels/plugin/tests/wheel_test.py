@@ -9,7 +9,7 @@ import tempfile
 
 import interpreters
 
-program, package = sys.argv[1:3]
+program, package = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:3])
 tests = str(pathlib.Path(__file__).resolve().parent)
 NO_INDEX = ("No matching distribution", "Could not find a version", "Temporary failure in name resolution", "Failed to establish a new connection")
 

@@ -43,7 +43,7 @@ def forms(use_gate_in_kernel, lower_bound, beta_form, A_log, dt_bias):
     return words
 
 
-@kdacheck.kernel(f"operands=bf16 solve=tf32 order=wy chunk=64 gradient=bf16 {STORED} {FORMS}", name="fla.chunk_kda", backward="autograd", **ON_DEVICE)
+@kdacheck.kernel(f"operands=bf16 solve=tf32 order=wy chunk=64 gradient=bf16 gradient_state=bf16 {STORED} {FORMS}", name="fla.chunk_kda", backward="autograd", **ON_DEVICE)
 def chunk_kda(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, A_log, dt_bias, use_qk_l2norm_in_kernel,
               use_gate_in_kernel, gate, lower_bound, beta_form):
     """chunks of 64; q and k are stored in bf16 after their norm, w u h and the inverse in bf16, which tf32 products merge"""

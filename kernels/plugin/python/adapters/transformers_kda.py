@@ -4,12 +4,10 @@
         ./kdacheck verify --python transformers_kda:kimi_recurrent --python transformers_kda:kimi_chunk
 
 Each of these is a fallback that transformers replaces by another package's kernel where it finds one: `unwrap` takes the
-fallback itself. They compute in fp32 and take no packed sequences. Their scale is K^{-1/2} and no argument changes it: o is
-multiplied by what a case asks for beyond that, a power of two for the K = 64 declared here, so that nothing is rounded.
+fallback itself. They compute in fp32 and take no packed sequences. Their scale is K^{-1/2} and no argument changes it: scale=rsqrt_K, and every other is refused.
 
-The gated delta rule is KDA whose decay is the same in all channels of a head. No contract says so yet: judge it on regimes
-of such decay alone (`--regime no-decay --regime decay-per-head`); it refuses every other. Its gradient of g is one number
-a head, which says less than KDA's, so that only its forward pass is judged.
+The gated delta rule is KDA whose decay is the same in all channels of a head: decay=head. Its gradient of g is one number a
+head, which says less than KDA's, so that only its forward pass is judged.
 """
 import inspect
 
@@ -18,16 +16,14 @@ import torch
 from transformers.models.kimi_linear.modeling_kimi_linear import chunk_kimi_delta_attention, recurrent_kimi_delta_attention
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule
 
-PROMISES = "gates=log_decay betas=value beta_max=2 l2norm=both K=64 T=1.. packed=no batch=none prefix=none"
+PROMISES = "gates=log_decay betas=value beta_max=2 l2norm=both scale=rsqrt_K T=1.. packed=no batch=none prefix=none"
 
 
 def with_scale(result, scale, K):
-    """o of the scale that is asked for; untouched where that is K^{-1/2}."""
-    o, state = result
-    if K != 64:
-        raise NotImplementedError("K is not 64")
-    own = float(torch.tensor(K**-0.5, dtype=torch.float32))
-    return (o if scale == own else o * (scale / own)), state
+    """The result, if the scale that is asked for is the only one there is."""
+    if torch.tensor(scale, dtype=torch.float32) != torch.tensor(K**-0.5, dtype=torch.float32):
+        raise NotImplementedError("the scale is K^-1/2")
+    return result
 
 
 def per_head(g):
@@ -51,14 +47,14 @@ def kimi_chunk(q, k, v, g, beta, scale, initial_state, output_final_state, use_q
     return with_scale(run(q, k, v, g, beta, 64, initial_state, output_final_state, use_qk_l2norm_in_kernel), scale, q.shape[-1])
 
 
-@kdacheck.kernel(f"order=recurrence chunk=1 {PROMISES}", name="transformers.gated_delta_recurrent", framework="torch")
+@kdacheck.kernel(f"order=recurrence chunk=1 decay=head {PROMISES}", name="transformers.gated_delta_recurrent", framework="torch")
 def gated_delta_recurrent(q, k, v, g, beta, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel):
     """Qwen3-Next, token by token in fp32"""
     run = inspect.unwrap(torch_recurrent_gated_delta_rule)
     return with_scale(run(q, k, v, per_head(g), beta, initial_state, output_final_state, use_qk_l2norm_in_kernel), scale, q.shape[-1])
 
 
-@kdacheck.kernel(f"order=wy chunk=64 {PROMISES}", name="transformers.gated_delta_chunk", framework="torch")
+@kdacheck.kernel(f"order=wy chunk=64 decay=head {PROMISES}", name="transformers.gated_delta_chunk", framework="torch")
 def gated_delta_chunk(q, k, v, g, beta, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel):
     """Qwen3-Next, chunks of 64 in fp32"""
     run = inspect.unwrap(torch_chunk_gated_delta_rule)
