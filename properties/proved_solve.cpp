@@ -1,11 +1,12 @@
 // Inverse. T(L^) = (I + T dL)^{-1} T; T dL is strictly lower, so |T(L^)| <= X, X = |T| + |T| dL X by forward recursion: finite.
 //   Covered are all algorithms whose T^ (or whose solution, if no T is formed) has a residual on either side
-//     |(I + L^) T^ - I| <= N X_D N |T^| g   or   |T^ (I + L^) - I| <= |T^| N X_D N g,     N = I + |L^|, g = gamma of the solve,
-//   X_D the diagonal blocks of X of 16 rows. Substitution by rows or columns has N alone (Higham, theorem 8.5, section 14.2);
-//   substitution by blocks of up to 16 whose diagonal blocks are inverted first adds X_D N: for a block row
-//   fl(T_ii fl(sum L_ik T_k)), the errors are g |L_ii'||T_ii||sum L_ik T_k| and less. Repeated squaring is not in this class: its
-//   powers of L may be far larger than T. With Q = g X N X_D N either side gives |T^ - T(L^)| <= Q Y, |T^| <= Y = (I - Q)^{-1} X, since
-//   X (I - g N X_D N X)^{-1} = (I - g X N X_D N)^{-1} X.
+//     |(I + L^) T^ - I| <= E |T^|   or   |T^ (I + L^) - I| <= |T^| E,     E = g (N + 2 N_D X_D N_D),   N = I + |L^|,
+//   N_D, X_D the diagonal blocks of 16 rows of N and X, g gamma of the solve. Substitution by rows or columns has g N alone
+//   (Higham, theorem 8.5, section 14.2). Substitution by blocks that inverts the diagonal blocks first, for a block row
+//   M^ = fl(sum L_ik T_k), T_i = -fl(T_ii M^): the residual is at most g sum |L_ik||T_k| + 2 g N_ii |T_ii| |M^|, and M^ = -(I + L)_ii T_i
+//   up to second order, which gamma's spare terms hold; the first 16 rows need no N_D X_D N_D. Repeated squaring is not in this class: its powers of L may be far
+//   larger than T. With Q = X E either side gives |T^| <= Y = (I - Q)^{-1} X and |T^ - T(L^)| <= Q Y, as
+//   X (I - E X)^{-1} = (I - X E)^{-1} X. No sum for row i has more than i + 1 terms: row i of E has g of that many.
 // Solve, T B for given B with dB. (T(L^) - T) B = -T(L^) dL T B, so that with P = |T| dB
 //     d(TB) <= P + X dL (|TB| + P) + (Q + (1 + u)(1 + g_n) - 1) Y (|B| + dB) + flush, then one operand rounding.
 
@@ -40,15 +41,19 @@ void SolveBound::enter(const ProvedUnits& units, std::int64_t n, const BoundMatr
     add_rows(larger[i], 0, i, larger, [&](std::int64_t m) { return step[i][m]; });
   }
   product(larger, L_error, n, n, of_triangle_, true); // X dL
+  // N_D and X_D hold columns from the start of a row's block on
+  BoundMatrix Q, near_blocks = near;
   blocks = larger;
-  for (std::int64_t i = 0; i < n; ++i) std::fill(blocks[i], blocks[i] + i / score_block * score_block, 0.0);
-  BoundMatrix Q;
-  product(larger, near, n, n, there, true);
-  product(there, blocks, n, n, Q, true);
-  product(Q, near, n, n, there, true);
-  const double g = units.solve_gamma(n + score_block);
-  for (double& x : there.data) x *= g;
-  Q = there;
+  for (std::int64_t i = 0; i < n; ++i)
+    for (BoundMatrix* m : {&blocks, &near_blocks}) std::fill((*m)[i], (*m)[i] + i / score_block * score_block, 0.0);
+  product(near_blocks, blocks, n, n, there, true);
+  product(there, near_blocks, n, n, Q, true);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double g = units.solve_gamma(i + 1);
+    const double of_blocks = i < score_block ? 0 : 2; // no block row comes before the first
+    for (std::int64_t j = 0; j <= i; ++j) near[i][j] = g * (near[i][j] + of_blocks * Q[i][j]);
+  }
+  product(larger, near, n, n, Q, true);
   // Y = X + Q Y, whose diagonal is divided through
   BoundMatrix all = larger;
   for (std::int64_t i = 0; i < n; ++i) {
