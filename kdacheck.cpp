@@ -33,6 +33,11 @@ void add_selection(CLI::App& command, CaseSelection& selection) {
       ->type_name("GLOB")
       ->allow_extra_args(false);
   command.add_option("--regime", selection.regimes, "only regimes whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
+  command
+      .add_option("--module", selection.modules,
+                  "only modules whose name matches GLOB; --property and --regime then choose their laws and regimes")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
   command.add_option("--direction", selection.direction, "which passes")
       ->check(CLI::IsMember({"forward", "backward", "both"}))
       ->capture_default_str();
@@ -85,9 +90,9 @@ struct CommandLine {
     add_golden();
     add_bench();
     auto* list = app.add_subcommand("list", "what there is");
-    list->add_option("what", listed, "kernels, properties, regimes or faults")
+    list->add_option("what", listed, "kernels, modules, properties, regimes or faults")
         ->required()
-        ->check(CLI::IsMember({"kernels", "properties", "regimes", "faults"}));
+        ->check(CLI::IsMember({"kernels", "modules", "properties", "regimes", "faults"}));
     list->callback([this] { chosen = [this] { return list_command(listed); }; });
     auto* reported = app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request");
     reported->add_option("folder", report.folder, "result folder of verify")->required();

@@ -14,8 +14,9 @@ namespace kdacheck {
 /// Which cases: globs over names; empty lists choose everything.
 struct CaseSelection {
   std::vector<std::string> kernels, properties, regimes;
-  std::string direction = "both"; ///< forward | backward | both
-  std::string tier = "quick";     ///< quick | full | nightly
+  std::vector<std::string> modules; ///< if given: only these modules, and `properties` and `regimes` are theirs
+  std::string direction = "both";   ///< forward | backward | both
+  std::string tier = "quick";       ///< quick | full | nightly
   std::uint64_t seed = 1;
   int threads = 0;
 };
@@ -99,7 +100,7 @@ struct ReportArguments {
 };
 int report_command(const ReportArguments&);
 
-/// `what`: kernels | properties | regimes | faults.
+/// `what`: kernels | modules | properties | regimes | faults.
 int list_command(const std::string& what);
 int doctor_command();
 

@@ -15,6 +15,7 @@ struct KernelSources {
   std::vector<std::string> functions; ///< module:function
   double call_timeout = 20;           ///< seconds for one call
   bool keep_standard_error = false;
+  bool any() const { return !plugins.empty() || !commands.empty() || !functions.empty(); }
 };
 
 /// What a replay token is appended to so that a shell runs the case again on the same kernels: "./kdacheck replay", with the

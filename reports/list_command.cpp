@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include "../kernels/faults/faults.hpp"
+#include "../properties/modules/module_suite.hpp"
 #include "../properties/property.hpp"
 #include "../properties/recipe.hpp"
 #include "context.hpp"
@@ -17,13 +18,24 @@ int list_command(const std::string& what) {
     for (const Kernel& kernel : built_in_kernels())
       fmt::print("{:<32} {}\n{:<32} {}\n", kernel.name, kernel.summary, kernel.backward ? "  forward, backward" : "  forward",
                  to_text(kernel.contract));
+  else if (what == "modules")
+    for (const ModuleSuite& suite : module_suites()) {
+      fmt::print("{}: {}\n  source: {}\n", suite.name, suite.summary, suite.source);
+      for (const ModuleLaw& law : suite.laws) fmt::print("  law     {:<36} {}\n", law.name, law.claim);
+      for (const ModuleRegime& regime : suite.regimes) fmt::print("  regime  {:<36} {}\n", regime.name, regime.why);
+      for (const ModuleFault& fault : suite.faults) fmt::print("  fault   {:<36} {}\n", fault.name, fault.what);
+    }
   else if (what == "properties")
     for (const Property& property : properties())
       fmt::print("{:<52} {:<9} {}\n", property.name, property.direction == Direction::forward ? "forward" : "backward", property.claim);
   else if (what == "regimes")
     for (const Regime& regime : regimes()) fmt::print("{:<34} {}\n", regime.name, regime.why);
-  else
+  else {
     for (const FaultInfo& fault : planted_faults()) fmt::print("{:<34} {:<42} {}\n", fault.name, fault.origin, fault.what);
+    for (const ModuleSuite& suite : module_suites())
+      for (const ModuleFault& fault : suite.faults)
+        fmt::print("{:<34} {:<42} {}\n", suite.name + "." + fault.name, fault.origin, fault.what);
+  }
   return 0;
 }
 
@@ -37,7 +49,10 @@ int doctor_command() {
   fmt::print("GPU         {}\n", context.gpu.empty() ? "none found: CUDA kernels are built where a toolkit is, and not run here"
                                                      : context.gpu + ", driver " + context.driver);
   fmt::print("kernels     {} built in, {} of them with a backward pass\n", built_in_kernels().size(), backward);
-  fmt::print("gate        {} properties, {} regimes, {} planted faults\n", properties().size(), regimes().size(), planted_faults().size());
+  std::size_t laws = 0, faults = planted_faults().size();
+  for (const ModuleSuite& suite : module_suites()) laws += suite.laws.size(), faults += suite.faults.size();
+  fmt::print("modules     {}, with {} laws\n", module_suites().size(), laws);
+  fmt::print("gate        {} properties, {} regimes, {} planted faults\n", properties().size(), regimes().size(), faults);
   return built_in_kernels().empty() || properties().empty() || regimes().empty() ? 3 : 0;
 }
 

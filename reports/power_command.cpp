@@ -1,10 +1,12 @@
 #include "commands.hpp"
 
 #include "../properties/gate_power.hpp"
+#include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
 #include "context.hpp"
 #include "limits_text.hpp"
+#include "module_selection.hpp"
 #include "power_json.hpp"
 
 #include <fmt/format.h>
@@ -21,23 +23,32 @@ namespace {
 
 struct NamedFault {
   std::string name;
-  const FaultInfo* info;
+  const FaultInfo* info; ///< null: a module's
 };
 
-std::vector<const FaultInfo*> chosen_faults(const std::vector<std::string>& patterns) {
+/// Faults of kernels that the patterns choose; whether any module's is among the chosen ones.
+std::pair<std::vector<const FaultInfo*>, bool> chosen_faults(const PowerArguments& arguments) {
   std::vector<NamedFault> named;
-  for (const FaultInfo& info : planted_faults()) named.push_back({std::string(info.name), &info});
+  if (arguments.selection.modules.empty())
+    for (const FaultInfo& info : planted_faults()) named.push_back({std::string(info.name), &info});
+  for (const std::string& name : module_fault_names(module_suites())) named.push_back({name, nullptr});
   std::vector<const FaultInfo*> result;
-  for (const NamedFault* fault : matching<NamedFault>("fault", patterns, named)) result.push_back(fault->info);
-  return result;
+  bool modules = false;
+  for (const NamedFault* fault : matching<NamedFault>("fault", arguments.faults, named)) {
+    if (fault->info) result.push_back(fault->info);
+    modules = modules || !fault->info;
+  }
+  return {result, modules};
 }
 
-PowerPlan plan_of(const PowerArguments& arguments) {
+PowerPlan plan_of(const PowerArguments& arguments, std::vector<const FaultInfo*> faults) {
   const CaseSelection& selection = arguments.selection;
-  PowerPlan plan{.faults = chosen_faults(arguments.faults),
-                 .correct = matching<Kernel>("kernel", selection.kernels, correct_variants()),
-                 .properties = matching<Property>("property", selection.properties, properties()),
-                 .regimes = matching<Regime>("regime", selection.regimes, regimes()),
+  const bool kernels = selection.modules.empty();
+  PowerPlan plan{.faults = std::move(faults),
+                 .correct = kernels ? matching<Kernel>("kernel", selection.kernels, correct_variants()) : std::vector<const Kernel*>{},
+                 .properties =
+                     kernels ? matching<Property>("property", selection.properties, properties()) : std::vector<const Property*>{},
+                 .regimes = kernels ? matching<Regime>("regime", selection.regimes, regimes()) : std::vector<const Regime*>{},
                  .tier = selection.tier == "quick"  ? Tier::quick
                          : selection.tier == "full" ? Tier::full
                                                     : Tier::nightly,
@@ -46,7 +57,8 @@ PowerPlan plan_of(const PowerArguments& arguments) {
                  .every_catch = arguments.every_catch,
                  .shrink_seconds = arguments.keep.empty() ? 0 : arguments.shrink_seconds,
                  .threads = selection.threads};
-  for (const LegalRounding& legal : legal_roundings()) plan.legal.push_back(&legal);
+  if (kernels)
+    for (const LegalRounding& legal : legal_roundings()) plan.legal.push_back(&legal);
   return plan;
 }
 
@@ -146,9 +158,17 @@ int power_command(const PowerArguments& arguments) {
     throw UsageError("--limits goes with none of --fault, --resume, --keep and --correct-runs");
   make_folder(arguments.out);
   if (arguments.limits) return limits_command(arguments);
-  PowerPlan plan = plan_of(arguments);
+  auto [faults, module_faults] = chosen_faults(arguments);
+  PowerPlan plan = plan_of(arguments, std::move(faults));
   if (!by_gate) plan.legal.clear(); // a rule knows no contracts
-  const Power power = by_gate ? powers_of_seeds(arguments, plan) : rule_power(plan, parse_rule(arguments.rule));
+  Power power = by_gate ? powers_of_seeds(arguments, plan) : rule_power(plan, parse_rule(arguments.rule));
+  if (by_gate && module_faults) {
+    ModulePlan modules = module_plan(arguments.selection, false);
+    modules.seeds = arguments.seeds;
+    Power of_modules = module_power(modules, arguments.faults, arguments.every_catch);
+    std::ranges::move(of_modules.faults, std::back_inserter(power.faults));
+    std::ranges::move(of_modules.correct, std::back_inserter(power.correct));
+  }
   write_atomically(arguments.out + "/power.json", to_power_json(power, by_gate ? "gate" : arguments.rule));
   std::fputs(to_text(power).c_str(), stdout);
   if (!arguments.keep.empty()) keep_found(power, arguments.keep);

@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
+#include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
 #include "recorded_cases.hpp"
@@ -79,6 +80,13 @@ int replay_recorded(const ReplayArguments& arguments, const std::string& path) {
 } // namespace
 
 int replay_command(const ReplayArguments& arguments) {
+  if (const auto result = replayed_module_case(arguments.token)) {
+    if (!arguments.save.empty()) throw UsageError("--save writes cases of kernels; a module's case follows from its token");
+    fmt::print("module    {}\nlaw       {} on {}, seed {}{}\n", result->module, result->law, result->regime, result->seed,
+               result->fault.empty() ? "" : ", planted: " + result->fault);
+    describe(case_of(*result));
+    return status_of(result->finding.verdict);
+  }
   if (const auto path = recorded_path(arguments.token)) return replay_recorded(arguments, *path);
   const Replay replay = replay_from_token(arguments.token);
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);

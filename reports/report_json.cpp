@@ -2,6 +2,9 @@
 
 #include "json_numbers.hpp"
 
+#include "../properties/modules/module_campaign.hpp"
+
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -60,6 +63,35 @@ void append(Json& json, const Tally& tally) {
   json["worst"] = json_of(tally.worst);
 }
 
+/// What modules[] says besides what every tally says: the module's source, and one line per law and per regime.
+Json json_of_module(const KernelTally& module, const Results& results) {
+  Json entry{{"name", module.name}, {"summary", module.contract}, {"source", nullptr}};
+  append(entry, module.tally);
+  const auto suite = std::ranges::find(module_suites(), module.name, name_in_reports);
+  if (suite != module_suites().end()) entry["source"] = suite->source;
+  const auto line = [&](const char* key, const std::string& named, const std::string& about, auto member) {
+    Counts counts;
+    double largest = 0;
+    for (const auto& [group, tally] : results.groups) {
+      if (group.kernel != module.name || group.*member != named) continue;
+      for (Verdict verdict : all_verdicts) counts[verdict] += tally.counts[verdict];
+      if (tally.worst) largest = std::max(largest, tally.worst->finding.bound_util);
+    }
+    if (counts.cases() == 0) return;
+    entry[key].push_back({{"name", named},
+                          {"about", about},
+                          {"cases", counts.cases()},
+                          {"passed", counts[Verdict::passed]},
+                          {"failed", counts.failures()},
+                          {"largest_bound_util", json_number(largest)}});
+  };
+  entry["laws"] = entry["regimes"] = Json::array();
+  if (suite == module_suites().end()) return entry;
+  for (const ModuleLaw& law : suite->laws) line("laws", law.name, law.claim, &GroupKey::property);
+  for (const ModuleRegime& regime : suite->regimes) line("regimes", regime.name, regime.why, &GroupKey::regime);
+  return entry;
+}
+
 std::string text_or_empty(const Json& json) { return json.is_null() ? std::string() : json.get<std::string>(); }
 
 Tally tally_from(const Json& json) {
@@ -101,6 +133,15 @@ Results results_of(const Json& json) {
     kernel.tally = tally_from(entry);
     if (kernel.tally.worst) kernel.tally.worst->kernel = kernel.name;
   }
+  for (const Json& entry : json.value("modules", Json::array())) { // reports of earlier programs have none
+    KernelTally& module = results.kernels.emplace_back();
+    module.name = entry.at("name");
+    module.contract = entry.at("summary");
+    module.in_short = "module";
+    module.tally = tally_from(entry);
+    module.module = true;
+    if (module.tally.worst) module.tally.worst->kernel = module.name;
+  }
   for (const Json& entry : json.at("groups")) {
     Tally& tally = results.groups[{entry.at("kernel"), entry.at("property"), entry.at("regime")}];
     tally = tally_from(entry);
@@ -119,9 +160,14 @@ std::string to_report_json(const Results& results) {
             {"context", json_of(results.context)},
             {"summary", json_of(total(results))},
             {"kernels", Json::array()},
+            {"modules", Json::array()},
             {"groups", Json::array()},
             {"not_supported", Json::array()}};
   for (const KernelTally& kernel : results.kernels) {
+    if (kernel.module) {
+      json["modules"].push_back(json_of_module(kernel, results));
+      continue;
+    }
     Json entry{{"name", kernel.name}, {"contract", kernel.contract}, {"in_short", kernel.in_short}};
     append(entry, kernel.tally);
     json["kernels"].push_back(std::move(entry));

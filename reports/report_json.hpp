@@ -3,8 +3,9 @@
 //
 // schema_version 1; complete (false: stopped early); wall_seconds; context; summary{cases, one count per verdict};
 // kernels[]{name, contract, verdict, cases, one count per verdict in counts{}, seconds, worst{bound_util, output, regime,
-// property, replay, ...}}; groups[] the same per kernel x property x regime; not_supported[]{kernel, reason, cases}.
-// `worst` is null for a kernel without a case. Infinite numbers: json_numbers.hpp.
+// property, replay, ...}}; modules[]{name, summary, source, verdict, cases, counts{}, seconds, worst{}, laws[]{name, about, cases,
+// passed, failed, largest_bound_util}, regimes[] likewise}; groups[] the same per kernel x property x regime; not_supported[]{kernel,
+// reason, cases}. `worst` is null for a kernel without a case. Infinite numbers: json_numbers.hpp.
 
 #include "results.hpp"
 

@@ -34,7 +34,8 @@ std::size_t Counts::failures() const {
 
 void add(Results& results, const CaseResult& result) {
   auto kernel = std::ranges::find(results.kernels, result.kernel, &KernelTally::name);
-  if (kernel == results.kernels.end()) kernel = results.kernels.insert(kernel, KernelTally{.name = result.kernel});
+  if (kernel == results.kernels.end())
+    kernel = results.kernels.insert(kernel, KernelTally{.name = result.kernel, .module = result.kernel.starts_with("module.")});
   count(kernel->tally, result);
   count(results.groups[{result.kernel, result.property, result.regime}], result);
   if (result.finding.verdict == Verdict::not_supported) ++results.not_supported[{result.kernel, result.finding.detail}];

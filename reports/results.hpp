@@ -2,6 +2,7 @@
 // What a run found, gathered per kernel and per kernel x property x regime. Every writer in this folder reads this.
 
 #include "../properties/campaign.hpp"
+#include "../properties/modules/module_suite.hpp"
 #include "context.hpp"
 
 #include <array>
@@ -37,6 +38,7 @@ struct KernelTally {
   std::string contract{}; ///< its text form
   std::string in_short{}; ///< the contract in a few words, for tables
   Tally tally{};
+  bool module = false; ///< a module of the layer (properties/modules), not a kernel: stands in report.json's modules[]
 };
 
 struct GroupKey {
@@ -69,8 +71,9 @@ Counts total(const Results&);
 /// recurrence". Inputs are named where they differ from the operands; sums and state where they are not fp32.
 std::string in_short(const Contract&);
 
-/// Empty tally of a kernel.
+/// Empty tally of a kernel, of a module.
 KernelTally tally_of(const Kernel&);
+KernelTally tally_of(const ModuleSuite&);
 
 /// The status with which `verify` ends: 1 a failure, 4 stopped early, 5 no case passed (none ran, none was supported), else 0.
 int exit_status(const Results&);

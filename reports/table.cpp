@@ -141,18 +141,20 @@ void append_close(std::string& text, const Results& results) {
     failing += kernel.tally.counts.failures() > 0;
     passing += kernel.tally.verdict() == Verdict::passed;
   }
+  const auto modules = std::ranges::count_if(results.kernels, &KernelTally::module);
+  const char* judged = modules == 0 ? "kernels" : modules == std::ssize(results.kernels) ? "modules" : "kernels and modules";
   text += fmt::format("\n{}, in {}\n", spoken(counts), short_duration(results.wall_seconds));
   if (results.outcome.stopped)
     text += fmt::format("stopped before the end: {} of {} planned cases ran\n", results.outcome.ran + results.outcome.skipped,
                         results.outcome.planned);
   if (failing > 0)
-    text += fmt::format("FAILED: {} of {} kernels\n", failing, results.kernels.size());
+    text += fmt::format("FAILED: {} of {} {}\n", failing, results.kernels.size(), judged);
   else if (counts[Verdict::passed] == 0)
     text += "NOTHING PASSED: no case ran that a kernel supports\n";
   else if (results.outcome.stopped)
     text += "no failure so far\n";
   else
-    text += fmt::format("PASSED: {} of {} kernels\n", passing, results.kernels.size());
+    text += fmt::format("PASSED: {} of {} {}\n", passing, results.kernels.size(), judged);
 }
 
 } // namespace

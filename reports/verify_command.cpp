@@ -3,6 +3,7 @@
 #include "../golden/recorded.hpp"
 #include "../properties/selection.hpp"
 #include "case_log.hpp"
+#include "module_selection.hpp"
 #include "progress_line.hpp"
 #include "recorded_cases.hpp"
 #include "result_files.hpp"
@@ -112,19 +113,29 @@ void announce(const Context& context, const CaseResult& failure) {
                replay_command(context, failure.replay).c_str());
 }
 
+/// The modules' cases behind the kernels', within what is left of the time budget; finished ones of a resumed run are not run
+/// again.
+void run_modules(const ModulePlan& modules, const VerifyArguments& arguments, std::chrono::steady_clock::time_point started,
+                 const std::unordered_set<std::string>& finished, const std::function<void(const CaseResult&)>& keep, Outcome& outcome) {
+  const auto spent = [&] {
+    return interrupted || (arguments.time_budget &&
+                           std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count() > *arguments.time_budget);
+  };
+  const Outcome done = run_module_campaign(modules, finished, keep, spent);
+  outcome.planned += done.planned, outcome.ran += done.ran, outcome.skipped += done.skipped;
+  outcome.stopped = outcome.stopped || done.stopped;
+}
+
 } // namespace
 
 int verify_command(const VerifyArguments& arguments) {
   const auto started = std::chrono::steady_clock::now();
   const std::string mark = plan_mark(arguments);
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);
-  bool only_found = false;
-  std::vector<std::string> regimes_wanted = arguments.selection.regimes;
-  std::vector<const FoundCase*> found = wanted_found_cases(regimes_wanted, only_found);
   Plan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, kernels),
-            .properties = matching<Property>("property", arguments.selection.properties, properties()),
-            .regimes = only_found ? std::vector<const Regime*>{} : matching<Regime>("regime", regimes_wanted, regimes()),
-            .found = std::move(found),
+            .properties = {},
+            .regimes = {},
+            .found = {},
             .tier = tier_named(arguments.selection.tier),
             .seed = arguments.selection.seed,
             .time_budget = arguments.time_budget,
@@ -132,6 +143,15 @@ int verify_command(const VerifyArguments& arguments) {
             .shrink_seconds = arguments.shrink_seconds,
             .finished = {},
             .on_failure = {}};
+  if (!arguments.selection.modules.empty())
+    plan.kernels.clear();
+  else {
+    plan.properties = matching<Property>("property", arguments.selection.properties, properties());
+    bool only_found = false;
+    std::vector<std::string> regimes_wanted = arguments.selection.regimes;
+    plan.found = wanted_found_cases(regimes_wanted, only_found);
+    if (!only_found) plan.regimes = matching<Regime>("regime", regimes_wanted, regimes());
+  }
   std::tie(plan.shard, plan.shards) = parse_shard(arguments.shard);
   std::erase_if(plan.properties, [&](const Property* property) { return !wanted(*property, arguments.selection.direction); });
 
@@ -142,6 +162,9 @@ int verify_command(const VerifyArguments& arguments) {
   results.context.tier = arguments.inputs.empty() ? arguments.selection.tier : "recorded";
   results.context.seed = arguments.selection.seed;
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
+  ModulePlan modules = module_plan(arguments.selection, arguments.sources.any() || !arguments.inputs.empty());
+  modules.shard = plan.shard, modules.shards = plan.shards;
+  for (const ModuleSuite* suite : modules.suites) results.kernels.push_back(tally_of(*suite));
 
   // Only cases of the same program, kernels and plan count as done when a run is resumed.
   results.context.program += mark;
@@ -164,10 +187,12 @@ int verify_command(const VerifyArguments& arguments) {
   };
   {
     const InterruptWatch watch;
-    results.outcome = arguments.inputs.empty()
-                          ? run_campaign(
-                                plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted != 0; })
-                          : run_recorded(plan, arguments.inputs, keep);
+    if (arguments.selection.modules.empty())
+      results.outcome = arguments.inputs.empty()
+                            ? run_campaign(
+                                  plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted != 0; })
+                            : run_recorded(plan, arguments.inputs, keep);
+    if (!results.outcome.stopped) run_modules(modules, arguments, started, plan.finished, keep, results.outcome);
   }
   progress.clear();
   log.sync();

@@ -103,16 +103,18 @@ struct Call {
     const bool batch = equal_lengths(t.cu_seqlens);
     const std::int64_t N = t.sequences(), B = batch ? N : 1, T = batch ? t.cu_seqlens[1] : t.rows();
     inputs.shape = {.B = B, .T = T, .H = t.H, .HV = t.HV, .K = t.K, .V = t.V};
-    inputs.options.l2norm = contract.l2norm_inside;
+    const bool outside = t.normalise && !contract.l2norm_inside;
+    if (!t.normalise && !contract.l2norm_outside) throw std::invalid_argument("the kernel " + kernel.name + " always normalises q and k");
+    inputs.options.l2norm = t.normalise && contract.l2norm_inside;
     inputs.options.scale = t.scale;
     if (!batch) inputs.cu_seqlens = t.cu_seqlens;
-    if (!contract.l2norm_inside) q = unit_rows(t.q, t.K), k = unit_rows(t.k, t.K);
+    if (outside) q = unit_rows(t.q, t.K), k = unit_rows(t.k, t.K);
     const auto take = [&](Input input, std::span<const float> values) {
       tensors.push_back(stored(values, shape_of(input, inputs.shape, N), format_of(input, input_formats(contract))));
       inputs[input] = tensors.back().view;
     };
-    take(Input::q, contract.l2norm_inside ? t.q : std::span<const float>(q.rows));
-    take(Input::k, contract.l2norm_inside ? t.k : std::span<const float>(k.rows));
+    take(Input::q, outside ? std::span<const float>(q.rows) : t.q);
+    take(Input::k, outside ? std::span<const float>(k.rows) : t.k);
     take(Input::v, t.v);
     take(Input::g, t.log_decay);
     take(Input::beta, t.beta);
@@ -178,7 +180,7 @@ CoreGradients core_backward(const Kernel& kernel, const CoreTokens& t, std::span
   CoreGradients d{loaded(gradients[Input::q]), loaded(gradients[Input::k]),    loaded(gradients[Input::v]),
                   loaded(gradients[Input::g]), loaded(gradients[Input::beta]), {}};
   if (!t.state.empty()) d.state = loaded_state(kernel, t, d_initial.view);
-  if (!contract.l2norm_inside) {
+  if (t.normalise && !contract.l2norm_inside) {
     unit_rows_backward(t.q, call.q, t.K, d.q);
     unit_rows_backward(t.k, call.k, t.K, d.k);
   }

@@ -10,11 +10,12 @@
 
 namespace kdacheck::modules {
 
-/// R tokens of N packed sequences: q, k [R,H,K], to be normalised to length one; v [R,HV,V]; ln alpha [R,HV,K]; beta [R,HV];
+/// R tokens of N packed sequences: q, k [R,H,K]; v [R,HV,V]; ln alpha [R,HV,K]; beta [R,HV];
 /// state [N,HV,K,V] or empty (zero). HV is a multiple of H.
 struct CoreTokens {
   std::int64_t H = 1, HV = 1, K = 1, V = 1;
   float scale = 1;
+  bool normalise = true;                    ///< q and k divided by |.| = sqrt(sum x^2 + 1e-6) first
   std::span<const std::int64_t> cu_seqlens; ///< [N+1]
   std::span<const float> q, k, v, log_decay, beta, state;
   std::int64_t rows() const { return cu_seqlens.back(); }
@@ -26,7 +27,7 @@ struct CoreResult {
   std::vector<float> state; ///< [N,HV,K,V] after the last tokens
 };
 
-/// o_t = S_t^T (scale q_t / |q_t|) by the kernel, where |x| = sqrt(sum x^2 + 1e-6). Numbers are rounded to the formats of the
+/// o_t = S_t^T (scale q_t) by the kernel. Numbers are rounded to the formats of the
 /// contract. Sequences of equal length go as a batch, others packed. Throws Refused with the kernel's sentence, and
 /// std::invalid_argument for a kernel that takes no log decay, no value of beta or no KDA.
 CoreResult core_forward(const Kernel&, const CoreTokens&);

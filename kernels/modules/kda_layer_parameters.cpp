@@ -24,7 +24,10 @@ std::size_t count_of(Extents shape) {
 /// "2,3"
 std::string shape_text(Extents shape) {
   std::string text;
-  for (std::int64_t extent : shape) text += (text.empty() ? "" : ",") + std::to_string(extent);
+  for (std::int64_t extent : shape) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(extent);
+  }
   return text;
 }
 

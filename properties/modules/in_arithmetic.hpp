@@ -7,12 +7,12 @@
 namespace kdacheck {
 
 /// oracle.template operator()<N>()
-template <class Oracle> ExactTensors in_arithmetic(const Arithmetic& arithmetic, Oracle oracle) {
+template <class Oracle> ExactTensors in_arithmetic(const ModuleArithmetic& arithmetic, Oracle oracle) {
   switch (arithmetic.kind) {
-  case Arithmetic::Kind::fp64: return oracle.template operator()<double>();
-  case Arithmetic::Kind::long_double: return oracle.template operator()<long double>();
+  case ModuleArithmetic::Kind::fp64: return oracle.template operator()<double>();
+  case ModuleArithmetic::Kind::long_double: return oracle.template operator()<long double>();
   default:
-    PerturbedNumber::start(arithmetic.kind == Arithmetic::Kind::grid, arithmetic.seed);
+    PerturbedNumber::start(arithmetic.kind == ModuleArithmetic::Kind::grid, arithmetic.seed);
     return oracle.template operator()<PerturbedNumber>();
   }
 }

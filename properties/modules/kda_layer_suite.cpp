@@ -2,7 +2,7 @@
 
 #include "../../kernels/faults/layer_faults.hpp"
 #include "../../kernels/modules/kda_layer_module.hpp"
-#include "../../kernels/modules/philox_uniform.hpp"
+#include "drawn_tensors.hpp"
 #include "in_arithmetic.hpp"
 #include "kda_layer_oracle.hpp"
 #include "suites.hpp"
@@ -44,14 +44,6 @@ LayerRecipe recipe_of(std::string_view regime) {
   return r;
 }
 
-NamedTensors drawn(const NamedTensors& like, float size, std::uint64_t seed, std::uint32_t stream) {
-  NamedTensors result = like;
-  for (NamedTensor& tensor : result) {
-    tensor.values = uniform_numbers(element_count(tensor.shape), static_cast<double>(size), seed, stream++);
-  }
-  return result;
-}
-
 const Kernel& kernel_named(std::string_view name) {
   for (const Kernel& kernel : built_in_kernels())
     if (kernel.name == name) return kernel;
@@ -69,15 +61,14 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   for (float& w : p.v_proj) w *= recipe.value_size;
 
   ModuleCase c{.module = kda_layer_module(layer, kernel_named(recipe.kernel)), .oracle = {}, .call = {}, .cotangents = {}};
-  c.call.cu_seqlens = {0};
-  for (std::int64_t length : recipe.lengths) c.call.cu_seqlens.push_back(c.call.cu_seqlens.back() + length);
+  c.call.cu_seqlens = offsets_of(recipe.lengths);
   const std::int64_t R = c.call.rows(), N = c.call.sequences();
-  c.call.inputs = drawn({zeros("x", {R, layer.D})}, 1.7f, seed, 500);
+  c.call.inputs = drawn_like({zeros("x", {R, layer.D})}, 1.7f, seed, 500);
   c.call.parameters = named_parameters(layer, p);
   const NamedTensors states = named_state(layer, N, {});
-  if (recipe.states) c.call.states = drawn(states, 0.8f, seed, 600);
-  c.cotangents = {drawn({zeros("y", {R, layer.D})}, 1.0f, seed, 700), drawn(states, 0.5f, seed, 800)};
-  c.oracle = {.orders = 2, .evaluate = [layer](const ModuleCall& call, const ModuleCotangents* d, const Arithmetic& arithmetic) {
+  if (recipe.states) c.call.states = drawn_like(states, 0.8f, seed, 600);
+  c.cotangents = {drawn_like({zeros("y", {R, layer.D})}, 1.0f, seed, 700), drawn_like(states, 0.5f, seed, 800)};
+  c.oracle = {.orders = 2, .evaluate = [layer](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
                 return in_arithmetic(arithmetic,
                                      [&]<class N>() { return layer_oracle<N>(layer, call, d, arithmetic.order == 0 ? 0 : oracle_chunk); });
               }};

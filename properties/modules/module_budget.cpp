@@ -40,11 +40,11 @@ struct Spread {
 };
 
 Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, std::span<const Judged> lists, std::uint64_t seed) {
-  const auto run = [&](Arithmetic arithmetic) { return c.oracle.evaluate(c.call, cotangents, arithmetic); };
-  const ExactTensors truth = run({Arithmetic::Kind::long_double, 0, 0}), narrow = run({Arithmetic::Kind::fp64, 0, 0});
+  const auto run = [&](ModuleArithmetic arithmetic) { return c.oracle.evaluate(c.call, cotangents, arithmetic); };
+  const ExactTensors truth = run({ModuleArithmetic::Kind::long_double, 0, 0}), narrow = run({ModuleArithmetic::Kind::fp64, 0, 0});
   std::vector<std::vector<ExactTensors>> models;
   for (int order = 0; order < c.oracle.orders; ++order)
-    for (const auto kind : {Arithmetic::Kind::independent, Arithmetic::Kind::grid}) {
+    for (const auto kind : {ModuleArithmetic::Kind::independent, ModuleArithmetic::Kind::grid}) {
       models.emplace_back();
       for (int draw = 0; draw < draws; ++draw)
         models.back().push_back(run({kind, seed * 1000003 + static_cast<std::uint64_t>(draw), order}));

@@ -15,7 +15,7 @@
 namespace kdacheck {
 
 /// In which arithmetic an oracle computes.
-struct Arithmetic {
+struct ModuleArithmetic {
   enum class Kind : std::uint8_t {
     fp64,
     long_double, ///< 64 bits: what is true, as far as fp32 can tell
@@ -36,7 +36,7 @@ struct ExactTensors {
 /// What is true of a module's calls. `evaluate` computes outputs and, unless the cotangents are null, gradients.
 struct ModuleOracle {
   int orders = 1; ///< algorithms whose spreads the budget is the largest of (recurrence, chunks, ...)
-  std::function<ExactTensors(const modules::ModuleCall&, const modules::ModuleCotangents*, const Arithmetic&)> evaluate;
+  std::function<ExactTensors(const modules::ModuleCall&, const modules::ModuleCotangents*, const ModuleArithmetic&)> evaluate;
 };
 
 /// One module with a call, its loss, its truth, and the module with a fault of the suite planted.

@@ -8,7 +8,7 @@
 namespace kdacheck {
 
 std::span<const ModuleSuite> module_suites() {
-  static const std::vector<ModuleSuite> all{kda_layer_suite()};
+  static const std::vector<ModuleSuite> all{chunkwise_suite(), chunk_parts_suite(), kda_layer_suite()};
   return all;
 }
 

@@ -5,6 +5,8 @@
 
 namespace kdacheck {
 
+ModuleSuite chunkwise_suite();
+ModuleSuite chunk_parts_suite();
 ModuleSuite kda_layer_suite();
 
 } // namespace kdacheck
