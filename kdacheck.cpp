@@ -76,6 +76,7 @@ struct CommandLine {
   std::string other;
   BenchArguments bench;
   ReportArguments report;
+  MeasureArguments measure;
   std::string listed, before, after;
   std::function<int()> chosen;
 
@@ -94,10 +95,8 @@ struct CommandLine {
         ->required()
         ->check(CLI::IsMember({"kernels", "modules", "properties", "regimes", "faults"}));
     list->callback([this] { chosen = [this] { return list_command(listed); }; });
-    auto* reported = app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request");
-    reported->add_option("folder", report.folder, "result folder of verify")->required();
-    reported->add_option("--out", report.out, "where to write it (default: report.html in the folder)")->type_name("FILE");
-    reported->callback([this] { chosen = [this] { return report_command(report); }; });
+    add_report();
+    add_measure();
     auto* compared = app.add_subcommand("compare", "two runs: verdicts that changed, errors that grew beyond chance (status 1 if worse)");
     compared->add_option("before", before, "result folder of the first run")->required();
     compared->add_option("after", after, "result folder of the second run")->required();
@@ -223,6 +222,40 @@ private:
     accept->callback([this] { chosen = [this] { return golden_accept_command(golden_arguments.set, other); }; });
   }
 
+  void add_report() {
+    auto* command = app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request");
+    command->add_option("folder", report.folders, "result folder of verify; with --history one per run")->required();
+    command->add_option("--out", report.out, "where to write the page (default: report.html, or history.html, in the last folder)")
+        ->type_name("FILE");
+    auto* figures =
+        command->add_option("--figures", report.figures, "write the main pictures as SVG into this folder too")->type_name("DIR");
+    auto* power_file = command->add_option("--power", report.power, "what gate-power wrote (default: power.json in the folder, if there)")
+                           ->type_name("FILE");
+    auto* bench_file =
+        command->add_option("--bench", report.bench, "what bench wrote (default: bench.json in the folder, if there)")->type_name("FILE");
+    command->add_flag("--history", report.history, "the trend over runs: a page and a table")
+        ->excludes(figures)
+        ->excludes(power_file)
+        ->excludes(bench_file);
+    command->callback([this] { chosen = [this] { return report.history ? history_command(report) : report_command(report); }; });
+  }
+
+  void add_measure() {
+    auto* command = app.add_subcommand("measure", "error along long sequences, spectra of transitions; writes series.json for report");
+    command->add_option("--kernel", measure.kernels, "only kernels whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
+    command->add_option("--regime", measure.regimes, "regimes of the long sequences (default: four that forget little)")
+        ->type_name("GLOB")
+        ->allow_extra_args(false);
+    add_sources(*command, measure.sources);
+    command->add_option("--longest", measure.longest, "tokens of the longest sequence")
+        ->check(CLI::Range(1, 1 << 22))
+        ->capture_default_str();
+    command->add_option("--seed", measure.seed, "every case follows from it")->check(whole_number)->capture_default_str();
+    command->add_option("--threads", measure.threads, "worker threads, 0: one per core")->check(CLI::Range(0, 4096))->capture_default_str();
+    command->add_option("--out", measure.out, "folder for series.json")->capture_default_str();
+    command->callback([this] { chosen = [this] { return measure_command(measure); }; });
+  }
+
   void add_bench() {
     auto* command = app.add_subcommand("bench", "time kernels, the oracle and the gate; writes bench.json");
     command->add_option("--kernel", bench.kernels, "only kernels whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
@@ -268,6 +301,7 @@ int main(int argc, char** argv) try {
   CommandLine line;
   for (int i = 0; i < argc; ++i) line.verify.command += (i ? " " : "") + std::string(i ? argv[i] : "./kdacheck");
   line.power.command = line.verify.command;
+  line.measure.command = line.verify.command;
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -215,6 +215,25 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
   return result;
 }
 
+std::vector<double> token_utilisation(const Contract& contract, const Problem& problem, const Truth& truth, const Budget& budget,
+                                      const Run& run) {
+  const auto V = static_cast<std::size_t>(problem.shape.V);
+  const OutputBudget& sigma = budget.output;
+  Factors factors(static_cast<std::int64_t>(sigma.token.size()), budget.draws);
+  std::vector<double> result(sigma.token.size(), 0.0);
+  for (std::size_t row = 0; row < result.size(); ++row) {
+    GroupSum token;
+    for (std::size_t at = row * V; at < (row + 1) * V; ++at) {
+      const double excess = excess_of(run.o[at], truth.o.value[at], truth.o.radius[at], contract.output);
+      token.add(run.o[at], excess, truth.o.radius[at], 0);
+    }
+    if (!(sigma.token[row] < infinity) || token.error() == 0) continue;
+    const double ratio = token.error() / (factors.of(Group::token, sigma.token_freedom[row]).screening * sigma.token[row] + token.radius());
+    result[row] = std::isnan(ratio) ? infinity : ratio;
+  }
+  return result;
+}
+
 namespace {
 
 /// Where element `at` of a gradient lies.

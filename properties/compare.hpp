@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace kdacheck {
 
@@ -30,6 +31,10 @@ struct Comparison {
 
 /// The outputs must have the right sizes.
 Comparison compare_forward(const Contract&, const Problem&, const Truth&, const Budget&, const Run&);
+
+/// Error / bound of o per token and value head, [B*T*HV], by the same measure: where along a sequence the error lies. Infinite
+/// where something is not finite; 0 where the contract's own range overflows. The run's o must have the right size.
+std::vector<double> token_utilisation(const Contract&, const Problem&, const Truth&, const Budget&, const Run&);
 
 /// The run's gradients must have the right sizes; those it has not are left out.
 Comparison compare_backward(const Contract&, const Problem&, const Truth&, const Budget&, const Run&);

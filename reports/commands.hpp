@@ -78,6 +78,18 @@ struct BenchArguments {
 };
 int bench_command(const BenchArguments&);
 
+/// Curves for the page: error along one long sequence and by its length, spectra of transitions.
+struct MeasureArguments {
+  std::vector<std::string> kernels, regimes; ///< no regimes: drift_regimes()
+  KernelSources sources;
+  std::uint64_t seed = 1;
+  std::int64_t longest = 131072; ///< tokens
+  int threads = 0;
+  std::string out = "results";
+  std::string command; ///< as typed
+};
+int measure_command(const MeasureArguments&);
+
 struct GoldenArguments {
   std::string set; ///< folder
   std::vector<std::string> regimes;
@@ -95,10 +107,14 @@ int golden_diff_command(const std::string& before, const std::string& after);
 int golden_accept_command(const std::string& set, const std::string& name);
 
 struct ReportArguments {
-  std::string folder; ///< with report.json and cases.jsonl
-  std::string out;    ///< file, or empty: report.html in the folder
+  std::vector<std::string> folders; ///< one with report.json and cases.jsonl; with `history` any number
+  std::string out;                  ///< file, or empty: report.html (with `history`: history.html) in the last folder
+  std::string figures;              ///< folder for SVG pictures, or empty
+  std::string power, bench;         ///< power.json and bench.json, or empty: those in the folder if there are any
+  bool history = false;             ///< the trend over the folders instead
 };
 int report_command(const ReportArguments&);
+int history_command(const ReportArguments&);
 
 /// `what`: kernels | modules | properties | regimes | faults.
 int list_command(const std::string& what);

@@ -9,6 +9,22 @@
 #include <iterator>
 
 namespace kdacheck {
+namespace {
+
+std::string filled(std::string_view frame, std::string_view data, std::string_view library, std::string_view script) {
+  const std::array<std::pair<std::string_view, std::string_view>, 4> parts{
+      {{"{{style}}", page_sources::style}, {"{{library}}", library}, {"{{data}}", data}, {"{{script}}", script}}};
+  std::string page;
+  std::string_view rest = frame;
+  for (const auto& [mark, text] : parts) { // in the order in which the frame has them
+    const auto at = rest.find(mark);
+    page.append(rest.substr(0, at)).append(text);
+    rest.remove_prefix(at + mark.size());
+  }
+  return page.append(rest);
+}
+
+} // namespace
 
 std::string chart_library() {
   const char* other = std::getenv("KDACHECK_CHART_JS");
@@ -24,16 +40,11 @@ std::string chart_library() {
 }
 
 std::string to_page(std::string_view data, std::string_view library) {
-  const std::array<std::pair<std::string_view, std::string_view>, 4> parts{
-      {{"{{style}}", page_sources::style}, {"{{library}}", library}, {"{{data}}", data}, {"{{script}}", page_sources::script}}};
-  std::string page;
-  std::string_view rest = page_sources::frame;
-  for (const auto& [mark, text] : parts) { // in the order in which the frame has them
-    const auto at = rest.find(mark);
-    page.append(rest.substr(0, at)).append(text);
-    rest.remove_prefix(at + mark.size());
-  }
-  return page.append(rest);
+  return filled(page_sources::frame, data, library, page_sources::script);
+}
+
+std::string to_history_page(std::string_view data, std::string_view library) {
+  return filled(page_sources::history_frame, data, library, page_sources::history_script);
 }
 
 } // namespace kdacheck

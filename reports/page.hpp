@@ -16,4 +16,7 @@ std::string chart_library();
 /// The page with its style, scripts and data (page_data.hpp) in place.
 std::string to_page(std::string_view data, std::string_view library);
 
+/// The same for the trend over runs (history.hpp).
+std::string to_history_page(std::string_view data, std::string_view library);
+
 } // namespace kdacheck

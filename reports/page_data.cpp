@@ -227,7 +227,7 @@ void escape_markup(std::string& json) {
 
 } // namespace
 
-std::string to_page_json(const Results& results, std::span<const CaseResult> cases, std::size_t most_drawn) {
+std::string to_page_json(const Results& results, std::span<const CaseResult> cases, const Json& neighbours, std::size_t most_drawn) {
   Words kernels, tensors;
   for (const KernelTally& kernel : results.kernels) kernels.index(kernel.name);
   std::vector<const CaseResult*> measured;
@@ -257,6 +257,7 @@ std::string to_page_json(const Results& results, std::span<const CaseResult> cas
   page["not_supported"] = Json::array();
   for (const auto& [reason, count] : results.not_supported)
     page["not_supported"].push_back({{"kernel", reason.kernel}, {"reason", reason.text}, {"cases", count}});
+  page.update(neighbours);
   std::string text = page.dump(-1, ' ', false, Json::error_handler_t::replace);
   escape_markup(text);
   return text;

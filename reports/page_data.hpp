@@ -12,14 +12,18 @@
 
 #include "results.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <cstddef>
 #include <span>
 #include <string>
 
 namespace kdacheck {
 
-/// `results` and every case that they were gathered from. Above `most_drawn` measured cases, only the worst of every
-/// kernel x property x regime stand in `cases`. The text holds no '<': it may stand in a script element.
-std::string to_page_json(const Results& results, std::span<const CaseResult> cases, std::size_t most_drawn = 40000);
+/// `results` and every case that they were gathered from, and `neighbours`, whose keys stand on the page as they are: series
+/// (series.hpp), limits[] of power.json, bench (bench.hpp); null where a thing was not measured. Above `most_drawn` measured cases, only
+/// the worst of every kernel x property x regime stand in `cases`. The text holds no '<': it may stand in a script element.
+std::string to_page_json(const Results& results, std::span<const CaseResult> cases,
+                         const nlohmann::ordered_json& neighbours = nlohmann::ordered_json::object(), std::size_t most_drawn = 40000);
 
 } // namespace kdacheck

@@ -1,13 +1,17 @@
 #include "../reference/atomic_file.hpp"
 #include "case_log.hpp"
 #include "commands.hpp"
+#include "figures.hpp"
 #include "page.hpp"
 #include "page_data.hpp"
 #include "result_files.hpp"
+#include "series.hpp"
 
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -26,10 +30,34 @@ std::vector<CaseResult> cases_of(const Results& results, const std::filesystem::
   return std::move(recorded.cases);
 }
 
+/// The JSON that another command left: the file named, or FOLDER/NAME, or null if neither was asked for or is there.
+nlohmann::ordered_json neighbour(const std::filesystem::path& folder, const char* name, const std::string& named, const char* key) {
+  const std::filesystem::path path = named.empty() ? folder / name : std::filesystem::path(named);
+  std::ifstream file(path, std::ios::binary);
+  if (!file && named.empty()) return nullptr;
+  if (!file) throw std::invalid_argument("cannot read " + path.string());
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  auto json = nlohmann::ordered_json::parse(text, nullptr, false);
+  if (!json.is_object() || !json.contains("schema_version") || !json.contains(key) || !json[key].is_array())
+    throw std::invalid_argument(path.string() + " is not a " + name + " of this suite");
+  if (json["schema_version"] != 1)
+    throw std::invalid_argument(path.string() + " has schema version " + json["schema_version"].dump() + "; this program reads version 1");
+  return json;
+}
+
+/// What lies beside a run, under the keys that the page reads.
+nlohmann::ordered_json neighbours_of(const ReportArguments& arguments, const std::filesystem::path& folder) {
+  nlohmann::ordered_json found{{"series", read_series(folder)}, {"bench", neighbour(folder, "bench.json", arguments.bench, "rows")}};
+  const auto power = neighbour(folder, "power.json", arguments.power, "faults");
+  found["limits"] = power.is_object() && power.contains("limits") ? power["limits"] : nlohmann::ordered_json();
+  return found;
+}
+
 } // namespace
 
 int report_command(const ReportArguments& arguments) {
-  const std::filesystem::path folder = arguments.folder;
+  if (arguments.folders.size() != 1) throw std::invalid_argument("report takes one result folder; --history shows the trend over several");
+  const std::filesystem::path folder = arguments.folders.front();
   Results results = read_results(folder);
   const std::vector<CaseResult> cases = cases_of(results, folder);
   if (cases.empty()) throw std::invalid_argument(folder.string() + " holds an empty run: there is nothing to report");
@@ -38,7 +66,9 @@ int report_command(const ReportArguments& arguments) {
   for (const CaseResult& result : cases) add(again, result);
   results.groups = std::move(again.groups);
   const std::filesystem::path out = arguments.out.empty() ? folder / "report.html" : std::filesystem::path(arguments.out);
-  const std::string page = to_page(to_page_json(results, cases), chart_library());
+  const std::string data = to_page_json(results, cases, neighbours_of(arguments, folder));
+  const std::string page = to_page(data, chart_library());
+  if (!arguments.figures.empty()) draw_figures(data, arguments.figures);
   write_atomically(out, page);
   fmt::print("wrote {} ({:.2f} MB)\n", out.string(), static_cast<double>(page.size()) / 1e6);
   return 0;

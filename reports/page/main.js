@@ -39,6 +39,19 @@ if (page.drawn === 0) {
   add_picture("length", length_picture);
   add_picture("position", position_picture);
   for (const tensor of new Set(page.spread.map((row) => row[1]))) add_picture("spread", spread_picture(tensor), {replays: false});
+}
+if (page.series) {
+  section("drift").append(kernel_choice());
+  add_picture("drift", drift_by_token_picture, {about: "error / bound along one sequence"});
+  add_picture("drift", drift_by_length_picture, {about: "relative error by sequence length"});
+  add_picture("spectra", smallest_eigenvalue_picture, {replays: false, about: "smallest eigenvalue and its proved enclosure"});
+  add_picture("spectra", norm_picture, {replays: false, about: "norm, its proved bound and the heuristic"});
+} else {
+  for (const id of ["drift", "spectra"]) section(id).append(element("p", {}, "Not measured: ", element("code", {}, "./kdacheck measure --out DIR"), " adds it to a run."));
+}
+show_limits();
+show_performance();
+if (charts.length) {
   redraw();
   // Colours follow the page's: dark mode and print.
   for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);

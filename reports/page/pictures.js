@@ -62,14 +62,15 @@ const base_options = (colours, on_point) => ({
   },
   onHover: (event, found, chart) => {
     const raw = found.length ? chart.data.datasets[found[0].datasetIndex].data[found[0].index] : undefined;
-    if (raw && raw.i !== undefined) on_point(raw.i);
+    if (raw && raw.i !== undefined) on_point(token_of(raw.i));
+    else if (raw && raw.replay) on_point(raw.replay);
   },
 });
 
 // A picture in a section: canvas, replay line, table. `make(kernel, colours)` returns {data, options, caption, columns, rows}.
-const add_picture = (id, make, {note, replays = true} = {}) => {
+const add_picture = (id, make, {note, replays = true, about} = {}) => {
   const home = section(id);
-  const canvas = element("canvas", {role: "img", "aria-label": home.querySelector("h2").textContent});
+  const canvas = element("canvas", {role: "img", "aria-label": about ?? home.querySelector("h2").textContent});
   const frame = element("div", {class: "picture"}, canvas);
   const caption = element("p", {class: "quiet"});
   const line = element("span", {class: "token"}, "Point at a mark: its replay command appears here.");
@@ -79,8 +80,9 @@ const add_picture = (id, make, {note, replays = true} = {}) => {
   home.append(note ?? "", caption, frame, under, numbers);
   let chart = null;
   const draw = (kernel) => {
-    const made = make(kernel, ink(), (i) => { line.textContent = command(token_of(i)); });
+    const made = make(kernel, ink(), (token) => { line.textContent = command(token); });
     if (made.height) frame.style.height = made.height;
+    frame.hidden = made.rows.length === 0;
     caption.textContent = made.caption;
     numbers.replaceChildren(element("summary", {}, "table"), table(made.columns, made.rows));
     if (chart) {

@@ -38,7 +38,7 @@ CaseResult measured_case(double bound_util, const Recipe& recipe = slow_decay())
 Json page_of(const std::vector<CaseResult>& cases, std::size_t most = 100) {
   Results results;
   for (const CaseResult& result : cases) add(results, result);
-  return Json::parse(to_page_json(results, cases, most));
+  return Json::parse(to_page_json(results, cases, Json::object(), most));
 }
 
 } // namespace

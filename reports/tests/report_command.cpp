@@ -57,7 +57,7 @@ struct ResultFolder {
   std::string refusal() const {
     std::string sentence;
     try {
-      report_command({.folder = folder.string(), .out = ""});
+      report_command({.folders = {folder.string()}});
     } catch (const std::invalid_argument& error) { // status 2
       sentence = error.what();
     }
@@ -71,10 +71,10 @@ struct ResultFolder {
 
 TEST_CASE("a report is written into the folder of its run, or where it is told to") {
   const ResultFolder run;
-  CHECK(report_command({.folder = run.folder.string(), .out = (run.folder / "other.html").string()}) == 0);
+  CHECK(report_command({.folders = {run.folder.string()}, .out = (run.folder / "other.html").string()}) == 0);
   CHECK(text_of(run.page) == "page from before");
   CHECK(text_of(run.folder / "other.html").find("error 1e-3 where 1e-4 is the bound") != std::string::npos);
-  CHECK(report_command({.folder = run.folder.string(), .out = ""}) == 0);
+  CHECK(report_command({.folders = {run.folder.string()}}) == 0);
   CHECK(text_of(run.page) == text_of(run.folder / "other.html"));
 }
 
@@ -113,7 +113,7 @@ TEST_CASE("cases that the report does not count are refused") {
 TEST_CASE("without the charting library nothing is written") {
   const ResultFolder run;
   setenv("KDACHECK_CHART_JS", "/nonexistent/chart.js", 1);
-  CHECK_THROWS_AS(report_command({.folder = run.folder.string(), .out = ""}), FileTrouble); // status 3
+  CHECK_THROWS_AS(report_command({.folders = {run.folder.string()}}), FileTrouble); // status 3
   unsetenv("KDACHECK_CHART_JS");
   CHECK(text_of(run.page) == "page from before");
 }

@@ -1,0 +1,28 @@
+#include "../reference/atomic_file.hpp"
+#include "commands.hpp"
+#include "history.hpp"
+#include "page.hpp"
+#include "result_files.hpp"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+namespace kdacheck {
+
+int history_command(const ReportArguments& arguments) {
+  std::vector<PastRun> runs;
+  for (const std::string& folder : arguments.folders) {
+    runs.push_back({folder, read_results(folder)});
+    if (total(runs.back().results).cases() == 0) throw std::invalid_argument(folder + " holds an empty run: there is nothing to report");
+  }
+  sort_by_start(runs);
+  const std::filesystem::path out =
+      arguments.out.empty() ? std::filesystem::path(arguments.folders.back()) / "history.html" : std::filesystem::path(arguments.out);
+  const std::string page = to_history_page(to_history_json(runs), chart_library());
+  write_atomically(out, page);
+  fmt::print("{}\nwrote {} ({:.2f} MB)\n", to_text(runs), out.string(), static_cast<double>(page.size()) / 1e6);
+  return 0;
+}
+
+} // namespace kdacheck

@@ -1,0 +1,136 @@
+// Curves that a run's neighbours add: series.json of measure, power.json of gate-power, bench.json of bench.
+const drift_of = (kernel) => page.series.drift.filter((row) => kernel < 0 || row.kernel === page.kernels[kernel]?.name);
+const drift_label = (row) => row.kernel + ", " + row.regime;
+const line_of = (at, more) => ({showLine: true, borderColor: series[at % series.length], pointBackgroundColor: series[at % series.length], borderWidth: 1.5,
+  pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 3, borderDash: at < series.length ? [] : [5, 3], ...more});
+const token_axis = (colours, title) => axis(colours, title, {type: "logarithmic", min: 0.9, ticks: {color: colours.text, maxRotation: 0, autoSkip: false,
+  callback: (value) => Number(value.toExponential(6).split("e")[0]) === 1 ? value.toLocaleString("en") : null}});
+const shown_util = (x) => Math.min(Number(x), 10);
+
+// The worst token of every quarter octave, so that an error that grows is seen however late it starts.
+const drift_by_token_picture = (kernel, colours, on_point) => {
+  const rows = drift_of(kernel).filter((row) => row.windows.length);
+  const options = base_options(colours, on_point);
+  options.plugins.bound_line = {axis: "y"};
+  options.scales = {x: token_axis(colours, "token of the sequence (counted from 1)"), y: util_axis(colours, 1.05)};
+  const replay = (row) => row.lengths[row.lengths.length - 1][5];
+  return {
+    data: {datasets: rows.map((row, at) => line_of(at, {label: drift_label(row), data: row.windows.map(([token, largest, middle]) => ({x: token + 1, y: shown_util(largest), replay: replay(row),
+      says: drift_label(row) + ", token " + token + ": error / bound " + figure(largest) + ", median nearby " + figure(middle)}))}))},
+    options, caption: "Largest error / bound of o in every quarter octave of one sequence of " + page.series.longest.toLocaleString("en") + " tokens: a curve that climbs drifts away from what the contract explains.",
+    columns: [["kernel"], ["regime"], ["to token 1,000", true], ["to 10,000", true], ["to 100,000", true], ["beyond", true], ["worst token", true]],
+    rows: rows.map((row) => {
+      const most = (low, high) => { const here = row.windows.filter(([token]) => token >= low && token < high); return here.length ? figure(Math.max(...here.map((window) => shown_util(window[1])))) : "–"; };
+      const worst = row.windows.reduce((a, b) => Number(b[1]) > Number(a[1]) ? b : a);
+      return [row.kernel, element("span", {title: command(replay(row))}, row.regime), most(0, 1e3), most(1e3, 1e4), most(1e4, 1e5), most(1e5, Infinity), String(worst[0])];
+    }),
+  };
+};
+
+const drift_by_length_picture = (kernel, colours, on_point) => {
+  const rows = drift_of(kernel), judged = (row) => row.lengths.filter((length) => length[1] !== "not_supported" && Number(length[3]) > 0);
+  const options = base_options(colours, on_point);
+  options.scales = {x: token_axis(colours, "tokens of the sequence"), y: axis(colours, "relative error (rms, o and final state)", {type: "logarithmic", ticks: {color: colours.text, autoSkip: true, maxTicksLimit: 8, callback: (value) => Math.abs(Math.log10(value) % 1) < 1e-6 ? value.toExponential(0) : null}})};
+  const lengths = [...new Set(rows.flatMap((row) => judged(row).map((length) => length[0])))].sort((a, b) => a - b);
+  return {
+    data: {datasets: rows.map((row, at) => line_of(at, {label: drift_label(row), data: judged(row).map((length) => ({x: length[0], y: Number(length[3]), replay: length[5],
+      says: drift_label(row) + ", T=" + length[0] + ": relative error " + figure(length[3]) + ", error / bound " + figure(length[2]) + " in " + length[4]}))})).filter((set) => set.data.length)},
+    options, caption: "The same sequence cut at each length: relative error of all that was written. The table gives the error / bound.",
+    columns: [["kernel"], ["regime"], ...lengths.map((T) => ["T=" + T.toLocaleString("en"), true])],
+    rows: rows.filter((row) => judged(row).length).map((row) => [row.kernel, row.regime, ...lengths.map((T) => { const found = row.lengths.find((length) => length[0] === T); return found && found[1] !== "not_supported" ? element("span", {title: command(found[5])}, figure(found[2])) : "–"; })]),
+  };
+};
+
+// Columns of a sample: series.hpp.
+const TAU = 0, LEAST = 1, LOW = 2, HIGH = 3, RADIUS = 4, RADIUS_BOUND = 5, NORM = 6, NORM_BOUND = 7, HEURISTIC = 8, OUTSIDE = 9, GROWS = 10, WITHIN = 11, FALSE_ALARM = 12, SILENT = 13;
+const samples_of = (rule) => page.series.spectra.filter((row) => row.rule === rule).flatMap((row) => row.samples.map((sample) => ({sample, regime: row.regime})));
+const count = (rows, column) => rows.filter(({sample}) => sample[column]).length;
+const spectrum_says = ({sample, regime}) => regime + ": tau " + figure(sample[TAU]) + ", smallest eigenvalue " + figure(sample[LEAST]) + ", norm " + figure(sample[NORM]) + " (at most " + figure(sample[NORM_BOUND]) + "), heuristic " + figure(sample[HEURISTIC]);
+
+const smallest_eigenvalue_picture = (kernel, colours, on_point) => {
+  const rows = samples_of("kda").filter(({sample}) => sample[TAU] > -1 && sample[TAU] < 6);
+  const options = base_options(colours, on_point);
+  options.scales = {x: axis(colours, "tau = beta |k|²", {type: "linear"}), y: axis(colours, "smallest eigenvalue", {type: "linear"})};
+  const spans = rows.flatMap((row) => [{x: row.sample[TAU], y: Number(row.sample[LOW]), says: spectrum_says(row)}, {x: row.sample[TAU], y: Number(row.sample[HIGH]), says: spectrum_says(row)}, {x: NaN, y: NaN}]);
+  const bands = [[-Infinity, 0, "below 0"], [0, 1, "0 to 1"], [1, 2, "1 to 2"], [2, Infinity, "above 2"]];
+  return {
+    data: {datasets: [
+      {label: "computed", data: rows.map((row) => ({x: row.sample[TAU], y: row.sample[LEAST], says: spectrum_says(row)})), pointRadius: 2.5, pointBackgroundColor: colours.text, pointBorderWidth: 0},
+      {label: "proved enclosure (S5)", data: spans, showLine: true, spanGaps: false, pointRadius: 0, pointHitRadius: 0, borderWidth: 5, borderColor: "rgba(" + colours.heat + ", 0.4)", pointStyle: "line"},
+    ]},
+    options, caption: "KDA, " + rows.length + " transitions out of all regimes. Below 0 the key is reflected (tau > 1); every computed eigenvalue must lie on its bar. " + count(rows, OUTSIDE) + " transitions leave what is proved of them.",
+    columns: [["tau"], ["transitions", true], ["least", true], ["widest enclosure", true], ["outside", true]],
+    rows: bands.map(([low, high, label]) => {
+      const here = rows.filter(({sample}) => sample[TAU] > low && sample[TAU] <= high || (low === 0 && sample[TAU] === 0));
+      return here.length ? [label, String(here.length), figure(Math.min(...here.map(({sample}) => sample[LEAST]))), figure(Math.max(...here.map(({sample}) => sample[HIGH] - sample[LOW]))), String(count(here, OUTSIDE))] : null;
+    }).filter((row) => row),
+  };
+};
+
+const norm_picture = (kernel, colours, on_point) => {
+  const options = base_options(colours, on_point), all = ["kda", "dplr"].map((rule) => [rule, samples_of(rule)]);
+  options.plugins.bound_line = {axis: "y"};
+  const ceiling = 4, drawn = (rows) => rows.filter(({sample}) => sample[NORM] <= ceiling);
+  options.scales = {x: axis(colours, "norm of the transition, computed", {type: "linear", min: 0}), y: axis(colours, "what is said of it", {type: "linear", min: 0, max: ceiling + 0.5})};
+  const marks = (rows, column, more) => ({data: drawn(rows).map((row) => ({x: row.sample[NORM], y: Math.min(ceiling + 0.4, row.sample[column]), says: spectrum_says(row)})), ...more});
+  const [[, kda], [, dplr]] = all;
+  return {
+    data: {datasets: [
+      marks(kda, NORM_BOUND, {label: "KDA, proved bound", pointStyle: "circle", pointRadius: 3, pointBackgroundColor: series[0] + "b0", pointBorderWidth: 0}),
+      marks(dplr, NORM_BOUND, {label: "general form, proved bound", pointStyle: "rect", pointRadius: 4, pointBackgroundColor: series[2] + "b0", pointBorderWidth: 0}),
+      marks(kda, HEURISTIC, {label: "KDA, heuristic", pointStyle: "cross", pointRadius: 4, pointBorderColor: series[1], pointBorderWidth: 1.2}),
+      marks(dplr, HEURISTIC, {label: "general form, heuristic", pointStyle: "crossRot", pointRadius: 4, pointBorderColor: series[3], pointBorderWidth: 1.2}),
+    ].filter((set) => set.data.length)},
+    options, caption: "A bound close to the diagonal is tight; above the dashed line it cannot exclude growth. The heuristic max(α)(1 + β|k|²) > 1 (general form: max|d| + |a||b| > 1) warns of all its marks above the line.",
+    columns: [["rule"], ["transitions", true], ["outside their bounds", true], ["proved not to grow", true], ["proved to grow", true], ["heuristic warns", true], ["falsely", true], ["silent on growth", true]],
+    rows: all.filter(([, rows]) => rows.length).map(([rule, rows]) => [rule === "kda" ? "KDA" : "general form", String(rows.length), String(count(rows, OUTSIDE)), String(count(rows, WITHIN)), String(count(rows, GROWS)),
+      String(rows.filter(({sample}) => sample[HEURISTIC] > 1).length), String(count(rows, FALSE_ALARM)), String(count(rows, SILENT))]),
+  };
+};
+
+// Smallest relative error that the gate catches, per contract: the least over the regimes is what a user can rely on where such cases are run.
+const limits_picture = (kernel, colours, on_point) => {
+  const contracts = [...new Set(page.limits.map((row) => row.contract))], kinds = [...new Set(page.limits.map((row) => row.what))];
+  const options = base_options(colours, on_point);
+  options.scales = {x: axis(colours, "log2 of the smallest relative error that is caught", {type: "linear"}), y: axis(colours, "", {type: "category", labels: contracts, offset: true, ticks: {color: colours.text, autoSkip: false, callback: (value) => contracts[value].length > 46 ? contracts[value].slice(0, 44) + ".." : contracts[value]}})};
+  const says = (row) => row.contract + ", " + row.what + " on " + row.regime + ": 2^" + figure(row.log2_relative_error);
+  return {
+    type: "scatter", height: Math.max(12, 6 + 1.8 * contracts.length) + "rem",
+    data: {datasets: kinds.map((what, at) => ({label: what, pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 5, pointBackgroundColor: series[at % series.length], pointBorderColor: series[at % series.length],
+      data: page.limits.filter((row) => row.what === what && Number.isFinite(Number(row.log2_relative_error))).map((row) => ({x: Number(row.log2_relative_error), y: row.contract, says: says(row)}))}))},
+    options, caption: "An error of this relative size, and larger, is refused; a smaller one hides in what the contract allows.",
+    columns: [["contract"], ["what"], ["regime"], ["log2 of relative error", true], ["seeds", true]],
+    rows: page.limits.map((row) => [row.contract, row.what, row.regime, figure(row.log2_relative_error), String(Array.isArray(row.seeds) ? row.seeds.length : row.seeds)]),
+  };
+};
+const show_limits = () => {
+  if (page.limits && page.limits.length) add_picture("limits", limits_picture, {replays: false});
+  else section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power"), ")."));
+};
+
+// Shares of the two ceilings that the same process measured; the nearer one is what a kernel could still gain against.
+const performance_picture = (kernel, colours, on_point) => {
+  const rows = page.bench.rows.filter((row) => row.flops > 0 && (kernel < 0 || row.kernel === page.kernels[kernel]?.name));
+  const intensity = (row) => row.flops / row.bytes, rate = (row) => row.flops / (row.median_ms * 1e6);
+  const copy = page.bench.copy_bytes_per_second * 1e-9, peak = page.bench.fp32_flops_per_second * 1e-9;
+  const options = base_options(colours, on_point), lowest = Math.min(...rows.map(intensity), peak / copy) / 3, highest = Math.max(...rows.map(intensity), peak / copy) * 3;
+  const tick = {color: colours.text, maxRotation: 0, callback: (value) => [1, 2, 5].includes(Number(value.toExponential(6).split("e")[0])) ? String(value) : null};
+  options.scales = {x: axis(colours, "operations per byte", {type: "logarithmic", min: lowest, max: highest, ticks: tick}), y: axis(colours, "GFLOP/s", {type: "logarithmic", ticks: tick})};
+  const roof = [lowest, peak / copy, highest].map((x) => ({x, y: Math.min(peak, copy * x), says: "ceiling: " + figure(copy) + " GB/s copied, " + figure(peak) + " GFLOP/s in fp32"}));
+  const says = (row) => row.kernel + " " + row.what + ", " + row.case + ": " + figure(row.median_ms) + " ms (" + figure(row.least_ms) + " to " + figure(row.most_ms) + "), " + figure(rate(row)) + " GFLOP/s";
+  const passes = [...new Set(rows.map((row) => row.what))];
+  return {
+    data: {datasets: [
+      {label: "ceilings measured in the same run", data: roof, showLine: true, pointRadius: 0, pointStyle: "line", borderColor: colours.bad, borderDash: [6, 4], borderWidth: 1.5},
+      ...passes.map((what, at) => ({label: what, pointStyle: ["circle", "triangle"][at % 2], pointRadius: 5, pointBackgroundColor: series[at], pointBorderColor: colours.quiet,
+        data: rows.filter((row) => row.what === what).map((row) => ({x: intensity(row), y: rate(row), says: says(row)}))})),
+    ]},
+    options, caption: "Bytes: each input read once, each output written once. Operations: what the algorithm needs.",
+    columns: [["kernel"], ["pass"], ["case"], ["median ms", true], ["least", true], ["most", true], ["of copy bandwidth", true], ["of fp32 peak", true]],
+    rows: rows.map((row) => [row.kernel, row.what, row.case, figure(row.median_ms), figure(row.least_ms), figure(row.most_ms), (100 * row.of_bandwidth).toFixed(1) + " %", (100 * row.of_compute).toFixed(1) + " %"]),
+  };
+};
+const show_performance = () => {
+  if (page.bench && page.bench.rows.some((row) => row.flops > 0)) add_picture("performance", performance_picture, {replays: false});
+  else section("performance").append(element("p", {}, "Not measured: no bench.json lies beside this run (", element("code", {}, "./kdacheck bench --out DIR"), ")."));
+};

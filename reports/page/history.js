@@ -1,0 +1,27 @@
+// The trend over runs: data of history.hpp.
+const run_label = (run) => run.started.slice(0, 16).replace("T", " ") + " " + run.commit;
+const trend_picture = (column, title, more) => (kernel, colours, on_point) => {
+  const options = base_options(colours, on_point), labels = page.runs.map(run_label);
+  options.scales = {x: axis(colours, "", {type: "category", labels, offset: true}), y: axis(colours, title, {min: 0})};
+  Object.assign(options.plugins, more);
+  const known = (x) => x !== null && x !== undefined;
+  return {
+    data: {labels, datasets: page.kernels.map((row, at) => ({label: row.name, showLine: true, spanGaps: true, borderWidth: 1.5, borderColor: series[at % series.length], pointBackgroundColor: series[at % series.length],
+      pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 4, borderDash: at < series.length ? [] : [5, 3],
+      data: row[column].flatMap((x, run) => known(x) ? [{x: labels[run], y: Math.min(Number(x), 10), replay: row.replay[run] ?? undefined, says: row.name + ", " + labels[run] + ": " + figure(x) + ", " + row.verdict[run]}] : [])}))},
+    options, caption: page.runs.length + " runs, oldest first.", columns: [["kernel"], ...labels.map((label) => [label, true])],
+    rows: page.kernels.map((row) => [row.name, ...row[column].map((x, run) => !known(x) ? "–" : element("span", {title: row.verdict[run]}, figure(x)))]),
+  };
+};
+section("summary").textContent = page.runs.length + " runs of " + page.kernels.length + " kernels." + (page.same_cases ? "" : " Tier or seed differ between runs: they drew different cases.");
+add_picture("trend", trend_picture("util", "largest error / bound", {bound_line: {axis: "y"}}));
+add_picture("failures", trend_picture("failures", "failing cases", {}));
+add_picture("speed", trend_picture("seconds", "seconds per case, oracle included", {}), {replays: false});
+section("runs").append(table([["started"], ["commit"], ["tier"], ["seed"], ["CPU"], ["cases", true], ["failures", true], ["seconds", true], ["folder"]],
+  page.runs.map((run) => [run.started, run.commit, run.tier, run.seed, run.cpu, String(run.cases), element("span", {class: run.failures ? "bad" : "good"}, String(run.failures)), figure(run.seconds), run.folder])));
+const redraw = () => { for (const {draw} of charts) draw(-1); };
+redraw();
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);
+addEventListener("beforeprint", redraw);
+addEventListener("afterprint", redraw);
+document.documentElement.dataset.drawn = String(charts.length);
