@@ -8,37 +8,33 @@
 //   m = a^T Lambda   dv = k^T Lambda   dk = Lambda v   da = -Lambda p   db = -S_{t-1} m   d ln alpha = sum_j X Lambda
 //   Lambda' = Diag(alpha) Lambda - b m^T
 // Transposes have the same norm, so  epsilon_j = ||error of column j of Lambda||  obeys the forward recursion with terms of its own.
+//
+// A block of columns goes back through a whole segment before the next block does, so that its adjoint stays in the nearest
+// cache. Its lanes are added up as soon as a few rows are done: what is kept of a token is one number per channel.
 
 #include "certified_forward.hpp"
 
+#include <array>
+
 namespace kdacheck::certified {
 
-/// What the adjoint needs of a run of tokens: states before (entry t) and after (entry t + 1) each token, all column blocks.
+/// What the adjoint needs of a run of tokens: one block of columns before (entry t) and after (entry t + 1) each token.
 template <class A> struct StateHistory {
   using Column = typename A::Column;
-  std::int64_t blocks = 0, channels = 0;
-  std::vector<Column> state;            ///< [length + 1, blocks, K]
-  std::vector<Bound<Column>> rho, norm; ///< [length + 1, blocks]
-  std::vector<TokenResult<A>> result;   ///< [length, blocks]
+  std::int64_t channels = 0;
+  std::vector<Column> state;          ///< [length + 1, K]
+  std::vector<ColumnBound<A>> bound;  ///< [length + 1]
+  std::vector<TokenResult<A>> result; ///< [length]
 
-  void resize(std::int64_t length, std::int64_t block_count, std::int64_t K) {
-    blocks = block_count;
+  void resize(std::int64_t length, std::int64_t K) {
     channels = K;
-    const auto rows = static_cast<std::size_t>((length + 1) * blocks);
-    state.resize(rows * static_cast<std::size_t>(K));
-    rho.resize(rows);
-    norm.resize(rows);
-    result.resize(static_cast<std::size_t>(length * blocks));
+    state.resize(static_cast<std::size_t>((length + 1) * K));
+    bound.resize(static_cast<std::size_t>(length + 1));
+    result.resize(static_cast<std::size_t>(length));
   }
-  std::size_t at(std::int64_t t, std::int64_t block) const { return static_cast<std::size_t>(t * blocks + block); }
-  const Column* state_at(std::int64_t t, std::int64_t block) const {
-    return state.data() + at(t, block) * static_cast<std::size_t>(channels);
-  }
-  void put(std::int64_t t, std::int64_t block, const ColumnState<A>& columns) {
-    std::copy(columns.state.begin(), columns.state.end(), state.begin() + static_cast<std::ptrdiff_t>(at(t, block)) * channels);
-    rho[at(t, block)] = columns.rho;
-    norm[at(t, block)] = columns.norm;
-  }
+  Column* state_at(std::int64_t t) { return state.data() + t * channels; }
+  const Column* state_at(std::int64_t t) const { return state.data() + t * channels; }
+  const ColumnBound<A>& bound_at(std::int64_t t) const { return bound[static_cast<std::size_t>(t)]; }
 };
 
 /// Columns of Lambda that travel together.
@@ -48,12 +44,16 @@ template <class A> struct AdjointColumns {
   Bound<Column> epsilon{};     ///< ||computed - exact|| of each column
 };
 
-/// Sums over the columns of one token, lane by lane; lanes are added when the token is done.
+/// Rows whose squares are summed up together: the root of the sum bounds each of them, and is about twice the norm of one.
+inline constexpr std::int64_t rows_per_square = 4;
+
+/// Sums over the columns of one token. A channel's sum is one lane of an entry; the bounds and d beta wait for their lanes
+/// to be added until the token is done.
 template <class A> struct TokenSums {
   using Column = typename A::Column;
   using Real = Bound<Column>;
-  std::vector<Column> query, key, decay, erase, read; ///< [K]: dq, dk, d ln alpha, da, db
-  std::vector<Real> decayed_square, adjoint_square;   ///< [K]: sum_j X^2 and Y^2
+  std::vector<Column> query, key, decay, erase, read; ///< [K in lanes]: dq, dk, d ln alpha, da, db
+  std::vector<Real> decayed_square, adjoint_square;   ///< [K / rows_per_square]: sum of X^2 and Y^2, over the columns of each lane
   Column strength{};                                  ///< dbeta
   // bounds, summed over columns
   Real query_error{}, strength_error{}, key_error{}, erase_error{}, read_error{};
@@ -73,10 +73,10 @@ template <class A> struct TokenSums {
                       .read = std::move(read),
                       .decayed_square = std::move(decayed_square),
                       .adjoint_square = std::move(adjoint_square)};
-    const auto channels = static_cast<std::size_t>(K);
-    for (auto* sums : {&query, &key, &decay}) sums->assign(channels, Column{});
-    for (auto* sums : {&erase, &read}) sums->assign(dplr ? channels : 0, Column{});
-    for (auto* sums : {&decayed_square, &adjoint_square}) sums->assign(channels, Real{});
+    const auto groups = static_cast<std::size_t>((K + lanes_of<Real> - 1) / lanes_of<Real>);
+    for (auto* sums : {&query, &key, &decay}) sums->assign(groups, Column{});
+    for (auto* sums : {&erase, &read}) sums->assign(dplr ? groups : 0, Column{});
+    for (auto* sums : {&decayed_square, &adjoint_square}) sums->assign(static_cast<std::size_t>(K / rows_per_square), Real{});
   }
 };
 
@@ -97,80 +97,125 @@ public:
       : dplr_(problem.options.rule == Rule::dplr), rows_(padded_channels(problem.shape.K)), scale_(problem.options.scale),
         sum_error_(1.01 * (Unit::fused + channel_sum_depth(rows_) * Unit::sum)), column_error_(column_sum_error(problem.shape.V)) {}
 
-  /// Relative error of a sum over V columns: two terms a column at most, one lane after the other, then the lanes as a tree.
+  /// Relative error of a sum over V columns: products, at most two of a column added in a lane, then the lanes as a tree, then
+  /// one block after the other.
   static double column_sum_error(std::int64_t V) {
     constexpr std::int64_t lanes = lanes_of<Real>;
-    return 1.01 * (Unit::fused + (2.0 * static_cast<double>((V + lanes - 1) / lanes) + 3) * Unit::sum);
+    return 1.01 * (Unit::product + (1 + 3 + static_cast<double>((V + lanes - 1) / lanes)) * Unit::sum);
   }
 
   /// One token backwards on one block of columns; value and cotangent are the rows v and do.
-  ValueGradient<A> operator()(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, std::int64_t block,
-                              const Column& value, const Column& cotangent, AdjointColumns<A>& columns, TokenSums<A>& sums) const {
-    const Real adjoint_norm = receive(segment, history, t, block, cotangent, columns, sums);
-    return dplr_ ? dplr(segment, history, t, block, value, adjoint_norm, columns, sums)
-                 : kda(segment, history, t, block, adjoint_norm, columns, sums);
+  ValueGradient<A> operator()(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, const Column& value,
+                              const Column& cotangent, AdjointColumns<A>& columns, TokenSums<A>& sums) const {
+    return dplr_ ? dplr(segment, history, t, value, cotangent, columns, sums) : kda(segment, history, t, cotangent, columns, sums);
   }
 
 private:
   static Real above(const Column& x) { return absolute(leading(x)) * rounded_up; }
 
-  /// Lambda += scale q do^T and dq += S do; returns the column norms of Lambda.
-  Real receive(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, std::int64_t block, const Column& cotangent,
-               AdjointColumns<A>& columns, TokenSums<A>& sums) const {
+  /// A few rows of products that wait for their lanes to be added.
+  using Tile = std::array<Column, rows_per_group>;
+
+  /// Adds the lanes of the rows [begin, end) in a tile to their channels' sums.
+  static void add_lanes(Tile& tile, std::int64_t begin, std::int64_t end, std::vector<Column>& sums) {
+    constexpr std::int64_t lanes = lanes_of<Real>;
+    for (std::int64_t at = begin; at < end; at += lanes) {
+      Column* rows = tile.data() + (at - begin);
+      if constexpr (lanes > 1) {
+        for (std::int64_t l = end - at; l < lanes; ++l) rows[l] = Column{};
+        Column& sum = sums[static_cast<std::size_t>(at / lanes)];
+        sum = sum + lane_sums(rows);
+      } else {
+        Column& sum = sums[static_cast<std::size_t>(at)];
+        sum = sum + *rows;
+      }
+    }
+  }
+
+  /// Lambda += scale q do^T and dq += S do; returns the column norms of Lambda and what the `readers` (rows of the inputs)
+  /// read from it.
+  template <std::size_t count> struct Received {
+    std::array<Column, count> read{};
+    Real square{};
+    [[gnu::always_inline]] friend Received operator+(const Received& x, const Received& y) {
+      Received sum;
+      for (std::size_t i = 0; i < count; ++i) sum.read[i] = x.read[i] + y.read[i];
+      sum.square = x.square + y.square;
+      return sum;
+    }
+  };
+  template <std::size_t count>
+  [[gnu::always_inline]] Received<count> receive(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t,
+                                                 const std::array<const Scalar*, count>& readers, const Column& cotangent,
+                                                 AdjointColumns<A>& columns, TokenSums<A>& sums) const {
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
     const Scalar* query = segment.row(segment.query, t);
-    const Column* after = history.state_at(t + 1, block);
+    const Column* after = history.state_at(t + 1);
     const Column scaled = exactly<Column>(broadcast<Real>(scale_)) * cotangent;
     Column* adjoint = columns.adjoint.data();
-    Column* query_sum = sums.query.data();
-    const Real norm = column_norm(sum_over_rows<Real>(
-        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+    Tile of_query;
+    Received<count> received = sum_over_rows<Received<count>>(
+        rows_,
+        [&](std::int64_t i, Received<count> & sum) __attribute__((always_inline)) {
           adjoint[i] = multiply_add(spread<Column>(query[i]), scaled, adjoint[i]);
-          query_sum[i] = multiply_add(after[i], scaled, query_sum[i]);
-          square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), square);
-        }));
-    const Real sent = above(scaled);
+          of_query[static_cast<std::size_t>(i % rows_per_group)] = after[i] * scaled;
+          for (std::size_t r = 0; r < count; ++r) sum.read[r] = multiply_add(spread<Column>(readers[r][i]), adjoint[i], sum.read[r]);
+          sum.square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), sum.square);
+        },
+        [&](std::int64_t begin, std::int64_t end) __attribute__((always_inline)) { add_lanes(of_query, begin, end, sums.query); });
+    received.square = column_norm(received.square);
+    const Real norm = received.square, sent = above(scaled);
     columns.epsilon =
         (columns.epsilon + 1.01 * ((step.query_norm * (Unit::product + Unit::fused) + step.query_error) * sent + Unit::sum * norm)) *
             rounded_up +
         bound_floor;
-    const std::size_t row = history.at(t + 1, block);
-    sums.query_error = sums.query_error + (history.rho[row] + (column_error_ + 1.01 * Unit::product) * history.norm[row]) * sent;
-    return norm;
+    const ColumnBound<A>& state = history.bound_at(t + 1);
+    sums.query_error = sums.query_error + (state.rho + (column_error_ + 1.01 * Unit::product) * state.norm) * sent;
+    return received;
   }
 
-  ValueGradient<A> kda(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, std::int64_t block,
-                       const Real& adjoint_norm, AdjointColumns<A>& columns, TokenSums<A>& sums) const {
+  ValueGradient<A> kda(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, const Column& cotangent,
+                       AdjointColumns<A>& columns, TokenSums<A>& sums) const {
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
     const Scalar* alpha = segment.row(segment.alpha, t);
     const Scalar* key = segment.row(segment.key, t);
-    const Column* before = history.state_at(t, block);
-    const TokenResult<A>& forward = history.result[history.at(t, block)];
+    const Column* before = history.state_at(t);
+    const TokenResult<A>& forward = history.result[static_cast<std::size_t>(t)];
+    const auto received = receive<1>(segment, history, t, {key}, cotangent, columns, sums);
+    const Real adjoint_norm = received.square;
+    const Column m = received.read[0];
     const Column beta = spread<Column>(segment.beta[static_cast<std::size_t>(t)]);
     Column* adjoint = columns.adjoint.data();
 
-    const Column m = sum_over_rows<Column>(
-        rows_, [&](std::int64_t i, Column & sum)
-                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(key[i]), adjoint[i], sum); });
     const Column written = beta * forward.residual; // c
     const Column erased = beta * m;
     const Column negative = -erased;
     sums.strength = multiply_add(m, forward.residual, sums.strength);
 
-    Column *key_sum = sums.key.data(), *decay_sum = sums.decay.data();
-    Real *decayed_square_sum = sums.decayed_square.data(), *adjoint_square_sum = sums.adjoint_square.data();
-    const Real through_norm = column_norm(sum_over_rows<Real>(
-        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+    Tile of_key, of_decay;
+    Real through_square{};
+    for (std::int64_t begin = 0; begin < rows_; begin += rows_per_group) {
+      const std::int64_t end = begin + rows_per_group < rows_ ? begin + rows_per_group : rows_;
+      for (std::int64_t four = begin; four < end; four += rows_per_square) {
+        Real decayed_square{}, adjoint_square{};
+        for (std::int64_t i = four; i < four + rows_per_square; ++i) {
+          const auto place = static_cast<std::size_t>(i - begin);
           const Column decay = spread<Column>(alpha[i]);
           const Column decayed = before[i] * decay;
-          key_sum[i] = multiply_add(decayed, negative, multiply_add(adjoint[i], written, key_sum[i]));
+          of_key[place] = multiply_add(decayed, negative, Column(adjoint[i] * written));
           const Column through = multiply_add(spread<Column>(key[i]), negative, adjoint[i]); // Y
-          decay_sum[i] = multiply_add(decayed, through, decay_sum[i]);
-          decayed_square_sum[i] = multiply_add(leading(decayed), leading(decayed), decayed_square_sum[i]);
-          adjoint_square_sum[i] = multiply_add(leading(through), leading(through), adjoint_square_sum[i]);
-          square = multiply_add(leading(through), leading(through), square);
+          of_decay[place] = decayed * through;
+          decayed_square = multiply_add(leading(decayed), leading(decayed), decayed_square);
+          adjoint_square = multiply_add(leading(through), leading(through), adjoint_square);
           adjoint[i] = through * decay;
-        }));
+        }
+        add_squares(four, decayed_square, adjoint_square, sums);
+        through_square = through_square + adjoint_square;
+      }
+      add_lanes(of_key, begin, end, sums.key);
+      add_lanes(of_decay, begin, end, sums.decay);
+    }
+    const Real through_norm = column_norm(through_square);
 
     const Real epsilon = columns.epsilon;
     const Real read_error = (sum_error_ * step.key_norm + step.key_error) * adjoint_norm;
@@ -187,84 +232,95 @@ private:
 
     sums.strength_error = sums.strength_error +
                           (m_error * (residual_size + residual_error) + m_size * residual_error + column_error_ * m_size * residual_size);
-    const std::size_t row = history.at(t, block);
-    const Real rho = history.rho[row], norm = history.norm[row];
+    const ColumnBound<A>& state = history.bound_at(t);
     sums.key_error =
         sums.key_error + (epsilon * (written_size + written_error) + adjoint_norm * (written_error + column_error_ * written_size));
-    sums.key_by_decay = sums.key_by_decay + rho * (erased_size + erased_error);
-    sums.key_by_flush = sums.key_by_flush + (norm + rho) * (erased_size + erased_error);
+    sums.key_by_decay = sums.key_by_decay + state.rho * (erased_size + erased_error);
+    sums.key_by_flush = sums.key_by_flush + (state.norm + state.rho) * (erased_size + erased_error);
     const Real erased_share = erased_error + (column_error_ + decay_error(step)) * (erased_size + erased_error);
     sums.correction_error_square = sums.correction_error_square + erased_share * erased_share;
-    bound_decay(rho, norm, through_norm, through_error, sums);
+    bound_decay(state, through_norm, through_error, sums);
 
     const Real local = step.alpha_max * 1.01 * through_local + (decay_error(step) * step.alpha_max + step.alpha_flush) * through_norm;
     columns.epsilon = (step.growth * epsilon + local) * rounded_up + bound_floor;
     return {erased, erased_error};
   }
 
-  ValueGradient<A> dplr(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, std::int64_t block, const Column& value,
-                        const Real& adjoint_norm, AdjointColumns<A>& columns, TokenSums<A>& sums) const {
+  ValueGradient<A> dplr(const Segment<A>& segment, const StateHistory<A>& history, std::int64_t t, const Column& value,
+                        const Column& cotangent, AdjointColumns<A>& columns, TokenSums<A>& sums) const {
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
     const Scalar* alpha = segment.row(segment.alpha, t);
-    const Scalar* key = segment.row(segment.key, t);
-    const Scalar* erase = segment.row(segment.erase, t);
     const Scalar* read_by = segment.row(segment.read, t);
-    const Column* before = history.state_at(t, block);
-    const TokenResult<A>& forward = history.result[history.at(t, block)];
+    const Column* before = history.state_at(t);
+    const TokenResult<A>& forward = history.result[static_cast<std::size_t>(t)];
+    const auto received =
+        receive<2>(segment, history, t, {segment.row(segment.erase, t), segment.row(segment.key, t)}, cotangent, columns, sums);
+    const Real adjoint_norm = received.square;
+    const Column m = received.read[0];
+    const Column negative = -m, negative_read = -forward.residual;
     Column* adjoint = columns.adjoint.data();
 
-    const auto reads = sum_over_rows<TwoSums<Column, Column>>(
-        rows_, [&](std::int64_t i, TwoSums<Column, Column> & sum) __attribute__((always_inline)) {
-          sum.first = multiply_add(spread<Column>(erase[i]), adjoint[i], sum.first);
-          sum.second = multiply_add(spread<Column>(key[i]), adjoint[i], sum.second);
-        });
-    const Column m = reads.first;
-    const Column negative = -m, negative_read = -forward.residual;
-
-    Column *key_sum = sums.key.data(), *erase_sum = sums.erase.data(), *read_sum = sums.read.data(), *decay_sum = sums.decay.data();
-    Real *decayed_square_sum = sums.decayed_square.data(), *adjoint_square_sum = sums.adjoint_square.data();
-    const Real next_norm = column_norm(sum_over_rows<Real>(
-        rows_, [&](std::int64_t i, Real & square) __attribute__((always_inline)) {
+    Tile of_key, of_erase, of_read, of_decay;
+    Real next_square{};
+    for (std::int64_t begin = 0; begin < rows_; begin += rows_per_group) {
+      const std::int64_t end = begin + rows_per_group < rows_ ? begin + rows_per_group : rows_;
+      for (std::int64_t four = begin; four < end; four += rows_per_square) {
+        Real decayed_square{}, adjoint_square{};
+        for (std::int64_t i = four; i < four + rows_per_square; ++i) {
+          const auto place = static_cast<std::size_t>(i - begin);
           const Column decay = spread<Column>(alpha[i]);
           const Column decayed = before[i] * decay;
-          key_sum[i] = multiply_add(adjoint[i], value, key_sum[i]);
-          erase_sum[i] = multiply_add(adjoint[i], negative_read, erase_sum[i]);
-          read_sum[i] = multiply_add(before[i], negative, read_sum[i]);
-          decay_sum[i] = multiply_add(decayed, adjoint[i], decay_sum[i]);
-          decayed_square_sum[i] = multiply_add(leading(decayed), leading(decayed), decayed_square_sum[i]);
-          adjoint_square_sum[i] = multiply_add(leading(adjoint[i]), leading(adjoint[i]), adjoint_square_sum[i]);
+          of_key[place] = adjoint[i] * value;
+          of_erase[place] = adjoint[i] * negative_read;
+          of_read[place] = before[i] * negative;
+          of_decay[place] = decayed * adjoint[i];
+          decayed_square = multiply_add(leading(decayed), leading(decayed), decayed_square);
+          adjoint_square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), adjoint_square);
           adjoint[i] = multiply_add(spread<Column>(read_by[i]), negative, Column(adjoint[i] * decay));
-          square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), square);
-        }));
+          next_square = multiply_add(leading(adjoint[i]), leading(adjoint[i]), next_square);
+        }
+        add_squares(four, decayed_square, adjoint_square, sums);
+      }
+      add_lanes(of_key, begin, end, sums.key);
+      add_lanes(of_erase, begin, end, sums.erase);
+      add_lanes(of_read, begin, end, sums.read);
+      add_lanes(of_decay, begin, end, sums.decay);
+    }
+    const Real next_norm = column_norm(next_square);
 
     const Real epsilon = columns.epsilon;
     const Real m_local = sum_error_ * step.erase_norm * adjoint_norm;
     const Real m_error = (step.erase_norm * epsilon + 1.01 * m_local) * rounded_up + bound_floor;
     const Real m_size = above(m), read_size = above(forward.residual), value_size = above(value);
-    const std::size_t row = history.at(t, block);
-    const Real rho = history.rho[row], norm = history.norm[row];
+    const ColumnBound<A>& state = history.bound_at(t);
     sums.key_error = sums.key_error + (epsilon + column_error_ * adjoint_norm) * value_size;
     sums.erase_error = sums.erase_error + (epsilon * (read_size + forward.residual_error) +
                                            adjoint_norm * (forward.residual_error + column_error_ * read_size));
-    sums.read_error = sums.read_error + (rho * (m_size + m_error) + norm * (m_error + column_error_ * m_size));
-    bound_decay(rho, norm, adjoint_norm, epsilon, sums);
+    sums.read_error = sums.read_error + (state.rho * (m_size + m_error) + state.norm * (m_error + column_error_ * m_size));
+    bound_decay(state, adjoint_norm, epsilon, sums);
 
     const Real local = (decay_error(step) * step.alpha_max + step.alpha_flush) * adjoint_norm +
                        step.read_norm * (m_local + Unit::fused * m_size) + Unit::sum * next_norm;
     columns.epsilon = (step.growth * epsilon + 1.01 * local) * rounded_up + bound_floor;
     const Real value_error =
         (step.key_norm * epsilon + 1.01 * (sum_error_ * step.key_norm + step.key_error) * adjoint_norm) * rounded_up + bound_floor;
-    return {reads.second, value_error};
+    return {received.read[1], value_error};
+  }
+
+  static void add_squares(std::int64_t first_row, const Real& decayed_square, const Real& adjoint_square, TokenSums<A>& sums) {
+    const auto at = static_cast<std::size_t>(first_row / rows_per_square);
+    sums.decayed_square[at] = sums.decayed_square[at] + decayed_square;
+    sums.adjoint_square[at] = sums.adjoint_square[at] + adjoint_square;
   }
 
   /// Relative error of a computed decay times a computed number, without what was flushed.
   static double decay_error(const StepBound& step) { return 1.01 * (Unit::product + step.alpha_relative); }
 
-  static void bound_decay(const Real& rho, const Real& norm, const Real& adjoint_norm, const Real& adjoint_error, TokenSums<A>& sums) {
+  static void bound_decay(const ColumnBound<A>& state, const Real& adjoint_norm, const Real& adjoint_error, TokenSums<A>& sums) {
     sums.adjoint_error_square = sums.adjoint_error_square + adjoint_error * adjoint_error;
-    sums.state_error_square = sums.state_error_square + rho * rho;
-    sums.state_times_adjoint_error = sums.state_times_adjoint_error + rho * adjoint_error;
-    sums.flushed = sums.flushed + (norm + rho) * (adjoint_norm + adjoint_error);
+    sums.state_error_square = sums.state_error_square + state.rho * state.rho;
+    sums.state_times_adjoint_error = sums.state_times_adjoint_error + state.rho * adjoint_error;
+    sums.flushed = sums.flushed + (state.norm + state.rho) * (adjoint_norm + adjoint_error);
   }
 
   bool dplr_;

@@ -14,17 +14,23 @@ namespace kdacheck::certified {
 inline constexpr std::int64_t rows_per_group = 16;
 inline constexpr double channel_sum_depth(std::int64_t K) { return 4 + 2 + static_cast<double>((K + rows_per_group - 1) / rows_per_group); }
 
-/// Columns that travel together: the state, its error (2-norm of a column) and its own norm.
+/// What is known of columns that travel together.
+template <class A> struct ColumnBound {
+  using Real = Bound<typename A::Column>;
+  Real rho{};  ///< ||computed - exact|| of each column
+  Real norm{}; ///< upper bound of the computed column's norm
+};
+
+/// Columns that travel together.
 template <class A> struct ColumnState {
-  using Column = typename A::Column;
-  std::vector<Column> state; ///< [K], padded
-  Bound<Column> rho{};       ///< ||computed - exact|| of each column
-  Bound<Column> norm{};      ///< upper bound of the computed column's norm
+  std::vector<typename A::Column> state; ///< [K], padded
+  ColumnBound<A> bound;
 };
 
 /// Sum of what `row(i, sum)` adds to its second argument, over the rows of a column; four chains run side by side. K is a
-/// multiple of 4. A Sum is a number or a struct of numbers with operator+.
-template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row) {
+/// multiple of 4. A Sum is a number or a struct of numbers with operator+. After each group of rows comes
+/// after_group(begin, end).
+template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row, auto after_group) {
   Sum total{};
   for (std::int64_t begin = 0; begin < K; begin += rows_per_group) {
     Sum first{}, second{}, third{}, fourth{};
@@ -36,8 +42,12 @@ template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_
       row(i + 3, fourth);
     }
     total = total + ((first + second) + (third + fourth));
+    after_group(begin, end);
   }
   return total;
+}
+template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row) {
+  return sum_over_rows<Sum>(K, row, [](std::int64_t, std::int64_t) {});
 }
 
 /// Two sums over the same rows.
@@ -80,21 +90,22 @@ public:
       : dplr_(problem.options.rule == Rule::dplr), rows_(padded_channels(problem.shape.K)), scale_(problem.options.scale),
         sum_error_(1.01 * (Unit::fused + channel_sum_depth(rows_) * Unit::sum)) {}
 
-  /// One token on these columns.
-  TokenResult<A> operator()(const Segment<A>& segment, std::int64_t t, const Column& value, ColumnState<A>& columns) const {
-    return dplr_ ? dplr(segment, t, value, columns) : kda(segment, t, value, columns);
+  /// One token on these columns: from the state before it [K] to that after it, which may lie in the same place.
+  TokenResult<A> operator()(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
+                            ColumnBound<A>& bound) const {
+    return dplr_ ? dplr(segment, t, value, before, state, bound) : kda(segment, t, value, before, state, bound);
   }
 
 private:
-  TokenResult<A> kda(const Segment<A>& segment, std::int64_t t, const Column& value, ColumnState<A>& columns) const {
+  TokenResult<A> kda(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
+                     ColumnBound<A>& bound) const {
     const Scalar* alpha = segment.row(segment.alpha, t);
     const Scalar* key = segment.row(segment.key, t);
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
-    Column* state = columns.state.data();
 
     const Column read = sum_over_rows<Column>(
         rows_, [&](std::int64_t i, Column & sum) __attribute__((always_inline)) {
-          state[i] = state[i] * spread<Column>(alpha[i]);
+          state[i] = before[i] * spread<Column>(alpha[i]);
           sum = multiply_add(spread<Column>(key[i]), state[i], sum);
         });
     TokenResult<A> result;
@@ -105,47 +116,47 @@ private:
     const Real norm = column_norm(square);
     const Real written = absolute(leading(correction)) * rounded_up;
     const Real missed = absolute(leading(result.residual)) * rounded_up;
-    const Real decayed = smaller(Real(step.alpha_max * columns.norm), Real(norm + step.key_norm * written)) * rounded_up;
-    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * columns.norm;
+    const Real decayed = smaller(Real(step.alpha_max * bound.norm), Real(norm + step.key_norm * written)) * rounded_up;
+    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
     const Real read_error = (sum_error_ * step.key_norm + step.key_error) * decayed;
     result.residual_error =
-        (step.key_norm * (step.alpha_max * columns.rho + 1.01 * decay_error) + 1.01 * read_error + 1.01 * Unit::sum * missed) * rounded_up +
+        (step.key_norm * (step.alpha_max * bound.rho + 1.01 * decay_error) + 1.01 * read_error + 1.01 * Unit::sum * missed) * rounded_up +
         norm_floor;
     const Real local = step.reflection * decay_error + step.key_norm * step.beta * read_error +
                        step.key_norm * (step.beta * Unit::sum + step.beta_error) * missed +
                        (step.key_norm * (Unit::product + Unit::fused) + step.key_error) * written + Unit::sum * norm;
-    finish(step, local, norm, columns, result);
+    finish(step, local, norm, bound, result);
     return result;
   }
 
-  TokenResult<A> dplr(const Segment<A>& segment, std::int64_t t, const Column& value, ColumnState<A>& columns) const {
+  TokenResult<A> dplr(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
+                      ColumnBound<A>& bound) const {
     const Scalar* alpha = segment.row(segment.alpha, t);
     const Scalar* erase = segment.row(segment.erase, t);
     const Scalar* read_by = segment.row(segment.read, t);
     const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
-    Column* state = columns.state.data();
 
     const Column read = sum_over_rows<Column>(
         rows_, [&](std::int64_t i, Column & sum)
-                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(read_by[i]), state[i], sum); });
+                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(read_by[i]), before[i], sum); });
     TokenResult<A> result;
     result.residual = read;
     const Column erased = -read;
     for (std::int64_t i = 0; i < rows_; ++i)
-      state[i] = multiply_add(spread<Column>(erase[i]), erased, Column(state[i] * spread<Column>(alpha[i])));
+      state[i] = multiply_add(spread<Column>(erase[i]), erased, Column(before[i] * spread<Column>(alpha[i])));
 
     const Real square = update_and_read(segment, t, state, value, result.output);
     const Real norm = column_norm(square);
     const Real written = absolute(leading(value)) * rounded_up;
     const Real removed = absolute(leading(erased)) * rounded_up;
-    const Real decayed = step.alpha_max * columns.norm * rounded_up;
-    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * columns.norm;
-    const Real read_error = sum_error_ * step.read_norm * columns.norm;
-    result.residual_error = (step.read_norm * columns.rho + 1.01 * read_error) * rounded_up + norm_floor;
+    const Real decayed = step.alpha_max * bound.norm * rounded_up;
+    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
+    const Real read_error = sum_error_ * step.read_norm * bound.norm;
+    result.residual_error = (step.read_norm * bound.rho + 1.01 * read_error) * rounded_up + norm_floor;
     const Real before_write = (norm + step.key_norm * written) * rounded_up;
     const Real local = decay_error + step.erase_norm * (read_error + Unit::fused * removed) + Unit::sum * before_write +
                        (step.key_norm * Unit::fused + step.key_error) * written + Unit::sum * norm;
-    finish(step, local, norm, columns, result);
+    finish(step, local, norm, bound, result);
     return result;
   }
 
@@ -163,11 +174,11 @@ private:
     return sums.second;
   }
 
-  void finish(const StepBound& step, const Real& local, const Real& norm, ColumnState<A>& columns, TokenResult<A>& result) const {
-    columns.rho = (step.growth * columns.rho + 1.01 * local) * rounded_up + bound_floor;
-    columns.norm = norm;
+  void finish(const StepBound& step, const Real& local, const Real& norm, ColumnBound<A>& bound, TokenResult<A>& result) const {
+    bound.rho = (step.growth * bound.rho + 1.01 * local) * rounded_up + bound_floor;
+    bound.norm = norm;
     const double scale = std::fabs(scale_);
-    const Real reading = step.query_norm * columns.rho + 1.01 * (step.query_error + sum_error_ * step.query_norm) * norm;
+    const Real reading = step.query_norm * bound.rho + 1.01 * (step.query_error + sum_error_ * step.query_norm) * norm;
     result.output_radius = (scale * reading + 1.01 * Unit::product * absolute(leading(result.output))) * rounded_up + bound_floor;
   }
 

@@ -95,4 +95,27 @@ template <class Real>
   return ((at(0) + at(1)) + (at(2) + at(3))) + ((at(4) + at(5)) + (at(6) + at(7)));
 }
 
+// Each word is split and put together as a pack is: what lane_sums needs.
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> lower_half(const DoubleDouble<Pack>& x) {
+  return {lower_half(x.high), lower_half(x.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> upper_half(const DoubleDouble<Pack>& x) {
+  return {upper_half(x.high), upper_half(x.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<Pack> joined(const DoubleDouble<HalfPack>& x, const DoubleDouble<HalfPack>& y) {
+  return {joined(x.high, y.high), joined(x.low, y.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> even_lanes(const DoubleDouble<HalfPack>& x, const DoubleDouble<HalfPack>& y) {
+  return {even_lanes(x.high, y.high), even_lanes(x.low, y.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> odd_lanes(const DoubleDouble<HalfPack>& x, const DoubleDouble<HalfPack>& y) {
+  return {odd_lanes(x.high, y.high), odd_lanes(x.low, y.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> lower_lanes(const DoubleDouble<HalfPack>& x, const DoubleDouble<HalfPack>& y) {
+  return {lower_lanes(x.high, y.high), lower_lanes(x.low, y.low)};
+}
+[[gnu::always_inline]] inline DoubleDouble<HalfPack> upper_lanes(const DoubleDouble<HalfPack>& x, const DoubleDouble<HalfPack>& y) {
+  return {upper_lanes(x.high, y.high), upper_lanes(x.low, y.low)};
+}
+
 } // namespace kdacheck::certified

@@ -28,8 +28,7 @@ template <class A> inline void load_state(const HeadRows& rows, std::int64_t j, 
     columns.state[static_cast<std::size_t>(i)] = exactly<Column>(x);
     square = square + x * x;
   }
-  columns.rho = Real{};
-  columns.norm = column_norm(square);
+  columns.bound = {.rho = Real{}, .norm = column_norm(square)};
 }
 
 /// Column blocks of a head: V in packs.
@@ -55,19 +54,21 @@ template <class A> inline void run_forward_head(const HeadRows& rows, Truth& tru
   for (std::int64_t first = 0; first < rows.sequence.length; first += segment_length) {
     at_segment(first, columns);
     builder.build(first, std::min(segment_length, rows.sequence.length - first), segment);
-    for (std::int64_t block = 0; block < blocks; ++block)
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      ColumnState<A>& here = columns[static_cast<std::size_t>(block)];
       for (std::int64_t t = 0; t < segment.length; ++t) {
         const std::size_t at = rows.value_row(first + t) * static_cast<std::size_t>(V) + static_cast<std::size_t>(block * lanes);
         const Column value = exactly<Column>(load_lanes<Real>(rows.problem.v.data() + at, V - block * lanes));
-        const TokenResult<A> result = step(segment, t, value, columns[static_cast<std::size_t>(block)]);
+        const TokenResult<A> result = step(segment, t, value, here.state.data(), here.state.data(), here.bound);
         store_columns(truth.o, at, V - block * lanes, result.output, result.output_radius);
       }
+    }
   }
   for (std::int64_t block = 0; block < blocks; ++block)
     for (std::int64_t i = 0; i < K; ++i) {
       const auto& column = columns[static_cast<std::size_t>(block)];
       store_columns(truth.final_state, rows.state() + static_cast<std::size_t>(i * V + block * lanes), V - block * lanes,
-                    column.state[static_cast<std::size_t>(i)], column.rho);
+                    column.state[static_cast<std::size_t>(i)], column.bound.rho);
     }
 }
 

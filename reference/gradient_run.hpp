@@ -34,20 +34,43 @@ template <class A> inline void store_ball(Enclosed& tensor, std::size_t at, cons
   store_number(tensor, at, ball.mid, ball.radius);
 }
 
+/// Channels [i, i + lanes) of a row, the rest zero.
+template <class Column, class Scalar> inline Column load_channels(const Scalar* row, std::int64_t i, std::int64_t count) {
+  if constexpr (std::is_same_v<Column, Scalar>) {
+    return row[i];
+  } else {
+    Column result{};
+    for (int l = 0; l < pack_lanes && l < count; ++l)
+      if constexpr (requires { result.low; })
+        result.high[l] = row[i + l].high, result.low[l] = row[i + l].low;
+      else
+        result[l] = row[i + l];
+    return result;
+  }
+}
+
+/// A ball of effective inputs in the precision of the columns; the rounding goes into the radius.
+template <class Column, class Input> inline Ball<Column> narrowed(const Ball<Input>& x) {
+  if constexpr (std::is_same_v<Column, Input>)
+    return x;
+  else
+    return {x.mid.high, x.radius + absolute(x.mid.low)};
+}
+
 template <class A> class GroupGradient {
   using Scalar = typename A::Scalar;
   using Column = typename A::Column;
   using Input = typename A::Input;
   using Real = Bound<Column>;
-  using ScalarBall = Ball<Scalar>;
+  using Channels = Ball<Column>; ///< as many channels as a column number has lanes
   static constexpr std::int64_t lanes = lanes_of<Real>;
 
 public:
   /// One sequence and one key head of a problem; `parameters` are those of the group's value heads.
   GroupGradient(const Problem& problem, const Sequence& sequence, std::int64_t key_head, Truth& truth, ParameterSums<A>* parameters)
       : problem_(problem), sequence_(sequence), truth_(truth), parameters_(parameters), K_(problem.shape.K), V_(problem.shape.V),
-        group_(problem.shape.HV / problem.shape.H), blocks_(column_blocks<A>(problem)), distance_(checkpoint_distance(sequence.length)),
-        forward_(problem), adjoint_(problem) {
+        group_(problem.shape.HV / problem.shape.H), blocks_(column_blocks<A>(problem)), packs_((K_ + lanes - 1) / lanes),
+        distance_(checkpoint_distance(sequence.length)), forward_(problem), adjoint_(problem) {
     for (std::int64_t member = 0; member < group_; ++member) heads_.push_back(Head{{problem, sequence, key_head * group_ + member}});
   }
 
@@ -93,34 +116,48 @@ private:
   }
 
   void segment(std::int64_t first, std::int64_t length) {
-    const ScalarBall zero = exact_ball<Scalar>(Bound<Scalar>{});
-    query_.assign(static_cast<std::size_t>(length * K_), zero);
-    key_.assign(static_cast<std::size_t>(length * K_), zero);
+    query_.assign(static_cast<std::size_t>(length * packs_), exact_ball<Column>(Real{}));
+    key_ = query_;
+    sums_.resize(static_cast<std::size_t>(length));
     for (Head& head : heads_) {
       head.builder.build(first, length, inputs_);
-      recompute(head, first);
-      for (std::int64_t t = length - 1; t >= 0; --t) token(head, first, t);
+      for (auto& sums : sums_) sums.clear(inputs_.channels, problem_.options.rule == Rule::dplr);
+      for (std::int64_t block = 0; block < blocks_; ++block) {
+        recompute(head, first, block);
+        retreat(head, first, block);
+      }
+      for (std::int64_t t = length - 1; t >= 0; --t) finish(head, first + t, t);
       head.checkpoints.pop_back();
     }
     const Head& any = heads_.front();
     for (std::int64_t t = 0; t < length; ++t) {
-      direction(any, problem_.q, first + t, query_.data() + t * K_, inputs_.row(inputs_.query, t),
+      direction(any, problem_.q, first + t, query_.data() + t * packs_, inputs_.row(inputs_.query, t),
                 inputs_.bound[static_cast<std::size_t>(t)].query_error, truth_[Input_::q]);
-      direction(any, problem_.k, first + t, key_.data() + t * K_, inputs_.row(inputs_.key, t),
+      direction(any, problem_.k, first + t, key_.data() + t * packs_, inputs_.row(inputs_.key, t),
                 inputs_.bound[static_cast<std::size_t>(t)].key_error, truth_[Input_::k]);
     }
   }
 
-  /// States of the segment from its checkpoint.
-  void recompute(const Head& head, std::int64_t first) {
-    history_.resize(inputs_.length, blocks_, inputs_.channels);
-    for (std::int64_t block = 0; block < blocks_; ++block) {
-      ColumnState<A> columns = head.checkpoints.back()[static_cast<std::size_t>(block)];
-      history_.put(0, block, columns);
-      for (std::int64_t t = 0; t < inputs_.length; ++t) {
-        history_.result[history_.at(t, block)] = forward_(inputs_, t, row_of(problem_.v, head, first + t, block), columns);
-        history_.put(t + 1, block, columns);
-      }
+  /// States of a block of columns in the segment, from its checkpoint.
+  void recompute(const Head& head, std::int64_t first, std::int64_t block) {
+    history_.resize(inputs_.length, inputs_.channels);
+    const ColumnState<A>& start = head.checkpoints.back()[static_cast<std::size_t>(block)];
+    std::copy(start.state.begin(), start.state.end(), history_.state_at(0));
+    history_.bound[0] = start.bound;
+    for (std::int64_t t = 0; t < inputs_.length; ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      history_.bound[at + 1] = history_.bound[at];
+      history_.result[at] = forward_(inputs_, t, row_of(problem_.v, head, first + t, block), history_.state_at(t), history_.state_at(t + 1),
+                                     history_.bound[at + 1]);
+    }
+  }
+
+  void retreat(Head& head, std::int64_t first, std::int64_t block) {
+    for (std::int64_t t = inputs_.length - 1; t >= 0; --t) {
+      const ValueGradient<A> value =
+          adjoint_(inputs_, history_, t, row_of(problem_.v, head, first + t, block), row_of(problem_.d_o, head, first + t, block),
+                   head.adjoint[static_cast<std::size_t>(block)], sums_[static_cast<std::size_t>(t)]);
+      store_columns(truth_[Input_::v], value_at(head, first + t, block), V_ - block * lanes, value.value, value.radius);
     }
   }
 
@@ -133,54 +170,55 @@ private:
     return head.rows.value_row(t) * static_cast<std::size_t>(V_) + static_cast<std::size_t>(block * lanes);
   }
 
-  void token(Head& head, std::int64_t first, std::int64_t t) {
-    sums_.clear(inputs_.channels, problem_.options.rule == Rule::dplr);
-    for (std::int64_t block = 0; block < blocks_; ++block) {
-      const ValueGradient<A> value =
-          adjoint_(inputs_, history_, t, block, row_of(problem_.v, head, first + t, block), row_of(problem_.d_o, head, first + t, block),
-                   head.adjoint[static_cast<std::size_t>(block)], sums_);
-      store_columns(truth_[Input_::v], value_at(head, first + t, block), V_ - block * lanes, value.value, value.radius);
+  static double total(const Real& x) { return sum_lanes(x) * rounded_up + bound_floor; }
+  static Real root(const Real& square) { return square_root(square) * rounded_up + norm_floor; }
+  static double scalar_root(const Real& squares) { return std::sqrt(sum_lanes(squares)) * rounded_up + norm_floor; }
+
+  /// Norms of the rows [i, i + lanes) over all columns, from sums of squares over a few rows each.
+  Real row_norms(const std::vector<Real>& squares, std::int64_t i) const {
+    Real sums{};
+    for (int l = 0; l < lanes && i + l < inputs_.channels; l += static_cast<int>(rows_per_square)) {
+      const double square = sum_lanes(squares[static_cast<std::size_t>((i + l) / rows_per_square)]);
+      for (int row = l; row < lanes && row < l + rows_per_square; ++row) set_lane(sums, row, square);
     }
-    finish(head, first + t, t);
+    return root(sums);
   }
 
-  static double total(const Real& x) { return sum_lanes(x) * rounded_up + bound_floor; }
-  static double root(double square) { return std::sqrt(square) * rounded_up + norm_floor; }
-  static ScalarBall ball(const Column& sum, double radius) { return {sum_lanes(sum), radius}; }
-
-  /// Adds the lanes of one token of one head, with their bounds, and stores what belongs to this head alone.
+  /// Bounds one token's sums of one head, and stores what belongs to this head alone.
   void finish(Head& head, std::int64_t token, std::int64_t t) {
+    const TokenSums<A>& sums = sums_[static_cast<std::size_t>(t)];
     const StepBound& step = inputs_.bound[static_cast<std::size_t>(t)];
     const bool dplr = problem_.options.rule == Rule::dplr;
     const double column_error = AdjointStep<A>::column_sum_error(V_);
     const double decay_error = 1.01 * (Rounding<Column>::product + step.alpha_relative);
-    const double query_error = total(sums_.query_error), key_error = total(sums_.key_error);
-    const double key_by_decay = total(sums_.key_by_decay), key_by_flush = total(sums_.key_by_flush);
-    const double correction_error = root(sum_lanes(sums_.correction_error_square));
-    const double adjoint_error = root(sum_lanes(sums_.adjoint_error_square)), state_error = root(sum_lanes(sums_.state_error_square));
-    const double both_errors = total(sums_.state_times_adjoint_error), flushed = total(sums_.flushed);
+    const double query_error = total(sums.query_error) * rounded_up, key_error = total(sums.key_error);
+    const double key_by_decay = total(sums.key_by_decay), key_by_flush = total(sums.key_by_flush);
+    const double correction_error = scalar_root(sums.correction_error_square);
+    const double adjoint_error = scalar_root(sums.adjoint_error_square), state_error = scalar_root(sums.state_error_square);
+    const double both_errors = total(sums.state_times_adjoint_error), flushed = total(sums.flushed);
     const std::size_t row = head.rows.value_row(token);
-    decay_.resize(static_cast<std::size_t>(K_));
-    for (std::int64_t i = 0; i < K_; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      const auto here = static_cast<std::size_t>(t * K_ + i);
-      const double decay = leading(inputs_.row(inputs_.alpha, t)[i]) * (1 + step.alpha_relative) * rounded_up;
-      const double decayed = root(sum_lanes(sums_.decayed_square[at])), adjoint = root(sum_lanes(sums_.adjoint_square[at]));
-      const double key_radius = key_error + decayed * correction_error + decay * key_by_decay + step.alpha_flush * key_by_flush;
-      const double decay_radius = decayed * (adjoint_error + (column_error + decay_error) * (adjoint + adjoint_error)) +
-                                  decay * (state_error * adjoint + both_errors) + step.alpha_flush * flushed;
-      query_[here] = query_[here] + ball(sums_.query[at], query_error * rounded_up);
-      key_[here] = key_[here] + ball(sums_.key[at], key_radius * rounded_up);
-      decay_[at] = ball(sums_.decay[at], decay_radius * rounded_up + bound_floor);
+    const Scalar* alpha = inputs_.row(inputs_.alpha, t);
+    decay_.resize(static_cast<std::size_t>(packs_));
+    for (std::int64_t pack = 0; pack < packs_; ++pack) {
+      const std::int64_t i = pack * lanes;
+      const auto at = static_cast<std::size_t>(pack), here = static_cast<std::size_t>(t * packs_ + pack);
+      const Real decay = leading(load_channels<Column>(alpha, i, K_ - i)) * ((1 + step.alpha_relative) * rounded_up);
+      const Real decayed = row_norms(sums.decayed_square, i), adjoint = row_norms(sums.adjoint_square, i);
+      const Real key_radius = key_error + decayed * correction_error + decay * key_by_decay + step.alpha_flush * key_by_flush;
+      const Real decay_radius = decayed * (adjoint_error + (column_error + decay_error) * (adjoint + adjoint_error)) +
+                                decay * (state_error * adjoint + both_errors) + step.alpha_flush * flushed;
+      query_[here] = query_[here] + Channels{sums.query[at], broadcast<Real>(query_error)};
+      key_[here] = key_[here] + Channels{sums.key[at], key_radius * rounded_up};
+      decay_[at] = {sums.decay[at], decay_radius * rounded_up + bound_floor};
       if (dplr) {
-        const std::size_t element = row * static_cast<std::size_t>(K_) + at;
-        store_ball<A>(truth_[Input_::a], element, ball(sums_.erase[at], total(sums_.erase_error)));
-        store_ball<A>(truth_[Input_::b], element, ball(sums_.read[at], total(sums_.read_error)));
+        const std::size_t element = row * static_cast<std::size_t>(K_) + static_cast<std::size_t>(i);
+        store_columns(truth_[Input_::a], element, K_ - i, sums.erase[at], broadcast<Real>(total(sums.erase_error)));
+        store_columns(truth_[Input_::b], element, K_ - i, sums.read[at], broadcast<Real>(total(sums.read_error)));
       }
     }
     gate(head, token);
     if (!dplr) {
-      const ScalarBall strength = ball(sums_.strength, total(sums_.strength_error));
+      const Ball<Scalar> strength{sum_lanes(sums.strength), total(sums.strength_error)};
       if (problem_.options.beta == BetaForm::value)
         store_ball<A>(truth_[Input_::beta], row, strength);
       else
@@ -194,38 +232,46 @@ private:
     if (form == GateForm::absent) return;
     const std::size_t row = head.rows.value_row(token) * static_cast<std::size_t>(K_);
     const bool parametric = form == GateForm::softplus || form == GateForm::bounded;
+    for (std::int64_t i = 0; i < K_; i += lanes) {
+      Channels& arriving = decay_[static_cast<std::size_t>(i / lanes)];
+      const EnclosedGate<Input> slopes = form == GateForm::log_decay ? EnclosedGate<Input>{} : head.builder.gate(token, i);
+      const Channels leaving = form == GateForm::log_decay ? arriving : arriving * narrowed<Column>(slopes.by_input);
+      store_columns(truth_[Input_::g], row + static_cast<std::size_t>(i), K_ - i, leaving.mid, leaving.radius);
+      if (parametric) add_parameters(head, i, arriving * narrowed<Column>(slopes.by_A_log), leaving);
+    }
+  }
+
+  void add_parameters(const Head& head, std::int64_t i, const Channels& by_A_log, const Channels& by_bias) {
+    using Sum = typename A::Sum;
     ParameterSums<A>& parameters = parameters_[head.rows.head % group_];
-    for (std::int64_t i = 0; i < K_; i += lanes_of<Bound<Input>>) {
-      const EnclosedGate<Input> derivative = form == GateForm::log_decay ? EnclosedGate<Input>{} : head.builder.gate(token, i);
-      for (int l = 0; l < lanes_of<Bound<Input>> && i + l < K_; ++l) {
-        const auto at = static_cast<std::size_t>(i + l);
-        if (form == GateForm::log_decay) {
-          store_ball<A>(truth_[Input_::g], row + at, decay_[at]);
-          continue;
-        }
-        const ScalarBall by_input = decay_[at] * narrow_lane<Scalar>(derivative.by_input, l);
-        store_ball<A>(truth_[Input_::g], row + at, by_input);
-        if (!parametric) continue;
-        using Sum = typename A::Sum;
-        parameters.A_log = parameters.A_log + widen<Sum>(decay_[at] * narrow_lane<Scalar>(derivative.by_A_log, l));
-        parameters.dt_bias[at] = parameters.dt_bias[at] + widen<Sum>(by_input);
-      }
+    const auto channel = [](const Channels& x, int l) { return widen<Sum>(Ball<Scalar>{number_lane(x.mid, l), lane(x.radius, l)}); };
+    for (int l = 0; l < lanes && i + l < K_; ++l) {
+      parameters.A_log = parameters.A_log + channel(by_A_log, l);
+      auto& bias = parameters.dt_bias[static_cast<std::size_t>(i + l)];
+      bias = bias + channel(by_bias, l);
     }
   }
 
   /// dq or dk of a token, through the normalisation: with k' = x r, r = 1/sqrt(sum x^2 + 1e-6):  dx = r (dk' - k' (k'.dk')).
-  void direction(const Head& head, const std::vector<float>& tensor, std::int64_t t, const ScalarBall* gradient, const Scalar* unit,
+  void direction(const Head& head, const std::vector<float>& tensor, std::int64_t t, const Channels* gradient, const Scalar* unit,
                  double unit_error, Enclosed& out) {
     const std::size_t row = head.rows.key_row(t) * static_cast<std::size_t>(K_);
+    const auto store = [&](std::int64_t i, const Channels& x) {
+      store_columns(out, row + static_cast<std::size_t>(i), K_ - i, x.mid, x.radius);
+    };
     if (!problem_.options.l2norm) {
-      for (std::int64_t i = 0; i < K_; ++i) store_ball<A>(out, row + static_cast<std::size_t>(i), gradient[i]);
+      for (std::int64_t i = 0; i < K_; i += lanes) store(i, gradient[i / lanes]);
       return;
     }
-    const ScalarBall inverse = narrow_lane<Scalar>(head.builder.inverse_length(tensor, t), 0);
-    ScalarBall along = exact_ball<Scalar>(Bound<Scalar>{});
-    for (std::int64_t i = 0; i < K_; ++i) along = along + ScalarBall{unit[i], unit_error} * gradient[i];
-    for (std::int64_t i = 0; i < K_; ++i)
-      store_ball<A>(out, row + static_cast<std::size_t>(i), inverse * (gradient[i] - ScalarBall{unit[i], unit_error} * along));
+    const auto row_of_unit = [&](std::int64_t i) { return Channels{load_channels<Column>(unit, i, K_ - i), broadcast<Real>(unit_error)}; };
+    const Channels inverse = narrowed<Column>(head.builder.inverse_length(tensor, t));
+    Ball<Scalar> along = exact_ball<Scalar>(Bound<Scalar>{});
+    for (std::int64_t i = 0; i < K_; i += lanes) {
+      const Channels products = row_of_unit(i) * gradient[i / lanes];
+      for (int l = 0; l < lanes && i + l < K_; ++l) along = along + Ball<Scalar>{number_lane(products.mid, l), lane(products.radius, l)};
+    }
+    const Channels everywhere{spread<Column>(along.mid), broadcast<Real>(along.radius)};
+    for (std::int64_t i = 0; i < K_; i += lanes) store(i, inverse * (gradient[i / lanes] - row_of_unit(i) * everywhere));
   }
 
   using Input_ = kdacheck::Input;
@@ -233,15 +279,17 @@ private:
   Sequence sequence_;
   Truth& truth_;
   ParameterSums<A>* parameters_; ///< [group]
-  std::int64_t K_, V_, group_, blocks_, distance_;
+  std::int64_t K_, V_, group_, blocks_;
+  std::int64_t packs_; ///< of channels
+  std::int64_t distance_;
   ForwardStep<A> forward_;
   AdjointStep<A> adjoint_;
   std::vector<Head> heads_;
   Segment<A> inputs_;
   StateHistory<A> history_;
-  TokenSums<A> sums_;
-  std::vector<ScalarBall> query_, key_; ///< [segment, K]: of the group
-  std::vector<ScalarBall> decay_;       ///< [K]: d ln alpha of a token
+  std::vector<TokenSums<A>> sums_;    ///< [segment]
+  std::vector<Channels> query_, key_; ///< [segment, packs]: of the group
+  std::vector<Channels> decay_;       ///< [packs]: d ln alpha of a token
 };
 
 /// Sums what the sequences gave, in their order.

@@ -87,4 +87,33 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
 [[gnu::always_inline]] inline double sum_lanes(double x) { return x; }
 [[gnu::always_inline]] inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
+/// Half a pack, and how two halves are put together to add their lanes up.
+using HalfPack = double __attribute__((vector_size(32)));
+[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3); }
+[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return __builtin_shufflevector(x, x, 4, 5, 6, 7); }
+[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+[[gnu::always_inline]] inline HalfPack even_lanes(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 0, 4, 2, 6);
+}
+[[gnu::always_inline]] inline HalfPack odd_lanes(const HalfPack& x, const HalfPack& y) { return __builtin_shufflevector(x, y, 1, 5, 3, 7); }
+[[gnu::always_inline]] inline HalfPack lower_lanes(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 0, 1, 4, 5);
+}
+[[gnu::always_inline]] inline HalfPack upper_lanes(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 2, 3, 6, 7);
+}
+
+/// Lane l of the result is the sum of the lanes of number[l], three additions deep.
+template <class Number> [[gnu::always_inline]] inline Number lane_sums(const Number* number) {
+  const auto folded = [&](int l) __attribute__((always_inline)) { return lower_half(number[l]) + upper_half(number[l]); };
+  const auto of_four = [&](int first) __attribute__((always_inline)) {
+    const auto a = folded(first), b = folded(first + 1), c = folded(first + 2), d = folded(first + 3);
+    const auto ab = even_lanes(a, b) + odd_lanes(a, b), cd = even_lanes(c, d) + odd_lanes(c, d);
+    return lower_lanes(ab, cd) + upper_lanes(ab, cd);
+  };
+  return joined(of_four(0), of_four(4));
+}
+
 } // namespace kdacheck::certified

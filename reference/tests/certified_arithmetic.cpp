@@ -1,3 +1,4 @@
+#include "../double_double.hpp"
 #include "../strict_arithmetic.hpp"
 #include "../truth.hpp"
 #include "random_problem.hpp"
@@ -45,4 +46,23 @@ TEST_CASE("flushing subnormals to zero is noticed and refused") {
   _mm_setcsr(before);
   CHECK(noticed);
   CHECK(refused);
+}
+
+TEST_CASE("lane_sums gives every number's lanes added up, each number in its own lane") {
+  using namespace certified;
+  Pack plain[pack_lanes];
+  DoubleDouble<Pack> wide[pack_lanes];
+  for (int i = 0; i < pack_lanes; ++i)
+    for (int l = 0; l < pack_lanes; ++l) { // sums of distinct powers of two name the lanes that went into them
+      plain[i][l] = std::ldexp(1.0, l + 8 * i - 32);
+      wide[i].high[l] = 1;
+      wide[i].low[l] = std::ldexp(1.0, l + 8 * i - 160);
+    }
+  const Pack sums = lane_sums(plain);
+  const DoubleDouble<Pack> wide_sums = lane_sums(wide);
+  for (int i = 0; i < pack_lanes; ++i) {
+    CHECK(sums[i] == std::ldexp(255.0, 8 * i - 32));
+    CHECK(wide_sums.high[i] == 8);
+    CHECK(wide_sums.low[i] == std::ldexp(255.0, 8 * i - 160));
+  }
 }
