@@ -24,6 +24,37 @@
 namespace kdacheck {
 namespace {
 
+/// Times two things by turns, so that a busy machine slows both: the medians of each, and of their quotient.
+template <class First, class Second>
+BenchRatio compared(std::string subject, std::string what, std::string label, double allowed, int repeats, const First& first,
+                    const Second& second) {
+  std::vector<double> quotients, first_times, second_times;
+  const auto timed = [](const auto& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
+  first(), second(); // warm caches, pools and page tables
+  for (int i = 0; i < repeats; ++i) {
+    second_times.push_back(timed(second));
+    first_times.push_back(timed(first));
+    quotients.push_back(first_times.back() / second_times.back());
+  }
+  for (auto* values : {&quotients, &first_times, &second_times}) std::sort(values->begin(), values->end());
+  const auto median = [](const std::vector<double>& values) { return values[values.size() / 2]; };
+  BenchRatio ratio{.subject = std::move(subject),
+                   .what = std::move(what),
+                   .label = std::move(label),
+                   .first_ms = median(first_times),
+                   .second_ms = median(second_times),
+                   .ratio = median(quotients),
+                   .least = quotients.front(),
+                   .most = quotients.back(),
+                   .allowed = allowed};
+  std::fprintf(stderr, "%s, %s: %.2f\n", ratio.subject.c_str(), ratio.what.c_str(), ratio.ratio);
+  return ratio;
+}
+
 template <class Work> void time_into(BenchRow& row, int repeats, const Work& work) {
   work(); // warm caches, pools and page tables
   std::vector<double> times;
@@ -115,6 +146,29 @@ void bench_gate(Bench& bench) {
   row("gate", "guarded call of " + kernel.name, small.shape, [&] { run_forward(kernel, quick); });
 }
 
+/// What a backward pass may cost in forward passes: 4 for a chunkwise fp32 kernel, 6 for the certified adjoint.
+constexpr double allowed_of_kernel = 4, allowed_of_oracle = 6;
+
+void compare_kernel(Bench& bench, const Kernel& kernel) {
+  const Recipe recipe = fitted(benchmark_case(2048, 2, 128, 128), kernel.contract);
+  const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+  if (!kernel.backward || outside_domain(kernel.contract, problem)) return;
+  bench.ratios.push_back(compared(
+      kernel.name, "backward / forward", label_of(recipe.shape), allowed_of_kernel, bench.repeats, [&] { run_backward(kernel, problem); },
+      [&] { run_forward(kernel, problem); }));
+}
+
+void compare_oracles(Bench& bench) {
+  const Recipe recipe = benchmark_case(512, 2, 128, 128);
+  const Problem problem = make_problem(recipe, {});
+  for (Arithmetic arithmetic : {Arithmetic::fp64, Arithmetic::double_double})
+    bench.ratios.push_back(compared(
+        "oracle." + std::string(name(arithmetic)), "gradients / forward", label_of(recipe.shape), allowed_of_oracle, bench.repeats,
+        [&] { gradient_truth(problem, arithmetic); }, [&] { forward_truth(problem, arithmetic); }));
+}
+
+bool chunkwise_fp32(const Contract& c) { return c.chunk > 1 && c.operands == Format::fp32 && c.state == Format::fp32; }
+
 } // namespace
 
 std::string to_bench_json(const Bench& bench) {
@@ -133,6 +187,17 @@ std::string to_bench_json(const Bench& bench) {
                     {"of_compute", row.flops / seconds / bench.limits.fp32_flops_per_second},
                     {"token_heads_per_second", row.token_heads / seconds}});
   }
+  nlohmann::json ratios = nlohmann::json::array();
+  for (const BenchRatio& r : bench.ratios)
+    ratios.push_back({{"subject", r.subject},
+                      {"what", r.what},
+                      {"case", r.label},
+                      {"first_ms", r.first_ms},
+                      {"second_ms", r.second_ms},
+                      {"ratio", r.ratio},
+                      {"least", r.least},
+                      {"most", r.most},
+                      {"allowed", r.allowed}});
   const Context context = this_context();
   return nlohmann::json{
              {"schema_version", 1},
@@ -141,7 +206,8 @@ std::string to_bench_json(const Bench& bench) {
              {"repeats", bench.repeats},
              {"copy_bytes_per_second", bench.limits.copy_bytes_per_second},
              {"fp32_flops_per_second", bench.limits.fp32_flops_per_second},
-             {"rows", rows}}
+             {"rows", rows},
+             {"ratios", ratios}}
              .dump(2) +
          "\n";
 }
@@ -158,15 +224,28 @@ std::string to_text(const Bench& bench) {
                         share(row.bytes / seconds / bench.limits.copy_bytes_per_second),
                         share(row.flops / seconds / bench.limits.fp32_flops_per_second), row.token_heads / seconds);
   }
+  if (!bench.ratios.empty())
+    text +=
+        fmt::format("\n{:<30} {:<46} {:<32} {:>10} {:>17} {:>8}\n", "side by side", "what", "case", "ratio", "least .. most", "allowed");
+  for (const BenchRatio& r : bench.ratios)
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.2f} {:>17} {:>8.0f}\n", r.subject, r.what, r.label, r.ratio,
+                        fmt::format("{:.2f} .. {:.2f}", r.least, r.most), r.allowed);
   return text;
 }
 
 int bench_command(const BenchArguments& arguments) {
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
   make_folder(arguments.out);
-  Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}};
-  if (!arguments.only_round_trips) bench_kernels(bench, kernels);
-  if (arguments.kernels.empty() && !arguments.only_round_trips) bench_gate(bench);
+  Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
+  if (!arguments.only_round_trips) {
+    bench_kernels(bench, kernels);
+    for (const Kernel* kernel : kernels)
+      if (chunkwise_fp32(kernel->contract)) compare_kernel(bench, *kernel);
+    if (arguments.kernels.empty()) {
+      compare_oracles(bench);
+      bench_gate(bench);
+    }
+  }
   if (arguments.kernels.empty() || arguments.only_round_trips) bench_round_trips(bench);
   if (bench.rows.empty()) {
     std::fprintf(stderr, "kdacheck: no selected kernel supports the benchmark's case\n");

@@ -18,14 +18,23 @@ struct BenchRow {
   double token_heads = 0; ///< tokens times value heads of the case
 };
 
+/// Two things timed by turns in one process: what does not depend on how fast or busy the machine is.
+struct BenchRatio {
+  std::string subject, what, label;      ///< "cpu.chunk64.fp32", "backward / forward", the case
+  double first_ms = 0, second_ms = 0;    ///< medians
+  double ratio = 0, least = 0, most = 0; ///< first / second of neighbouring runs: median and extremes
+  double allowed = 0;                    ///< what the ratio should not exceed
+};
+
 struct Bench {
   MachineLimits limits;
   int threads = 1, repeats = 0;
   std::vector<BenchRow> rows;
+  std::vector<BenchRatio> ratios;
 };
 
 /// Keys of design section 8 and, besides, token_heads_per_second, least_ms and most_ms; of_bandwidth and of_compute are
-/// shares of the limits measured in the same run.
+/// shares of the limits measured in the same run. ratios[] holds what was timed by turns.
 std::string to_bench_json(const Bench&);
 
 /// The same as a table.
