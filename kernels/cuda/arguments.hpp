@@ -39,4 +39,39 @@ struct ForwardArguments {
   int sharing = 1, slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
 };
 
+/// What the sweeps of the backward pass are launched with (backward_workspace.hpp says what lies where).
+struct SweepArguments {
+  ForwardArguments call; ///< `o` is not used
+  View d_o;              ///< [B,T,HV,V] as `call.output_format` says; absent: zero
+  View dv;               ///< absent: not wanted
+  Stored dv_format = Stored::fp32;
+  const float* d_final_state = nullptr; ///< layout as the state's; absent: zero
+  float* d_initial_state = nullptr;     ///< absent: not wanted
+  std::uint16_t* rows = nullptr;        ///< R, or M: terms [pieces][B T][HV][V] of bf16
+  std::int64_t rows_total = 0;          ///< B T
+  std::uint32_t* states = nullptr;      ///< S, or dS, between segments
+};
+
+/// What the last pass, parallel over segments, is launched with.
+struct GradientArguments {
+  ForwardArguments call;
+  View d_o, dq, dk, dg, dbeta; ///< gradients without data are not wanted
+  Stored dq_format = Stored::fp32, dk_format = Stored::fp32, dg_format = Stored::fp32, dbeta_format = Stored::fp32;
+  const float* d_final_state = nullptr;
+  const std::uint16_t *R = nullptr, *M = nullptr;
+  std::int64_t rows_total = 0;
+  const std::uint32_t *S = nullptr, *dS = nullptr;
+  float *group_q = nullptr, *group_k = nullptr;       ///< [B T][H][K]: sums over value heads, where heads are grouped
+  float *partial_bias = nullptr, *partial_A = nullptr; ///< [slots][HV][K], [slots][HV]; absent: not wanted
+  std::int64_t segment_slots = 0;
+};
+
+/// Sums of the partial sums over slots, in order.
+struct ParameterArguments {
+  const float *partial_bias = nullptr, *partial_A = nullptr;
+  float *d_dt_bias = nullptr, *d_A_log = nullptr; ///< [HV,K], [HV]; absent: not wanted
+  std::int64_t segment_slots = 0;
+  int HV = 1, K = 1;
+};
+
 } // namespace kdacheck::cuda

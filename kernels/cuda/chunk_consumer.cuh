@@ -27,28 +27,30 @@ __device__ __forceinline__ std::int64_t state_offset(const ForwardArguments& arg
          (args.v_first ? static_cast<std::int64_t>(column) * args.K + channel : static_cast<std::int64_t>(channel) * args.V + column);
 }
 
+/// `from` may be absent: zero.
 template <int K>
-__device__ __forceinline__ void load_state(float (&S)[K / 8][4], const ForwardArguments& args, std::int64_t head, int column,
-                                           unsigned lane) {
+__device__ __forceinline__ void load_state(float (&S)[K / 8][4], const float* from, const ForwardArguments& args, std::int64_t head,
+                                           int column, unsigned lane) {
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      S[tile][e] = args.initial_state != nullptr ? args.initial_state[state_offset(args, head, channel, j)] : 0.0f;
+      S[tile][e] = from != nullptr ? from[state_offset(args, head, channel, j)] : 0.0f;
     }
 }
 
+/// `to` may be absent: nothing is stored.
 template <int K>
-__device__ __forceinline__ void store_state(const float (&S)[K / 8][4], const ForwardArguments& args, std::int64_t head, int column,
-                                            unsigned lane) {
-  if (args.final_state == nullptr) return;
+__device__ __forceinline__ void store_state(const float (&S)[K / 8][4], float* to, const ForwardArguments& args, std::int64_t head,
+                                            int column, unsigned lane) {
+  if (to == nullptr) return;
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      args.final_state[state_offset(args, head, channel, j)] = S[tile][e];
+      to[state_offset(args, head, channel, j)] = S[tile][e];
     }
 }
 
@@ -134,7 +136,7 @@ template <int K, int pieces, bool half_precision>
 __device__ void consume(const ForwardArguments& args, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
                         unsigned lane) {
   float S[K / 8][4];
-  load_state<K>(S, args, n * args.HV + head, column, lane);
+  load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
   // Each lane copies 16 bytes of a tile: half a row of one token.
   const unsigned token = lane / 2, half = lane % 2;
@@ -180,7 +182,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
     }
   }
   copy_async_wait<0>();
-  store_state<K>(S, args, n * args.HV + head, column, lane);
+  store_state<K>(S, args.final_state, args, n * args.HV + head, column, lane);
 }
 
 } // namespace kdacheck::cuda

@@ -25,11 +25,17 @@ constexpr __device__ __host__ __forceinline__ unsigned tile_offset(unsigned row,
   return row * 32 + ((h ^ ((row >> 2) & 1)) * 16);
 }
 
-template <int K, int pieces> struct StageLayout {
+/// What walks through the chunks: the forward pass; the first sweep of the backward pass, which needs only states and
+/// residuals; the second one, from the last chunk to the first.
+enum class Sweep { forward, states, adjoint };
+
+/// A stage of a sweep also holds the 16 betas. For `states`, T is (I + Akk diag(beta))^{-1}; qd and Aqk are left empty. For
+/// `adjoint`, T is (I + diag(beta) Akk)^{-1}.
+template <int K, int pieces, Sweep sweep = Sweep::forward> struct StageLayout {
   static constexpr int piece = chunk_tokens * K * 2;
   static constexpr int kd = 0, qd = kd + pieces * piece, kr = qd + pieces * piece;
   static constexpr int T = kr + pieces * piece, Aqk = T + pieces * tile_bytes, decay = Aqk + pieces * tile_bytes;
-  static constexpr int bytes = decay + K * 4;
+  static constexpr int betas = decay + K * 4, bytes = betas + (sweep == Sweep::forward ? 0 : 64);
 };
 
 template <int K, int pieces> struct WorkbenchLayout {
@@ -51,9 +57,9 @@ template <int K> inline constexpr int header_bytes = barrier_bytes + 4 * K;
 inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
 
 /// Dynamic shared memory of a block. `staged`: chunks are prepared beside the ring.
-template <int K, int pieces>
+template <int K, int pieces, Sweep sweep = Sweep::forward>
 constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes, bool staged) {
-  return header_bytes<K> + (stages + (staged ? producer_warps : 0)) * StageLayout<K, pieces>::bytes +
+  return header_bytes<K> + (stages + (staged ? producer_warps : 0)) * StageLayout<K, pieces, sweep>::bytes +
          producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) + consumer_warps * consumer_bytes;
 }
 

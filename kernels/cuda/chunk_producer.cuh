@@ -16,6 +16,15 @@ struct HeadGate {
   float growth = 1, growth_log2 = log2_e;
 };
 
+__device__ __forceinline__ HeadGate gate_of(const ForwardArguments& args, int head) {
+  HeadGate gate;
+  if (args.A_log != nullptr) {
+    gate.growth = expf(args.A_log[head]);
+    gate.growth_log2 = gate.growth * log2_e;
+  }
+  return gate;
+}
+
 /// This lane's part of copying 16 rows of `row_bytes` each: a fixed 16-byte segment of every (32 / segments)-th row.
 template <int row_bytes> struct RowCopy {
   static constexpr int segments = row_bytes / 16, rows_at_once = 32 / segments, steps = chunk_tokens / rows_at_once;
@@ -46,13 +55,13 @@ __device__ __forceinline__ RowCopy<row_bytes> copy_of(const View& view, Span spa
 }
 
 /// Starts copying q, k, g of a chunk. Addresses are worked out anew each time: registers are what a producer lacks.
-template <int K, int pieces>
+template <int K, int pieces, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void fetch_rows(const ForwardArguments& args, Address bench, Span span, int chunk, int head, int head_q,
                                            unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
   const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
   const int rows = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-  copy_of<2 * K>(args.q, span, head_q, 2, lane).start(bench + Bench::raw_q, first, rows, lane);
+  if constexpr (sweep != Sweep::states) copy_of<2 * K>(args.q, span, head_q, 2, lane).start(bench + Bench::raw_q, first, rows, lane);
   copy_of<2 * K>(args.k, span, head_q, 2, lane).start(bench + Bench::raw_k, first, rows, lane);
   if (args.gate != Gate::absent) {
     if (args.gate_format == Stored::fp32)
@@ -69,7 +78,7 @@ template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint3
 
 /// Norms of the rows and the diagonal of Aqk: writes 16 factors for q (scale included) and 16 for k to the bench, and
 /// Aqk_ii to its matrix. Two lanes a row, each half of it, in an order that keeps 8 lanes on different banks.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void normalise(const ForwardArguments& args, Address bench, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr unsigned segments = K / 16;
@@ -80,14 +89,17 @@ __device__ __forceinline__ void normalise(const ForwardArguments& args, Address 
   for (unsigned s = 0; s < segments; ++s) {
     const unsigned offset = 16 * ((s + turn) % segments);
     std::uint32_t q_words[4], k_words[4];
-    load_shared_quad(q_words, rows + Bench::raw_q + offset);
+    if constexpr (sweep != Sweep::states) load_shared_quad(q_words, rows + Bench::raw_q + offset);
     load_shared_quad(k_words, rows + Bench::raw_k + offset);
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
-      const Pair q = unpack<half_precision>(q_words[m]), k = unpack<half_precision>(k_words[m]);
-      qq += q.x * q.x + q.y * q.y;
+      const Pair k = unpack<half_precision>(k_words[m]);
       kk += k.x * k.x + k.y * k.y;
-      qk += q.x * k.x + q.y * k.y;
+      if constexpr (sweep != Sweep::states) {
+        const Pair q = unpack<half_precision>(q_words[m]);
+        qq += q.x * q.x + q.y * q.y;
+        qk += q.x * k.x + q.y * k.y;
+      }
     }
   }
   qq += shuffle_xor(qq, 1);
@@ -99,7 +111,35 @@ __device__ __forceinline__ void normalise(const ForwardArguments& args, Address 
   if (half == 0) store_shared(bench + Bench::Aqk + 4 * (17 * row), qk * factor_q * factor_k);
 }
 
-/// Log2 decays of this lane's channels; zero past the end of the sequence.
+/// Log2 decay of one channel; not for Gate::absent.
+__device__ __forceinline__ float log2_decay(const ForwardArguments& args, HeadGate head, float x, float bias) {
+  if (args.gate == Gate::log_decay) return x * log2_e;
+  if (args.gate == Gate::bounded) return log2_decay_bounded(x, bias, head.growth_log2, args.lower_bound * log2_e);
+  return log_decay(args.gate, x, bias, head.growth, 0) * log2_e;
+}
+
+/// Log2 decays of this lane's channels from what is stored; zero past the end of the sequence.
+__device__ __forceinline__ void decays_of(Pair (&g)[16], const ForwardArguments& args, HeadGate head, Pair bias, int tokens) {
+  if (args.gate == Gate::log_decay) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) g[i] = {g[i].x * log2_e, g[i].y * log2_e};
+  } else if (args.gate == Gate::bounded) {
+    const float bound = args.lower_bound * log2_e;
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      g[i] = {log2_decay_bounded(g[i].x, bias.x, head.growth_log2, bound), log2_decay_bounded(g[i].y, bias.y, head.growth_log2, bound)};
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      g[i] = {log_decay(args.gate, g[i].x, bias.x, head.growth, 0) * log2_e, log_decay(args.gate, g[i].y, bias.y, head.growth, 0) * log2_e};
+  }
+  if (tokens < chunk_tokens) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      if (i >= tokens) g[i] = {0, 0};
+  }
+}
+
 template <int K, int pieces, bool half_precision>
 __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Address biases,
                                           int pass, int tokens, unsigned lane) {
@@ -121,34 +161,17 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
       g[i] = bf16 ? unpack_bf16(word) : unpack_fp16(word);
     }
   }
-  const Pair bias = load_shared_pair(biases + 4 * channel);
-  if (args.gate == Gate::log_decay) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) g[i] = {g[i].x * log2_e, g[i].y * log2_e};
-  } else if (args.gate == Gate::bounded) {
-    const float bound = args.lower_bound * log2_e;
-#pragma unroll
-    for (int i = 0; i < 16; ++i)
-      g[i] = {log2_decay_bounded(g[i].x, bias.x, head.growth_log2, bound), log2_decay_bounded(g[i].y, bias.y, head.growth_log2, bound)};
-  } else {
-#pragma unroll
-    for (int i = 0; i < 16; ++i)
-      g[i] = {log_decay(args.gate, g[i].x, bias.x, head.growth, 0) * log2_e, log_decay(args.gate, g[i].y, bias.y, head.growth, 0) * log2_e};
-  }
-  if (tokens < chunk_tokens) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i)
-      if (i >= tokens) g[i] = {0, 0};
-  }
+  decays_of(g, args, head, load_shared_pair(biases + 4 * channel), tokens);
 }
 
 /// Turns what lies on the bench into a stage. `begin_next` is called once the raw rows are no longer needed, `await_stage`
 /// before the stage is written: as late as can be, so that fewer stages than producers do not make them wait.
-template <int K, int pieces, bool half_precision, class BeginNext, class AwaitStage>
+template <int K, int pieces, bool half_precision, Sweep sweep, class BeginNext, class AwaitStage>
 __device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Address stage, HeadGate head, Address biases,
                                         int tokens, unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
   using Bench = WorkbenchLayout<K, pieces>;
-  using Layout = StageLayout<K, pieces>;
+  using Layout = StageLayout<K, pieces, sweep>;
+  constexpr bool with_q = sweep != Sweep::states;
   float tiles[4][4] = {};
 #pragma unroll 1
   for (int pass = 0; pass < K / 64; ++pass) {
@@ -163,34 +186,34 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
 #pragma unroll
     for (int quad = 0; quad < 4; ++quad) {
       float norm_q[4], norm_k[4];
-      load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
+      if constexpr (with_q) load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
       load_shared_quad(norm_k, bench + Bench::norms + 64 + 16 * quad);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int i = 4 * quad + e;
         const unsigned offset = i * Bench::raw_row + 2 * channel;
-        q[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_q + offset)) * Pair{norm_q[e], norm_q[e]};
+        if constexpr (with_q) q[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_q + offset)) * Pair{norm_q[e], norm_q[e]};
         k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
       }
     }
     const Address even = bench + Bench::score_rows, odd = even + pieces * Bench::score_piece;
     if constexpr (Bench::score_sets == 2) {
       // Two sets of operand rows in turn: the products of one level run while the next level is written.
-      write_level<1, pieces>(even, k, q, alpha, lane);
+      write_level<1, pieces, with_q>(even, k, q, alpha, lane);
       sync_warp();
       multiply_level<pieces>(tiles[0], even, lane);
-      write_level<2, pieces>(odd, k, q, alpha, lane);
+      write_level<2, pieces, with_q>(odd, k, q, alpha, lane);
       sync_warp();
       multiply_level<pieces>(tiles[1], odd, lane);
-      write_level<4, pieces>(even, k, q, alpha, lane);
+      write_level<4, pieces, with_q>(even, k, q, alpha, lane);
       sync_warp();
       multiply_level<pieces>(tiles[2], even, lane);
-      write_level<8, pieces>(odd, k, q, alpha, lane);
+      write_level<8, pieces, with_q>(odd, k, q, alpha, lane);
       sync_warp();
       multiply_level<pieces>(tiles[3], odd, lane);
     } else {
       const auto level = [&]<int span>(float(&tile)[4]) {
-        write_level<span, pieces>(even, k, q, alpha, lane);
+        write_level<span, pieces, with_q>(even, k, q, alpha, lane);
         sync_warp();
         multiply_level<pieces>(tile, even, lane);
         sync_warp();
@@ -214,7 +237,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
     for (int i = 0; i < 16; ++i) {
       factor = factor * alpha[i];
       put(Layout::kd, i, k[i] * factor);
-      put(Layout::qd, i, q[i] * factor);
+      if constexpr (with_q) put(Layout::qd, i, q[i] * factor);
     }
     factor = {1, 1};
 #pragma unroll
@@ -225,13 +248,16 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   }
   begin_next(); // all lanes have read the raw rows: they met in every level
   const Address L = bench + Bench::L, Aqk = bench + Bench::Aqk, betas = bench + Bench::norms + 128;
-  scatter_level<1>(tiles[0], betas, L, Aqk, lane);
-  scatter_level<2>(tiles[1], betas, L, Aqk, lane);
-  scatter_level<4>(tiles[2], betas, L, Aqk, lane);
-  scatter_level<8>(tiles[3], betas, L, Aqk, lane);
+  scatter_level<1, sweep>(tiles[0], betas, L, Aqk, lane);
+  scatter_level<2, sweep>(tiles[1], betas, L, Aqk, lane);
+  scatter_level<4, sweep>(tiles[2], betas, L, Aqk, lane);
+  scatter_level<8, sweep>(tiles[3], betas, L, Aqk, lane);
   sync_warp();
-  write_tile<pieces>(stage + Layout::Aqk, Aqk, lane);
-  solve(L, load_shared_float(betas + 4 * (lane % 16)), lane);
+  if constexpr (with_q) write_tile<pieces>(stage + Layout::Aqk, Aqk, lane);
+  const float beta_j = load_shared_float(betas + 4 * (lane % 16));
+  if constexpr (sweep != Sweep::forward)
+    if (lane < 16) store_shared(stage + Layout::betas + 4 * lane, beta_j);
+  solve(L, sweep == Sweep::forward ? beta_j : 1.0f, lane);
   write_tile<pieces>(stage + Layout::T, L, lane);
 }
 
@@ -268,30 +294,27 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
   if (lane == 0) barrier_arrive(ring.full(stage));
 }
 
-/// Every `step`-th chunk of a sequence from `first` on. `staging`: room for a stage, if args.staged.
-template <int K, int pieces, bool half_precision>
+/// Every `step`-th chunk of a sequence from `first` on, counted from its end in the adjoint sweep. `staging`: room for a stage, if args.staged.
+template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
 __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, Address biases, Span span,
                             int head, int first, int step, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
-  constexpr int stage_bytes = StageLayout<K, pieces>::bytes;
+  constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens), head_q = head / (args.HV / args.H);
-  HeadGate gate;
-  if (args.A_log != nullptr) {
-    gate.growth = expf(args.A_log[head]);
-    gate.growth_log2 = gate.growth * log2_e;
-  }
+  const HeadGate gate = gate_of(args, head);
   // The upper triangle of Aqk stays zero from here on.
   for (int i = lane; i < 256; i += 32) store_shared(bench + Bench::Aqk + 4 * i, 0.0f);
-  if (first < chunks) fetch_rows<K, pieces>(args, bench, span, first, head, head_q, lane);
+  const auto place_of = [&](int chunk) { return sweep == Sweep::adjoint ? chunks - 1 - chunk : chunk; };
+  if (first < chunks) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(first), head, head_q, lane);
   for (int chunk = first; chunk < chunks; chunk += step) {
-    const std::int64_t start = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - start;
+    const std::int64_t start = static_cast<std::int64_t>(place_of(chunk)) * chunk_tokens, left = span.length - start;
     const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
     const bool has_token = static_cast<int>(lane) < tokens;
     const std::uint32_t beta_bits =
         has_token ? load_bits(args.beta.data, row_of(args.beta, span.batch, span.first + start + lane, head), args.beta_format) : 0;
     copy_async_wait<0>();
     sync_warp();
-    normalise<K, pieces, half_precision>(args, bench, lane);
+    normalise<K, pieces, half_precision, sweep>(args, bench, lane);
     if (lane < 16)
       store_shared(bench + Bench::norms + 128 + 4 * lane,
                    has_token ? step_size(args.beta_form, number_of(beta_bits, args.beta_format)) : 0.0f);
@@ -304,10 +327,10 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
         await_consumed(ring, (chunk - step) % ring.count, (chunk - step) / ring.count);
     };
     const auto begin_next = [&] {
-      if (chunk + step < chunks) fetch_rows<K, pieces>(args, bench, span, chunk + step, head, head_q, lane);
+      if (chunk + step < chunks) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(chunk + step), head, head_q, lane);
     };
     const Address place = args.staged ? staging : ring.stages + stage * stage_bytes;
-    produce<K, pieces, half_precision>(args, bench, place, gate, biases, tokens, lane, begin_next, await_stage);
+    produce<K, pieces, half_precision, sweep>(args, bench, place, gate, biases, tokens, lane, begin_next, await_stage);
     if (ring.sharing > 1) fence_async();
     sync_warp();
     if (args.staged) {
@@ -320,10 +343,12 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
   }
 }
 
-/// A block: one sequence and value head, one slice of the value columns.
-template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
+/// A block: one sequence and value head, one slice of the value columns. `consume_part` runs a consumer warp, given the ring,
+/// its area in shared memory, where its sequence lies, the number of that sequence, the head, and its first column.
+template <int K, int pieces, bool half_precision, Sweep sweep, class Consume>
+__device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   using Bench = WorkbenchLayout<K, pieces>;
-  constexpr int stage_bytes = StageLayout<K, pieces>::bytes;
+  constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
   const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
@@ -349,10 +374,10 @@ template <int K, int pieces, bool half_precision> __device__ __forceinline__ voi
   const Span span = span_of(args, n);
   if (static_cast<int>(warp) < args.consumer_warps) {
     const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
-    consume<K, pieces, half_precision>(args, ring, areas + warp * consumer_bytes, span, n, head, column, lane);
+    consume_part(ring, areas + warp * consumer_bytes, span, n, head, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases, span,
+    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases, span,
                                            head, static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps,
                                            lane);
   }
@@ -360,6 +385,13 @@ template <int K, int pieces, bool half_precision> __device__ __forceinline__ voi
     sync_warp();
     sync_cluster(); // others may still send to this block's memory
   }
+}
+
+template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
+  sweep_block<K, pieces, half_precision, Sweep::forward>(
+      args, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
+        consume<K, pieces, half_precision>(args, ring, area, span, n, head, column, lane);
+      });
 }
 
 } // namespace kdacheck::cuda

@@ -19,7 +19,7 @@ template <int span> __device__ __forceinline__ int column_token(int rank) { retu
 template <int span> __device__ __forceinline__ int row_token(int rank) { return column_token<span>(rank) + span; }
 
 /// Writes this lane's channel pair of one level's 24 operand rows (8 of k, 8 of q, 8 columns of k).
-template <int span, int pieces>
+template <int span, int pieces, bool with_q = true>
 __device__ __forceinline__ void write_level(Address rows, const Pair (&k)[16], const Pair (&q)[16], const Pair (&alpha)[16],
                                             unsigned lane) {
   const auto put = [&](int row, Pair value) {
@@ -40,7 +40,7 @@ __device__ __forceinline__ void write_level(Address rows, const Pair (&k)[16], c
     for (int i = 0; i < span; ++i) {
       factor = factor * alpha[block + span + i];
       put(block / 2 + i, k[block + span + i] * factor);
-      put(8 + block / 2 + i, q[block + span + i] * factor);
+      if constexpr (with_q) put(8 + block / 2 + i, q[block + span + i] * factor);
     }
   }
 }
@@ -65,8 +65,9 @@ template <int pieces> __device__ __forceinline__ void multiply_level(float (&til
   }
 }
 
-/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed), Aqk_ij at Aqk[i][j].
-template <int span>
+/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed; in the sweep of states beta_j Akk_ij),
+/// Aqk_ij at Aqk[i][j].
+template <int span, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
   const int rank = lane / 4, i = row_token<span>(rank);
   const float beta_i = load_shared_float(betas + 4 * i);
@@ -74,8 +75,12 @@ __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address be
   for (int e = 0; e < 2; ++e) {
     const int column = 2 * (lane % 4) + e, j = column_token<span>(column);
     if (rank / span == column / span) {
-      store_shared(L + 4 * (16 * j + i), beta_i * tile[e]);
-      store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
+      if constexpr (sweep == Sweep::states) {
+        store_shared(L + 4 * (16 * j + i), load_shared_float(betas + 4 * j) * tile[e]);
+      } else {
+        store_shared(L + 4 * (16 * j + i), beta_i * tile[e]);
+        store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
+      }
     }
   }
 }

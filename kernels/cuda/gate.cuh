@@ -59,4 +59,38 @@ __device__ __forceinline__ float step_size(Beta form, float x) {
   return sigmoid(x) * (form == Beta::twice_sigmoid ? 2.0f : 1.0f);
 }
 
+/// s (1 - s) of s = sigmoid(x), without cancellation.
+__device__ __forceinline__ float sigmoid_slope(float x) {
+  const float e = expf(-fabsf(x)), d = 1.0f + e;
+  return e / (d * d);
+}
+
+__device__ __forceinline__ float step_slope(Beta form, float x) {
+  if (form == Beta::value) return 1.0f;
+  return sigmoid_slope(x) * (form == Beta::twice_sigmoid ? 2.0f : 1.0f);
+}
+
+/// Derivatives of a natural-log decay.
+struct DecaySlope {
+  float along_x, along_A_log;
+};
+__device__ __forceinline__ DecaySlope decay_slope(Gate gate, float x, float bias, float growth, float lower_bound) {
+  switch (gate) {
+  case Gate::log_decay: return {1.0f, 0.0f};
+  case Gate::softplus: return {-growth * sigmoid(x + bias), -growth * softplus(x + bias)};
+  case Gate::bounded: {
+    const float z = growth * (x + bias), bend = lower_bound * sigmoid_slope(z);
+    return bend == 0.0f ? DecaySlope{0.0f, 0.0f} : DecaySlope{bend * growth, bend * z}; // z may be infinite
+  }
+  case Gate::sigmoid: return {sigmoid(-x), 0.0f};
+  default: return {0.0f, 0.0f};
+  }
+}
+
+/// The nearest finite number of a format; NaN stays NaN. A gate with a huge rate has slopes beyond it.
+__device__ __forceinline__ float within(Stored format, float x) {
+  const float most = format == Stored::fp16 ? 65504.0f : 3.38e38f;
+  return x > most ? most : x < -most ? -most : x;
+}
+
 } // namespace kdacheck::cuda

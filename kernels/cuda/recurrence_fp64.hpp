@@ -16,4 +16,18 @@ struct HeadResult {
 /// Inputs are host views; the initial state is [N,HV,V,K] if v_first.
 HeadResult recurrence_fp64(const Inputs&, std::int64_t n, std::int64_t head, bool v_first = false);
 
+/// Gradients from one sequence and value head, to the tensors as they are stored; those of shared tensors (q, k, A_log, dt_bias)
+/// are this head's and sequence's part.
+struct HeadGradients {
+  std::vector<double> q, k, g; ///< [length,K]
+  std::vector<double> v;       ///< [length,V]
+  std::vector<double> beta;    ///< [length]
+  std::vector<double> dt_bias; ///< [K]
+  double A_log = 0;
+  std::vector<double> initial_state; ///< [K,V]
+};
+
+/// KDA only. The states are [N,HV,V,K] if v_first.
+HeadGradients adjoint_fp64(const Inputs&, const Cotangents&, std::int64_t n, std::int64_t head, bool v_first = false);
+
 } // namespace kdacheck::cuda

@@ -21,12 +21,21 @@ __device__ __forceinline__ Address shared_base() {
 
 __device__ __forceinline__ void store_shared(Address at, std::uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x)); }
 __device__ __forceinline__ void store_shared(Address at, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x)); }
+__device__ __forceinline__ void store_shared(Address at, Pair x) {
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(at), "f"(x.x), "f"(x.y));
+}
 __device__ __forceinline__ void store_shared(Address at, const std::uint32_t (&x)[4]) {
   asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]));
 }
 __device__ __forceinline__ std::uint32_t load_shared_word(Address at) {
   std::uint32_t x;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(at));
+  return x;
+}
+__device__ __forceinline__ void store_shared(Address at, double x) { asm volatile("st.shared.f64 [%0], %1;" ::"r"(at), "d"(x)); }
+__device__ __forceinline__ double load_shared_double(Address at) {
+  double x;
+  asm volatile("ld.shared.f64 %0, [%1];" : "=d"(x) : "r"(at));
   return x;
 }
 __device__ __forceinline__ float load_shared_float(Address at) {
@@ -51,6 +60,22 @@ __device__ __forceinline__ void store_global(void* to, const std::uint32_t (&x)[
   *static_cast<uint4*>(to) = make_uint4(x[0], x[1], x[2], x[3]);
 }
 
+/// 1, 2 or 4 words to global memory.
+template <int count> __device__ __forceinline__ void store_global_words(void* to, const std::uint32_t (&x)[count]) {
+  if constexpr (count == 4)
+    *static_cast<uint4*>(to) = make_uint4(x[0], x[1], x[2], x[3]);
+  else if constexpr (count == 2)
+    *static_cast<uint2*>(to) = make_uint2(x[0], x[1]);
+  else
+    *static_cast<std::uint32_t*>(to) = x[0];
+}
+
+/// 16 bytes of global memory that nothing writes during this launch.
+__device__ __forceinline__ void load_global(std::uint32_t (&x)[4], const void* from) {
+  const uint4 words = __ldg(static_cast<const uint4*>(from));
+  x[0] = words.x, x[1] = words.y, x[2] = words.z, x[3] = words.w;
+}
+
 /// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l%8 of matrix l/8 (16 bytes, aligned).
 /// Word m of lane l holds elements (l/4, 2(l%4)) and (l/4, 2(l%4)+1) of matrix m.
 __device__ __forceinline__ void load_matrices(std::uint32_t (&x)[4], Address row) {
@@ -66,6 +91,13 @@ __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&x)[4], 
 __device__ __forceinline__ void store_matrices_transposed(Address row, const std::uint32_t (&x)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(row), "r"(x[0]), "r"(x[1]), "r"(x[2]),
                "r"(x[3]));
+}
+
+/// Transposes an 8x8 matrix of 16-bit elements that a warp holds: lane l has elements (l/4, 2(l%4)) and (l/4, 2(l%4)+1).
+__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t word) {
+  std::uint32_t turned;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(word));
+  return turned;
 }
 
 /// c[16x8] += a[16x16] b[16x8], bf16 operands, fp32 sums.
@@ -95,6 +127,7 @@ __device__ __forceinline__ Pair unpack_fp16(std::uint32_t word) {
   return pair;
 }
 
+__device__ __forceinline__ std::uint32_t float_as_bits(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float bits_as_float(std::uint32_t bits) { return __uint_as_float(bits); }
 
 /// 2^x, relative error at most 2^-22; results below 2^-126 become 0.

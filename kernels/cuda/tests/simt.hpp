@@ -170,6 +170,10 @@ inline float shuffle(float x, int lane) { return shuffle_from(x, lane); }
 
 inline void store_shared(Address at, std::uint32_t x) { simt::write(at, x); }
 inline void store_shared(Address at, float x) { simt::write(at, x); }
+inline void store_shared(Address at, double x) { simt::write(at, x); }
+inline double load_shared_double(Address at) { return simt::read<double>(at); }
+template <int count> void store_global_words(void* to, const std::uint32_t (&x)[count]) { std::memcpy(to, x, sizeof x); }
+inline void store_shared(Address at, Pair x) { simt::write(at, x); }
 inline void store_shared(Address at, const std::uint32_t (&x)[4]) { std::memcpy(simt::at(at, 16), x, 16); }
 inline std::uint32_t load_shared_word(Address at) { return simt::read<std::uint32_t>(at); }
 inline float load_shared_float(Address at) { return simt::read<float>(at); }
@@ -177,6 +181,8 @@ inline Pair load_shared_pair(Address at) { return simt::read<Pair>(at); }
 inline void load_shared_quad(float (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
 inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
 inline void store_global(void* to, const std::uint32_t (&x)[4]) { std::memcpy(to, x, 16); }
+
+inline void load_global(std::uint32_t (&x)[4], const void* from) { std::memcpy(x, from, 16); }
 
 namespace simt {
 /// Element (row, column) of matrix m, whose rows the lanes 8m .. 8m+7 address.
@@ -210,6 +216,16 @@ inline void store_matrices_transposed(Address row, const std::uint32_t (&x)[4]) 
         for (int half = 0; half < 2; ++half)
           simt::element(warp, m, 2 * (lane % 4) + half, lane / 4) = static_cast<std::uint16_t>(warp.in[lane][1 + m] >> (16 * half));
   });
+}
+
+inline std::uint32_t transpose_matrix(std::uint32_t word) {
+  simt::in()[0] = word;
+  simt::collective([](simt::Warp& warp) {
+    const auto element = [&](int row, int column) { return warp.in[4 * row + column / 2][0] >> (16 * (column % 2)) & 0xffffu; };
+    for (int lane = 0; lane < 32; ++lane)
+      warp.out[lane][0] = element(2 * (lane % 4), lane / 4) | element(2 * (lane % 4) + 1, lane / 4) << 16;
+  });
+  return simt::out()[0];
 }
 
 inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
@@ -246,6 +262,7 @@ inline Pair unpack_fp16(std::uint32_t word) {
   return {static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word))),
           static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word >> 16)))};
 }
+inline std::uint32_t float_as_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 inline float bits_as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float exp2_approximate(float x) { return std::exp2(x); }
 inline float reciprocal_approximate(float x) { return 1.0f / x; }

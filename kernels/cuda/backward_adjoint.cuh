@@ -1,0 +1,178 @@
+#pragma once
+// Second pass of the backward pass: the cotangent dS of the state, from the last chunk to the first. The forward pass's
+// mirror: transposed, 16 value columns a warp, dS^T [16 columns, K] fp32 in its accumulators.
+//   dU^T = dS'^T kr^T + dO^T Aqk      M^T = dU^T (I + diag(beta) Akk)^{-1}      dV = beta M
+//   dS^T = dS'^T e^{G_C} + dO^T qd - dV^T kd
+// M is stored for every token and dS at the boundaries of segments.
+
+#include "backward_stores.cuh"
+#include "chunk_producer.cuh"
+
+namespace kdacheck::cuda {
+
+/// A tile of dO^T as left operand: what is stored as bf16 is one term already.
+template <int pieces, bool half_precision>
+__device__ __forceinline__ Operand<pieces> cotangent_operand(const std::uint32_t (&words)[4]) {
+  Operand<pieces> operand;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    if constexpr (half_precision) {
+      const Pair x = unpack_fp16(words[m]);
+      const Terms<pieces> terms = split<pieces>(x.x, x.y);
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece) operand.word[piece][m] = terms.word[piece];
+    } else {
+      operand.word[0][m] = words[m];
+      if constexpr (pieces == 2) operand.word[1][m] = 0;
+    }
+  }
+  return operand;
+}
+
+/// One chunk back: M^T and dV^T of 16 tokens, dS one chunk earlier.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M)[2][4], float (&dV)[2][4], Address stage,
+                                                Address cotangents, unsigned lane) {
+  using Layout = StageLayout<K, pieces, Sweep::adjoint>;
+  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
+  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  float dU[2][4] = {};
+#pragma unroll
+  for (int step = 0; step < K / 16; ++step) {
+    const Operand<pieces> s = as_operand<pieces>(dS[2 * step], dS[2 * step + 1]);
+    Operand<pieces> kr;
+    load_operand(kr, stage + Layout::kr + swizzled(row, 16 * step + 8 * segment, K * 2), Layout::piece);
+    multiply_add(dU[0], s, kr, 0);
+    multiply_add(dU[1], s, kr, 1);
+  }
+  std::uint32_t words[4];
+  load_tile_transposed(words, cotangents, lane);
+  const Operand<pieces> d_o = cotangent_operand<pieces, half_precision>(words);
+  Operand<pieces> Aqk, triangle;
+  load_operand_transposed(Aqk, stage + Layout::Aqk + tile_offset(row_t, segment_t), tile_bytes);
+  multiply_add(dU[0], d_o, Aqk, 0);
+  multiply_add(dU[1], d_o, Aqk, 1);
+  load_operand_transposed(triangle, stage + Layout::T + tile_offset(row_t, segment_t), tile_bytes);
+  const Operand<pieces> u = as_operand<pieces>(dU[0], dU[1]);
+#pragma unroll
+  for (int e = 0; e < 8; ++e) M[e / 4][e % 4] = 0;
+  multiply_add(M[0], u, triangle, 0);
+  multiply_add(M[1], u, triangle, 1);
+  float negative[2][4];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const Pair beta = load_shared_pair(stage + Layout::betas + 4 * (8 * half + 2 * (lane % 4)));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      dV[half][e] = M[half][e] * (e % 2 == 0 ? beta.x : beta.y);
+      negative[half][e] = -dV[half][e];
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < K / 8; ++tile) {
+    const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) dS[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
+  }
+  const Operand<pieces> erased = as_operand<pieces>(negative[0], negative[1]);
+#pragma unroll
+  for (int step = 0; step < K / 16; ++step) {
+    const unsigned offset = swizzled(row_t, 16 * step + 8 * segment_t, K * 2);
+    Operand<pieces> qd, kd;
+    load_operand_transposed(qd, stage + Layout::qd + offset, Layout::piece);
+    load_operand_transposed(kd, stage + Layout::kd + offset, Layout::piece);
+    multiply_add(dS[2 * step], d_o, qd, 0);
+    multiply_add(dS[2 * step + 1], d_o, qd, 1);
+    multiply_add(dS[2 * step], erased, kd, 0);
+    multiply_add(dS[2 * step + 1], erased, kd, 1);
+  }
+}
+
+/// dV^T [16 columns, 16 tokens] to rows of tokens. `to` is element (first token of the chunk, this warp's first column).
+/// 16-bit formats go through `tile` in shared memory, for stores of 16 bytes.
+__device__ __forceinline__ void store_value_gradient(const float (&dV)[2][4], void* data, std::int64_t to, std::int64_t stride,
+                                                     Stored format, int tokens, Address tile, unsigned lane) {
+  if (format == Stored::fp32) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+      const int token = 8 * (e / 4) + 2 * static_cast<int>(lane % 4) + e % 2, column = static_cast<int>(lane / 4) + 8 * (e % 4 / 2);
+      if (token < tokens) static_cast<float*>(data)[to + token * stride + column] = dV[e / 4][e % 4];
+    }
+    return;
+  }
+  std::uint32_t words[4];
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    const float x = dV[m / 2][2 * (m % 2)], y = dV[m / 2][2 * (m % 2) + 1];
+    words[m] = format == Stored::fp16 ? pack_fp16(x, y) : pack_bf16(x, y);
+  }
+  store_matrices_transposed(tile + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
+  sync_warp();
+  const int token = static_cast<int>(lane / 2), half = static_cast<int>(lane % 2);
+  load_shared_quad(words, tile + tile_offset(token, half));
+  if (token < tokens) store_global(static_cast<std::uint16_t*>(data) + to + token * stride + 8 * half, words);
+}
+
+/// All chunks of a sequence for value columns [column, column + 16), the last one first.
+template <int K, int pieces, bool half_precision>
+__device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
+                                unsigned lane) {
+  const ForwardArguments& args = sweep.call;
+  float dS[K / 8][4];
+  load_state<K>(dS, sweep.d_final_state, args, n * args.HV + head, column, lane);
+  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
+  const bool present = sweep.d_o.data != nullptr;
+  // Without a cotangent nothing is read; the address of the values stands for one.
+  const auto* d_o = present ? static_cast<const std::uint16_t*>(sweep.d_o.data) + row_of(sweep.d_o, span.batch, span.first, head) + column +
+                                  8 * (lane % 2)
+                            : static_cast<const std::uint16_t*>(args.v.data);
+  const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * sweep.rows_total;
+  std::uint16_t* M_rows = sweep.rows + (span.batch * args.T + span.first) * row + static_cast<std::int64_t>(head) * args.V + column;
+  const std::int64_t dv = row_of(sweep.dv, span.batch, span.first, head) + column;
+  const auto start_of = [&](int position) { return static_cast<std::int64_t>(chunks - 1 - position) * chunk_tokens; };
+  const auto fetch = [&](int position) {
+    if (position < chunks)
+      fetch_tile(area + (position % value_ring) * tile_bytes, d_o, sweep.d_o.token, start_of(position), span, present, lane);
+    copy_async_commit();
+  };
+  for (int position = 0; position < value_ring - 1; ++position) fetch(position);
+  int stage = 0;
+  unsigned parity = 0, owner = 0; // owner = stage % sharing
+  for (int position = 0; position < chunks; ++position) {
+    copy_async_wait<value_ring - 2>();
+    barrier_wait(ring.full(stage), parity);
+    sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
+    fetch(position + value_ring - 1);
+    float M[2][4], dV[2][4];
+    retreat_adjoint<K, pieces, half_precision>(dS, M, dV, ring.stages + stage * StageLayout<K, pieces, Sweep::adjoint>::bytes,
+                                               area + (position % value_ring) * tile_bytes, lane);
+    sync_warp();
+    if (lane == 0) ring.give_back(stage, owner);
+    const std::int64_t first = start_of(position), left = span.length - first;
+    const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+    store_rows<pieces>(M, M_rows + first * row, row, plane, tokens, lane);
+    if (sweep.dv.data != nullptr)
+      store_value_gradient(dV, sweep.dv.data, dv + first * sweep.dv.token, sweep.dv.token, sweep.dv_format, tokens,
+                           area + value_ring * tile_bytes, lane);
+    if (first % segment_tokens == 0 && first > 0) {
+      const std::int64_t slot = boundary_slot(args, span, first / segment_tokens);
+      store_boundary<K>(dS, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
+    }
+    if (++owner == ring.sharing) owner = 0;
+    if (++stage == ring.count) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  copy_async_wait<0>();
+  store_state<K>(dS, sweep.d_initial_state, args, n * args.HV + head, column, lane);
+}
+
+template <int K, int pieces, bool half_precision> __device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
+  sweep_block<K, pieces, half_precision, Sweep::adjoint>(
+      sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
+        consume_adjoint<K, pieces, half_precision>(sweep, ring, area, span, n, head, column, lane);
+      });
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,109 @@
+#pragma once
+// Third pass of the backward pass: everything but dv and dh0, parallel over segments of 64 tokens and q/k heads. The value
+// heads of a group are taken in order by one block, so that their sums need no atomics.
+
+#include "backward_products.cuh"
+#include "backward_rows.cuh"
+
+namespace kdacheck::cuda {
+
+/// The states at a segment's two ends.
+__device__ __forceinline__ BoundaryState state_before(const GradientArguments& gradient, const Segment& segment, int head) {
+  const ForwardArguments& args = gradient.call;
+  if (segment.number == 0) return {nullptr, args.initial_state, segment.n * args.HV + head};
+  const std::int64_t slot = boundary_slot(args, segment.span, segment.number);
+  return {gradient.S + (slot * args.HV + head) * state_words(args.K, args.V), nullptr, 0};
+}
+__device__ __forceinline__ BoundaryState cotangent_after(const GradientArguments& gradient, const Segment& segment, int head) {
+  const ForwardArguments& args = gradient.call;
+  if (segment.last()) return {nullptr, gradient.d_final_state, segment.n * args.HV + head};
+  const std::int64_t slot = boundary_slot(args, segment.span, segment.number + 1);
+  return {gradient.dS + (slot * args.HV + head) * state_words(args.K, args.V), nullptr, 0};
+}
+
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void segment_gradients(const GradientArguments& gradient, const Segment& segment, std::int64_t slot, int head,
+                                                  int head_q) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  constexpr unsigned threads = 2 * K;
+  const ForwardArguments& args = gradient.call;
+  const Layout at(args.V);
+  const Address base = shared_base();
+  const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * gradient.rows_total;
+  const std::int64_t offset = (segment.span.batch * args.T + segment.first()) * row + static_cast<std::int64_t>(head) * args.V;
+  copy_values<pieces>(base + Layout::R, at.value_row, at.value_piece, gradient.R + offset, row, plane, segment.tokens, args.V, threads);
+  copy_values<pieces>(base + at.M, at.value_row, at.value_piece, gradient.M + offset, row, plane, segment.tokens, args.V, threads);
+  copy_cotangent<pieces, half_precision>(base + at.d_o, at.value_row, at.value_piece, gradient.d_o,
+                                         row_of(gradient.d_o, segment.span.batch, segment.first(), head), segment.tokens, args.V, threads);
+  copy_async_commit();
+  prepare_keys<K, pieces, half_precision>(args, base, at, segment, head, head_q);
+  copy_async_wait<0>();
+  sync_block();
+  float diagonal[128 / K][2][4];
+  multiply_scores<K, pieces, half_precision>(diagonal, base, at, args.V, [&](int token, float product) {
+    if (gradient.dbeta.data == nullptr || token >= segment.tokens) return;
+    const float x = load_number(args.beta.data, row_of(args.beta, segment.span.batch, segment.first() + token, head), args.beta_format);
+    store_number(gradient.dbeta.data, row_of(gradient.dbeta, segment.span.batch, segment.first() + token, head),
+                 product * step_slope(args.beta_form, x), gradient.dbeta_format);
+  });
+  sync_block();
+  const BoundaryState S = state_before(gradient, segment, head), dS = cotangent_after(gradient, segment, head);
+  {
+    float C[sub_blocks][2][4];
+    multiply_columns<K, pieces, half_precision>(C, args, base, at, S, dS, segment.tokens - 1);
+    sync_block(); // kd and qd are no longer needed
+    store_result<K>(C, base + Layout::columns);
+  }
+  {
+    float Q[sub_blocks][2][4], N[sub_blocks][2][4];
+    multiply_rows<K, pieces, half_precision>(Q, N, args, base, at, S);
+    sync_block(); // nor are kr, R, M, dO and the scores
+    store_result<K>(Q, base + Layout::row_q);
+    store_result<K>(N, base + Layout::row_k);
+  }
+  store_diagonal<K>(diagonal, base + at.scores);
+  sync_block();
+  finish_sub_block<K, pieces, half_precision>(args, base, at, segment, head, head_q);
+  sync_block();
+  write_keys<K, half_precision>(args, base + Layout::row_q, base + at.norms, args.q, gradient.dq, gradient.dq_format, gradient.group_q,
+                                segment, head, head_q);
+  write_keys<K, half_precision>(args, base + Layout::row_k, base + at.norms + 4 * segment_tokens, args.k, gradient.dk, gradient.dk_format,
+                                gradient.group_k, segment, head, head_q);
+  if (args.gate == Gate::absent) return;
+  const Address sums = base + at.scores;
+  write_gate<K, pieces, half_precision>(gradient, base, at, segment, head, sums);
+  if (gradient.partial_bias == nullptr) return;
+  sync_block();
+  const std::int64_t place = slot * args.HV + head;
+  for (int channel = static_cast<int>(thread_index()); channel < K; channel += static_cast<int>(threads)) {
+    float sum = 0;
+#pragma unroll
+    for (int block = 0; block < sub_blocks; ++block) sum += load_shared_float(sums + 4 * (block * K + channel));
+    gradient.partial_bias[place * K + channel] = sum;
+  }
+  if (thread_index() == 0) {
+    float sum = 0;
+    for (int warp = 0; warp < K / 16; ++warp) sum += load_shared_float(sums + 4 * (sub_blocks * K + warp));
+    gradient.partial_A[place] = sum;
+  }
+}
+
+/// A block: one slot of the grid and one q/k head.
+template <int K, int pieces, bool half_precision> __device__ __forceinline__ void gradients_block(const GradientArguments& gradient) {
+  const ForwardArguments& args = gradient.call;
+  const std::int64_t slot = static_cast<std::int64_t>(block_index()) / args.H;
+  const int head_q = static_cast<int>(static_cast<std::int64_t>(block_index()) % args.H), heads = args.HV / args.H;
+  const Segment segment = segment_of(args, slot);
+  for (int head = head_q * heads; head < (head_q + 1) * heads; ++head) {
+    if (segment.tokens > 0) {
+      segment_gradients<K, pieces, half_precision>(gradient, segment, slot, head, head_q);
+      sync_block();
+    } else if (gradient.partial_bias != nullptr) {
+      const std::int64_t place = slot * args.HV + head;
+      for (int channel = static_cast<int>(thread_index()); channel < K; channel += 2 * K) gradient.partial_bias[place * K + channel] = 0;
+      if (thread_index() == 0) gradient.partial_A[place] = 0;
+    }
+  }
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,341 @@
+#pragma once
+// Last pass, second part: the products of a segment on tensor cores. Sub-blocks of 16 tokens are I, J; a decay between two
+// sub-blocks is applied to the accumulators, a factor per channel for each sub-block on the way, so that no factor exceeds 1.
+//
+//   scores   P_ij = dO_i . u_j (i >= j)    N_ij = -dv_i . u_j (i > j)      u = beta R, dv = beta M
+//   columns  C_J = (..(u_J dS'^T gamma_3 + [P;N]_3J^T [qd;kd]_3) gamma_2 + ..)                  times e^{G_end(J) - G_j}: dk_j
+//   rows     Q_I = (..(dO_I S^T gamma_0 + P_I0 kr_0) gamma_1 + ..)   likewise of -dv and N      times e^{G_i - G_start(I)}: dq_i, dk_i
+//
+// A warp owns 16 channels of columns and rows for all 64 tokens; the scores are dealt out over the warps.
+
+#include "backward_layout.cuh"
+
+namespace kdacheck::cuda {
+
+/// A state at a segment's end: as a sweep stored it, as the caller gave it, or zero.
+struct BoundaryState {
+  const std::uint32_t* words = nullptr;
+  const float* given = nullptr;
+  std::int64_t head = 0; ///< of `given`
+  __device__ __forceinline__ bool present() const { return words != nullptr || given != nullptr; }
+};
+
+/// Right operand [16 value columns, 16 channels], the transpose of a block of the state.
+template <int K, int pieces>
+__device__ __forceinline__ Operand<pieces> state_operand(const BoundaryState& state, const ForwardArguments& args, int group, int step,
+                                                         unsigned lane) {
+  Operand<pieces> operand;
+  if (state.words != nullptr) {
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece)
+      load_global(operand.word[piece],
+                  state.words + ((piece * (K / 16) + group) * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane));
+    return operand;
+  }
+#pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    const int channel = 16 * group + 8 * (part / 2) + static_cast<int>(lane / 4), v = 16 * step + 8 * (part % 2) + 2 * static_cast<int>(lane % 4);
+    const Terms<pieces> terms = split<pieces>(state.given[state_offset(args, state.head, channel, v)],
+                                              state.given[state_offset(args, state.head, channel, v + 1)]);
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) operand.word[piece][part] = terms.word[piece];
+  }
+  return operand;
+}
+
+/// Left operand: 16 rows from `row` on, 16 value columns from `column` on, of a tensor [64,V] in `present` terms.
+template <int pieces, int present = pieces>
+__device__ __forceinline__ Operand<pieces> left_values(Address tensor, int row_bytes, int piece_bytes, int row, int column, unsigned lane) {
+  Operand<pieces> operand;
+  const Address from = tensor + (row + static_cast<int>(lane % 8 + 8 * ((lane / 8) % 2))) * row_bytes + 2 * column + 16 * (lane / 16);
+#pragma unroll
+  for (int piece = 0; piece < pieces; ++piece) {
+    if (piece < present) {
+      load_matrices(operand.word[piece], from + piece * piece_bytes);
+    } else {
+#pragma unroll
+      for (int m = 0; m < 4; ++m) operand.word[piece][m] = 0;
+    }
+  }
+  return operand;
+}
+
+/// Right operand: the transpose of the same.
+template <int pieces>
+__device__ __forceinline__ Operand<pieces> right_values(Address tensor, int row_bytes, int piece_bytes, int row, int column, unsigned lane) {
+  Operand<pieces> operand;
+  load_operand(operand, tensor + (row + static_cast<int>(lane % 8 + 8 * (lane / 16))) * row_bytes + 2 * column + 16 * ((lane / 8) % 2),
+               piece_bytes);
+  return operand;
+}
+
+/// Right operand: 16 rows of kd, qd or kr at this warp's channels.
+template <int K, int pieces> __device__ __forceinline__ Operand<pieces> right_keys(Address tensor, int row, int channel, unsigned lane) {
+  Operand<pieces> operand;
+  load_operand_transposed(operand, tensor + swizzled(row + lane % 8 + 8 * ((lane / 8) % 2), channel + 8 * (lane / 16), 2 * K),
+                          segment_tokens * K * 2);
+  return operand;
+}
+
+/// Left operands from a tile of scores.
+template <int pieces> __device__ __forceinline__ Operand<pieces> left_scores(Address tile, unsigned lane) {
+  Operand<pieces> operand;
+  load_operand(operand, tile + tile_offset(lane % 8 + 8 * ((lane / 8) % 2), lane / 16), tile_bytes);
+  return operand;
+}
+template <int pieces> __device__ __forceinline__ Operand<pieces> left_scores_transposed(Address tile, unsigned lane) {
+  Operand<pieces> operand;
+  load_operand_transposed(operand, tile + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), tile_bytes);
+  return operand;
+}
+
+/// acc *= decay of two neighbouring channels.
+__device__ __forceinline__ void scale_channels(float (&tile)[4], Pair factor) {
+  tile[0] *= factor.x, tile[1] *= factor.y, tile[2] *= factor.x, tile[3] *= factor.y;
+}
+
+/// Scores: those of different sub-blocks go to shared memory as operands, those of equal ones stay in `diagonal` (kept by the
+/// warp until store_diagonal). Even warps work for q, odd ones for k. `d_beta(token, m . r)` receives what the diagonal gives.
+template <int K, int pieces, bool half_precision, class BetaGradient>
+__device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4], Address base,
+                                                const GradientLayout<K, pieces, half_precision>& at, int V, BetaGradient d_beta) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const int warp = static_cast<int>(thread_index() / 32);
+  const unsigned lane = thread_index() % 32;
+  constexpr int warps = K / 16, tiles = sub_blocks + sub_block_pairs;
+  const int kind = warp % 2;
+#pragma unroll
+  for (int turn = 0; turn < (tiles + warps / 2 - 1) / (warps / 2); ++turn) {
+    const int tile = warp / 2 + turn * (warps / 2);
+    if (tile >= tiles) break;
+    int i = tile, j = tile;
+    if (tile >= sub_blocks) {
+      const int pair = tile - sub_blocks;
+      i = pair < 1 ? 1 : pair < 3 ? 2 : 3;
+      j = pair - i * (i - 1) / 2;
+    }
+    float score[2][4] = {};
+    for (int column = 0; column < V; column += 16) {
+      const Operand<pieces> left =
+          kind == 0 ? left_values<pieces, Layout::cotangent_pieces>(base + at.d_o, at.value_row, at.value_piece, 16 * i, column, lane)
+                    : left_values<pieces>(base + at.M, at.value_row, at.value_piece, 16 * i, column, lane);
+      const Operand<pieces> right = right_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * j, column, lane);
+      multiply_add(score[0], left, right, 0);
+      multiply_add(score[1], left, right, 1);
+    }
+    const bool equal = tile < sub_blocks;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const Pair beta_j = load_shared_pair(base + at.betas + 4 * (16 * j + 8 * half + 2 * static_cast<int>(lane % 4)));
+#pragma unroll
+      for (int lower = 0; lower < 2; ++lower) {
+        const int row = static_cast<int>(lane / 4) + 8 * lower, column = 8 * half + 2 * static_cast<int>(lane % 4);
+        float &x = score[half][2 * lower], &y = score[half][2 * lower + 1];
+        if (equal && kind == 1) {
+          if (row == column) d_beta(16 * i + row, x);
+          if (row == column + 1) d_beta(16 * i + row, y);
+        }
+        const float factor = kind == 0 ? 1.0f : -load_shared_float(base + at.betas + 4 * (16 * i + row));
+        x *= factor * beta_j.x;
+        y *= factor * beta_j.y;
+        if (!equal) {
+          const Terms<pieces> terms = split<pieces>(x, y);
+#pragma unroll
+          for (int piece = 0; piece < pieces; ++piece)
+            store_shared(base + at.scores + Layout::score_tile(kind, i, j) + piece * tile_bytes + tile_offset(row, half) + 4 * (lane % 4),
+                         terms.word[piece]);
+        }
+      }
+    }
+    if (turn < 128 / K) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e) diagonal[turn < 128 / K ? turn : 0][e / 4][e % 4] = score[e / 4][e % 4];
+    }
+  }
+}
+
+/// Scores of equal sub-blocks as fp32 [kind][sub-block][16][16]; zero above the diagonal.
+template <int K>
+__device__ __forceinline__ void store_diagonal(const float (&diagonal)[128 / K][2][4], Address scores) {
+  const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), kind = warp % 2;
+#pragma unroll
+  for (int turn = 0; turn < 128 / K; ++turn) {
+    const int block = warp / 2 + turn * (K / 32);
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      const int row = lane / 4 + 8 * (part % 2), column = 8 * (part / 2) + 2 * (lane % 4);
+      const float x = diagonal[turn][part / 2][2 * (part % 2)], y = diagonal[turn][part / 2][2 * (part % 2) + 1];
+      store_shared(scores + (kind * sub_blocks + block) * 1024 + 4 * (16 * row + column),
+                   Pair{column <= row - kind ? x : 0.0f, column + 1 <= row - kind ? y : 0.0f});
+    }
+  }
+}
+
+/// Columns, in `C`. Also what flows from all tokens but the last, and from the state, to the segment's end, for dg: `ends` and
+/// `kept` in shared memory, [K] each.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], const ForwardArguments& args, Address base,
+                                                 const GradientLayout<K, pieces, half_precision>& at, const BoundaryState& S,
+                                                 const BoundaryState& dS, int last_token) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const int group = static_cast<int>(thread_index() / 32);
+  const unsigned lane = thread_index() % 32;
+  const int pair_channel = 16 * group + 2 * static_cast<int>(lane % 4), turned_channel = 16 * group + static_cast<int>(lane / 4);
+#pragma unroll
+  for (int e = 0; e < 8 * sub_blocks; ++e) C[e / 8][e / 4 % 2][e % 4] = 0;
+  Pair flow[2]{};
+  float kept[2]{};
+  if (dS.present()) {
+#pragma unroll 1
+    for (int step = 0; step < args.V / 16; ++step) {
+      const Operand<pieces> right = state_operand<K, pieces>(dS, args, group, step, lane);
+#pragma unroll
+      for (int block = 0; block < sub_blocks; ++block) {
+        const Operand<pieces> left = left_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
+        multiply_add(C[block][0], left, right, 0);
+        multiply_add(C[block][1], left, right, 1);
+      }
+    }
+#pragma unroll
+    for (int block = 0; block < sub_blocks; ++block) {
+      const int row = 16 * block + static_cast<int>(lane / 4);
+      const float beta[2] = {load_shared_float(base + at.betas + 4 * row), load_shared_float(base + at.betas + 4 * (row + 8))};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Pair gamma = load_shared_pair(base + at.gammas + 4 * (block * K + pair_channel + 8 * half));
+        flow[half] = flow[half] * gamma;
+#pragma unroll
+        for (int lower = 0; lower < 2; ++lower) {
+          float &x = C[block][half][2 * lower], &y = C[block][half][2 * lower + 1];
+          x *= beta[lower];
+          y *= beta[lower];
+          if (row + 8 * lower == last_token) continue; // its key does not decay on its way to the end
+#pragma unroll
+          for (int piece = 0; piece < pieces; ++piece) {
+            const Pair kr = unpack_bf16(load_shared_word(base + Layout::kr + piece * Layout::key_piece +
+                                                         swizzled(row + 8 * lower, pair_channel + 8 * half, 2 * K)));
+            flow[half] = {flow[half].x + kr.x * x, flow[half].y + kr.y * y};
+          }
+        }
+      }
+    }
+    if (S.present()) {
+#pragma unroll 1
+      for (int step = 0; step < args.V / 16; ++step) {
+        const Operand<2> s = state_operand<K, 2>(S, args, group, step, lane), d = state_operand<K, 2>(dS, args, group, step, lane);
+#pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          const Pair s0 = unpack_bf16(s.word[0][part]), s1 = unpack_bf16(s.word[1][part]);
+          const Pair d0 = unpack_bf16(d.word[0][part]), d1 = unpack_bf16(d.word[1][part]);
+          kept[part / 2] += (s0.x + s1.x) * (d0.x + d1.x) + (s0.y + s1.y) * (d0.y + d1.y);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int mask = 4; mask < 32; mask *= 2)
+      flow[half] = {flow[half].x + shuffle_xor(flow[half].x, mask), flow[half].y + shuffle_xor(flow[half].y, mask)};
+    kept[half] += shuffle_xor(kept[half], 1);
+    kept[half] += shuffle_xor(kept[half], 2);
+    if (lane / 4 == 0) store_shared(base + at.ends + 4 * (pair_channel + 8 * half), flow[half]);
+    if (lane % 4 == 0) {
+      float decay = 1;
+#pragma unroll
+      for (int block = 0; block < sub_blocks; ++block)
+        decay *= load_shared_float(base + at.gammas + 4 * (block * K + turned_channel + 8 * half));
+      store_shared(base + at.kept + 4 * (turned_channel + 8 * half), kept[half] * decay);
+    }
+  }
+#pragma unroll
+  for (int i = sub_blocks - 1; i > 0; --i) {
+    const Operand<pieces> qd = right_keys<K, pieces>(base + Layout::qd, 16 * i, 16 * group, lane);
+    const Operand<pieces> kd = right_keys<K, pieces>(base + Layout::kd, 16 * i, 16 * group, lane);
+    const Pair gamma[2] = {load_shared_pair(base + at.gammas + 4 * (i * K + pair_channel)),
+                           load_shared_pair(base + at.gammas + 4 * (i * K + pair_channel + 8))};
+#pragma unroll
+    for (int j = 0; j < i; ++j) {
+      const Operand<pieces> P = left_scores_transposed<pieces>(base + at.scores + Layout::score_tile(0, i, j), lane);
+      const Operand<pieces> N = left_scores_transposed<pieces>(base + at.scores + Layout::score_tile(1, i, j), lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        scale_channels(C[j][half], gamma[half]);
+        multiply_add(C[j][half], P, qd, half);
+        multiply_add(C[j][half], N, kd, half);
+      }
+    }
+  }
+}
+
+/// Rows of q and of k, in `Q` and `N`.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], float (&N)[sub_blocks][2][4], const ForwardArguments& args,
+                                              Address base, const GradientLayout<K, pieces, half_precision>& at, const BoundaryState& S) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const int group = static_cast<int>(thread_index() / 32);
+  const unsigned lane = thread_index() % 32;
+  const int pair_channel = 16 * group + 2 * static_cast<int>(lane % 4);
+#pragma unroll
+  for (int e = 0; e < 8 * sub_blocks; ++e) Q[e / 8][e / 4 % 2][e % 4] = N[e / 8][e / 4 % 2][e % 4] = 0;
+  if (S.present()) {
+#pragma unroll 1
+    for (int step = 0; step < args.V / 16; ++step) {
+      const Operand<pieces> right = state_operand<K, pieces>(S, args, group, step, lane);
+#pragma unroll
+      for (int block = 0; block < sub_blocks; ++block) {
+        const Operand<pieces> d_o =
+            left_values<pieces, Layout::cotangent_pieces>(base + at.d_o, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
+        multiply_add(Q[block][0], d_o, right, 0);
+        multiply_add(Q[block][1], d_o, right, 1);
+        const Operand<pieces> m = left_values<pieces>(base + at.M, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
+        multiply_add(N[block][0], m, right, 0);
+        multiply_add(N[block][1], m, right, 1);
+      }
+    }
+#pragma unroll
+    for (int block = 0; block < sub_blocks; ++block)
+#pragma unroll
+      for (int lower = 0; lower < 2; ++lower) {
+        const float beta = load_shared_float(base + at.betas + 4 * (16 * block + static_cast<int>(lane / 4) + 8 * lower));
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          N[block][half][2 * lower] *= -beta;
+          N[block][half][2 * lower + 1] *= -beta;
+        }
+      }
+  }
+#pragma unroll
+  for (int j = 0; j + 1 < sub_blocks; ++j) {
+    const Operand<pieces> kr = right_keys<K, pieces>(base + Layout::kr, 16 * j, 16 * group, lane);
+    const Pair gamma[2] = {load_shared_pair(base + at.gammas + 4 * (j * K + pair_channel)),
+                           load_shared_pair(base + at.gammas + 4 * (j * K + pair_channel + 8))};
+#pragma unroll
+    for (int i = j + 1; i < sub_blocks; ++i) {
+      const Operand<pieces> of_q = left_scores<pieces>(base + at.scores + Layout::score_tile(0, i, j), lane);
+      const Operand<pieces> of_k = left_scores<pieces>(base + at.scores + Layout::score_tile(1, i, j), lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        scale_channels(Q[i][half], gamma[half]);
+        scale_channels(N[i][half], gamma[half]);
+        multiply_add(Q[i][half], of_q, kr, half);
+        multiply_add(N[i][half], of_k, kr, half);
+      }
+    }
+  }
+}
+
+/// A result [64 tokens, 16 channels] of a warp to shared memory, [64,K] fp32.
+template <int K> __device__ __forceinline__ void store_result(const float (&X)[sub_blocks][2][4], Address to) {
+  const unsigned group = thread_index() / 32, lane = thread_index() % 32;
+#pragma unroll
+  for (int block = 0; block < sub_blocks; ++block)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int lower = 0; lower < 2; ++lower)
+        store_shared(to + result_offset<K>(16 * block + lane / 4 + 8 * lower, 16 * group + 8 * half + 2 * (lane % 4)),
+                     Pair{X[block][half][2 * lower], X[block][half][2 * lower + 1]});
+}
+
+} // namespace kdacheck::cuda

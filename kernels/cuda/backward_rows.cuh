@@ -1,0 +1,213 @@
+#pragma once
+// Last pass, third part: in fp32, pairs of tokens of one sub-block, and from products to gradients. A thread works on one
+// channel of 16 tokens at a time.
+//
+// dg_t = sum over i >= t of (qd_i Q_i + kd_i N_i - kr_i C_i + pairs of the sub-block) + ends + kept. qd, kd, kr are the operands
+// as they were rounded for the products, so that what tokens of one segment send each other cancels to fp32: row i times
+// column j is one and the same rounded term on both sides. Pairs i = j have no decay: they never enter dg.
+
+#include "backward_prepare.cuh"
+
+namespace kdacheck::cuda {
+
+/// A number as its terms hold it.
+template <int pieces> __device__ __forceinline__ float rounded(float x) {
+  const float high = unpack_bf16(pack_bf16(x, 0)).x;
+  if constexpr (pieces == 1) return high;
+  return high + unpack_bf16(pack_bf16(x - high, 0)).x;
+}
+
+template <bool half_precision> __device__ __forceinline__ float load_half(const void* data, std::int64_t offset) {
+  const std::uint32_t bits = static_cast<const std::uint16_t*>(data)[offset];
+  return unpack<half_precision>(bits).x;
+}
+
+/// Adds pairs of this warp's sub-block to the rows and columns in shared memory. They then hold: row_q the gradient of the
+/// normalised q, row_k that of the normalised k, columns the sum of dg's terms from that token to the sub-block's end; `totals`
+/// (over gammas) this sum over the whole sub-block.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, Address base,
+                                                 const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
+                                                 int head_q) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32);
+  const int block = warp % sub_blocks, part = warp / sub_blocks, first = chunk_tokens * block, tokens = segment.tokens - first;
+  const std::int64_t row = segment.first() + first;
+  const HeadGate gate = gate_of(args, head);
+  const Address of_q = base + at.scores + block * 1024, of_k = of_q + sub_blocks * 1024;
+#pragma unroll 1
+  for (int turn = 0; turn < 2; ++turn) {
+    const int channel = 64 * part + 32 * turn + lane;
+    const std::int64_t from_q = row_of(args.q, segment.span.batch, row, head_q) + channel;
+    const std::int64_t from_k = row_of(args.k, segment.span.batch, row, head_q) + channel;
+    const std::int64_t from_g = row_of(args.g, segment.span.batch, row, head) + channel;
+    const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + channel] : 0.0f;
+    float alpha[16], k[16], column[16], flow[16];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const bool inside = i < tokens;
+      alpha[i] = inside && args.gate != Gate::absent ? load_number(args.g.data, from_g + i * args.g.token, args.gate_format) : 0.0f;
+      k[i] = inside ? load_half<half_precision>(args.k.data, from_k + i * args.k.token) : 0.0f;
+      column[i] = 0;
+    }
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      alpha[i] = i < tokens && args.gate != Gate::absent ? exp2_approximate(log2_decay(args, gate, alpha[i], bias)) : 1.0f;
+      k[i] *= load_shared_float(base + at.norms + 4 * (segment_tokens + first + i));
+    }
+    float factor = 1;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      float P[16], N[16];
+#pragma unroll
+      for (int quad = 0; quad <= i / 4; ++quad) {
+        float words[4];
+        load_shared_quad(words, of_q + 4 * (16 * i + 4 * quad));
+#pragma unroll
+        for (int e = 0; e < 4; ++e) P[4 * quad + e] = words[e];
+        load_shared_quad(words, of_k + 4 * (16 * i + 4 * quad));
+#pragma unroll
+        for (int e = 0; e < 4; ++e) N[4 * quad + e] = words[e];
+      }
+      const float raw_q = i < tokens ? load_half<half_precision>(args.q.data, from_q + i * args.q.token) : 0.0f;
+      const float q = raw_q * (args.scale * load_shared_float(base + at.norms + 4 * (first + i)));
+      factor *= alpha[i];
+      float d_q = 0, d_k = 0, decay = 1;
+#pragma unroll
+      for (int j = i - 1; j >= 0; --j) {
+        decay *= alpha[j + 1];
+        const float kj = k[j] * decay;
+        d_q += P[j] * kj;
+        d_k += N[j] * kj;
+        column[j] += decay * (P[j] * q + N[j] * k[i]);
+      }
+      const Address place = result_offset<K>(first + i, channel);
+      const float row_q = load_shared_float(base + Layout::row_q + place), row_k = load_shared_float(base + Layout::row_k + place);
+      flow[i] = rounded<pieces>(q * factor) * row_q + rounded<pieces>(k[i] * factor) * row_k + (q * d_q + k[i] * d_k);
+      store_shared(base + Layout::row_q + place, args.scale * (factor * row_q + d_q + P[i] * k[i]));
+      store_shared(base + Layout::row_k + place, factor * row_k + d_k + P[i] * q);
+    }
+    factor = 1;
+    float sum = 0;
+#pragma unroll
+    for (int j = 15; j >= 0; --j) {
+      const Address place = result_offset<K>(first + j, channel);
+      const float to_end = load_shared_float(base + Layout::columns + place);
+      const float leaving = first + j == segment.tokens - 1 ? 0.0f : rounded<pieces>(k[j] * factor) * to_end;
+      sum += flow[j] - (leaving + k[j] * column[j]);
+      store_shared(base + Layout::columns + place, sum);
+      store_shared(base + Layout::row_k + place, load_shared_float(base + Layout::row_k + place) + (factor * to_end + column[j]));
+      factor *= alpha[j];
+    }
+    store_shared(base + at.gammas + 4 * (block * K + channel), sum);
+  }
+}
+
+/// `count` (2 or 4) neighbouring numbers to a gradient.
+template <int count>
+__device__ __forceinline__ void store_channels(void* data, std::int64_t offset, const float (&x)[count], Stored format) {
+  std::uint32_t words[count];
+  if (format == Stored::fp32) {
+#pragma unroll
+    for (int e = 0; e < count; ++e) words[e] = float_as_bits(within(format, x[e]));
+    store_global_words<count>(static_cast<float*>(data) + offset, words);
+  } else {
+    std::uint32_t halves[count / 2];
+#pragma unroll
+    for (int e = 0; e < count / 2; ++e) {
+      const float a = within(format, x[2 * e]), b = within(format, x[2 * e + 1]);
+      halves[e] = format == Stored::bf16 ? pack_bf16(a, b) : pack_fp16(a, b);
+    }
+    store_global_words<count / 2>(static_cast<std::uint16_t*>(data) + offset, halves);
+  }
+}
+
+/// Writes dq or dk of all tokens from the gradient of what the l2norm gives. Where value heads are grouped, adds it to `group`
+/// first, and writes after the last of them; a lane always meets the same elements, in the order of heads.
+template <int K, bool half_precision>
+__device__ __forceinline__ void write_keys(const ForwardArguments& args, Address result, Address norms, const View& from, const View& to,
+                                           Stored format, float* group, const Segment& segment, int head, int head_q) {
+  constexpr int count = K / 32;
+  const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), channel = count * lane;
+  const int heads = args.HV / args.H;
+  const bool first = head % heads == 0, last = head % heads == heads - 1;
+  for (int token = warp; token < segment.tokens; token += K / 16) {
+    const std::int64_t row = segment.first() + token;
+    float d[count];
+#pragma unroll
+    for (int e = 0; e < count; e += 2) {
+      const Pair pair = load_shared_pair(result + result_offset<K>(token, channel + e));
+      d[e] = pair.x, d[e + 1] = pair.y;
+    }
+    if (heads > 1) {
+      float* sum = group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel;
+#pragma unroll
+      for (int e = 0; e < count; ++e) {
+        if (!first) d[e] += sum[e];
+        if (!last) sum[e] = d[e];
+      }
+      if (!last) continue;
+    }
+    if (to.data == nullptr) continue;
+    if (args.l2norm) {
+      const float norm = load_shared_float(norms + 4 * token);
+      const std::int64_t offset = row_of(from, segment.span.batch, row, head_q) + channel;
+      float x[count], product = 0;
+#pragma unroll
+      for (int e = 0; e < count; e += 2) {
+        const Pair pair = unpack<half_precision>(*reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(from.data) + offset + e));
+        x[e] = pair.x * norm, x[e + 1] = pair.y * norm;
+        product += x[e] * d[e] + x[e + 1] * d[e + 1];
+      }
+#pragma unroll
+      for (int mask = 16; mask > 0; mask /= 2) product += shuffle_xor(product, mask);
+#pragma unroll
+      for (int e = 0; e < count; ++e) d[e] = norm * (d[e] - x[e] * product);
+    }
+    store_channels<count>(to.data, row_of(to, segment.span.batch, row, head_q) + channel, d, format);
+  }
+}
+
+/// Writes dg; `sums` in shared memory receives d dt_bias [4][K] and d A_log [warps] of this segment.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void write_gate(const GradientArguments& gradient, Address base,
+                                           const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
+                                           Address sums) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const ForwardArguments& args = gradient.call;
+  const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32);
+  const int block = warp % sub_blocks, part = warp / sub_blocks, channel = 64 * part + 2 * lane, first = chunk_tokens * block;
+  Pair later{0, 0}, bias{0, 0}, bias_sum{0, 0};
+#pragma unroll
+  for (int i = sub_blocks - 1; i > 0; --i)
+    if (i > block) {
+      const Pair total = load_shared_pair(base + at.gammas + 4 * (i * K + channel));
+      later = {later.x + total.x, later.y + total.y};
+    }
+  const Pair ends = load_shared_pair(base + at.ends + 4 * channel), kept = load_shared_pair(base + at.kept + 4 * channel);
+  if (args.dt_bias != nullptr) bias = {args.dt_bias[static_cast<std::int64_t>(head) * K + channel], args.dt_bias[static_cast<std::int64_t>(head) * K + channel + 1]};
+  const HeadGate gate = gate_of(args, head);
+  const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
+  float A_sum = 0;
+  const std::int64_t row = segment.first() + first;
+  for (int i = 0; i < chunk_tokens && first + i < segment.tokens; ++i) {
+    const Pair own = load_shared_pair(base + Layout::columns + result_offset<K>(first + i, channel));
+    // What the state keeps may be far larger than what each token adds: it comes last and rounds the sum once.
+    const Pair arriving{((own.x + later.x) + ends.x) + kept.x, ((own.y + later.y) + ends.y) + kept.y};
+    const std::int64_t from = row_of(args.g, segment.span.batch, row + i, head) + channel;
+    const Pair x{load_number(args.g.data, from, args.gate_format), load_number(args.g.data, from + 1, args.gate_format)};
+    const DecaySlope slope_x = decay_slope(args.gate, x.x, bias.x, growth, args.lower_bound);
+    const DecaySlope slope_y = decay_slope(args.gate, x.y, bias.y, growth, args.lower_bound);
+    const float leaving[2] = {arriving.x * slope_x.along_x, arriving.y * slope_y.along_x};
+    bias_sum = {bias_sum.x + leaving[0], bias_sum.y + leaving[1]};
+    A_sum += arriving.x * slope_x.along_A_log + arriving.y * slope_y.along_A_log;
+    if (gradient.dg.data != nullptr)
+      store_channels<2>(gradient.dg.data, row_of(gradient.dg, segment.span.batch, row + i, head) + channel, leaving, gradient.dg_format);
+  }
+  store_shared(sums + 4 * (block * K + channel), bias_sum);
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) A_sum += shuffle_xor(A_sum, mask);
+  if (lane == 0) store_shared(sums + 4 * (sub_blocks * K + warp), A_sum);
+}
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,117 @@
+#pragma once
+// First pass of the backward pass: the states again, from the first chunk to the last. As the forward pass, but for
+//   R^T = (V - kd S)^T (I + Akk diag(beta))^{-T}      U = beta R
+// of which R is stored for every token and S at the boundaries of segments; there is no q and no output.
+
+#include "backward_stores.cuh"
+#include "chunk_producer.cuh"
+
+namespace kdacheck::cuda {
+
+/// One chunk: R^T of 16 tokens, the state one chunk later.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[2][4], Address stage, Address values, unsigned lane) {
+  using Layout = StageLayout<K, pieces, Sweep::states>;
+  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
+  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  float P[2][4] = {};
+#pragma unroll
+  for (int step = 0; step < K / 16; ++step) {
+    const Operand<pieces> s = as_operand<pieces>(S[2 * step], S[2 * step + 1]);
+    Operand<pieces> kd;
+    load_operand(kd, stage + Layout::kd + swizzled(row, 16 * step + 8 * segment, K * 2), Layout::piece);
+    multiply_add(P[0], s, kd, 0);
+    multiply_add(P[1], s, kd, 1);
+  }
+  std::uint32_t v[4];
+  load_tile_transposed(v, values, lane);
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    const Pair value = unpack<half_precision>(v[m]);
+    P[m / 2][2 * (m % 2)] = value.x - P[m / 2][2 * (m % 2)];
+    P[m / 2][2 * (m % 2) + 1] = value.y - P[m / 2][2 * (m % 2) + 1];
+  }
+  Operand<pieces> triangle;
+  load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
+  const Operand<pieces> p = as_operand<pieces>(P[0], P[1]);
+#pragma unroll
+  for (int e = 0; e < 8; ++e) R[e / 4][e % 4] = 0;
+  multiply_add(R[0], p, triangle, 0);
+  multiply_add(R[1], p, triangle, 1);
+  float U[2][4];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const Pair beta = load_shared_pair(stage + Layout::betas + 4 * (8 * half + 2 * (lane % 4)));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) U[half][e] = R[half][e] * (e % 2 == 0 ? beta.x : beta.y);
+  }
+#pragma unroll
+  for (int tile = 0; tile < K / 8; ++tile) {
+    const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) S[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
+  }
+  const Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
+#pragma unroll
+  for (int step = 0; step < K / 16; ++step) {
+    Operand<pieces> kr;
+    load_operand_transposed(kr, stage + Layout::kr + swizzled(row_t, 16 * step + 8 * segment_t, K * 2), Layout::piece);
+    multiply_add(S[2 * step], u, kr, 0);
+    multiply_add(S[2 * step + 1], u, kr, 1);
+  }
+}
+
+/// All chunks of a sequence for value columns [column, column + 16).
+template <int K, int pieces, bool half_precision>
+__device__ void consume_states(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
+                               unsigned lane) {
+  const ForwardArguments& args = sweep.call;
+  float S[K / 8][4];
+  load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
+  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
+  const auto* v =
+      static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * (lane % 2);
+  const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * sweep.rows_total;
+  std::uint16_t* R_rows = sweep.rows + (span.batch * args.T + span.first) * row + static_cast<std::int64_t>(head) * args.V + column;
+  const auto fetch = [&](int chunk) {
+    if (chunk < chunks)
+      fetch_tile(area + (chunk % value_ring) * tile_bytes, v, args.v.token, static_cast<std::int64_t>(chunk) * chunk_tokens, span, true,
+                 lane);
+    copy_async_commit();
+  };
+  for (int chunk = 0; chunk < value_ring - 1; ++chunk) fetch(chunk);
+  int stage = 0;
+  unsigned parity = 0, owner = 0; // owner = stage % sharing
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    copy_async_wait<value_ring - 2>();
+    barrier_wait(ring.full(stage), parity);
+    sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
+    fetch(chunk + value_ring - 1);
+    float R[2][4];
+    advance_states<K, pieces, half_precision>(S, R, ring.stages + stage * StageLayout<K, pieces, Sweep::states>::bytes,
+                                              area + (chunk % value_ring) * tile_bytes, lane);
+    sync_warp();
+    if (lane == 0) ring.give_back(stage, owner);
+    const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
+    store_rows<pieces>(R, R_rows + first * row, row, plane, left < chunk_tokens ? static_cast<int>(left) : chunk_tokens, lane);
+    if ((first + chunk_tokens) % segment_tokens == 0 && chunk + 1 < chunks) {
+      const std::int64_t slot = boundary_slot(args, span, (first + chunk_tokens) / segment_tokens);
+      store_boundary<K>(S, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
+    }
+    if (++owner == ring.sharing) owner = 0;
+    if (++stage == ring.count) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  copy_async_wait<0>();
+}
+
+template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
+  sweep_block<K, pieces, half_precision, Sweep::states>(
+      sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
+        consume_states<K, pieces, half_precision>(sweep, ring, area, span, n, head, column, lane);
+      });
+}
+
+} // namespace kdacheck::cuda
