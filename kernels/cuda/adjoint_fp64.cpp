@@ -126,8 +126,7 @@ HeadGradients adjoint_fp64(const Inputs& in, const Cotangents& cotangents, std::
     std::vector<double> d_o(V), m(V);
     if (cotangents.d_o)
       for (std::size_t j = 0; j < V; ++j)
-        d_o[j] = load(cotangents.d_o,
-                      cotangents.d_o.offset(b, first + static_cast<std::int64_t>(t), head, static_cast<std::int64_t>(j)));
+        d_o[j] = load(cotangents.d_o, cotangents.d_o.offset(b, first + static_cast<std::int64_t>(t), head, static_cast<std::int64_t>(j)));
     double *dq = d.q.data() + t * K, *dk = d.k.data() + t * K;
     const double scale = in.options.scale;
     for (std::size_t c = 0; c < K; ++c)

@@ -39,6 +39,18 @@ struct ForwardArguments {
   int sharing = 1, slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
 };
 
+/// A checked call of a backward pass.
+struct BackwardArguments {
+  ForwardArguments call;           ///< `o` and `final_state` are not used
+  View d_o, dq, dk, dv, dg, dbeta; ///< absent: zero, or not wanted
+  Stored dq_format = Stored::fp32, dk_format = Stored::fp32, dv_format = Stored::fp32, dg_format = Stored::fp32,
+         dbeta_format = Stored::fp32;
+  const float* d_final_state = nullptr;
+  float *d_initial_state = nullptr, *d_A_log = nullptr, *d_dt_bias = nullptr;
+  std::int64_t B = 1;
+  unsigned char* workspace = nullptr;
+};
+
 /// What the sweeps of the backward pass are launched with (backward_workspace.hpp says what lies where).
 struct SweepArguments {
   ForwardArguments call; ///< `o` is not used
@@ -61,7 +73,7 @@ struct GradientArguments {
   const std::uint16_t *R = nullptr, *M = nullptr;
   std::int64_t rows_total = 0;
   const std::uint32_t *S = nullptr, *dS = nullptr;
-  float *group_q = nullptr, *group_k = nullptr;       ///< [B T][H][K]: sums over value heads, where heads are grouped
+  float *group_q = nullptr, *group_k = nullptr;        ///< [B T][H][K]: sums over value heads, where heads are grouped
   float *partial_bias = nullptr, *partial_A = nullptr; ///< [slots][HV][K], [slots][HV]; absent: not wanted
   std::int64_t segment_slots = 0;
 };

@@ -11,8 +11,7 @@
 namespace kdacheck::cuda {
 
 /// A tile of dO^T as left operand: what is stored as bf16 is one term already.
-template <int pieces, bool half_precision>
-__device__ __forceinline__ Operand<pieces> cotangent_operand(const std::uint32_t (&words)[4]) {
+template <int pieces, bool half_precision> __device__ __forceinline__ Operand<pieces> cotangent_operand(const std::uint32_t (&words)[4]) {
   Operand<pieces> operand;
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
@@ -115,8 +114,8 @@ __device__ __forceinline__ void store_value_gradient(const float (&dV)[2][4], vo
 
 /// All chunks of a sequence for value columns [column, column + 16), the last one first.
 template <int K, int pieces, bool half_precision>
-__device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
-                                unsigned lane) {
+__device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head,
+                                int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float dS[K / 8][4];
   load_state<K>(dS, sweep.d_final_state, args, n * args.HV + head, column, lane);

@@ -12,7 +12,7 @@ namespace kdacheck::cuda {
 
 inline constexpr int sub_blocks = segment_tokens / chunk_tokens, sub_block_pairs = sub_blocks * (sub_blocks - 1) / 2;
 
-constexpr int larger(int a, int b) { return a > b ? a : b; }
+constexpr __device__ __host__ int larger(int a, int b) { return a > b ? a : b; }
 
 template <int K, int pieces, bool half_precision> struct GradientLayout {
   static constexpr int key_piece = segment_tokens * K * 2, result = segment_tokens * K * 4;
@@ -24,9 +24,9 @@ template <int K, int pieces, bool half_precision> struct GradientLayout {
   int value_row, value_piece, M, d_o, scores, gammas, ends, kept, betas, norms, sums, bytes;
   constexpr __device__ __host__ explicit GradientLayout(int V)
       : value_row(2 * V + 16), value_piece(segment_tokens * value_row), M(R + pieces * value_piece), d_o(M + pieces * value_piece),
-        scores(larger(d_o + cotangent_pieces * value_piece, row_k + result)), gammas(scores + score_bytes), ends(gammas + sub_blocks * K * 4),
-        kept(ends + K * 4), betas(kept + K * 4), norms(betas + segment_tokens * 4), sums(norms + 2 * segment_tokens * 4),
-        bytes(sums + 4 * segment_tokens * 4) {}
+        scores(larger(d_o + cotangent_pieces * value_piece, row_k + result)), gammas(scores + score_bytes),
+        ends(gammas + sub_blocks * K * 4), kept(ends + K * 4), betas(kept + K * 4), norms(betas + segment_tokens * 4),
+        sums(norms + 2 * segment_tokens * 4), bytes(sums + 4 * segment_tokens * 4) {}
   /// Scores between sub-blocks i > j; `kind` 0: q with k, 1: k with k.
   static constexpr __device__ int score_tile(int kind, int i, int j) {
     return (kind * sub_block_pairs + i * (i - 1) / 2 + j) * pieces * tile_bytes;

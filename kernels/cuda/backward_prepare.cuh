@@ -26,8 +26,8 @@ __device__ __forceinline__ void load_rows(std::uint32_t (&words)[16], const void
                                           int tokens) {
 #pragma unroll
   for (int i = 0; i < 16; ++i)
-    words[i] =
-        i < tokens ? *reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(data) + offset + i * stride) : std::uint32_t{0};
+    words[i] = i < tokens ? *reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(data) + offset + i * stride)
+                          : std::uint32_t{0};
 }
 
 /// Two neighbouring channels of the stored gate of 16 rows.
@@ -97,8 +97,9 @@ __device__ __forceinline__ void copy_cotangent(Address to, int row_bytes, int pi
 
 /// Writes kd, qd, kr, the decays of sub-blocks, betas, and the factors that normalise q (without scale) and k.
 template <int K, int pieces, bool half_precision>
-__device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Address base, const GradientLayout<K, pieces, half_precision>& at,
-                                             const Segment& segment, int head, int head_q) {
+__device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Address base,
+                                             const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
+                                             int head_q) {
   using Layout = GradientLayout<K, pieces, half_precision>;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int block = static_cast<int>(warp) % sub_blocks, part = static_cast<int>(warp) / sub_blocks;
@@ -123,11 +124,11 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     alpha[i] = args.gate != Gate::absent ? Pair{exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)} : Pair{1, 1};
   if (thread_index() < segment_tokens) {
     const int token = static_cast<int>(thread_index());
-    const float beta = token < segment.tokens ? step_size(args.beta_form, load_number(args.beta.data,
-                                                                                      row_of(args.beta, segment.span.batch,
-                                                                                             segment.first() + token, head),
-                                                                                      args.beta_format))
-                                              : 0.0f;
+    const float beta =
+        token < segment.tokens
+            ? step_size(args.beta_form,
+                        load_number(args.beta.data, row_of(args.beta, segment.span.batch, segment.first() + token, head), args.beta_format))
+            : 0.0f;
     store_shared(base + at.betas + 4 * token, beta);
   }
   if (args.l2norm) {
@@ -139,7 +140,8 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
       squares[16 + i] = k.x * k.x + k.y * k.y;
     }
     const float sum = sum_lanes(squares, lane);
-    store_shared(base + at.sums + 4 * ((2 * part + static_cast<int>(lane) / 16) * segment_tokens + chunk_tokens * block + static_cast<int>(lane) % 16),
+    store_shared(base + at.sums +
+                     4 * ((2 * part + static_cast<int>(lane) / 16) * segment_tokens + chunk_tokens * block + static_cast<int>(lane) % 16),
                  sum);
   }
   sync_block();

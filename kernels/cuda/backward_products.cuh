@@ -34,9 +34,10 @@ __device__ __forceinline__ Operand<pieces> state_operand(const BoundaryState& st
   }
 #pragma unroll
   for (int part = 0; part < 4; ++part) {
-    const int channel = 16 * group + 8 * (part / 2) + static_cast<int>(lane / 4), v = 16 * step + 8 * (part % 2) + 2 * static_cast<int>(lane % 4);
-    const Terms<pieces> terms = split<pieces>(state.given[state_offset(args, state.head, channel, v)],
-                                              state.given[state_offset(args, state.head, channel, v + 1)]);
+    const int channel = 16 * group + 8 * (part / 2) + static_cast<int>(lane / 4),
+              v = 16 * step + 8 * (part % 2) + 2 * static_cast<int>(lane % 4);
+    const Terms<pieces> terms =
+        split<pieces>(state.given[state_offset(args, state.head, channel, v)], state.given[state_offset(args, state.head, channel, v + 1)]);
 #pragma unroll
     for (int piece = 0; piece < pieces; ++piece) operand.word[piece][part] = terms.word[piece];
   }
@@ -62,7 +63,8 @@ __device__ __forceinline__ Operand<pieces> left_values(Address tensor, int row_b
 
 /// Right operand: the transpose of the same.
 template <int pieces>
-__device__ __forceinline__ Operand<pieces> right_values(Address tensor, int row_bytes, int piece_bytes, int row, int column, unsigned lane) {
+__device__ __forceinline__ Operand<pieces> right_values(Address tensor, int row_bytes, int piece_bytes, int row, int column,
+                                                        unsigned lane) {
   Operand<pieces> operand;
   load_operand(operand, tensor + (row + static_cast<int>(lane % 8 + 8 * (lane / 16))) * row_bytes + 2 * column + 16 * ((lane / 8) % 2),
                piece_bytes);
@@ -155,8 +157,7 @@ __device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4]
 }
 
 /// Scores of equal sub-blocks as fp32 [kind][sub-block][16][16]; zero above the diagonal.
-template <int K>
-__device__ __forceinline__ void store_diagonal(const float (&diagonal)[128 / K][2][4], Address scores) {
+template <int K> __device__ __forceinline__ void store_diagonal(const float (&diagonal)[128 / K][2][4], Address scores) {
   const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), kind = warp % 2;
 #pragma unroll
   for (int turn = 0; turn < 128 / K; ++turn) {

@@ -155,7 +155,8 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
       float x[count], product = 0;
 #pragma unroll
       for (int e = 0; e < count; e += 2) {
-        const Pair pair = unpack<half_precision>(*reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(from.data) + offset + e));
+        const Pair pair =
+            unpack<half_precision>(*reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(from.data) + offset + e));
         x[e] = pair.x * norm, x[e + 1] = pair.y * norm;
         product += x[e] * d[e] + x[e + 1] * d[e + 1];
       }
@@ -185,7 +186,8 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
       later = {later.x + total.x, later.y + total.y};
     }
   const Pair ends = load_shared_pair(base + at.ends + 4 * channel), kept = load_shared_pair(base + at.kept + 4 * channel);
-  if (args.dt_bias != nullptr) bias = {args.dt_bias[static_cast<std::int64_t>(head) * K + channel], args.dt_bias[static_cast<std::int64_t>(head) * K + channel + 1]};
+  if (args.dt_bias != nullptr)
+    bias = {args.dt_bias[static_cast<std::int64_t>(head) * K + channel], args.dt_bias[static_cast<std::int64_t>(head) * K + channel + 1]};
   const HeadGate gate = gate_of(args, head);
   const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
   float A_sum = 0;

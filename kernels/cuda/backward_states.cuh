@@ -69,8 +69,7 @@ __device__ void consume_states(const SweepArguments& sweep, const Ring& ring, Ad
   float S[K / 8][4];
   load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
-  const auto* v =
-      static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * (lane % 2);
+  const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * (lane % 2);
   const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * sweep.rows_total;
   std::uint16_t* R_rows = sweep.rows + (span.batch * args.T + span.first) * row + static_cast<std::int64_t>(head) * args.V + column;
   const auto fetch = [&](int chunk) {

@@ -13,8 +13,6 @@ const Result accepted{KDACHECK_CUDA_OK, {}};
 
 Result refuse(kdacheck_cuda_status status, const std::string& sentence) { return cuda::refuse(status, sentence.c_str()); }
 
-bool is_chunk(int kernel) { return kernel == KDACHECK_CUDA_CHUNK_FAST || kernel == KDACHECK_CUDA_CHUNK_ACCURATE; }
-
 Result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequences) {
   constexpr std::int64_t most_heads = 1 << 20, most_blocks = 2147483647;
   if (p.B < 1 || p.H < 1 || p.HV < 1 || p.T < 0) return refuse(KDACHECK_CUDA_BAD_SHAPE, "B, H and HV must be at least 1 and T at least 0");
@@ -64,50 +62,11 @@ Result check_sequences(int kernel, const kdacheck_cuda_problem& p) {
   return accepted;
 }
 
-/// What a tensor must be like, and where its view goes.
-struct Rule {
-  const char* name;
-  const kdacheck_cuda_tensor* tensor;
-  std::int64_t heads, channels;
-  bool due;
-  View* view;
-};
-
-Result check_tensor(int kernel, const kdacheck_cuda_problem& p, const Rule& rule) {
-  const std::string label = rule.name;
-  const kdacheck_cuda_tensor& tensor = *rule.tensor;
-  if (rule.due != (tensor.data != nullptr) && p.T > 0)
-    return refuse(KDACHECK_CUDA_NULL_POINTER, label + (rule.due ? " is a null pointer" : " has no place in this call and must be absent"));
-  if (!rule.due) return accepted;
-  if (tensor.format < KDACHECK_CUDA_FP32 || tensor.format > KDACHECK_CUDA_FP16)
-    return refuse(KDACHECK_CUDA_BAD_FORMAT, label + ": format is none of kdacheck_cuda_format");
-  const bool dense = tensor.stride[0] == 0 && tensor.stride[1] == 0 && tensor.stride[2] == 0;
-  const std::int64_t row = rule.heads * rule.channels;
-  *rule.view =
-      dense ? View{tensor.data, p.T * row, row, rule.channels} : View{tensor.data, tensor.stride[0], tensor.stride[1], tensor.stride[2]};
-  if (!dense && rule.channels == 1) rule.view->head = 1;
-  if (rule.view->batch < 0 || rule.view->token < 0 || rule.view->head < 0)
-    return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + ": strides must not be negative");
-  const std::int64_t bytes = tensor.format == KDACHECK_CUDA_FP32 ? 4 : 2;
-  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
-  if (address % static_cast<std::uintptr_t>(bytes) != 0) return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + " is not aligned to its elements");
-  if (is_chunk(kernel) && rule.channels > 1) {
-    if (address % 16 != 0) return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + " must be aligned to 16 bytes for a chunk kernel");
-    for (std::int64_t stride : {p.B > 1 ? rule.view->batch : 0, rule.view->token, rule.view->head})
-      if (stride * bytes % 16 != 0)
-        return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + ": strides must be multiples of 16 bytes for a chunk kernel");
-  }
-  // Where rows could coincide, an output would be written twice.
-  if (rule.tensor == &p.o && !dense && (rule.view->token < rule.channels || rule.view->head < rule.channels))
-    return refuse(KDACHECK_CUDA_BAD_LAYOUT, "o: rows overlap");
-  return accepted;
-}
-
-Result check_formats(int kernel, const kdacheck_cuda_problem& p) {
+Result check_formats(int kernel, const kdacheck_cuda_problem& p, bool backward) {
   const bool same = p.k.format == p.q.format && p.v.format == p.q.format &&
                     (p.rule == KDACHECK_CUDA_KDA || (p.a.format == p.q.format && p.b.format == p.q.format));
   if (!same) return refuse(KDACHECK_CUDA_BAD_FORMAT, "q, k, v (and a, b) must have one format");
-  if (is_chunk(kernel) && (p.q.format == KDACHECK_CUDA_FP32 || p.o.format != p.q.format))
+  if (is_chunk(kernel) && (p.q.format == KDACHECK_CUDA_FP32 || (!backward && p.o.format != p.q.format)))
     return refuse(KDACHECK_CUDA_BAD_FORMAT, "a chunk kernel takes q, k, v, o all in bf16 or all in fp16");
   return accepted;
 }
@@ -135,7 +94,39 @@ Result refuse(kdacheck_cuda_status status, const char* sentence) {
   return result;
 }
 
-CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem) {
+bool is_chunk(int kernel) { return kernel == KDACHECK_CUDA_CHUNK_FAST || kernel == KDACHECK_CUDA_CHUNK_ACCURATE; }
+
+Result check_tensor(int kernel, const kdacheck_cuda_problem& p, const TensorRule& rule) {
+  const std::string label = rule.name;
+  const kdacheck_cuda_tensor& tensor = *rule.tensor;
+  if (rule.due != (tensor.data != nullptr) && p.T > 0)
+    return refuse(KDACHECK_CUDA_NULL_POINTER, label + (rule.due ? " is a null pointer" : " has no place in this call and must be absent"));
+  if (!rule.due) return accepted;
+  if (tensor.format < KDACHECK_CUDA_FP32 || tensor.format > KDACHECK_CUDA_FP16)
+    return refuse(KDACHECK_CUDA_BAD_FORMAT, label + ": format is none of kdacheck_cuda_format");
+  const bool dense = tensor.stride[0] == 0 && tensor.stride[1] == 0 && tensor.stride[2] == 0;
+  const std::int64_t row = rule.heads * rule.channels;
+  *rule.view =
+      dense ? View{tensor.data, p.T * row, row, rule.channels} : View{tensor.data, tensor.stride[0], tensor.stride[1], tensor.stride[2]};
+  if (!dense && rule.channels == 1) rule.view->head = 1;
+  if (rule.view->batch < 0 || rule.view->token < 0 || rule.view->head < 0)
+    return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + ": strides must not be negative");
+  const std::int64_t bytes = tensor.format == KDACHECK_CUDA_FP32 ? 4 : 2;
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
+  if (address % static_cast<std::uintptr_t>(bytes) != 0) return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + " is not aligned to its elements");
+  if (is_chunk(kernel) && rule.channels > 1) {
+    if (address % 16 != 0) return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + " must be aligned to 16 bytes for a chunk kernel");
+    for (std::int64_t stride : {p.B > 1 ? rule.view->batch : 0, rule.view->token, rule.view->head})
+      if (stride * bytes % 16 != 0)
+        return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + ": strides must be multiples of 16 bytes for a chunk kernel");
+  }
+  // Where rows could coincide, an output would be written twice.
+  if (rule.written && !dense && (rule.view->token < rule.channels || rule.view->head < rule.channels))
+    return refuse(KDACHECK_CUDA_BAD_LAYOUT, label + ": rows overlap");
+  return accepted;
+}
+
+CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool backward) {
   CheckedCall call;
   const auto refused = [&](const Result& result) {
     call.result = result;
@@ -153,15 +144,20 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem) {
   ForwardArguments& args = call.args;
   const bool dplr = p.rule == KDACHECK_CUDA_DPLR, gated = p.gate != KDACHECK_CUDA_NO_GATE;
   const bool parametric = p.gate == KDACHECK_CUDA_SOFTPLUS || p.gate == KDACHECK_CUDA_BOUNDED;
-  const std::array rules{Rule{"q", &p.q, p.H, p.K, true, &args.q},          Rule{"k", &p.k, p.H, p.K, true, &args.k},
-                         Rule{"v", &p.v, p.HV, p.V, true, &args.v},         Rule{"g", &p.g, p.HV, p.K, gated, &args.g},
-                         Rule{"beta", &p.beta, p.HV, 1, !dplr, &args.beta}, Rule{"a", &p.a, p.HV, p.K, dplr, &args.a},
-                         Rule{"b", &p.b, p.HV, p.K, dplr, &args.b},         Rule{"o", &p.o, p.HV, p.V, true, &args.o}};
-  for (const Rule& rule : rules) {
+  kdacheck_cuda_tensor unused{};
+  const std::array rules{TensorRule{"q", &p.q, p.H, p.K, true, &args.q},
+                         TensorRule{"k", &p.k, p.H, p.K, true, &args.k},
+                         TensorRule{"v", &p.v, p.HV, p.V, true, &args.v},
+                         TensorRule{"g", &p.g, p.HV, p.K, gated, &args.g},
+                         TensorRule{"beta", &p.beta, p.HV, 1, !dplr, &args.beta},
+                         TensorRule{"a", &p.a, p.HV, p.K, dplr, &args.a},
+                         TensorRule{"b", &p.b, p.HV, p.K, dplr, &args.b},
+                         TensorRule{"o", backward ? &unused : &p.o, p.HV, p.V, !backward, &args.o, true}};
+  for (const TensorRule& rule : rules) {
     if (refused(check_tensor(kernel, p, rule))) return call;
     if (rule.tensor->data != nullptr) call.device_pointers.push_back(rule.tensor->data);
   }
-  if (refused(check_formats(kernel, p)) || refused(check_state(kernel, p))) return call;
+  if (refused(check_formats(kernel, p, backward)) || refused(check_state(kernel, p))) return call;
   if (parametric != (p.A_log != nullptr)) {
     refused(refuse(KDACHECK_CUDA_NULL_POINTER, parametric ? "A_log is a null pointer" : "A_log has no place with this gate"));
     return call;
@@ -170,7 +166,8 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem) {
     refused(refuse(KDACHECK_CUDA_NULL_POINTER, "dt_bias has no place with this gate"));
     return call;
   }
-  for (const void* pointer : std::array<const void*, 7>{p.A_log, p.dt_bias, p.initial_state, p.final_state, p.cu_seqlens, p.state, p.slot})
+  const void* final_state = backward ? nullptr : p.final_state;
+  for (const void* pointer : std::array<const void*, 7>{p.A_log, p.dt_bias, p.initial_state, final_state, p.cu_seqlens, p.state, p.slot})
     if (pointer != nullptr) call.device_pointers.push_back(pointer);
 
   args.A_log = p.A_log;
@@ -190,7 +187,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem) {
   args.qkv_format = static_cast<Stored>(p.q.format);
   args.gate_format = static_cast<Stored>(gated ? p.g.format : KDACHECK_CUDA_BF16);
   args.beta_format = static_cast<Stored>(p.beta.format);
-  args.output_format = static_cast<Stored>(p.o.format);
+  args.output_format = static_cast<Stored>(backward ? p.q.format : p.o.format);
   args.dplr = dplr;
   args.l2norm = p.l2norm != 0;
   args.v_first = p.state_v_first != 0;

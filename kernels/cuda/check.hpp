@@ -11,6 +11,19 @@ namespace kdacheck::cuda {
 /// A result with its sentence.
 kdacheck_cuda_result refuse(kdacheck_cuda_status status, const char* sentence);
 
+bool is_chunk(int kernel);
+
+/// What a tensor must be like, and where its view goes.
+struct TensorRule {
+  const char* name;
+  const kdacheck_cuda_tensor* tensor;
+  std::int64_t heads, channels;
+  bool due;
+  View* view;
+  bool written = false; ///< an output: rows must not overlap
+};
+kdacheck_cuda_result check_tensor(int kernel, const kdacheck_cuda_problem&, const TensorRule&);
+
 struct CheckedCall {
   kdacheck_cuda_result result{};
   ForwardArguments args; ///< valid if result.status is KDACHECK_CUDA_OK
@@ -19,9 +32,22 @@ struct CheckedCall {
 };
 
 /// Shapes, formats, options, layout, sequences; not what the pointers point to.
-CheckedCall check_call(int kernel, const kdacheck_cuda_problem*);
+/// A backward pass does not use o and final_state.
+CheckedCall check_call(int kernel, const kdacheck_cuda_problem*, bool backward = false);
 
 /// Workspace of a checked call. The forward kernels need none.
 std::size_t workspace_bytes(int kernel, const ForwardArguments&);
+
+struct CheckedBackward {
+  kdacheck_cuda_result result{};
+  BackwardArguments args; ///< valid if result.status is KDACHECK_CUDA_OK
+  std::vector<const void*> device_pointers;
+};
+
+/// Gradients may be null: then only the problem is checked, as for the size of the workspace.
+CheckedBackward check_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*);
+
+/// Workspace of a checked backward call.
+std::size_t backward_workspace_bytes(int kernel, const BackwardArguments&);
 
 } // namespace kdacheck::cuda

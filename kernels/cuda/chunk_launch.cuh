@@ -19,16 +19,20 @@ __global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid
   chunk_forward_block<K, pieces, half_precision>(args);
 }
 
+/// The cut of what a kernel is launched with.
+inline ForwardArguments& cut_of(ForwardArguments& args) { return args; }
+inline ForwardArguments& cut_of(SweepArguments& args) { return args.call; }
+
 /// As many producers as shared memory holds beside the stages that keep them busy, spread evenly over the four schedulers
 /// of the multiprocessor. Stages are a multiple of the blocks that share them. False if nothing fits.
-template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
+template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   args.consumer_warps = args.V / 16 / args.slices;
   const int most = std::min(8, most_warps - args.consumer_warps);
-  const int room = shared_limit - chunk_shared_bytes<K, pieces>(0, 0, args.consumer_warps, gate_bytes, false);
+  const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
-    const int taken = chunk_shared_bytes<K, pieces>(0, producers, 0, gate_bytes, args.staged) - header_bytes<K>;
-    int stages = std::min(wanted.stages ? wanted.stages : most_stages, (room - taken) / StageLayout<K, pieces>::bytes);
+    const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes<K>;
+    int stages = std::min(wanted.stages ? wanted.stages : most_stages, (room - taken) / StageLayout<K, pieces, sweep>::bytes);
     if (args.staged) stages = std::min(stages, std::max(4, args.sharing));
     stages = stages / args.sharing * args.sharing;
     args.producer_warps = producers;
@@ -44,9 +48,9 @@ template <int K, int pieces> bool fill_shape(ForwardArguments& args, ChunkShape 
 
 /// Launches `units` clusters of args.sharing blocks for each group of slices; with `at_once`, only asks how many clusters
 /// run at once.
-template <class Kernel>
-cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, std::int64_t units, int shared, cudaStream_t stream,
-                            int* at_once) {
+template <class Kernel, class Arguments>
+cudaError_t launch_clusters(Kernel kernel, Arguments arguments, std::int64_t units, int shared, cudaStream_t stream, int* at_once) {
+  const ForwardArguments& args = cut_of(arguments);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(units * args.slices));
   config.blockDim = dim3(32 * static_cast<unsigned>(args.consumer_warps + args.producer_warps));
@@ -59,12 +63,12 @@ cudaError_t launch_clusters(Kernel kernel, const ForwardArguments& args, std::in
   config.attrs = &cluster;
   config.numAttrs = 1;
   if (at_once != nullptr) return cudaOccupancyMaxActiveClusters(at_once, kernel, &config);
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return cudaLaunchKernelEx(&config, kernel, arguments);
 }
 
 /// One way to run a unit (sequence, head): its time relative to the others', and how many run at once.
-struct Cut {
-  ForwardArguments args;
+template <class Arguments> struct Cut {
+  Arguments arguments;
   int shared = 0;
   std::int64_t at_once = 0;
   double time = 0;
@@ -77,7 +81,7 @@ template <int pieces> double unit_time(int sharing) {
 }
 
 /// Least total time for `units` in at most `waves` launches one after the other; `first` is the cut of the first.
-inline double plan(const std::vector<Cut>& cuts, std::int64_t units, int waves, std::size_t& first) {
+template <class Arguments> double plan(const std::vector<Cut<Arguments>>& cuts, std::int64_t units, int waves, std::size_t& first) {
   double best = std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < cuts.size(); ++i) {
     double time = cuts[i].time;
@@ -93,20 +97,21 @@ inline double plan(const std::vector<Cut>& cuts, std::int64_t units, int waves, 
 
 /// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
 /// that the launches together take the least time; more run in one launch, one block each.
-template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(ForwardArguments args, cudaStream_t stream, ChunkShape wanted) {
+template <int K, int pieces, Sweep sweep, class Kernel, class Arguments>
+cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted) {
+  ForwardArguments& args = cut_of(arguments);
   int device = 0, shared_limit = 0;
   if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
       error != cudaSuccess)
     return error;
-  const auto kernel = chunk_forward<K, pieces, half_precision>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
       error != cudaSuccess)
     return error;
   const int groups = args.V / 16, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
   while (groups % fewest != 0) ++fewest;
-  std::vector<Cut> cuts; // the last one always works: one cluster of one block for each slice
+  std::vector<Cut<Arguments>> cuts; // the last one always works: one cluster of one block for each slice
   for (int slices = std::max(8, fewest); slices >= fewest; --slices)
     for (int sharing = std::min(8, slices); sharing >= 1; --sharing) {
       const bool last = slices == fewest && sharing == 1;
@@ -115,11 +120,12 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(Forwa
       args.slices = slices;
       args.sharing = sharing;
       args.staged = sharing > 2 || (sharing == 2 && pieces == 2);
-      if (!fill_shape<K, pieces>(args, wanted, shared_limit)) continue;
-      const int shared = chunk_shared_bytes<K, pieces>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
+      if (!fill_shape<K, pieces, sweep>(args, wanted, shared_limit)) continue;
+      const int shared =
+          chunk_shared_bytes<K, pieces, sweep>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
       int clusters = 0;
-      if (const cudaError_t error = launch_clusters(kernel, args, 1, shared, stream, &clusters); error != cudaSuccess) return error;
-      if (clusters * sharing >= slices) cuts.push_back({args, shared, clusters * sharing / slices, unit_time<pieces>(sharing)});
+      if (const cudaError_t error = launch_clusters(kernel, arguments, 1, shared, stream, &clusters); error != cudaSuccess) return error;
+      if (clusters * sharing >= slices) cuts.push_back({arguments, shared, clusters * sharing / slices, unit_time<pieces>(sharing)});
     }
   if (cuts.empty()) return cudaErrorInvalidConfiguration;
   const std::int64_t units = args.N * args.HV;
@@ -132,13 +138,19 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_chunk(Forwa
       std::size_t first = choice;
       if (plan(cuts, units - done, most_waves, first) < 0.9 * alone) choice = first; // launches that follow one another cost too
     }
-    Cut& cut = cuts[choice];
+    Cut<Arguments>& cut = cuts[choice];
     const std::int64_t now = many || wanted.slices || choice == cuts.size() - 1 ? units - done : std::min(units - done, cut.at_once);
-    cut.args.first_unit = done;
-    if (const cudaError_t error = launch_clusters(kernel, cut.args, now, cut.shared, stream, nullptr); error != cudaSuccess) return error;
+    cut_of(cut.arguments).first_unit = done;
+    if (const cudaError_t error = launch_clusters(kernel, cut.arguments, now, cut.shared, stream, nullptr); error != cudaSuccess)
+      return error;
     done += now;
   }
   return cudaSuccess;
+}
+
+template <int K, int pieces, bool half_precision>
+cudaError_t launch_chunk(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
+  return launch_cut<K, pieces, Sweep::forward>(chunk_forward<K, pieces, half_precision>, args, stream, wanted);
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

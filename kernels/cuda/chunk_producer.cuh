@@ -294,7 +294,8 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
   if (lane == 0) barrier_arrive(ring.full(stage));
 }
 
-/// Every `step`-th chunk of a sequence from `first` on, counted from its end in the adjoint sweep. `staging`: room for a stage, if args.staged.
+/// Every `step`-th chunk of a sequence from `first` on, counted from its end in the adjoint sweep. `staging`: room for a stage, if
+/// args.staged.
 template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
 __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, Address biases, Span span,
                             int head, int first, int step, unsigned lane) {
@@ -377,9 +378,9 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
     consume_part(ring, areas + warp * consumer_bytes, span, n, head, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases, span,
-                                           head, static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps,
-                                           lane);
+    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases,
+                                                  span, head, static_cast<int>(ring.rank) + args.sharing * producer,
+                                                  args.sharing * args.producer_warps, lane);
   }
   if (sharing) {
     sync_warp();

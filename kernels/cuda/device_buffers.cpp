@@ -1,6 +1,7 @@
 #include "device_buffers.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <cuda_runtime_api.h>
 #include <stdexcept>
@@ -48,7 +49,9 @@ void DeviceBuffers::place(unsigned char pattern) {
   }
 }
 
-void* DeviceBuffers::operator[](std::size_t index) const { return memory + tensors[index].offset; }
+void* DeviceBuffers::operator[](std::size_t index) const {
+  return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) + tensors[index].offset);
+}
 
 void DeviceBuffers::read(std::size_t index, void* to) const {
   checked(cudaMemcpy(to, memory + tensors[index].offset, tensors[index].bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");

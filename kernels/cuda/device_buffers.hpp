@@ -16,6 +16,7 @@ public:
   std::size_t add(std::string name, std::size_t bytes, const void* source);
   /// Allocates and fills everything. `pattern` is the byte of the poison; the guards hold its complement.
   void place(unsigned char pattern);
+  /// Where a tensor lies; before place(), an address that is aligned alike and not null, to be checked but not followed.
   void* operator[](std::size_t index) const;
   /// Copies a tensor back to the host.
   void read(std::size_t index, void* to) const;

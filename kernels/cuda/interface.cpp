@@ -22,8 +22,8 @@ kdacheck_cuda_result device_result() {
   return {};
 }
 
-kdacheck_cuda_result check_pointers(const CheckedCall& call) {
-  for (const void* pointer : call.device_pointers) {
+kdacheck_cuda_result check_pointers(const std::vector<const void*>& pointers) {
+  for (const void* pointer : pointers) {
     cudaPointerAttributes attributes{};
     const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
     if (error != cudaSuccess) cudaGetLastError();
@@ -63,9 +63,37 @@ kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_probl
   const size_t due = workspace_bytes(kernel, call.args);
   if (workspace_size < due || (due > 0 && workspace == nullptr)) return refuse(KDACHECK_CUDA_SMALL_WORKSPACE, "the workspace is too small");
   if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
-  if (const auto result = check_pointers(call); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
   const cudaError_t error = launch(kernel, call, static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) {
+    cudaGetLastError();
+    return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
+  }
+  return call.result;
+}
+
+kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem* problem, size_t* bytes) {
+  if (bytes == nullptr) return refuse(KDACHECK_CUDA_NULL_POINTER, "bytes is a null pointer");
+  const CheckedBackward call = check_backward(kernel, problem, nullptr);
+  if (call.result.status == KDACHECK_CUDA_OK) *bytes = backward_workspace_bytes(kernel, call.args);
+  return call.result;
+}
+
+kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem* problem, const kdacheck_cuda_gradients* gradients,
+                                            void* workspace, size_t workspace_size, void* stream) {
+  if (gradients == nullptr) return refuse(KDACHECK_CUDA_NULL_POINTER, "gradients is a null pointer");
+  CheckedBackward call = check_backward(kernel, problem, gradients);
+  if (call.result.status != KDACHECK_CUDA_OK) return call.result;
+  const size_t due = backward_workspace_bytes(kernel, call.args);
+  if (workspace_size < due || (due > 0 && workspace == nullptr)) return refuse(KDACHECK_CUDA_SMALL_WORKSPACE, "the workspace is too small");
+  if (reinterpret_cast<std::uintptr_t>(workspace) % 256 != 0)
+    return refuse(KDACHECK_CUDA_BAD_LAYOUT, "the workspace must be aligned to 256 bytes");
+  if (due > 0) call.device_pointers.push_back(workspace);
+  if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
+  call.args.workspace = static_cast<unsigned char*>(workspace);
+  const auto launch = kernel == KDACHECK_CUDA_CHUNK_FAST ? launch_backward_fast : launch_backward_accurate;
+  if (const cudaError_t error = launch(call.args, static_cast<cudaStream_t>(stream)); error != cudaSuccess) {
     cudaGetLastError();
     return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
   }

@@ -1,6 +1,6 @@
 #ifndef KDACHECK_CUDA_H
 #define KDACHECK_CUDA_H
-/* Kimi Delta Attention on a CUDA device: forward passes over device memory, on a stream of the caller's.
+/* Kimi Delta Attention on a CUDA device: forward and backward passes over device memory, on a stream of the caller's.
  *
  *   S_t = (I - beta_t k_t k_t^T) Diag(alpha_t) S_{t-1} + beta_t k_t v_t^T,    o_t = S_t^T (scale q_t)
  *   DPLR: S_t = (Diag(alpha_t) - a_t b_t^T) S_{t-1} + k_t v_t^T
@@ -102,6 +102,28 @@ KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_workspace_bytes(int kernel,
 /* Enqueues the forward pass; `stream` is a cudaStream_t (NULL: the default stream). */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_problem*, void* workspace,
                                                              size_t workspace_bytes, void* stream);
+
+/* What a backward pass reads besides the problem, and what it writes, through gate, l2norm and sigmoid to the tensors as they
+ * are stored. Gradients have the shape of their primal, any format, and the primal's rules for strides and alignment; rows
+ * must not overlap. Those that are absent are not written. `o` and `final_state` of the problem are not used. */
+typedef struct kdacheck_cuda_gradients {
+  kdacheck_cuda_tensor d_o;    /* [B,T,HV,V] in the format of v; absent: zero */
+  const float* d_final_state;  /* [N,HV,K,V] dense, V-first like the states; absent: zero */
+  kdacheck_cuda_tensor dq, dk; /* [B,T,H,K], summed over the value heads of a group */
+  kdacheck_cuda_tensor dv, dg; /* [B,T,HV,V], [B,T,HV,K] */
+  kdacheck_cuda_tensor dbeta;  /* [B,T,HV] */
+  float *d_A_log, *d_dt_bias;  /* [HV], [HV,K] dense */
+  float* d_initial_state;      /* as d_final_state; may be wanted where initial_state is absent */
+} kdacheck_cuda_gradients;
+
+/* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128, for a token and value head:
+ * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64. */
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
+
+/* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE: recomputes what the forward pass had.
+ * No atomics: the same call gives the same bits. Accurate: V at most 128 where K is 128. */
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
+                                                              void* workspace, size_t workspace_bytes, void* stream);
 
 /* KDACHECK_CUDA_OK if the current device can run the kernels. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_device(void);

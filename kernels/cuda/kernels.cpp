@@ -1,95 +1,72 @@
 #include "kernels.hpp"
 
-#include "device_buffers.hpp"
-#include "kdacheck_cuda.h"
-
-#include <atomic>
-#include <cuda_runtime_api.h>
+#include "device_call.hpp"
 
 namespace kdacheck {
 namespace {
 
-int cuda_format(Format format) {
-  if (format == Format::bf16) return KDACHECK_CUDA_BF16;
-  return format == Format::fp16 ? KDACHECK_CUDA_FP16 : KDACHECK_CUDA_FP32;
-}
-
-/// One host view's device twin.
-struct Twin {
-  std::size_t index = 0;
-  bool present = false;
-  Format format = Format::fp32;
-};
-
-Twin mirror(cuda::DeviceBuffers& buffers, std::string_view name, const TensorView& view, bool input) {
-  if (!view) return {};
-  if (view.elements() > 0 && view.stride != contiguous_strides(view.shape)) throw Refused(std::string(name) + ": must be dense");
-  const std::size_t bytes = static_cast<std::size_t>(view.elements()) * storage_bytes(view.format);
-  return {buffers.add(std::string(name), bytes, input ? view.data : nullptr), true, view.format};
-}
-
-void refuse_unless_ok(const kdacheck_cuda_result& result) {
-  if (result.status != KDACHECK_CUDA_OK) throw Refused(result.text);
-}
-
 void forward(int kernel, bool v_first, const Inputs& in, const Outputs& out) {
-  static std::atomic<unsigned> calls{0};
   const bool decode = kernel == KDACHECK_CUDA_DECODE;
-  cuda::DeviceBuffers buffers;
-  std::array<Twin, all_inputs.size()> twins;
-  for (Input input : all_inputs)
-    if (!(decode && input == Input::initial_state)) twins[static_cast<std::size_t>(input)] = mirror(buffers, name(input), in[input], true);
-  const Twin o = mirror(buffers, "o", out.o, false);
-  const Twin final_state = decode ? Twin{} : mirror(buffers, "final_state", out.final_state, false);
+  cuda::DeviceCall call(in, decode);
+  const cuda::Twin o = call.mirror("o", out.o, false);
+  const cuda::Twin final_state = decode ? cuda::Twin{} : call.mirror("final_state", out.final_state, false);
   const Shape& s = in.shape;
   const std::size_t state_bytes = static_cast<std::size_t>(in.N() * s.HV * s.K * s.V) * sizeof(float);
   const std::vector<std::byte> zero_state(decode && !in[Input::initial_state] ? state_bytes : 0);
   const std::size_t state =
-      decode ? buffers.add("state", state_bytes, in[Input::initial_state] ? in[Input::initial_state].data : zero_state.data()) : 0;
-  const std::size_t lengths = in.cu_seqlens.empty() ? 0 : buffers.add("cu_seqlens", in.cu_seqlens.size_bytes(), in.cu_seqlens.data());
-  buffers.place(calls++ % 2 == 0 ? 0xff : 0x7b); // NaN, or large numbers
+      decode ? call.buffers.add("state", state_bytes, in[Input::initial_state] ? in[Input::initial_state].data : zero_state.data()) : 0;
+  call.place();
+  kdacheck_cuda_problem problem = call.problem(v_first);
+  problem.o = call.tensor(o);
+  problem.final_state = call.numbers(final_state);
+  if (decode) problem.state = static_cast<float*>(call.buffers[state]), problem.slots = in.N();
+  cuda::refuse_unless_ok(kdacheck_cuda_forward(kernel, &problem, nullptr, 0, nullptr));
+  call.finish(decode ? state : static_cast<std::size_t>(-1));
+  call.buffers.read(o.index, out.o.data);
+  if (out.final_state) call.buffers.read(decode ? state : final_state.index, out.final_state.data);
+}
 
-  const auto tensor = [&](const Twin& twin) {
-    return twin.present ? kdacheck_cuda_tensor{buffers[twin.index], cuda_format(twin.format), {}} : kdacheck_cuda_tensor{};
-  };
-  const auto input = [&](Input which) { return tensor(twins[static_cast<std::size_t>(which)]); };
-  const auto numbers = [&](Input which) { return static_cast<const float*>(input(which).data); };
-  kdacheck_cuda_problem problem{};
-  problem.B = s.B, problem.T = s.T, problem.H = s.H, problem.HV = s.HV, problem.K = s.K, problem.V = s.V;
-  problem.rule = in.options.rule == Rule::kda ? KDACHECK_CUDA_KDA : KDACHECK_CUDA_DPLR;
-  problem.gate = static_cast<int>(in.options.gate); // the same order
-  problem.beta_form = static_cast<int>(in.options.beta);
-  problem.l2norm = in.options.l2norm;
-  problem.state_v_first = v_first;
-  problem.lower_bound = in.options.lower_bound;
-  problem.scale = in.options.scale;
-  problem.q = input(Input::q), problem.k = input(Input::k), problem.v = input(Input::v), problem.g = input(Input::g);
-  problem.beta = input(Input::beta), problem.a = input(Input::a), problem.b = input(Input::b);
-  problem.A_log = numbers(Input::A_log), problem.dt_bias = numbers(Input::dt_bias), problem.initial_state = numbers(Input::initial_state);
-  problem.o = tensor(o);
-  problem.final_state = static_cast<float*>(tensor(final_state).data);
-  if (!in.cu_seqlens.empty()) {
-    problem.cu_seqlens = static_cast<const std::int64_t*>(buffers[lengths]);
-    problem.cu_seqlens_host = in.cu_seqlens.data();
-    problem.sequences = in.N();
-  }
-  if (decode) problem.state = static_cast<float*>(buffers[state]), problem.slots = in.N();
-  refuse_unless_ok(kdacheck_cuda_forward(kernel, &problem, nullptr, 0, nullptr));
-  if (const cudaError_t error = cudaDeviceSynchronize(); error != cudaSuccess)
-    throw std::runtime_error(std::string("CUDA: the kernel failed: ") + cudaGetErrorString(error));
-  buffers.verify(decode ? state : static_cast<std::size_t>(-1));
-  buffers.read(o.index, out.o.data);
-  if (out.final_state) buffers.read(decode ? state : final_state.index, out.final_state.data);
+void backward(int kernel, bool v_first, const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out) {
+  cuda::DeviceCall call(in, false);
+  const cuda::Twin d_o = call.mirror("d_o", cotangents.d_o, true), d_state = call.mirror("d_final_state", cotangents.d_final_state, true);
+  std::array<cuda::Twin, all_inputs.size()> twins;
+  const auto of = [&](Input input) -> cuda::Twin& { return twins[static_cast<std::size_t>(input)]; };
+  for (Input input : all_inputs) of(input) = call.mirror("d " + std::string(name(input)), out[input], false);
+  // The size of the workspace depends on what is present, not on where it will lie.
+  const kdacheck_cuda_problem unplaced = call.problem(v_first);
+  std::size_t bytes = 0;
+  cuda::refuse_unless_ok(kdacheck_cuda_backward_workspace_bytes(kernel, &unplaced, &bytes));
+  const std::size_t workspace = call.buffers.add("workspace", bytes, nullptr);
+  call.place();
+  const kdacheck_cuda_problem problem = call.problem(v_first);
+  kdacheck_cuda_gradients gradients{};
+  gradients.d_o = call.tensor(d_o);
+  gradients.d_final_state = call.numbers(d_state);
+  gradients.dq = call.tensor(of(Input::q)), gradients.dk = call.tensor(of(Input::k)), gradients.dv = call.tensor(of(Input::v));
+  gradients.dg = call.tensor(of(Input::g)), gradients.dbeta = call.tensor(of(Input::beta));
+  gradients.d_A_log = call.numbers(of(Input::A_log)), gradients.d_dt_bias = call.numbers(of(Input::dt_bias));
+  gradients.d_initial_state = call.numbers(of(Input::initial_state));
+  if (in.shape.T == 0) gradients.dq = gradients.dk = gradients.dv = gradients.dg = gradients.dbeta = {};
+  cuda::refuse_unless_ok(kdacheck_cuda_backward(kernel, &problem, &gradients, call.buffers[workspace], bytes, nullptr));
+  call.finish();
+  for (Input input : all_inputs)
+    if (of(input).present) call.buffers.read(of(input).index, out[input].data);
 }
 
 Kernel make(std::string name, std::string summary, int kernel, Contract contract) {
   const bool v_first = contract.state_v_first;
-  return {.name = std::move(name),
-          .summary = std::move(summary),
-          .contract = std::move(contract),
-          .workspace_bytes = [](const Inputs&, bool) { return std::size_t{0}; },
-          .forward = [kernel, v_first](const Inputs& in, const Outputs& out, std::span<std::byte>) { forward(kernel, v_first, in, out); },
-          .backward = {}};
+  Kernel made{
+      .name = std::move(name),
+      .summary = std::move(summary),
+      .contract = std::move(contract),
+      .workspace_bytes = [](const Inputs&, bool) { return std::size_t{0}; },
+      .forward = [kernel, v_first](const Inputs& in, const Outputs& out, std::span<std::byte>) { forward(kernel, v_first, in, out); },
+      .backward = {}};
+  if (kernel == KDACHECK_CUDA_CHUNK_FAST || kernel == KDACHECK_CUDA_CHUNK_ACCURATE)
+    made.backward = [kernel, v_first](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out, std::span<std::byte>) {
+      backward(kernel, v_first, in, cotangents, out);
+    };
+  return made;
 }
 
 const std::vector<GateForm> all_gates{GateForm::log_decay, GateForm::softplus, GateForm::bounded, GateForm::sigmoid, GateForm::absent};

@@ -77,4 +77,32 @@ DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::
   return made;
 }
 
+DeviceGradients make_gradients(int kernel, const DeviceProblem& of, unsigned seed) {
+  DeviceGradients made;
+  const kdacheck_cuda_problem& p = of.problem;
+  kdacheck_cuda_gradients& d = made.gradients;
+  const auto keep = [&](DeviceMemory memory) {
+    made.memory.push_back(std::move(memory));
+    return made.memory.back().get();
+  };
+  const auto output = [&](std::size_t bytes) {
+    void* data = keep(allocate(bytes));
+    made.outputs.emplace_back(data, bytes);
+    return data;
+  };
+  const auto bf16 = [&](std::int64_t count) {
+    return kdacheck_cuda_tensor{output(static_cast<std::size_t>(count) * 2), KDACHECK_CUDA_BF16, {}};
+  };
+  const auto fp32 = [&](std::int64_t count) { return static_cast<float*>(output(static_cast<std::size_t>(count) * 4)); };
+  const std::int64_t tokens = p.B * p.T, states = p.B * p.HV * p.K * p.V;
+  d.d_o = {keep(random_bf16(tokens * p.HV * p.V, 0, 1, seed)), KDACHECK_CUDA_BF16, {}};
+  d.d_final_state = static_cast<const float*>(keep(random_fp32(states, 0, 1, seed + 1)));
+  d.dq = bf16(tokens * p.H * p.K), d.dk = bf16(tokens * p.H * p.K), d.dv = bf16(tokens * p.HV * p.V), d.dg = bf16(tokens * p.HV * p.K);
+  d.dbeta = bf16(tokens * p.HV);
+  d.d_A_log = fp32(p.HV), d.d_dt_bias = fp32(p.HV * p.K), d.d_initial_state = fp32(states);
+  require(kdacheck_cuda_backward_workspace_bytes(kernel, &p, &made.workspace_bytes));
+  made.workspace = allocate(made.workspace_bytes);
+  return made;
+}
+
 } // namespace kdacheck::cuda

@@ -38,4 +38,14 @@ struct DeviceProblem {
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
                            bool decode = false);
 
+/// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
+struct DeviceGradients {
+  std::vector<DeviceMemory> memory;
+  DeviceMemory workspace;
+  std::size_t workspace_bytes = 0;
+  kdacheck_cuda_gradients gradients{};
+  std::vector<std::pair<void*, std::size_t>> outputs;
+};
+DeviceGradients make_gradients(int kernel, const DeviceProblem&, unsigned seed);
+
 } // namespace kdacheck::cuda

@@ -14,6 +14,12 @@ bool check_accuracy(nlohmann::json& report, bool quick);
 /// Guards, repeatability under load, graph replay, refused calls. Adds rows to `report["behaviour"]`.
 bool check_behaviour(nlohmann::json& report);
 
+/// Relative errors of every gradient against the adjoint in double. Adds rows to `report["gradients"]`.
+bool check_backward_accuracy(nlohmann::json& report);
+
+/// The same as check_behaviour for the backward pass.
+bool check_backward_behaviour(nlohmann::json& report);
+
 /// Medians of graph replays beside the copy bandwidth of the same run. Adds rows to `report["timing"]`.
 /// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.
 void measure(nlohmann::json& report, bool sweep, const std::string& filter);

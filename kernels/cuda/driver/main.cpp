@@ -1,6 +1,6 @@
-// kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--case TEXT] [--json FILE]: checks, then times, the
-// CUDA kernels here; --case keeps the timings whose "kernel case" contains the text. Exit status: 0 all good, 1 a check failed, 2 wrong
-// usage, 5 not run (no GPU).
+// kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--case TEXT] [--json FILE]:
+// checks, then times, the CUDA kernels here; --forward and --backward keep the checks of that pass, --case the timings whose "kernel case"
+// contains the text. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -11,7 +11,7 @@
 #include <string_view>
 
 int main(int argc, char** argv) try {
-  bool quick = false, checked = true, behaviour = true, timed = true, sweep = false;
+  bool quick = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
   std::string file, filter;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
@@ -19,6 +19,10 @@ int main(int argc, char** argv) try {
       quick = true;
     else if (option == "--no-check")
       checked = false;
+    else if (option == "--backward")
+      forward = false;
+    else if (option == "--forward")
+      backward = false;
     else if (option == "--no-behaviour")
       behaviour = false;
     else if (option == "--no-time")
@@ -43,8 +47,11 @@ int main(int argc, char** argv) try {
   kdacheck::cuda::require(cudaGetDeviceProperties(&properties, 0), "device");
   report["device"] = properties.name;
   report["multiprocessors"] = properties.multiProcessorCount;
-  const bool accurate = !checked || kdacheck::cuda::check_accuracy(report, quick);
-  const bool behaved = !checked || !behaviour || kdacheck::cuda::check_behaviour(report);
+  bool accurate = true, behaved = true;
+  if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick);
+  if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report) && accurate;
+  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report);
+  if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';
   if (checked) std::printf("%s: accuracy %s, behaviour %s\n", properties.name, accurate ? "good" : "BAD", behaved ? "good" : "BAD");

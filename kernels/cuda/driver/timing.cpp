@@ -105,7 +105,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
                                 {"producers", shape.producer_warps},
                                 {"stages", shape.stages},
                                 {"sharing", shape.sharing}});
-    std::printf("%-10s %-22s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
+    std::printf("%-16s %-14s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
                 shape.producer_warps, shape.stages, shape.sharing, times.median, times.least, 100 * share, target);
     std::fflush(stdout);
   };
@@ -141,6 +141,33 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
           cudaGetLastError();
         }
     }
+  }
+  for (const Row& row : std::vector<Row>{{"B1 T8192 H96", 1, 8192, 96, 5.4},
+                                         {"B1 T8192 H32", 1, 8192, 32, 0},
+                                         {"B1 T8192 H4", 1, 8192, 4, 0},
+                                         {"B8 T1024 H32", 8, 1024, 32, 0},
+                                         {"B1 T512 H32", 1, 512, 32, 0}}) {
+    for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE})
+      for (bool forward : {false, true}) {
+        const std::string label = std::string(forward ? "fwd+bwd " : "bwd ") + (kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate");
+        if (!wanted(label, row)) continue;
+        const double tokens = static_cast<double>(row.B * row.T * row.H), states = static_cast<double>(row.B * row.H) * 65536;
+        const double bytes = tokens * 2312 + states * 2 + (forward ? tokens * 1282 + states : 0);
+        const auto sets = input_sets(row, false, bytes);
+        std::vector<DeviceGradients> backs;
+        std::vector<Enqueue> jobs;
+        for (const DeviceProblem& set : sets) backs.push_back(make_gradients(kernel, set, 300));
+        for (std::size_t i = 0; i < sets.size(); ++i)
+          jobs.push_back([&, i](cudaStream_t stream) {
+            if (forward) require(kdacheck_cuda_forward(kernel, &sets[i].problem, nullptr, 0, stream));
+            require(kdacheck_cuda_backward(kernel, &sets[i].problem, &backs[i].gradients, backs[i].workspace.get(),
+                                           backs[i].workspace_bytes, stream));
+          });
+        Row shown = row;
+        if (!forward) shown.must = 0;
+        if (kernel == KDACHECK_CUDA_CHUNK_ACCURATE) shown.must_accurate = shown.must;
+        add(label.c_str(), shown, time_graphs(jobs, 100), bytes, {});
+      }
   }
   for (const Row& row : {Row{"decode B1 H32", 1, 1, 32, 0}, Row{"decode B64 H32", 64, 1, 32, 0.85},
                          Row{"decode B256 H32", 256, 1, 32, 0.85}, Row{"decode B64 H32 T4", 64, 4, 32, 0}}) {

@@ -94,7 +94,8 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   cuda::ForwardArguments args;
   const auto view = [&](Input which) { return made.in[which] ? row_view(made.in[which]) : cuda::View{}; };
   args.q = view(Input::q), args.k = view(Input::k), args.v = view(Input::v), args.g = view(Input::g), args.beta = view(Input::beta);
-  args.A_log = static_cast<const float*>(made.in[Input::A_log].data), args.dt_bias = static_cast<const float*>(made.in[Input::dt_bias].data);
+  args.A_log = static_cast<const float*>(made.in[Input::A_log].data),
+  args.dt_bias = static_cast<const float*>(made.in[Input::dt_bias].data);
   args.initial_state = static_cast<const float*>(made.in[Input::initial_state].data);
   args.cu_seqlens = test.cu_seqlens.empty() ? nullptr : test.cu_seqlens.data();
   args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV), args.K = K,
@@ -195,8 +196,7 @@ std::map<Input, std::vector<double>> truth(const Case& test, const Made& made) {
       add(Input::g, d.g, head, s.K), add(Input::beta, d.beta, head, 1);
       if (exact.contains(Input::A_log)) {
         exact[Input::A_log][static_cast<std::size_t>(head)] += d.A_log;
-        for (std::size_t c = 0; c < d.dt_bias.size(); ++c)
-          exact[Input::dt_bias][static_cast<std::size_t>(head * s.K) + c] += d.dt_bias[c];
+        for (std::size_t c = 0; c < d.dt_bias.size(); ++c) exact[Input::dt_bias][static_cast<std::size_t>(head * s.K) + c] += d.dt_bias[c];
       }
       const TensorView& state = made.gradient.at(Input::initial_state).view;
       for (std::int64_t c = 0; c < s.K; ++c)

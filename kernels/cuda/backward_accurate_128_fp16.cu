@@ -1,0 +1,9 @@
+// Backward pass, tier `accurate`, K = 128, inputs in fp16.
+
+#include "backward_launch.cuh"
+
+namespace kdacheck::cuda {
+
+template cudaError_t launch_backward<128, 2, true>(const BackwardArguments&, cudaStream_t);
+
+} // namespace kdacheck::cuda

@@ -1,0 +1,105 @@
+#pragma once
+// Launches of the backward pass. Tier `fast`: bf16 operands, everything else fp32; states between segments in two bf16 terms.
+// Tier `accurate`: every operand the sum of two bf16 terms.
+//
+// Four launches, no atomics, every sum in a fixed order:
+//   states     the chunks of 16 tokens again from first to last: R for every token, S every 64 tokens   (backward_states.cuh)
+//   adjoint    from last to first: M and dv for every token, dS every 64 tokens, dh0                     (backward_adjoint.cuh)
+//   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid        (backward_gradients.cuh)
+//   parameters sums over segments: d A_log, d dt_bias                                                    (backward_parameters.cuh)
+
+#include "backward_adjoint.cuh"
+#include "backward_gradients.cuh"
+#include "backward_parameters.cuh"
+#include "backward_states.cuh"
+#include "backward_workspace.hpp"
+#include "chunk_launch.cuh"
+
+namespace kdacheck::cuda {
+
+template <int K, int pieces, bool half_precision>
+__global__ void __launch_bounds__(32 * most_warps, 1) backward_states(const __grid_constant__ SweepArguments args) {
+  states_block<K, pieces, half_precision>(args);
+}
+
+template <int K, int pieces, bool half_precision>
+__global__ void __launch_bounds__(32 * most_warps, 1) backward_adjoint(const __grid_constant__ SweepArguments args) {
+  adjoint_block<K, pieces, half_precision>(args);
+}
+
+template <int K, int pieces, bool half_precision>
+__global__ void __launch_bounds__(2 * K, pieces == 1 ? 2 : 1) backward_gradients(const __grid_constant__ GradientArguments args) {
+  gradients_block<K, pieces, half_precision>(args);
+}
+
+constexpr __device__ __host__ unsigned parameter_threads(int K) { return static_cast<unsigned>((K + 1 + 31) / 32 * 32 * parameter_groups); }
+
+template <int K>
+__global__ void __launch_bounds__(parameter_threads(K), 1) backward_parameters(const __grid_constant__ ParameterArguments args) {
+  parameters_block(args, parameter_threads(K));
+}
+
+/// Instantiated in backward_TIER_K_FORMAT.cu, one to a file: each takes long to compile.
+template <int K, int pieces, bool half_precision> cudaError_t launch_backward(const BackwardArguments& args, cudaStream_t stream) {
+  const ForwardArguments& call = args.call;
+  const BackwardWorkspace where = backward_workspace(call, args.B, pieces, call.cu_seqlens != nullptr);
+  const auto at = [&](std::size_t offset) { return static_cast<void*>(args.workspace + offset); };
+  SweepArguments sweep{.call = call,
+                       .d_o = {},
+                       .dv = {},
+                       .dv_format = args.dv_format,
+                       .rows = static_cast<std::uint16_t*>(at(where.R)),
+                       .rows_total = args.B * call.T,
+                       .states = static_cast<std::uint32_t*>(at(where.S))};
+  if (const cudaError_t error =
+          launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+      error != cudaSuccess)
+    return error;
+  sweep.d_o = args.d_o, sweep.dv = args.dv;
+  sweep.d_final_state = args.d_final_state, sweep.d_initial_state = args.d_initial_state;
+  sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
+  if (const cudaError_t error =
+          launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+      error != cudaSuccess)
+    return error;
+  GradientArguments last{.call = call,
+                         .d_o = args.d_o,
+                         .dq = args.dq,
+                         .dk = args.dk,
+                         .dg = args.dg,
+                         .dbeta = args.dbeta,
+                         .dq_format = args.dq_format,
+                         .dk_format = args.dk_format,
+                         .dg_format = args.dg_format,
+                         .dbeta_format = args.dbeta_format,
+                         .d_final_state = args.d_final_state,
+                         .R = static_cast<std::uint16_t*>(at(where.R)),
+                         .M = static_cast<std::uint16_t*>(at(where.M)),
+                         .rows_total = args.B * call.T,
+                         .S = static_cast<std::uint32_t*>(at(where.S)),
+                         .dS = static_cast<std::uint32_t*>(at(where.dS)),
+                         .group_q = static_cast<float*>(at(where.group_q)),
+                         .group_k = static_cast<float*>(at(where.group_k)),
+                         .segment_slots = where.segment_slots};
+  const bool sums = call.A_log != nullptr && (args.d_A_log != nullptr || args.d_dt_bias != nullptr);
+  if (sums) last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
+  const auto kernel = backward_gradients<K, pieces, half_precision>;
+  const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess)
+    return error;
+  if (where.segment_slots > 0)
+    kernel<<<static_cast<unsigned>(where.segment_slots * call.H), 2 * K, static_cast<unsigned>(shared), stream>>>(last);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  if (!sums) return cudaSuccess;
+  const ParameterArguments parameters{.partial_bias = last.partial_bias,
+                                      .partial_A = last.partial_A,
+                                      .d_dt_bias = args.d_dt_bias,
+                                      .d_A_log = args.d_A_log,
+                                      .segment_slots = where.segment_slots,
+                                      .HV = call.HV,
+                                      .K = K};
+  backward_parameters<K><<<static_cast<unsigned>(call.HV), parameter_threads(K), 8 * parameter_groups*(K + 1), stream>>>(parameters);
+  return cudaGetLastError();
+}
+
+} // namespace kdacheck::cuda
