@@ -39,7 +39,8 @@ std::vector<double> error_at_start(const ProvedUnits& units, const Head& head) {
       const double s = std::abs(head.state[static_cast<std::size_t>(c * head.V + j)]);
       square += s * s, largest = std::max(largest, s);
     }
-    error[static_cast<std::size_t>(j)] = units.state.error(largest) + units.state.unit * std::sqrt(square) + static_cast<double>(head.K) * units.state.flush;
+    error[static_cast<std::size_t>(j)] =
+        units.state.error(largest) + units.state.unit * std::sqrt(square) + static_cast<double>(head.K) * units.state.flush;
   }
   return error;
 }

@@ -11,8 +11,8 @@ namespace kdacheck {
 ///             the state stays in fp32 and is rounded to its declared format only every `chunk` tokens and at the end
 ///   sums      in any order, on tensor cores too; sums of log decay in any order; exponentials split by anchors
 ///   inverse   any algorithm with a small residual in the solve's format (proved_chunk.cpp, 4)
-/// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp and proved_units.hpp. Entries may be infinite: nothing is known there.
-/// Empty where none was derived: the rule DPLR token by token (order=recurrence, or undeclared).
+/// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp and proved_units.hpp. Entries may be
+/// infinite: nothing is known there. Empty where none was derived: the rule DPLR token by token (order=recurrence, or undeclared).
 ProvedBound proved_bound(const Contract&, const Problem&);
 
 } // namespace kdacheck

@@ -24,7 +24,7 @@
 // 8 Carry. d = whole t |S^| + sum_i |kr| (1 + t) dU + |kr| t |U~|, then u_state (|S~'| + d).
 //
 // Legal: chunks of the declared length or of its halvings down to 16 tokens, between which the state stays in fp32
-// (proved_bound.cpp takes the largest). No bound exceeds 2^100: what errs so much may overflow in between.
+// (proved_bound.cpp takes the largest).
 
 #include "proved_chunk.hpp"
 
@@ -37,7 +37,8 @@ namespace kdacheck {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-/// Norm of (I - beta k k^T) Diag(alpha), not below 2^-1022 squared.
+
+/// Largest norm of (I - beta k k^T) Diag(alpha).
 double step_norm(double beta, double key_square, double largest_alpha, double decayed_key) {
   const double tau = beta * key_square, plain = largest_alpha * std::max(1.0, std::abs(1 - tau));
   const double stretch = beta * (tau - 2);
@@ -48,7 +49,8 @@ double step_norm(double beta, double key_square, double largest_alpha, double de
 } // namespace
 
 ChunkBound::ChunkBound(const ProvedUnits& units, const Head& head, double gate_floor)
-    : units_(units), head_(head), gate_floor_(gate_floor), norm_(head.normalised ? std::log1p(units.norm(head.K)) + std::log1p(units.operand.unit) : 0) {
+    : units_(units), head_(head), gate_floor_(gate_floor),
+      norm_(head.normalised ? std::log1p(units.norm(head.K)) + std::log1p(units.operand.unit) : 0) {
   state_.columns = head.V;
   state_.data = head.state;
 }
@@ -150,7 +152,8 @@ void ChunkBound::read_scores() {
     }
     std::copy(k, k + K, decayed[i]);
     const auto row = static_cast<std::size_t>(i);
-    const double beta = std::abs(head_.beta[static_cast<std::size_t>(first_ + i)]), of_beta = head_.beta_error[static_cast<std::size_t>(first_ + i)];
+    const double beta = std::abs(head_.beta[static_cast<std::size_t>(first_ + i)]),
+                 of_beta = head_.beta_error[static_cast<std::size_t>(first_ + i)];
     const double rounded = (1 + of_beta) * (1 + f) * (1 + units_.solve.unit);
     for (std::int64_t j = 0; j <= i; ++j) {
       const double* __restrict x = decayed[j];
@@ -274,7 +277,8 @@ void ChunkBound::bound_update(Order order, const std::vector<double>& error) {
     const auto row = static_cast<std::size_t>(i), t = static_cast<std::size_t>(first_ + i);
     const double beta = std::abs(head_.beta[t]), rounded = (1 + head_.beta_error[t]) * (1 + f) * (1 + f);
     for (std::int64_t j = 0; j < V; ++j) {
-      const double e = error[static_cast<std::size_t>(j)], v = std::abs(head_.v[t * static_cast<std::size_t>(V) + static_cast<std::size_t>(j)]);
+      const double e = error[static_cast<std::size_t>(j)],
+                   v = std::abs(head_.v[t * static_cast<std::size_t>(V) + static_cast<std::size_t>(j)]);
       const double flushed =
           flush * ((1 + key_sum_[row]) * (state_sum_[static_cast<std::size_t>(j)] + root * e) + key_sum_[row] + 2 * static_cast<double>(K));
       const double of_residual = sane(Z_slack_[i][j] + slack_norm_[row] * e + g * v + flushed);
@@ -299,11 +303,13 @@ void ChunkBound::bound(Order order, bool stored, std::vector<double>& error, dou
   for (std::int64_t i = 0; i < n; ++i) {
     std::copy(o_slack_[i], o_slack_[i] + V, line[0]);
     add_rows(line[0], 0, i + 1, update_error_, [&](std::int64_t m) { return (1 + g) * (scores_[i][m] + scores_error_[i][m]); });
-    add_rows(line[0], 0, i + 1, solution_size_, [&](std::int64_t m) { return scores_error_[i][m] + g * (scores_[i][m] + scores_error_[i][m]); });
+    add_rows(line[0], 0, i + 1, solution_size_,
+             [&](std::int64_t m) { return scores_error_[i][m] + g * (scores_[i][m] + scores_error_[i][m]); });
     double worst = 0;
     for (std::int64_t j = 0; j < V; ++j) {
       const double e = error[at(j)];
-      const double flushed = flush * ((1 + query_sum_[at(i)]) * (state_sum_[at(j)] + root * e) + query_sum_[at(i)] + 2 * static_cast<double>(K + n));
+      const double flushed =
+          flush * ((1 + query_sum_[at(i)]) * (state_sum_[at(j)] + root * e) + query_sum_[at(i)] + 2 * static_cast<double>(K + n));
       worst = std::max(worst, sane((line[0][j] + (query_norm_[at(i)] + read_[at(i)]) * e + flushed) * ProvedUnits::up));
     }
     token[i] = std::max(token[i], worst);

@@ -38,18 +38,18 @@ private:
   const Head& head_;
   double gate_floor_, norm_;
   std::int64_t first_ = 0, n_ = 0;
-  BoundMatrix alpha_, G_, D_;                                  // [n,K]
-  BoundMatrix key_, remaining_, key_slack_, query_slack_;      // [n,K] kd; kr; their largest errors, products included
-  BoundMatrix remaining_size_, remaining_slack_;               // [n,K] largest |kr|; largest error of kr
-  std::vector<double> whole_, whole_slack_;                    // [K]
+  BoundMatrix alpha_, G_, D_;                             // [n,K]
+  BoundMatrix key_, remaining_, key_slack_, query_slack_; // [n,K] kd; kr; their largest errors, products included
+  BoundMatrix remaining_size_, remaining_slack_;          // [n,K] largest |kr|; largest error of kr
+  std::vector<double> whole_, whole_slack_;               // [K]
   std::vector<double> reach_, read_, key_norm_, key_sum_, slack_norm_, query_norm_, query_sum_; // [n]
-  double contraction_ = 1;                                     // of the whole chunk
-  BoundMatrix L_, L_error_, scores_, scores_error_;            // [n,n]; sizes but for L
+  double contraction_ = 1;                                                                      // of the whole chunk
+  BoundMatrix L_, L_error_, scores_, scores_error_;                                             // [n,n]; sizes but for L
   SolveBound inverse_;
-  BoundMatrix state_, next_, state_size_;                      // [K,V] S, S', |S|
-  std::vector<double> state_sum_, state_largest_;              // [V]
-  BoundMatrix Z_, U_, Z_slack_, o_slack_;                      // [n,V]
-  BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_;        // [n,V], [n,1]
+  BoundMatrix state_, next_, state_size_;               // [K,V] S, S', |S|
+  std::vector<double> state_sum_, state_largest_;       // [V]
+  BoundMatrix Z_, U_, Z_slack_, o_slack_;               // [n,V]
+  BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_; // [n,V], [n,1]
   BoundMatrix right_size_, right_error_, solution_size_, scratch_, update_error_;
 };
 

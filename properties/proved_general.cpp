@@ -72,7 +72,8 @@ void GeneralBound::read_rows() {
 
 void GeneralBound::read_decay() {
   const std::int64_t n = n_, K = head_.K;
-  for (BoundMatrix* m : {&alpha_, &G_, &D_, &read_key_, &read_slack_, &query_slack_, &key_remaining_, &a_remaining_, &key_slack_, &a_size_, &a_slack_})
+  for (BoundMatrix* m :
+       {&alpha_, &G_, &D_, &read_key_, &read_slack_, &query_slack_, &key_remaining_, &a_remaining_, &key_slack_, &a_size_, &a_slack_})
     m->resize(n, K);
   for (auto* rows : {&reach_, &seen_, &read_norm_, &slack_norm_, &query_norm_, &sum_}) rows->assign(static_cast<std::size_t>(n), 0.0);
   whole_.assign(static_cast<std::size_t>(K), 1.0);
@@ -106,9 +107,11 @@ void GeneralBound::read_decay() {
     }
     if (!(sum_[row] <= units_.operand.limit))
       std::fill(read_slack_[i], read_slack_[i] + K, infinity), std::fill(query_slack_[i], query_slack_[i] + K, infinity);
-    read_norm_[row] = norm_of(read_key_[i], K), slack_norm_[row] = norm_of(read_slack_[i], K), query_norm_[row] = norm_of(query_slack_[i], K);
+    read_norm_[row] = norm_of(read_key_[i], K), slack_norm_[row] = norm_of(read_slack_[i], K),
+    query_norm_[row] = norm_of(query_slack_[i], K);
     reach_[row] = norm_of(b_.value[i], K) * reach;
-    const double xx = dot(decayed.data(), decayed.data(), K), xb = dot(decayed.data(), b_.value[i], K), bb = dot(b_.value[i], b_.value[i], K);
+    const double xx = dot(decayed.data(), decayed.data(), K), xb = dot(decayed.data(), b_.value[i], K),
+                 bb = dot(b_.value[i], b_.value[i], K);
     const double trace = dot(a_.value[i], a_.value[i], K) * bb - 2 * xb, determinant = std::max(0.0, xx * bb - xb * xb);
     const double eigenvalue = 0.5 * (trace + std::sqrt(trace * trace + 4 * determinant));
     reach *= std::sqrt(largest_alpha * largest_alpha + std::max(0.0, eigenvalue));
@@ -213,7 +216,8 @@ void GeneralBound::read_state() {
     }
   for (std::int64_t i = 0; i < n; ++i) {
     add_rows(mixed_[i], 0, i, v, [&](std::int64_t m) { return M_[i][m]; });
-    add_rows(mixed_error_[i], 0, i, value_size_, [&](std::int64_t m) { return M_error_[i][m] + used * (std::abs(M_[i][m]) + M_error_[i][m]); });
+    add_rows(mixed_error_[i], 0, i, value_size_,
+             [&](std::int64_t m) { return M_error_[i][m] + used * (std::abs(M_[i][m]) + M_error_[i][m]); });
     std::copy(mixed_[i], mixed_[i] + V, right_[i]);
     add_rows(right_[i], 0, K, state_, [&](std::int64_t c) { return read_key_[i][c]; });
     std::copy(right_[i], right_[i] + V, memory_[i]);
@@ -296,7 +300,8 @@ void GeneralBound::bound(Order order, bool stored, std::vector<double>& error, d
     std::copy(o_slack_[i], o_slack_[i] + V, line[0]);
     add_rows(line[0], 0, i + 1, value_size_, [&](std::int64_t m) { return query_key_error_[i][m]; });
     add_rows(line[0], 0, i + 1, memory_error_, [&](std::int64_t m) { return (1 + g) * (query_a_[i][m] + query_a_error_[i][m]); });
-    add_rows(line[0], 0, i + 1, solution_size_, [&](std::int64_t m) { return query_a_error_[i][m] + g * (query_a_[i][m] + query_a_error_[i][m]); });
+    add_rows(line[0], 0, i + 1, solution_size_,
+             [&](std::int64_t m) { return query_a_error_[i][m] + g * (query_a_[i][m] + query_a_error_[i][m]); });
     double worst = 0;
     for (std::int64_t j = 0; j < V; ++j) {
       const double e = error[at(j)];

@@ -44,8 +44,8 @@ private:
   double contraction_ = 1;
   BoundMatrix L_, L_error_, M_, M_error_, query_key_error_, query_a_, query_a_error_; // [n,n]
   SolveBound inverse_;
-  BoundMatrix state_, next_, state_size_;                                        // [K,V]
-  std::vector<double> state_sum_, state_largest_;                                // [V]
+  BoundMatrix state_, next_, state_size_;                                                        // [K,V]
+  std::vector<double> state_sum_, state_largest_;                                                // [V]
   BoundMatrix mixed_, mixed_size_, mixed_error_, right_, memory_, slack_, o_slack_, value_size_; // [n,V]
   BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_;
   BoundMatrix right_size_, right_error_, solution_size_, memory_error_, scratch_;

@@ -30,7 +30,8 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
   if (units.state.unit > u)
     for (std::int64_t j = 0; j < V; ++j) { // a state that is kept in a coarse format may be rounded before the first token
       double square = 0;
-      for (std::int64_t c = 0; c < K; ++c) square += state[static_cast<std::size_t>(c * V + j)] * state[static_cast<std::size_t>(c * V + j)];
+      for (std::int64_t c = 0; c < K; ++c)
+        square += state[static_cast<std::size_t>(c * V + j)] * state[static_cast<std::size_t>(c * V + j)];
       rho[static_cast<std::size_t>(j)] = units.state.error(std::sqrt(square)) + root * units.state.flush;
     }
   for (std::int64_t t = 0; t < head.tokens; ++t) {
@@ -39,7 +40,8 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
     for (std::int64_t c = 0; c < K; ++c) {
       const auto entry = static_cast<std::size_t>(t * K + c);
       const double alpha = std::exp(head.g[entry]), k = head.k[entry];
-      const double log_error = ProvedUnits::second_order * (head.gate_error[entry] + ProvedUnits::argument * std::abs(head.g[entry])) + gate_floor;
+      const double log_error =
+          ProvedUnits::second_order * (head.gate_error[entry] + ProvedUnits::argument * std::abs(head.g[entry])) + gate_floor;
       const double eta = std::expm1(log_error + std::log1p(units.exponential)) + 2 * u;
       largest_decay = std::max(largest_decay, alpha);
       largest_error = std::max(largest_error, alpha * eta);
@@ -63,10 +65,12 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
       const double v = head.v[static_cast<std::size_t>(t * V + j)], exact = beta * (v - dot[column]);
       const double error = largest_decay * rho[column] + std::sqrt(scaled[column]) + largest_error * rho[column];
       const double size = std::sqrt(decayed[column]) + error; // of d^
-      const double flush = std::max(units.operand.flush, stored ? units.state.flush : 0.0) * (root * (size + kappa + std::abs(v)) + static_cast<double>(K + 4)) * (1 + kappa);
+      const double flush = std::max(units.operand.flush, stored ? units.state.flush : 0.0) *
+                           (root * (size + kappa + std::abs(v)) + static_cast<double>(K + 4)) * (1 + kappa);
       const double read = read_unit * kappa * size + gamma * std::abs(v) + 2.1 * theta * kappa * size;
-      const double write = (std::abs(exact) + std::abs(beta) * (kappa * error + read)) * (1 + 4 * u + of_beta) + units.operand.flush; // of c^
-      const double grown = size + kappa * write;                                                              // of s'
+      const double write =
+          (std::abs(exact) + std::abs(beta) * (kappa * error + read)) * (1 + 4 * u + of_beta) + units.operand.flush; // of c^
+      const double grown = size + kappa * write;                                                                     // of s'
       const bool fits = std::max(size, write) <= units.operand.limit && grown <= units.state.limit && kappa <= units.operand.limit;
       rho[column] = (norm * error + std::abs(beta) * kappa * read + kappa * write * (5 * u + operand + of_beta + 1.01 * theta) +
                      of_state * grown * 1.01 + flush * (1 + std::abs(beta) * kappa)) *

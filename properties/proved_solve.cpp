@@ -4,9 +4,9 @@
 //   N_D, X_D the diagonal blocks of 16 rows of N and X, g gamma of the solve. Substitution by rows or columns has g N alone
 //   (Higham, theorem 8.5, section 14.2). Substitution by blocks that inverts the diagonal blocks first, for a block row
 //   M^ = fl(sum L_ik T_k), T_i = -fl(T_ii M^): the residual is at most g sum |L_ik||T_k| + 2 g N_ii |T_ii| |M^|, and M^ = -(I + L)_ii T_i
-//   up to second order, which gamma's spare terms hold; the first 16 rows need no N_D X_D N_D. Repeated squaring is not in this class: its powers of L may be far
-//   larger than T. With Q = X E either side gives |T^| <= Y = (I - Q)^{-1} X and |T^ - T(L^)| <= Q Y, as
-//   X (I - E X)^{-1} = (I - X E)^{-1} X. No sum for row i has more than i + 1 terms: row i of E has g of that many.
+//   up to second order, which gamma's spare terms hold; the first 16 rows need no N_D X_D N_D. Repeated squaring is not in this class: its
+//   powers of L may be far larger than T. With Q = X E either side gives |T^| <= Y = (I - Q)^{-1} X and |T^ - T(L^)| <= Q Y, as X (I - E
+//   X)^{-1} = (I - X E)^{-1} X. No sum for row i has more than i + 1 terms: row i of E has g of that many.
 // Solve, T B for given B with dB. (T(L^) - T) B = -T(L^) dL T B, so that with P = |T| dB
 //     d(TB) <= P + X dL (|TB| + P) + (Q + (1 + u)(1 + g_n) - 1) Y (|B| + dB) + flush, then one operand rounding.
 

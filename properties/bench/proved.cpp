@@ -97,11 +97,10 @@ std::optional<Problem> warm_chunk(const Problem& problem, std::int64_t chunk) {
 int faults(const std::string& fault_pattern, const std::string& regime_pattern, std::uint64_t seeds) {
   constexpr std::string_view options = " order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent "
                                        "betas=value,sigmoid,twice_sigmoid beta_max=2 l2norm=both";
-  const std::vector<std::pair<std::string, std::string>> contracts{
-      {"fp32 C16", "chunk=16"},
-      {"fp32 C64", "chunk=64"},
-      {"bf16 C16", "chunk=16 input=bf16 output=bf16 operands=bf16"},
-      {"bf16 C64", "chunk=64 input=bf16 output=bf16 operands=bf16"}};
+  const std::vector<std::pair<std::string, std::string>> contracts{{"fp32 C16", "chunk=16"},
+                                                                   {"fp32 C64", "chunk=64"},
+                                                                   {"bf16 C16", "chunk=16 input=bf16 output=bf16 operands=bf16"},
+                                                                   {"bf16 C64", "chunk=64 input=bf16 output=bf16 operands=bf16"}};
   std::map<std::string_view, std::vector<double>> least, most; // over seeds, of the largest over regimes
   for (std::size_t which = 0; which < contracts.size(); ++which) {
     const std::string text = contracts[which].second + std::string(options);
@@ -131,7 +130,8 @@ int faults(const std::string& fault_pattern, const std::string& regime_pattern, 
       }
     }
   }
-  fmt::print("Error / proved bound on one chunk from a warm state: the largest over regimes, the least over {} seeds\n\n{:<30}", seeds, "fault");
+  fmt::print("Error / proved bound on one chunk from a warm state: the largest over regimes, the least over {} seeds\n\n{:<30}", seeds,
+             "fault");
   for (const auto& [label, text] : contracts) fmt::print(" {:>10}", label);
   std::vector<int> proved(contracts.size(), 0);
   for (const auto& [name, ratios] : least) {

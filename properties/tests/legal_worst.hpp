@@ -13,8 +13,8 @@ namespace kdacheck::testing {
 /// Direction in which each kind of step errs: -1, 0 (exact) or 1.
 struct Pushes {
   double operand = 0, score = 0, cumsum = 0, exponential = 0, solve = 0, accumulate = 0, state = 0, beta = 0, gate = 0, norm = 0;
-  static constexpr std::array members{&Pushes::operand,     &Pushes::score,      &Pushes::cumsum, &Pushes::exponential, &Pushes::solve,
-                                      &Pushes::accumulate,  &Pushes::state,      &Pushes::beta,   &Pushes::gate,        &Pushes::norm};
+  static constexpr std::array members{&Pushes::operand,    &Pushes::score, &Pushes::cumsum, &Pushes::exponential, &Pushes::solve,
+                                      &Pushes::accumulate, &Pushes::state, &Pushes::beta,   &Pushes::gate,        &Pushes::norm};
 };
 
 struct Evaluated {
@@ -28,8 +28,7 @@ public:
   Evaluated run(Order order, std::int64_t length) {
     Evaluated result;
     result.state = head_.state;
-    for (std::int64_t first = 0; first < head_.tokens; first += length)
-      chunk(order, first, std::min(length, head_.tokens - first), result);
+    for (std::int64_t first = 0; first < head_.tokens; first += length) chunk(order, first, std::min(length, head_.tokens - first), result);
     return result;
   }
 
@@ -77,7 +76,8 @@ private:
         double key = 0, query = 0, key_size = 0, query_size = 0;
         for (std::int64_t c = 0; c < K; ++c) {
           const double row = exponential(G[at(i, c, K)] - G[at(anchor, c, K)]), column = exponential(G[at(anchor, c, K)] - G[at(j, c, K)]);
-          const double right = score(k[at(j, c, K)] * column), a = score(k[at(i, c, K)] * row) * right, b = score(q[at(i, c, K)] * row) * right;
+          const double right = score(k[at(j, c, K)] * column), a = score(k[at(i, c, K)] * row) * right,
+                       b = score(q[at(i, c, K)] * row) * right;
           key += a, query += b, key_size += std::abs(a), query_size += std::abs(b);
         }
         A[at(i, j, n)] = operand(summed(query, query_size, K));
@@ -101,7 +101,8 @@ private:
         kd[entry] = operand(k[entry] * exponential(G[entry])), qd[entry] = operand(q[entry] * exponential(G[entry]));
         kr[entry] = operand(k[entry] * exponential(G[at(n - 1, c, K)] - G[entry]));
       }
-    const auto times = [&](const Matrix& left, std::int64_t rows, std::int64_t depth, const Matrix& right, std::int64_t width, const Matrix* start) {
+    const auto times = [&](const Matrix& left, std::int64_t rows, std::int64_t depth, const Matrix& right, std::int64_t width,
+                           const Matrix* start) {
       Matrix out(static_cast<std::size_t>(rows * width));
       for (std::int64_t i = 0; i < rows; ++i)
         for (std::int64_t j = 0; j < width; ++j) {
@@ -118,7 +119,8 @@ private:
       Matrix B(G), values(Z);
       for (std::int64_t i = 0; i < n; ++i) {
         for (std::int64_t c = 0; c < K; ++c) B[at(i, c, K)] = operand(beta[static_cast<std::size_t>(i)] * kd[at(i, c, K)]);
-        for (std::int64_t j = 0; j < V; ++j) values[at(i, j, V)] = operand(beta[static_cast<std::size_t>(i)] * head_.v[at(first + i, j, V)]);
+        for (std::int64_t j = 0; j < V; ++j)
+          values[at(i, j, V)] = operand(beta[static_cast<std::size_t>(i)] * head_.v[at(first + i, j, V)]);
       }
       Matrix W = times(T, n, n, B, K, nullptr);
       U = times(T, n, n, values, V, nullptr);

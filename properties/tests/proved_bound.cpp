@@ -57,7 +57,7 @@ double worst_ratio(const Contract& contract, const Problem& problem) {
           compare(one);
         }
         Numbers numbers{7};
-        for (int mixture = 0; mixture < 20; ++mixture) {
+        for (int mixture = 0; mixture < 6; ++mixture) {
           Pushes all;
           for (auto member : Pushes::members) all.*member = mixture == 0 ? sign : numbers.uniform() < 0.5 ? -1 : 1;
           compare(all);
@@ -113,7 +113,7 @@ TEST_CASE("what no contract excuses has no bound: overflow of fp16, sums in bf16
   CHECK(std::isfinite(proved_bound(contract_of("operands=bf16 order=residual_first"), p).token[0]));
   p.v = {0x1p-20};
   const double tiny = proved_bound(contract_of("operands=fp16 order=residual_first"), p).token[0];
-  CHECK(tiny > 3 * 0x1p-25); // Z, U and Aqk lie on the subnormal grid
+  CHECK(tiny > 3 * 0x1p-25);  // Z, U and Aqk lie on the subnormal grid
   CHECK(tiny < 11 * 0x1p-25); // and every operand of every product, zeros too: 3 before Z, 5 before o
   Drawn d = small(1, 0.01, 0, 1);
   d.shape.K = 200;
@@ -125,19 +125,19 @@ TEST_CASE("the worst legal evaluations of every contract stay inside the bound, 
     const char* text;
     double near; ///< what their largest error / bound must reach: a bound without the term that this contract makes large is passed
   };
-  for (const Kind& kind : {Kind{"order=residual_first", 0.02}, Kind{"order=wy", 0.02}, Kind{"chunk=32", 0.02},
-                           Kind{"order=residual_first operands=bf16", 0.2}, Kind{"order=residual_first operands=bf16 scores=fp32", 0.2},
-                           Kind{"order=wy operands=bf16 scores=fp32", 0.2}, Kind{"order=residual_first operands=fp32 scores=bf16", 0.2},
-                           Kind{"order=residual_first operands=tf32 tf32=truncate chunk=32", 0.2},
-                           Kind{"order=residual_first operands=fp16 scores=tf32 chunk=16", 0.2},
-                           Kind{"order=residual_first state=bf16 chunk=16", 0.2}, Kind{"order=wy state=bf16 chunk=32", 0.2},
-                           Kind{"order=residual_first cumsum=bf16", 0.05}, Kind{"order=residual_first exp_ulp=20000", 0.2},
-                           Kind{"order=residual_first solve=bf16", 5e-4}, Kind{"order=residual_first accumulate=fp16", 0.05}}) {
+  for (const Kind& kind :
+       {Kind{"order=residual_first", 0.02}, Kind{"order=wy", 0.02}, Kind{"chunk=32", 0.02}, Kind{"order=residual_first operands=bf16", 0.2},
+        Kind{"order=residual_first operands=bf16 scores=fp32", 0.2}, Kind{"order=wy operands=bf16 scores=fp32", 0.2},
+        Kind{"order=residual_first operands=fp32 scores=bf16", 0.2}, Kind{"order=residual_first operands=tf32 tf32=truncate chunk=32", 0.2},
+        Kind{"order=residual_first operands=fp16 scores=tf32 chunk=16", 0.2}, Kind{"order=residual_first state=bf16 chunk=16", 0.2},
+        Kind{"order=wy state=bf16 chunk=32", 0.2}, Kind{"order=residual_first cumsum=bf16", 0.05},
+        Kind{"order=residual_first exp_ulp=20000", 0.2}, Kind{"order=residual_first solve=bf16", 5e-4},
+        Kind{"order=residual_first accumulate=fp16", 0.05}}) {
     const Contract contract = contract_of(kind.text);
     double closest = 0;
     for (double decay : {0.0, 1e-3, 0.3, 5.0})
       for (double correlation : {0.0, 0.95})
-        for (double beta : {0.3, 1.0, 2.0}) {
+        for (double beta : {0.5, 2.0}) {
           const double ratio = worst_ratio(contract, draw(small(3, decay, correlation, beta)));
           INFO(kind.text << ", decay " << decay << ", correlation " << correlation << ", beta to " << beta << ": " << ratio);
           CHECK(ratio <= 1);
@@ -152,7 +152,9 @@ TEST_CASE("gates, logits and norms resolved inside the kernel are inside the bou
   double closest = 0;
   for (GateForm gate : {GateForm::softplus, GateForm::bounded, GateForm::sigmoid})
     for (const char* text : {"exp_ulp=20000 order=residual_first", "exp_ulp=20000 order=wy", "accumulate=fp16 order=residual_first"}) {
-      Problem problem = draw(small(5, 0.05, 0.3, 1));
+      Drawn drawn = small(5, 0.05, 0.3, 1);
+      drawn.shape.T = 20;
+      Problem problem = draw(drawn);
       problem.options.gate = gate;
       problem.options.beta = BetaForm::twice_sigmoid;
       problem.options.l2norm = true;
@@ -252,7 +254,8 @@ TEST_CASE("an error that no rounding explains is refused as proved, at its place
 TEST_CASE("shorter blocks, every order and the general form lie inside an undeclared contract's bound") {
   const Problem problem = draw(small(2, 0.05, 0.5, 1));
   const ProvedBound undeclared = proved_bound(contract_of("chunk=64"), problem);
-  for (const char* text : {"chunk=16 order=residual_first", "chunk=64 order=residual_first", "chunk=32 order=wy", "chunk=1 order=recurrence"}) {
+  for (const char* text :
+       {"chunk=16 order=residual_first", "chunk=64 order=residual_first", "chunk=32 order=wy", "chunk=1 order=recurrence"}) {
     const ProvedBound declared = proved_bound(contract_of(text), problem);
     INFO(text);
     for (std::size_t t = 0; t < declared.token.size(); ++t) CHECK(declared.token[t] <= undeclared.token[t]);
