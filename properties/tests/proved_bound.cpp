@@ -106,6 +106,60 @@ TEST_CASE("one token of ones: the bound is the sum of its roundings") {
   CHECK(cut < 2.05 * rounded);
 }
 
+TEST_CASE("one token that reads back a state of 1 and writes nothing new: two operands more in U, two in o") {
+  Problem p = of_ones();
+  p.v = {0};
+  p.initial_state = {1};
+  const double u = 0x1p-8;
+  // o = qd S + Aqk U, U = -T beta kd S: qd, S; three in Aqk; kd, S, Z, T, U. wy rounds beta kd and W in the
+  // place of Z, and its bound counts S twice.
+  for (const auto& [order, of_o] : {std::pair{"residual_first", 10 * u}, std::pair{"wy", 12 * u}}) {
+    const ProvedBound bf16 = proved_bound(contract_of(std::string("operands=bf16 order=") + order), p);
+    INFO(order << ": o " << bf16.token[0] / u << " u, state " << bf16.state_row[0] / u << " u");
+    CHECK(bf16.token[0] > of_o);
+    CHECK(bf16.token[0] < 1.05 * of_o);
+    CHECK(bf16.state_row[0] > of_o - 4 * u); // kr in the place of qd, S and Aqk's three
+    CHECK(bf16.state_row[0] < 1.05 * (of_o - 4 * u));
+  }
+}
+
+TEST_CASE("sums, beta and norms of tiny cases count as they must") {
+  Problem p = of_ones();
+  // gamma_n of truncating fp16 sums is (1.25 n + 4) 2^-10 and more: n = 2 for the residual and o, n = 1 for Aqk, solve and T Z
+  for (const char* order : {"residual_first", "wy"}) {
+    const double sums = proved_bound(contract_of(std::string("accumulate=fp16 order=") + order), p).token[0];
+    CHECK(sums > (2 * 6.5 + 3 * 5.25) * 0x1p-10);
+    CHECK(sums < 1.06 * (2 * 6.5 + 3 * 5.25) * 0x1p-10);
+  }
+  // beta = 1/2, with an error of eta by its own exp, as has each of the two exponentials of Aqk
+  p.options.beta = BetaForm::sigmoid;
+  p.beta = {0};
+  const double eta = 0x1p-8;
+  const Contract rough = contract_of("exp_ulp=32768 order=residual_first betas=sigmoid");
+  const double one = proved_bound(rough, p).token[0];
+  CHECK(one > 0.5 * (2 * eta + eta));
+  CHECK(one < 1.05 * 0.5 * (2 * eta + eta));
+  // a second token without a value: U = 1/2, -1/4; dU_1 = eta / 2; dU_2 = (2 eta + eta) / 4 by L and dZ_1 / 2 through T
+  p.shape.T = 2;
+  p.q = p.k = {1, 1}, p.v = {1, 0}, p.beta = {0, 0}, p.g = {0, 0};
+  const double two = proved_bound(rough, p).token[1], due = (0.5 + 0.25) * 2 * eta + 0.5 * eta + 0.75 * eta + 0.25 * eta;
+  CHECK(two > due);
+  CHECK(two < 1.05 * due);
+  // a state that only decays: eta of e^-1; one kept in bf16 is rounded where it is stored, and perhaps where it is read
+  Problem kept = of_ones();
+  kept.beta = {0}, kept.initial_state = {1}, kept.g = {-1};
+  CHECK(proved_bound(contract_of("exp_ulp=32768 order=residual_first"), kept).state_row[0] > eta * std::exp(-1));
+  kept.g = {0};
+  CHECK(proved_bound(contract_of("state=bf16 order=residual_first"), kept).state_row[0] > 2 * 0x1p-8);
+  // a norm taken inside rounds q and k once more each
+  Problem normed = of_ones();
+  const double plain = proved_bound(contract_of("operands=bf16 order=residual_first l2norm=both"), normed).token[0];
+  normed.options.l2norm = true;
+  const double inside = proved_bound(contract_of("operands=bf16 order=residual_first l2norm=both"), normed).token[0];
+  CHECK(inside - plain > 1.99 * 0x1p-8);
+  CHECK(inside - plain < 2.1 * 0x1p-8);
+}
+
 TEST_CASE("what no contract excuses has no bound: overflow of fp16, sums in bf16 that are longer than its digits") {
   Problem p = of_ones();
   p.v = {70000};
