@@ -22,7 +22,7 @@ template <class Run> class DplrAdjointRun : DplrChunkRun<Run> {
 
 public:
   using Number = typename Run::Number;
-  using Base::advance, Base::Base;
+  using Base::advance, Base::output, Base::Base;
 
   /// As KdaAdjointRun::retreat.
   void retreat(const ChunkFactors& f, Order order, Run& run, const std::vector<Number>& state, const std::vector<double>& d_o,

@@ -54,7 +54,7 @@ template <class Run> class KdaAdjointRun : KdaChunkRun<Run> {
 
 public:
   using Number = typename Run::Number;
-  using Base::advance, Base::Base;
+  using Base::advance, Base::output, Base::Base;
 
   /// The chunk's forward pass again from its first state, then its reverse: `cotangent` [K,V] moves from the state after
   /// the chunk to that before it. d_o [tokens,V] may be empty (zero).

@@ -19,7 +19,7 @@ template <class Run> class RecurrenceAdjointRun : RecurrenceRun<Run> {
 
 public:
   using Number = typename Run::Number;
-  using Base::advance, Base::Base;
+  using Base::advance, Base::output, Base::Base;
 
   /// As KdaAdjointRun::retreat, for the tokens [first, first + n).
   void retreat(std::int64_t first, std::int64_t n, Run& run, const std::vector<Number>& state, const std::vector<double>& d_o,

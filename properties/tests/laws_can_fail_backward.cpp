@@ -77,6 +77,13 @@ void about_gradients(const Catches& catches) {
           if (++calls % 2) add_to(out[Input::v], 0, 1e-3f);
         }));
   check("backward-touches-nothing-else", harmed([](auto& in, auto&, auto&) { scale_all(in[Input::k], 0.5f); }));
+  check("the-backward-runs-the-same-forward", misled([](Inputs& in, Cotangents&) {
+          if (!in[Input::beta]) return;
+          static thread_local std::vector<float> rounded; // the strengths that the backward pass runs the forward with
+          rounded.clear();
+          for (std::int64_t i = 0; i < in[Input::beta].elements(); ++i) rounded.push_back(round_to(Format::bf16, load(in[Input::beta], i)));
+          in[Input::beta].data = rounded.data();
+        }));
   Kernel adding = right;
   adding.backward = [backward = right.backward](const Inputs& in, const Cotangents& loss, const GradientOutputs& out,
                                                 std::span<std::byte> workspace) {
