@@ -6,8 +6,8 @@
 //   dS = Diag(e^{G_C}) dS' + qd^T dO + bd^T Y
 //   q decays with G_i, b with G_{i-1}: dG_i = q dq - a da - k dk, dG_{i-1} += b db, the chunk's end on top.
 //
-// KDA through it has a = k = beta key, so that w and v enter together: a takes the gradients of both with w + v, formed
-// first because v alone may be much larger, and k none. Then
+// KDA through it has a = k = beta key and u = w + v = (I + Aba)^{-1} (v - bd S): a takes the gradients of both with u, k
+// none, and dv = -Y. Then
 //   dkey = beta da + alpha db      dbeta = key da      d log alpha = alpha key db besides.
 
 #include "dplr_backward.hpp"
@@ -31,7 +31,6 @@ namespace {
 /// Buffers of one step back; rows [C,K] or [C,V], matrices [C,matrix].
 struct Adjoint {
   float *d_o = nullptr, *Y = nullptr, *v = nullptr, *scratch = nullptr; ///< [C,V]
-  float* written = nullptr;                                             ///< [C,V] KDA: w + v, which its one key writes
   float *dAba = nullptr, *dAbk = nullptr, *dAqa = nullptr, *dAqk = nullptr;
   float *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr, *g = nullptr;
   float *near_a = nullptr, *near_k = nullptr; ///< [C] dAba and dAbk of (i, i - 1): the one pair of b without decay
@@ -50,7 +49,7 @@ struct Slice {
 Adjoint take_adjoint(Arena& arena, const ChunkPlan& plan, std::int64_t K, std::int64_t V) {
   const std::int64_t matrix = padded(plan.C);
   Adjoint d;
-  for (float** rows : {&d.d_o, &d.Y, &d.v, &d.scratch, &d.written}) *rows = arena.floats(plan.C * V);
+  for (float** rows : {&d.d_o, &d.Y, &d.v, &d.scratch}) *rows = arena.floats(plan.C * V);
   for (float** square : {&d.dAba, &d.dAbk, &d.dAqa, &d.dAqk}) *square = arena.floats(plan.C * matrix);
   for (float** rows : {&d.q, &d.k, &d.a, &d.b, &d.g}) *rows = arena.floats(plan.C * K);
   for (float** row : {&d.end_a, &d.end_k}) *row = arena.floats(K);
@@ -80,7 +79,10 @@ void solve_adjoint(const ChunkPlan& plan, const DplrChunk& chunk, const DplrReco
   product(n, V, n, {record.Aqa, 1, matrix}, d.d_o, V, Into::subtract, d.Y, V, Part::upper);
   product(n, V, K, {chunk.ar, K, 1}, dS, V, Into::subtract, d.Y, V);
   apply_inverse_transposed(plan.operands, n, V, record.Aba, record.T, matrix, d.Y, d.scratch);
+  if (chunk.key)
+    for (std::int64_t at = 0; at < n * V; at += lane_count) store(d.v + at, -load(d.Y + at));
   round_rows(plan.operands, d.Y, n, V);
+  if (chunk.key) return;
   product(n, V, n, {record.Aqk, 1, matrix}, d.d_o, V, Into::assign, d.v, V, Part::upper);
   product(n, V, K, {chunk.kr, K, 1}, dS, V, Into::add, d.v, V);
   product(n, V, n, {record.Abk, 1, matrix}, d.Y, V, Into::add, d.v, V, Part::strict_upper);
@@ -94,7 +96,7 @@ void score_adjoints(const ChunkPlan& plan, const DplrChunk& chunk, const DplrRec
       product(std::min(score_block, n - block), block + score_block, V, {rows + block * V, V, 1}, d.turned, matrix, Into::assign,
               into + block * matrix, matrix);
   };
-  transpose(n, V, chunk.key ? d.written : record.w, V, d.turned, matrix);
+  transpose(n, V, record.w, V, d.turned, matrix);
   outer(d.Y, d.dAba);
   outer(d.d_o, d.dAqa);
   if (chunk.key)
@@ -119,7 +121,7 @@ void state_adjoints(const DplrChunk& chunk, const DplrRecord& record, const floa
   product(n, K, V, {d.d_o, V, 1}, d.turned, K, Into::assign, d.q, K);
   product(n, K, V, {d.Y, V, 1}, d.turned, K, Into::assign, d.b, K);
   transpose(K, V, dS, V, d.turned, K);
-  product(n, K, V, {chunk.key ? d.written : record.w, V, 1}, d.turned, K, Into::assign, d.a, K);
+  product(n, K, V, {record.w, V, 1}, d.turned, K, Into::assign, d.a, K);
   if (chunk.key)
     std::fill(d.k, d.k + n * K, 0.0f);
   else
@@ -246,10 +248,6 @@ void dplr_backward(const Contract& contract, const Inputs& inputs, const Cotange
         const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
         solve_adjoint(plan, chunk, record, dS, d);
         write_gradient(gradients, Input::v, inputs, row, head, rows, d.v);
-        if (kda) {
-          for (std::int64_t at = 0; at < rows * V; at += lane_count) store(d.written + at, load(record.w + at) + load(chunk.v + at));
-          round_rows(plan.operands, d.written, rows, V);
-        }
         score_adjoints(plan, chunk, record, d);
         state_adjoints(chunk, record, state, dS, d);
         scores_backward(chunk.frame, 2, score_rows(chunk), kda ? 1 : 2, score_columns(chunk), {{{{d.dAba, d.dAbk}, {d.dAqa, d.dAqk}}}},

@@ -97,17 +97,22 @@ void read_dplr_chunk(const ChunkPlan& plan, const Inputs& inputs, std::int64_t r
 
 void solve_dplr_chunk(const ChunkPlan& plan, DplrChunk& chunk, DplrRecord& record, float* scratch) {
   const std::int64_t n = chunk.n, K = chunk.K, V = chunk.V, matrix = chunk.matrix;
-  scores(chunk.frame, 2, score_rows(chunk), 2, score_columns(chunk), {{{{record.Aba, record.Abk}, {record.Aqa, record.Aqk}}}});
+  scores(chunk.frame, 2, score_rows(chunk), chunk.key ? 1 : 2, score_columns(chunk),
+         {{{{record.Aba, record.Abk}, {record.Aqa, record.Aqk}}}});
   for (std::int64_t i = 0; i < n; ++i) {
-    round_operand(plan.operands, record.Abk + i * matrix, i);
     round_operand(plan.operands, record.Aqa + i * matrix, i + 1);
+    if (chunk.key) continue;
+    round_operand(plan.operands, record.Abk + i * matrix, i);
     round_operand(plan.operands, record.Aqk + i * matrix, i + 1);
   }
   if (plan.inverse()) invert_unit_lower(plan.operands, n, record.Aba, matrix, record.T);
   const float* state = rounded_copy(plan.operands, record.state, K * V, chunk.state_operand);
-  std::fill(record.w, record.w + n * V, 0.0f);
+  if (chunk.key)
+    std::copy(chunk.v, chunk.v + n * V, record.w);
+  else
+    std::fill(record.w, record.w + n * V, 0.0f);
   product(n, V, K, {chunk.bd, K, 1}, state, V, Into::subtract, record.w, V);
-  product(n, V, n, {record.Abk, matrix, 1}, chunk.v, V, Into::subtract, record.w, V, Part::strict_lower);
+  if (!chunk.key) product(n, V, n, {record.Abk, matrix, 1}, chunk.v, V, Into::subtract, record.w, V, Part::strict_lower);
   apply_inverse(plan.operands, n, V, record.Aba, record.T, matrix, record.w, scratch);
   round_rows(plan.operands, record.w, n, V);
 }
@@ -116,13 +121,14 @@ void dplr_output(const DplrChunk& chunk, const DplrRecord& record, float* o) {
   const float* state = chunk.state_operand ? chunk.state_operand : record.state;
   product(chunk.n, chunk.V, chunk.K, {chunk.qd, chunk.K, 1}, state, chunk.V, Into::assign, o, chunk.V);
   product(chunk.n, chunk.V, chunk.n, {record.Aqa, chunk.matrix, 1}, record.w, chunk.V, Into::add, o, chunk.V, Part::lower);
+  if (chunk.key) return;
   product(chunk.n, chunk.V, chunk.n, {record.Aqk, chunk.matrix, 1}, chunk.v, chunk.V, Into::add, o, chunk.V, Part::lower);
 }
 
 void next_dplr_state(const ChunkPlan& plan, const DplrChunk& chunk, const DplrRecord& record, float* next) {
   decay_state(chunk.G + (chunk.n - 1) * chunk.K, chunk.K, chunk.V, record.state, next);
   product(chunk.K, chunk.V, chunk.n, {chunk.ar, 1, chunk.K}, record.w, chunk.V, Into::add, next, chunk.V);
-  product(chunk.K, chunk.V, chunk.n, {chunk.kr, 1, chunk.K}, chunk.v, chunk.V, Into::add, next, chunk.V);
+  if (!chunk.key) product(chunk.K, chunk.V, chunk.n, {chunk.kr, 1, chunk.K}, chunk.v, chunk.V, Into::add, next, chunk.V);
   if (plan.state != Format::fp32) round_operand({plan.state, false}, next, chunk.K * chunk.V);
 }
 

@@ -6,6 +6,9 @@
 //   Aba_ij = sum_c b_ic a_jc e^{G^-_ic - G_jc} (i > j), Abk alike with k;  Aqa, Aqk with q and G (i >= j)
 //   (I + Aba) w = -(bd S + Abk v)      bd = b e^{G^-}   qd = q e^G   ar, kr = a, k e^{G_C - G}
 //   O = qd S + Aqa w + Aqk v           S' = Diag(e^{G_C}) S + ar^T w + kr^T v
+//
+// KDA through it has a = k (= beta key), so that w and v enter together. They nearly cancel where the memory holds v already:
+// u = w + v is what is solved for, (I + Aba) u = v - bd S, and takes their place in O and S'.
 
 #include "arena.hpp"
 #include "chunk.hpp"
@@ -32,9 +35,9 @@ struct DplrChunk {
 
 struct DplrRecord {
   float* state = nullptr;                                               ///< [K,V] at the start of the chunk
-  float *Aba = nullptr, *Abk = nullptr, *Aqa = nullptr, *Aqk = nullptr; ///< [C,matrix]; all but Aba rounded
+  float *Aba = nullptr, *Abk = nullptr, *Aqa = nullptr, *Aqk = nullptr; ///< [C,matrix]; all but Aba rounded; KDA has no Abk, Aqk
   float* T = nullptr;                                                   ///< [C,matrix] (I + Aba)^{-1} rounded; null for fp32 operands
-  float* w = nullptr;                                                   ///< [C,V] rounded
+  float* w = nullptr;                                                   ///< [C,V] rounded; KDA: u
 };
 
 DplrChunk take_dplr_chunk(Arena&, const ChunkPlan&, const Inputs&);
@@ -42,7 +45,7 @@ DplrRecord take_dplr_record(Arena&, const ChunkPlan&, const Inputs&);
 
 void read_dplr_chunk(const ChunkPlan&, const Inputs&, std::int64_t row, std::int64_t head, std::int64_t n, DplrChunk&);
 
-/// Scores, inverse and w from record.state; `scratch` holds [C,V] numbers.
+/// Scores, inverse and w (or u) from record.state; `scratch` holds [C,V] numbers.
 void solve_dplr_chunk(const ChunkPlan&, DplrChunk&, DplrRecord&, float* scratch);
 
 void dplr_output(const DplrChunk&, const DplrRecord&, float* o);
