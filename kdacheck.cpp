@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <new>
 
@@ -298,6 +299,7 @@ int complain(int status, const char* sentence) {
 } // namespace
 
 int main(int argc, char** argv) try {
+  std::signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is met like a full disk: as an error of the write
   CommandLine line;
   for (int i = 0; i < argc; ++i) line.verify.command += (i ? " " : "") + std::string(i ? argv[i] : "./kdacheck");
   line.power.command = line.verify.command;

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 #include <tuple>
@@ -80,6 +82,8 @@ Finding check(const Kernel& kernel, const Property& property, const Recipe& reci
   if (auto reason = outside_domain(kernel.contract, make_problem(recipe, input_formats(kernel.contract))))
     return not_supported(std::move(*reason));
   return property.check({kernel, judge}, recipe);
+} catch (const std::bad_alloc&) {
+  throw; // trouble of the machine says nothing about the kernel
 } catch (const KernelCrashed& crash) {
   return {.verdict = Verdict::crashed, .bound_util = 0, .place = {}, .detail = crash.what(), .metrics = {}};
 } catch (const KernelTimedOut& late) {
@@ -149,7 +153,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
     if (walk.steps > 0) result.shrunk = replay_token({kernel.name, property.name, walk.recipe});
   };
 
-  const auto work = [&] {
+  const auto judge_all = [&] {
     omp_set_num_threads(1); // the cores are busy with other cases
     for (std::size_t i = next++; i < draws.size() && !stopped; i = next++) {
       if (!mine(i)) continue;
@@ -195,10 +199,22 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
     }
   };
 
+  std::exception_ptr trouble; // of the machine: memory ran out, a result could not be kept
+  const auto work = [&] {
+    try {
+      judge_all();
+    } catch (...) {
+      stopped = true;
+      const std::lock_guard lock(reporting);
+      if (!trouble) trouble = std::current_exception();
+    }
+  };
+
   const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<std::jthread> team;
   for (int i = 0; i < threads; ++i) team.emplace_back(work);
   team.clear();
+  if (trouble) std::rethrow_exception(trouble);
   outcome.stopped = stopped;
   return outcome;
 }

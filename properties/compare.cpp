@@ -65,9 +65,15 @@ double excess_of(double written, double exact, double radius, Format format) {
   return excess > 0 ? excess : excess <= 0 ? 0.0 : infinity;
 }
 
-/// Error figures of a tensor, fed element by element, a token (or row) at a time.
+/// Error figures of a tensor, fed element by element, a token (or row) at a time. ulp_max counts in ulps of the larger of
+/// the exact element and the rms of its line: where sums cancel, an element near 0 has no ulp of its own to be right in.
 struct MetricSums {
   double squares = 0, exact_squares = 0, line = 0, exact_line = 0;
+  struct Element {
+    double error, exact;
+    Format format;
+  };
+  std::vector<Element> elements{}; ///< of the line
   Metrics metrics{0, 0, 0, 0};
 
   void add(double written, double exact, Format format) {
@@ -75,10 +81,15 @@ struct MetricSums {
     squares += error * error, exact_squares += exact * exact;
     line += error * error, exact_line += exact * exact;
     metrics.max_abs_err = std::isnan(error) ? infinity : std::max(metrics.max_abs_err, error);
-    const double ulps = error / (2 * half_ulp(format, exact));
-    metrics.ulp_max = std::isnan(ulps) ? infinity : std::max(metrics.ulp_max, ulps);
+    elements.push_back({error, std::abs(exact), format});
   }
   void end_line() {
+    const double typical = elements.empty() ? 0 : std::sqrt(exact_line / static_cast<double>(elements.size()));
+    for (const auto& [error, exact, format] : elements) {
+      const double ulps = error / (2 * half_ulp(format, std::max(exact, typical)));
+      metrics.ulp_max = std::isnan(ulps) ? infinity : std::max(metrics.ulp_max, ulps);
+    }
+    elements.clear();
     if (line > 0) metrics.token_rel_err_max = std::max(metrics.token_rel_err_max, std::sqrt(line / exact_line));
     if (std::isnan(line)) metrics.token_rel_err_max = infinity;
     line = exact_line = 0;

@@ -127,10 +127,16 @@ CaseLog::~CaseLog() { ::close(descriptor_); }
 void CaseLog::append(const CaseResult& result) {
   const std::string line = to_json_line(result, program_) + "\n";
   std::string_view rest = line;
+  const off_t before = ::lseek(descriptor_, 0, SEEK_END);
   while (!rest.empty()) {
     const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw cannot_write(path_, errno);
+    if (written < 0) {
+      const int error_number = errno;
+      // a full disk may have taken half of the line
+      if (before >= 0 && ::ftruncate(descriptor_, before) != 0) throw cannot_write(path_, errno);
+      throw cannot_write(path_, error_number);
+    }
     rest.remove_prefix(static_cast<std::size_t>(written));
   }
 }

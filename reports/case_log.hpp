@@ -2,7 +2,9 @@
 // cases.jsonl: one case a line, written as it finishes, so that an interrupted run keeps what it had.
 //
 // Keys of a line: schema_version, program, kernel, property, regime, verdict, bound_util, seconds, replay; where there is
-// something to say: shrunk, detail, place{tensor, sequence, head, token, channel, row, chunk_position}, metrics{...}.
+// something to say: shrunk, detail, place{tensor, sequence, head, token, channel, row, chunk_position}, metrics{...}:
+// max_abs_err; rms_rel_err, rms of the errors over rms of the exact numbers; token_rel_err_max, the same of the worst token
+// (or row of a state); ulp_max, the largest error in ulps of the larger of the exact number and the rms of its token.
 
 #include "../properties/campaign.hpp"
 

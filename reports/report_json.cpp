@@ -5,8 +5,12 @@
 #include "../properties/modules/module_campaign.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 namespace kdacheck {
 namespace {
@@ -92,7 +96,82 @@ Json json_of_module(const KernelTally& module, const Results& results) {
   return entry;
 }
 
+/// The recipes of groups' worst cases, each once: most groups share theirs with a hundred others.
+class RecipeTable {
+public:
+  /// Index of the recipe in a token of this kernel and property, or nothing where the token has another form.
+  std::optional<std::size_t> index(const GroupKey& key, const std::string& token) {
+    const std::string before = key.kernel + ":" + key.property + ":";
+    if (!token.starts_with(before)) return std::nullopt;
+    const auto [entry, added] = index_.try_emplace(token.substr(before.size()), recipes_.size());
+    if (added) recipes_.push_back(entry->first);
+    return entry->second;
+  }
+  const std::vector<std::string>& recipes() const { return recipes_; }
+
+private:
+  std::map<std::string, std::size_t> index_;
+  std::vector<std::string> recipes_;
+};
+
+/// One group in few words: there are ten thousand. Counts where all are of one kind or that are 0 and texts that are empty are left out,
+/// and a token is given by its recipe's index, but for failures, which stand in full.
+Json json_of(const GroupKey& key, const Tally& tally, RecipeTable& recipes) {
+  Json json{{"kernel", key.kernel}, {"property", key.property}, {"regime", key.regime}, {"verdict", name(tally.verdict())}};
+  json["cases"] = tally.counts.cases();
+  for (Verdict verdict : all_verdicts)
+    if (tally.counts[verdict] > 0 && tally.counts[tally.verdict()] != tally.counts.cases())
+      json["counts"][std::string(name(verdict))] = tally.counts[verdict];
+  json["seconds"] = json_number(std::nearbyint(tally.seconds * 1e6) * 1e-6);
+  if (!tally.worst) return json;
+  const Finding& finding = tally.worst->finding;
+  Json worst{{"bound_util", json_number(finding.bound_util)}};
+  if (finding.place) worst["output"] = finding.place->tensor;
+  const auto index = is_failure(finding.verdict) ? std::nullopt : recipes.index(key, tally.worst->replay);
+  if (index)
+    worst["recipe"] = *index;
+  else
+    worst["replay"] = tally.worst->replay;
+  if (!tally.worst->shrunk.empty()) worst["shrunk"] = tally.worst->shrunk;
+  if (is_failure(finding.verdict) && finding.place) worst["place"] = to_text(*finding.place);
+  if (!finding.detail.empty()) worst["detail"] = finding.detail;
+  json["worst"] = std::move(worst);
+  return json;
+}
+
 std::string text_or_empty(const Json& json) { return json.is_null() ? std::string() : json.get<std::string>(); }
+
+/// What `json_of` wrote of a group, or an earlier release, in full.
+Tally group_from(const Json& json, const GroupKey& key, const Json& recipes) {
+  Tally tally;
+  const auto gravest = verdict_named(json.at("verdict").get<std::string>());
+  if (!gravest) throw std::invalid_argument("has the unknown verdict " + json.at("verdict").dump());
+  if (!json.contains("counts"))
+    tally.counts[*gravest] = json.at("cases"); // all of one kind
+  else
+    for (Verdict verdict : all_verdicts) tally.counts[verdict] = json["counts"].value(std::string(name(verdict)), std::size_t{0});
+  tally.seconds = number_of(json.at("seconds"));
+  if (!json.contains("worst")) return tally;
+  const Json& worst = json["worst"];
+  CaseResult& result = tally.worst.emplace();
+  result.kernel = key.kernel, result.property = key.property, result.regime = key.regime;
+  result.replay = worst.contains("recipe")
+                      ? key.kernel + ":" + key.property + ":" + recipes.at(worst["recipe"].get<std::size_t>()).get<std::string>()
+                      : worst.at("replay").get<std::string>();
+  result.shrunk = text_or_empty(worst.value("shrunk", Json()));
+  result.finding.bound_util = number_of(worst.at("bound_util"));
+  result.finding.detail = worst.value("detail", "");
+  if (const Json output = worst.value("output", Json()); !output.is_null()) result.finding.place = Place{.tensor = output};
+  result.finding.verdict = *gravest;
+  return tally;
+}
+
+/// A list as text with an entry a line.
+std::string one_a_line(const std::vector<std::string>& entries) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < entries.size(); ++i) text += (i ? ",\n  " : "\n  ") + entries[i];
+  return text + (entries.empty() ? "]" : "\n ]");
+}
 
 Tally tally_from(const Json& json) {
   Tally tally;
@@ -143,9 +222,8 @@ Results results_of(const Json& json) {
     if (module.tally.worst) module.tally.worst->kernel = module.name;
   }
   for (const Json& entry : json.at("groups")) {
-    Tally& tally = results.groups[{entry.at("kernel"), entry.at("property"), entry.at("regime")}];
-    tally = tally_from(entry);
-    if (tally.worst) tally.worst->kernel = entry.at("kernel");
+    const GroupKey key{entry.at("kernel"), entry.at("property"), entry.at("regime")};
+    results.groups[key] = group_from(entry, key, json.value("recipes", Json::array()));
   }
   for (const Json& entry : json.at("not_supported")) results.not_supported[{entry.at("kernel"), entry.at("reason")}] = entry.at("cases");
   return results;
@@ -161,6 +239,7 @@ std::string to_report_json(const Results& results) {
             {"summary", json_of(total(results))},
             {"kernels", Json::array()},
             {"modules", Json::array()},
+            {"recipes", Json::array()},
             {"groups", Json::array()},
             {"not_supported", Json::array()}};
   for (const KernelTally& kernel : results.kernels) {
@@ -172,14 +251,17 @@ std::string to_report_json(const Results& results) {
     append(entry, kernel.tally);
     json["kernels"].push_back(std::move(entry));
   }
-  for (const auto& [key, tally] : results.groups) {
-    Json entry{{"kernel", key.kernel}, {"property", key.property}, {"regime", key.regime}};
-    append(entry, tally);
-    json["groups"].push_back(std::move(entry));
-  }
   for (const auto& [reason, cases] : results.not_supported)
     json["not_supported"].push_back({{"kernel", reason.kernel}, {"reason", reason.text}, {"cases", cases}});
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  RecipeTable recipes;
+  std::vector<std::string> groups;
+  for (const auto& [key, tally] : results.groups)
+    groups.push_back(json_of(key, tally, recipes).dump(-1, ' ', false, Json::error_handler_t::replace));
+  json["recipes"] = recipes.recipes();
+  std::string text = json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const std::string_view empty = "\n \"groups\": []"; // a line of its own: strings hold no line ends
+  text.replace(text.find(empty) + empty.size() - 2, 2, one_a_line(groups));
+  return text;
 }
 
 Results results_from_report_json(std::string_view text, std::string_view source) {

@@ -4,6 +4,7 @@
 #include "../properties/selection.hpp"
 #include "case_log.hpp"
 #include "module_selection.hpp"
+#include "folder_lock.hpp"
 #include "progress_line.hpp"
 #include "recorded_cases.hpp"
 #include "result_files.hpp"
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -28,21 +30,23 @@ namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
 
-/// While it lives, the first Ctrl-C asks the campaign to stop; a second one ends the process as usual.
+/// While it lives, the first Ctrl-C, SIGTERM or SIGHUP (a terminal that closes) asks the campaign to stop; a second one ends
+/// the process as usual. What was ignored when the program started, as nohup does, stays so.
 struct InterruptWatch {
   InterruptWatch() {
     struct sigaction action {};
     action.sa_handler = [](int) { interrupted = 1; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, &previous_int);
-    sigaction(SIGTERM, &action, &previous_term);
+    for (std::size_t i = 0; i < signals.size(); ++i) {
+      sigaction(signals[i], &action, &previous[i]);
+      if (previous[i].sa_handler == SIG_IGN) sigaction(signals[i], &previous[i], nullptr);
+    }
   }
   ~InterruptWatch() {
-    sigaction(SIGINT, &previous_int, nullptr);
-    sigaction(SIGTERM, &previous_term, nullptr);
+    for (std::size_t i = 0; i < signals.size(); ++i) sigaction(signals[i], &previous[i], nullptr);
   }
-  struct sigaction previous_int {
-  }, previous_term{};
+  static constexpr std::array signals{SIGINT, SIGTERM, SIGHUP};
+  std::array<struct sigaction, signals.size()> previous{};
 };
 
 std::pair<int, int> parse_shard(const std::string& text) {
@@ -156,6 +160,7 @@ int verify_command(const VerifyArguments& arguments) {
   std::erase_if(plan.properties, [&](const Property* property) { return !wanted(*property, arguments.selection.direction); });
 
   make_folder(arguments.out);
+  const FolderLock lock(arguments.out);
   Results results{.context = this_context(), .outcome = {}, .kernels = {}, .groups = {}, .not_supported = {}};
   results.context.command = arguments.command;
   results.context.replay = replay_prefix(arguments.sources);

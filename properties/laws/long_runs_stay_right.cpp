@@ -14,7 +14,8 @@ void law(Trial& trial) {
   recipe.shape.B = recipe.shape.H = recipe.shape.HV = 1;
   recipe.shape.K = std::min<std::int64_t>(recipe.shape.K, 16);
   recipe.shape.V = std::min<std::int64_t>(recipe.shape.V, 8);
-  recipe.shape.T = std::clamp<std::int64_t>(16 * recipe.shape.T, 2048, 100000);
+  recipe.shape.T = std::max<std::int64_t>(16 * recipe.shape.T, 2048);
+  if (recipe.shape.T > 65536) recipe.shape.T = 100000; // the longest of a nightly run are all as long as is claimed
   const Problem problem = trial.make(recipe);
   trial.expect_true(problem, trial.forward(problem), "T = " + std::to_string(problem.shape.T));
 }
@@ -23,7 +24,7 @@ void law(Trial& trial) {
 
 Property long_runs_stay_right() {
   return {.name = "long-runs-stay-right",
-          .claim = "thousands of tokens on, o and the state are still within what the contract allows",
+          .claim = "a hundred thousand tokens on, o and the state are still within what the contract allows",
           .regimes = {"slow-decay", "no-decay", "near-identical-keys", "reflections", "long-sequences", "keys-longer-than-one"},
           .check = tried<law>};
 }

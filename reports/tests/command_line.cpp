@@ -18,8 +18,8 @@ struct Ended {
   std::string text; ///< standard output and error
 };
 
-Ended run(const std::string& arguments) {
-  FILE* pipe = popen((std::string(KDACHECK_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
+Ended run_in_shell(const std::string& command) {
+  FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
   REQUIRE(pipe != nullptr);
   Ended ended;
   std::array<char, 4096> buffer;
@@ -28,6 +28,10 @@ Ended run(const std::string& arguments) {
   ended.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   return ended;
 }
+
+const std::string program = KDACHECK_PROGRAM;
+
+Ended run(const std::string& arguments) { return run_in_shell(program + " " + arguments); }
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
@@ -78,6 +82,59 @@ TEST_CASE("an output folder that cannot be written is status 3") {
   const Ended ended = run("verify --kernel cpu.recurrence.fp32 --out /proc/kdacheck");
   CHECK(ended.status == 3);
   CHECK(contains(ended.text, "/proc/kdacheck"));
+}
+
+TEST_CASE("two runs do not write into the same folder: the second is refused with status 3, the first's results stand") {
+  const Folder folder;
+  const std::string selection =
+      "verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime gaussian-keys --out " + folder.path.string();
+  CHECK(run(selection).status == 0);
+  const auto size = std::filesystem::file_size(folder.path / "cases.jsonl");
+  const Ended second = run_in_shell("flock " + folder.path.string() + " " + program + " " + selection);
+  CHECK(second.status == 3);
+  CHECK(lines(second.text) == 1);
+  CHECK(contains(second.text, "another run"));
+  CHECK(std::filesystem::file_size(folder.path / "cases.jsonl") == size);
+  CHECK(run(selection).status == 0); // the lock went with its holder
+}
+
+TEST_CASE("a run that is told to stop, by Ctrl-C, SIGTERM or a terminal that closes, keeps a report and ends with status 4") {
+  for (const std::string signal : {"INT", "TERM", "HUP"}) {
+    const Folder folder;
+    const Ended ended = run_in_shell("timeout --preserve-status -s " + signal + " 2 " + program + " verify --out " + folder.path.string());
+    INFO(signal << ": " << ended.text);
+    CHECK(ended.status == 4);
+    for (const char* name : {"report.json", "junit.xml", "summary.md"}) CHECK(std::filesystem::exists(folder.path / name));
+    CHECK(std::filesystem::file_size(folder.path / "cases.jsonl") > 0);
+  }
+}
+
+TEST_CASE("a file that may not grow any further ends the run with one sentence and status 3, and nothing half-written") {
+  const Folder folder;
+  const Ended ended = run_in_shell("ulimit -f 16; " + program + " verify --kernel cpu.recurrence.fp32 --out " + folder.path.string());
+  INFO(ended.text);
+  CHECK(ended.status == 3);
+  CHECK(lines(ended.text) == 1);
+  CHECK(contains(ended.text, "cannot write"));
+  std::ifstream log(folder.path / "cases.jsonl", std::ios::binary);
+  const std::string kept((std::istreambuf_iterator<char>(log)), {});
+  CHECK(kept.size() > 0);
+  CHECK(kept.back() == '\n');
+  std::size_t files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path)) ++files;
+  CHECK(files == 1);
+}
+
+TEST_CASE("too little memory is one sentence and status 3, not a verdict on the kernel") {
+  const Folder folder;
+  const Ended ended = run_in_shell("ulimit -v 260000; OMP_NUM_THREADS=1 " + program +
+                                   " verify --tier nightly --threads 1 --kernel cpu.recurrence.fp32 --regime long-sequences "
+                                   "--property long-runs-stay-right --out " +
+                                   folder.path.string());
+  INFO(ended.text);
+  CHECK(ended.status == 3);
+  CHECK(lines(ended.text) == 1);
+  CHECK(contains(ended.text, "memory"));
 }
 
 TEST_CASE("a kernel that is right passes, and its results are in the folder") {

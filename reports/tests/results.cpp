@@ -121,6 +121,52 @@ TEST_CASE("report.json read back and written again is the same text") {
   CHECK(first == second);
 }
 
+TEST_CASE("groups share their recipes, and every token comes back whole") {
+  Results results;
+  for (const std::string property : {"agrees-with-the-oracle", "linear-in-scale"})
+    for (const std::string kernel : {"a", "b"}) {
+      CaseResult result = sample_case(kernel, Verdict::passed, 0.5);
+      result.property = property;
+      result.replay = kernel + ":" + property + ":k1,a-recipe,T=7,0badcafe";
+      add(results, result);
+    }
+  CaseResult wrong = sample_case("b", Verdict::failed_proved, 3);
+  wrong.replay = "b:agrees-with-the-oracle:k1,another,T=9,0badcafe";
+  add(results, wrong);
+  const std::string text = to_report_json(results);
+  const Json report = Json::parse(text);
+  REQUIRE(report.at("recipes").size() == 1);
+  CHECK(report["recipes"][0] == "k1,a-recipe,T=7,0badcafe");
+  const Results back = results_from_report_json(text, "report.json");
+  REQUIRE(back.groups.size() == 4);
+  for (const auto& [key, tally] : results.groups) {
+    CHECK(back.groups.at(key).worst->replay == tally.worst->replay);
+    CHECK(back.groups.at(key).verdict() == tally.verdict());
+    CHECK(back.groups.at(key).counts.by_verdict == tally.counts.by_verdict);
+  }
+  bool in_full = false; // a failure's token is found by searching the file
+  for (const Json& group : report["groups"]) in_full = in_full || group["worst"].value("replay", "") == wrong.replay;
+  CHECK(in_full);
+}
+
+TEST_CASE("a group takes at most 250 bytes of the report, even with the longest names") {
+  Results results;
+  const std::string recipe = ":k1,packed-single-tokens,T=40,K=11,V=33,scale=1.34bf64p-2,gates=jitter,decay=1.99999ap-5,"
+                             "decay_spread=1p+0,state=gaussian,loss=everywhere,seed=48339072,c6e23e";
+  for (int kernel = 0; kernel < 19; ++kernel)
+    for (int property = 0; property < 21; ++property)
+      for (int regime = 0; regime < 33; ++regime) {
+        CaseResult result = sample_case("cpu.chunk64.bf16_state" + std::to_string(kernel), Verdict::passed, 0.123456789012345678);
+        result.property = "gradients-are-right-at-every-length" + std::to_string(property);
+        result.regime = "packed-single-tokens" + std::to_string(regime);
+        result.finding.place = Place{.tensor = "final_state"};
+        result.replay = result.kernel + ":" + result.property + recipe + std::to_string(regime);
+        add(results, result);
+      }
+  CHECK(results.groups.size() > 13000);
+  CHECK(to_report_json(results).size() < 250 * results.groups.size());
+}
+
 TEST_CASE("what is not a report is refused in one sentence that names it") {
   CHECK_THROWS_WITH(results_from_report_json("{", "x.json"), "x.json is not a report of this suite");
   CHECK_THROWS_WITH(results_from_report_json("{}", "x.json"), "x.json is not a report of this suite");
