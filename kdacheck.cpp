@@ -191,6 +191,8 @@ private:
     generate->add_option("--regime", golden_arguments.regimes, "only regimes whose name matches GLOB")
         ->type_name("GLOB")
         ->allow_extra_args(false);
+    auto* token = generate->add_option("--token", golden_arguments.token, "one case: a recipe or replay token")->type_name("TOKEN");
+    generate->add_option("--name", golden_arguments.name, "of that case's folder")->needs(token);
     generate->add_option("--dtype", golden_arguments.dtype, "of q, k, v")
         ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
         ->capture_default_str();
@@ -203,6 +205,17 @@ private:
     generate->add_option("--largest-V", golden_arguments.largest_V, "value channels at most")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
+    generate
+        ->add_option_function<std::vector<std::int64_t>>(
+            "--shape",
+            [this](const std::vector<std::int64_t>& most) {
+              golden_arguments.largest_T = most[0], golden_arguments.largest_K = most[1], golden_arguments.largest_V = most[2];
+            },
+            "the same three at once: T,K,V")
+        ->delimiter(',')
+        ->expected(3)
+        ->type_name("T,K,V")
+        ->check(CLI::Range(1, 1 << 20));
     generate->add_flag("--gradients,!--no-gradients", golden_arguments.gradients, "with the gradients of the regime's loss (default)");
     generate
         ->add_option("--intermediates", golden_arguments.intermediates,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes golden/starter anew: one small case per regime, four of them with chunk intermediates, two as chains of states.
+# Makes golden/starter anew: one small case per regime, four of them with chunk intermediates, two as chains of states, and every case of faults.txt.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 ./kdacheck golden generate golden/starter --dtype bf16
@@ -9,3 +9,6 @@ done
 for regime in usual-decay converged-memory; do
   ./kdacheck golden generate golden/starter --regime "$regime" --seed 2 --states
 done
+while read -r name dtype token; do
+  [[ $name == \#* ]] || ./kdacheck golden generate golden/starter --name "$name" --dtype "$dtype" --token "$token"
+done <golden/faults.txt

@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/golden_set.hpp"
+#include "../properties/campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
 #include "context.hpp"
@@ -48,6 +49,18 @@ int status_of(const std::vector<GoldenOutcome>& outcomes) {
   return wrong ? 1 : 0;
 }
 
+/// A case whose recipe is taken as it stands.
+GoldenCase case_of_token(const GoldenArguments& arguments, const GoldenContents& contents) {
+  if (arguments.name.empty() || arguments.name.find('/') != std::string::npos || arguments.name.front() == '.')
+    throw UsageError("--token needs --name NAME, the name of the case's folder");
+  try {
+    const bool whole = arguments.token.find(':') != std::string::npos;
+    return golden_case(arguments.name, whole ? replay_from_token(arguments.token).recipe : from_token(arguments.token), contents);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(std::string("--token: ") + error.what());
+  }
+}
+
 } // namespace
 
 int golden_generate_command(const GoldenArguments& arguments) {
@@ -57,17 +70,25 @@ int golden_generate_command(const GoldenArguments& arguments) {
   const std::string commit = this_context().commit;
   make_folder(arguments.set);
   std::vector<GoldenOutcome> outcomes;
-  for (const Regime* regime : chosen)
-    for (int i = 0; i < arguments.count; ++i) {
-      const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
-      GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
-                              .gradients = arguments.gradients,
-                              .intermediates_chunk = arguments.intermediates,
-                              .states = arguments.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0};
-      const std::string label = fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i));
-      outcomes.push_back(store_golden(arguments.set, golden_case(label, recipe, contents), commit));
-      show(outcomes.back());
-    }
+  if (!arguments.token.empty()) {
+    const GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
+                                  .gradients = arguments.gradients,
+                                  .intermediates_chunk = arguments.intermediates,
+                                  .states = arguments.states};
+    outcomes.push_back(store_golden(arguments.set, case_of_token(arguments, contents), commit));
+    show(outcomes.back());
+  } else
+    for (const Regime* regime : chosen)
+      for (int i = 0; i < arguments.count; ++i) {
+        const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
+        GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
+                                .gradients = arguments.gradients,
+                                .intermediates_chunk = arguments.intermediates,
+                                .states = arguments.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0};
+        const std::string label = fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i));
+        outcomes.push_back(store_golden(arguments.set, golden_case(label, recipe, contents), commit));
+        show(outcomes.back());
+      }
   const int status = status_of(outcomes);
   if (status)
     fmt::print("changed cases were written beside the old ones as NAME.new; ./kdacheck golden accept {} NAME takes one\n", arguments.set);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Opens a report in headless chromium: no console error, no request, every picture draws, hostile text does no harm.
 
-    report_in_browser.py KDACHECK_PROGRAM [SCREENSHOT_FOLDER]
+    report_in_browser.py KDACHECK_PROGRAM [SCREENSHOT_FOLDER [PAGE_TO_PHOTOGRAPH]]
 
 Exit 0: all hold; 1: one does not; 77: not run, for want of chromium. Talks the DevTools protocol over a pipe.
 """
@@ -19,6 +19,8 @@ import time
 
 SECONDS = 60
 PICTURES = 5  # stability, length, position, and one per output
+MEASURED = 6  # two of drift, two of spectra, detection limits, performance
+HISTORY = 3
 HOSTILE = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
 
 
@@ -126,16 +128,24 @@ TOKEN = "document.querySelector('#phase .token').textContent"
 
 def check_page(browser, page, check, pictures):
     browser.open(page)
+    history = browser.value("document.getElementById('phase') === null")
     for complaint in complaints(browser, page):
         check(False, complaint)
     check(browser.value("document.documentElement.dataset.drawn") == str(pictures), f"{pictures} pictures are announced")
     check(browser.value("window.harmed") is None, "no text of the data runs as a script")
     check(browser.value(LINKS) == 0, "every link of the page has its goal")
+    check(browser.value("document.querySelectorAll('nav a').length") > 3, "the page has links")
+    for at in range(browser.value("document.querySelectorAll('nav a').length")):
+        link = f"document.querySelectorAll('nav a')[{at}]"
+        browser.value(f"{link}.click()")
+        check(browser.value(f"location.hash === {link}.getAttribute('href')"), f"link {at} goes where it says")
     if pictures:
         colours, marks, rows = browser.value(COLOURS), browser.value(MARKS), browser.value(ROWS)
         check(len(colours) == pictures and min(colours) > 8, f"every picture is drawn on: {colours}")
         check(min(marks) > 0, f"every picture has marks: {marks}")
         check(len(rows) == pictures and min(rows) > 0, f"every picture has a table with rows: {rows}")
+        if history:
+            return
         browser.value(HOVER)
         time.sleep(0.2)
         check(browser.value(TOKEN).startswith("./kdacheck replay '"), "pointing at a mark shows its replay command")
@@ -149,12 +159,12 @@ def check_page(browser, page, check, pictures):
             check(False, complaint)
 
 
-def photograph(browser, folder):
+def photograph(browser, folder, what):
     for name, media, scheme in (("light", "screen", "light"), ("dark", "screen", "dark"), ("print", "print", "light")):
         browser.ask("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
         time.sleep(0.5)
         image = browser.ask("Page.captureScreenshot", captureBeyondViewport=True)
-        (folder / f"{name}.png").write_bytes(base64.b64decode(image["data"]))
+        (folder / f"{what}-{name}.png").write_bytes(base64.b64decode(image["data"]))
 
 
 def hostile_copy(run, goal):
@@ -198,13 +208,23 @@ def main(arguments):
             print("FAILED: the run to be reported ended with status", verified.returncode, verified.stdout, verified.stderr)
             return 1
         hostile = hostile_copy(run, place / "hostile")
+        subprocess.run([kdacheck, "measure", "--kernel", "cpu.chunk64.bf16", "--longest", "1024", "--out", run], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([kdacheck, "bench", "--kernel", "cpu.chunk64.bf16", "--repeats", "1", "--out", run], check=True, stdout=subprocess.DEVNULL)
+        limit = {"contract": HOSTILE, "what": "o", "regime": "gaussian-keys", "log2_relative_error": -12.5, "seeds": 2}
+        (run / "power.json").write_text(json.dumps({"schema_version": 1, "faults": [], "correct": [], "limits": [limit, {**limit, "what": "dk"}]}))
         for folder in (run, hostile):
             subprocess.run([kdacheck, "report", folder], check=True)
+        subprocess.run([kdacheck, "report", "--history", hostile, run, "--out", place / "history.html"], check=True, stdout=subprocess.DEVNULL)
         browser = Browser(chromium, str(place / "profile"))
         try:
-            check_page(browser, run / "report.html", check, PICTURES)
+            check_page(browser, run / "report.html", check, PICTURES + MEASURED)
+            tokens = browser.value("charts.find((picture) => picture.id === 'drift').chart().data.datasets.flatMap((set) => set.data).filter((mark) => !mark.replay).length")
+            check(tokens == 0, "every mark of the drift has its replay token")
+            check_page(browser, place / "history.html", check, HISTORY)
             if len(arguments) > 1:
-                photograph(browser, pathlib.Path(arguments[1]))
+                for page in (place / "history.html", pathlib.Path(arguments[2]) if len(arguments) > 2 else run / "report.html"):
+                    browser.open(page)
+                    photograph(browser, pathlib.Path(arguments[1]), page.stem)
                 browser.ask("Emulation.setEmulatedMedia", media="", features=[])
             check_page(browser, hostile / "report.html", check, PICTURES)
             check(browser.value("document.querySelectorAll('.failure').length") == 2, "both failures are listed")
