@@ -68,16 +68,18 @@ int golden_generate_command(const GoldenArguments& arguments) {
   const Format format = format_named(arguments.dtype).value_or(Format::fp32);
   const Contract bounds = bounds_of(arguments);
   const std::string commit = this_context().commit;
-  make_folder(arguments.set);
   std::vector<GoldenOutcome> outcomes;
   if (!arguments.token.empty()) {
     const GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
                                   .gradients = arguments.gradients,
                                   .intermediates_chunk = arguments.intermediates,
                                   .states = arguments.states};
-    outcomes.push_back(store_golden(arguments.set, case_of_token(arguments, contents), commit));
+    const GoldenCase made = case_of_token(arguments, contents); // refused before anything is written
+    make_folder(arguments.set);
+    outcomes.push_back(store_golden(arguments.set, made, commit));
     show(outcomes.back());
-  } else
+  } else {
+    make_folder(arguments.set);
     for (const Regime* regime : chosen)
       for (int i = 0; i < arguments.count; ++i) {
         const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
@@ -89,6 +91,7 @@ int golden_generate_command(const GoldenArguments& arguments) {
         outcomes.push_back(store_golden(arguments.set, golden_case(label, recipe, contents), commit));
         show(outcomes.back());
       }
+  }
   const int status = status_of(outcomes);
   if (status)
     fmt::print("changed cases were written beside the old ones as NAME.new; ./kdacheck golden accept {} NAME takes one\n", arguments.set);
