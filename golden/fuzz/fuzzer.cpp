@@ -1,4 +1,4 @@
-// One libFuzzer program for the target that KDACHECK_FUZZ_TARGET names: `ninja fuzz_contract && golden/fuzz_contract CORPUS`.
+// One libFuzzer program for the target that KDACHECK_FUZZ_TARGET names: `ninja fuzz_contract && golden/fuzz_contract FOLDER CORPUS`.
 
 #include "entry_points.hpp"
 
