@@ -22,8 +22,7 @@ for version, python in candidates.items():
             continue
         with tempfile.TemporaryDirectory() as out:
             done = subprocess.run([program, "verify", "--python", f"framework_kernels:{framework}_recurrence", "--property", "*agree*-with-the-oracle",
-                                   "--property", "every-*-element-is-written", "--regime", "gaussian-keys", "--regime", "usual-decay", "--call-timeout", "120",
-                                   "--threads", "1", "--out", out],
+                                   "--regime", "usual-decay", "--call-timeout", "120", "--threads", "1", "--out", out],
                                   capture_output=True, text=True, env={**os.environ, "KDACHECK_PYTHON": python, "PYTHONPATH": tests})
         if done.returncode != 0 or "PASSED: 1 of 1 kernels" not in done.stdout:
             raise SystemExit(f"{framework} on {version} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
