@@ -1,6 +1,7 @@
 #include "campaign.hpp"
 
 #include "generate.hpp"
+#include "localise.hpp"
 
 #include <omp.h>
 
@@ -8,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <new>
 #include <set>
@@ -140,6 +142,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   std::mutex reporting;
   std::set<std::tuple<std::string, std::string, std::string>> shrunk_before;
   std::set<std::string> dropped;
+  std::map<std::string, int> localised; // failures by kernel
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stopped{false};
 
@@ -151,6 +154,22 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
         recipe, [&](const Recipe& candidate) { return is_failure(check(kernel, property, candidate, judge).verdict); },
         Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(allowance)));
     if (walk.steps > 0) result.shrunk = replay_token({kernel.name, property.name, walk.recipe});
+  };
+
+  // The case as drawn tells stages apart better than the shrunk one, in which many a stage has nothing left to do.
+  const auto find_stage = [&](const Kernel& kernel, const Property& property, const Recipe& recipe, CaseResult& result) {
+    if (result.finding.verdict == Verdict::crashed || result.finding.verdict == Verdict::timed_out) return;
+    {
+      const std::lock_guard lock(reporting);
+      if (localised[kernel.name]++ >= plan.localised_per_kernel) return;
+    }
+    try {
+      result.localised = to_text(localise(kernel, property, recipe, judge));
+    } catch (const std::exception& error) { // a kernel that dies on a call made to find out must not end the run
+      result.localised = std::string("stage unclear (") + error.what() + ")";
+    }
+    const std::lock_guard lock(reporting);
+    if (plan.on_localised) plan.on_localised(result);
   };
 
   const auto judge_all = [&] {
@@ -185,6 +204,7 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
             if (first && plan.on_failure) plan.on_failure(result);
           }
           if (first && plan.shrink_seconds > 0) shrink(kernel, property, recipe, result);
+          if (first) find_stage(kernel, property, recipe, result);
         }
         const std::lock_guard lock(reporting);
         ++outcome.ran;

@@ -36,6 +36,7 @@ CaseResult case_of(const Json& line) {
   result.regime = line.at("regime");
   result.replay = line.at("replay");
   result.shrunk = line.value("shrunk", "");
+  result.localised = line.value("localised", "");
   result.seconds = number_of(line.at("seconds"));
   const auto verdict = verdict_named(line.at("verdict").get<std::string>());
   if (!verdict) throw std::invalid_argument("has the unknown verdict " + line.at("verdict").dump());
@@ -78,6 +79,7 @@ std::string to_json_line(const CaseResult& result, std::string_view program) {
   if (!metrics.empty()) line["metrics"] = std::move(metrics);
   line["replay"] = result.replay;
   if (!result.shrunk.empty()) line["shrunk"] = result.shrunk;
+  if (!result.localised.empty()) line["localised"] = result.localised;
   return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

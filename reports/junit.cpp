@@ -60,6 +60,7 @@ void describe(pugi::xml_node testcase, const Context& context, const Tally& tall
   std::string text = spoken(tally.counts) + "\n";
   if (!worst.finding.detail.empty()) text += worst.finding.detail + "\n";
   if (!place.empty()) text += place + "\n";
+  if (!tally.localised.empty()) text += tally.localised + "\n";
   text += replay_command(context, worst) + "\n";
   if (!worst.shrunk.empty()) text += "first seen as: " + replay_command(context, worst.replay) + "\n";
   node.text().set(xml_characters(text).c_str());

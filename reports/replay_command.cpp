@@ -1,6 +1,8 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
+#include "../kernels/faults/faults.hpp"
+#include "../properties/localise.hpp"
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
@@ -89,7 +91,9 @@ int replay_command(const ReplayArguments& arguments) {
   }
   if (const auto path = recorded_path(arguments.token)) return replay_recorded(arguments, *path);
   const Replay replay = replay_from_token(arguments.token);
-  const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  if (replay.kernel.starts_with("fault.")) // as gate-power writes them
+    for (const FaultInfo& info : planted_faults()) kernels.push_back(faulty_kernel(info));
   const Kernel& kernel = one_named<Kernel>("kernel", replay.kernel, kernels);
   const Property& property = one_named("property", replay.property, properties());
   Judge judge;
@@ -100,6 +104,8 @@ int replay_command(const ReplayArguments& arguments) {
   describe(result);
   const Problem problem = make_problem(replay.recipe, input_formats(kernel.contract));
   if (result.finding.place) show_element(kernel, problem, *result.finding.place);
+  if (is_failure(result.finding.verdict) && result.finding.verdict != Verdict::crashed && result.finding.verdict != Verdict::timed_out)
+    fmt::print("stage     {}\n", to_text(localise(kernel, property, replay.recipe, judge)));
   if (!arguments.save.empty()) {
     make_folder(arguments.save);
     save_problem(arguments.save + "/case.safetensors", problem, {{"about", result.replay}});

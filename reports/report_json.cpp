@@ -65,6 +65,7 @@ void append(Json& json, const Tally& tally) {
   json["counts"] = json_of(tally.counts);
   json["seconds"] = json_number(tally.seconds);
   json["worst"] = json_of(tally.worst);
+  if (!tally.localised.empty()) json["localised"] = tally.localised;
 }
 
 /// What modules[] says besides what every tally says: the module's source, and one line per law and per regime.
@@ -177,6 +178,7 @@ Tally tally_from(const Json& json) {
   Tally tally;
   for (Verdict verdict : all_verdicts) tally.counts[verdict] = json.at("counts").at(std::string(name(verdict)));
   tally.seconds = number_of(json.at("seconds"));
+  tally.localised = json.value("localised", std::string());
   const Json& worst = json.at("worst");
   if (worst.is_null()) return tally;
   CaseResult& result = tally.worst.emplace();

@@ -18,6 +18,7 @@ bool tells_more(const Finding& left, const Finding& right) {
 void count(Tally& tally, const CaseResult& result) {
   ++tally.counts[result.finding.verdict];
   tally.seconds += result.seconds;
+  if (tally.localised.empty()) tally.localised = result.localised;
   if (!tally.worst || tells_more(result.finding, tally.worst->finding)) tally.worst = result;
 }
 

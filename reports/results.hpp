@@ -29,6 +29,7 @@ struct Counts {
 struct Tally {
   Counts counts;
   std::optional<CaseResult> worst; ///< the gravest case: by verdict, then (if passed) one that names a tensor, then by bound_util
+  std::string localised = {};      ///< what localisation says of the first failure, or empty
   double seconds = 0;              ///< summed over the cases
   Verdict verdict() const { return worst ? worst->finding.verdict : Verdict::not_supported; }
 };

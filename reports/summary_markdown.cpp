@@ -72,6 +72,7 @@ std::string to_summary_markdown(const Results& results) {
                           tally->counts.cases());
       if (finding.place) text += "; " + cell(to_text(*finding.place));
       if (!finding.detail.empty()) text += "; " + cell(finding.detail);
+      if (!tally->localised.empty()) text += "; " + cell(tally->localised);
       text += fmt::format("\n  `{}`\n", replay_command(results.context, *tally->worst));
     }
     if (failed.size() > failures_shown) text += fmt::format("- and {} more\n", failed.size() - failures_shown);

@@ -111,6 +111,9 @@ std::vector<const FoundCase*> wanted_found_cases(std::vector<std::string>& regim
   return result;
 }
 
+/// Failures of one kernel seldom have more than a few causes; each costs about a second.
+constexpr int localised_per_kernel = 6;
+
 void announce(const Context& context, const CaseResult& failure) {
   std::fprintf(stderr, "%s: %s %s on %s: %s\n  %s\n", failure.kernel.c_str(), std::string(spoken(failure.finding.verdict)).c_str(),
                failure.property.c_str(), failure.regime.c_str(), failure.finding.detail.c_str(),
@@ -145,6 +148,7 @@ int verify_command(const VerifyArguments& arguments) {
             .time_budget = arguments.time_budget,
             .threads = arguments.selection.threads,
             .shrink_seconds = arguments.shrink_seconds,
+            .localised_per_kernel = localised_per_kernel,
             .finished = {},
             .on_failure = {}};
   if (!arguments.selection.modules.empty())
@@ -185,6 +189,11 @@ int verify_command(const VerifyArguments& arguments) {
   plan.on_failure = [&](const CaseResult& failure) {
     progress.clear();
     announce(results.context, failure);
+  };
+  plan.on_localised = [&](const CaseResult& failure) {
+    progress.clear();
+    std::fprintf(stderr, "%s, %s on %s: %s\n", failure.kernel.c_str(), failure.property.c_str(), failure.regime.c_str(),
+                 failure.localised.c_str());
   };
   const auto keep = [&](const CaseResult& result) {
     log.append(result);

@@ -39,10 +39,6 @@ constexpr std::array catalogue{
                   "order wy folds beta into a bf16 operand, which rounds by as much as beta does"},
     LegalRounding{Fault::split_exponent, "g_min=-5, chunk=16", "chunk=16 order=residual_first g_min=-5",
                   "|G| <= 80 in a chunk: neither factor overflows, and an error of u |G| is what the sum of log decay has itself"},
-    LegalRounding{Fault::one_anchor_per_chunk, "g_min=-5, chunk=16", "chunk=16 order=residual_first g_min=-5",
-                  "as above, with exponents half as large"},
-    LegalRounding{Fault::future_anchor, "prefix=none, g_min=-5", "chunk=16 order=residual_first prefix=none g_min=-5",
-                  "later tokens may change how earlier ones round where no bitwise prefix is promised"},
     LegalRounding{Fault::order_varies, "repeat=none", "chunk=16 order=residual_first repeat=none batch=none prefix=none",
                   "sums may be formed in any order where repeatability is not promised"},
 };

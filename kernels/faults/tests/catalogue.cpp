@@ -1,4 +1,5 @@
-#include "../faults.hpp"
+#include "../legal_roundings.hpp"
+#include "../stages.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -19,4 +20,22 @@ TEST_CASE("every fault of the enumeration stands in the catalogue once, with a n
     CHECK(faulty_kernel(info).name == "fault." + std::string(info.name));
   }
   CHECK(faults.size() == static_cast<std::size_t>(Fault::count) - 1);
+}
+
+TEST_CASE("every planted fault declares the stage of the chunk algorithm that it spoils") {
+  for (const FaultInfo& info : planted_faults()) {
+    INFO(info.name);
+    CHECK(stage_of(info.fault).has_value());
+  }
+  CHECK_FALSE(stage_of(Fault::none).has_value());
+}
+
+TEST_CASE("every legal rounding is a planted fault under a contract that parses, with a reason") {
+  std::set<std::string> names;
+  for (const LegalRounding& legal : legal_roundings()) {
+    INFO(legal.label);
+    CHECK(parse_contract(legal.contract).error == "");
+    CHECK_FALSE(legal.reason.empty());
+    CHECK(names.insert(legal_kernel(legal).name).second);
+  }
 }

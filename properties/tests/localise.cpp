@@ -1,0 +1,127 @@
+// Planted faults are localised on a case that shows them, each left out of the fit: is the stage the one that the
+// catalogue declares? localised_faults.txt lists those that are named right, as measured; run this program with "measured"
+// to see all of them (BACKWARD=1: those of the backward pass; CONTRACT="...": under another contract).
+
+#include "../localise.hpp"
+
+#include "../../kernels/faults/faults.hpp"
+
+#include <catch2/catch.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <set>
+#include <string>
+
+using namespace kdacheck;
+
+namespace {
+
+const Property& law(bool backward) {
+  const auto all = properties();
+  const auto found = std::ranges::find(all, backward ? "gradients-agree-with-the-oracle" : "agrees-with-the-oracle", &Property::name);
+  REQUIRE(found != all.end());
+  return *found;
+}
+
+/// The first draw of any regime on which agreement with the oracle fails.
+std::optional<Recipe> shown_by(const Kernel& kernel, bool backward, Judge& judge) {
+  for (std::uint64_t seed : {64, 65}) // the first of every run of 64 is longer than a chunk
+    for (const Regime& regime : regimes()) {
+      const Recipe recipe = fitted(regime.draw(seed, Tier::quick), kernel.contract);
+      if (outside_domain(kernel.contract, make_problem(recipe, input_formats(kernel.contract)))) continue;
+      if (is_failure(law(backward).check({kernel, judge}, recipe).verdict)) return recipe;
+    }
+  return std::nullopt;
+}
+
+std::string shown(const StageOpinion& opinion, std::string_view declared) {
+  const char* how = !opinion.stage ? "?" : name(*opinion.stage) == declared ? "right" : "WRONG";
+  return fmt::format("{:<5} {:<11} {:.2f}", how, opinion.stage ? name(*opinion.stage) : "unclear", opinion.confidence);
+}
+
+} // namespace
+
+TEST_CASE("measured", "[.measure]") {
+  const bool backward = std::getenv("BACKWARD") != nullptr;
+  const std::string contract = std::getenv("CONTRACT") ? std::getenv("CONTRACT") : "";
+  Judge judge;
+  std::map<std::string, int> tally;
+  for (const FaultInfo& planted : planted_faults()) {
+    if (planted.backward != backward) continue;
+    FaultInfo info = planted;
+    if (!contract.empty()) info.contract = contract;
+    const Kernel kernel = faulty_kernel(info);
+    const auto recipe = shown_by(kernel, backward, judge);
+    const std::string_view declared = name(*stage_of(info.fault));
+    if (!recipe) {
+      fmt::print("{:<34} {:<11} not shown\n", info.name, declared);
+      ++tally["not shown by agreement"];
+      continue;
+    }
+    const Localisation found = localise(kernel, law(backward), *recipe, judge, info.fault);
+    ++tally["by intermediates " + shown(found.by_intermediates, declared).substr(0, 5)];
+    ++tally["by faults " + shown(found.by_faults, declared).substr(0, 5)];
+    ++tally["together " + shown(found.together, declared).substr(0, 5)];
+    fmt::print("{:<34} {:<11} together {} intermediates {} faults {} | {} | {} | {}\n", info.name, declared,
+               shown(found.together, declared), shown(found.by_intermediates, declared), shown(found.by_faults, declared), recipe->regime,
+               found.by_intermediates.grounds, found.by_faults.grounds);
+    std::fflush(stdout);
+  }
+  for (const auto& [key, count] : tally) fmt::print("{} {}\n", key, count);
+}
+
+TEST_CASE("the stage of every fault in the list is named right, the fault itself left out of the fit") {
+  std::ifstream list(KDACHECK_LOCALISED_FAULTS);
+  std::set<std::string> names;
+  for (std::string line; std::getline(list, line);)
+    if (!line.empty() && !line.starts_with('#')) names.insert(line);
+  REQUIRE(names.size() >= 20);
+  Judge judge;
+  std::size_t tried = 0;
+  for (const FaultInfo& info : planted_faults()) {
+    if (!names.contains(std::string(info.name))) continue;
+    ++tried;
+    INFO(info.name);
+    const Kernel kernel = faulty_kernel(info);
+    const auto recipe = shown_by(kernel, info.backward, judge);
+    REQUIRE(recipe);
+    const Localisation found = localise(kernel, law(info.backward), *recipe, judge, info.fault);
+    INFO(to_text(found));
+    CHECK(found.together.stage == stage_of(info.fault));
+    CHECK(found.together.confidence > 0);
+    if (!info.backward) CHECK(found.first_wrong.has_value());
+  }
+  CHECK(tried == names.size());
+}
+
+TEST_CASE("a kernel that is right has no first wrong place, and no stage of the algorithm is named") {
+  const Kernel kernel = faultless_kernel("right", "chunk=16 order=residual_first");
+  const Recipe recipe = fitted(regime_named("gaussian-keys")->draw(64, Tier::quick), kernel.contract);
+  const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+  Judge judge;
+  CHECK_FALSE(first_wrong(kernel.contract, problem, run_forward(kernel, problem), judge));
+  CHECK(localise(kernel, law(false), recipe, judge).together.stage == Stage::call);
+}
+
+TEST_CASE("the first wrong place is the first token and head that were changed") {
+  const Kernel kernel = faultless_kernel("right", "chunk=16 order=residual_first");
+  Recipe recipe = fitted(regime_named("gaussian-keys")->draw(64, Tier::quick), kernel.contract);
+  recipe.shape = {.B = 1, .T = 40, .H = 1, .HV = 2, .K = 16, .V = 16};
+  recipe.lengths.clear();
+  const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+  Judge judge;
+  Run run = run_forward(kernel, problem);
+  const auto at = [&](std::int64_t token, std::int64_t head, std::int64_t j) {
+    return static_cast<std::size_t>((token * 2 + head) * 16 + j);
+  };
+  for (std::int64_t token : {23, 24, 39}) run.o[at(token, 1, 5)] += 0.5f;
+  run.o[at(30, 0, 0)] += 0.5f;
+  run.final_state[7] += 1;
+  const auto place = first_wrong(kernel.contract, problem, run, judge);
+  REQUIRE(place);
+  CHECK(*place == Place{.tensor = "o", .sequence = 0, .head = 1, .token = 23, .channel = 5, .chunk_position = 7});
+}
