@@ -152,6 +152,7 @@ HeadGradients adjoint_fp64(const Inputs& in, const Cotangents& cotangents, std::
       d.g[t * K + c] = d_alpha * step.by_x[c];
       d.dt_bias[c] += d_alpha * step.by_x[c];
       d.A_log += d_alpha * step.by_A_log[c];
+      d.A_log_square += d_alpha * step.by_A_log[c] * d_alpha * step.by_A_log[c];
     }
     if (in.options.l2norm) {
       normalise_back(step.q, step.norm_q, dq);

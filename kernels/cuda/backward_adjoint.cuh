@@ -8,6 +8,8 @@
 #include "backward_stores.cuh"
 #include "chunk_producer.cuh"
 
+#include <cmath>
+
 namespace kdacheck::cuda {
 
 /// A tile of dO^T as left operand: what is stored as bf16 is one term already.
@@ -26,6 +28,29 @@ template <int pieces, bool half_precision> __device__ __forceinline__ Operand<pi
     }
   }
   return operand;
+}
+
+/// A cotangent that is not finite reaches its own token and earlier ones, but products with a triangle's zeros would carry it to
+/// later ones too. Takes it out of `words`, and gives the last token of the chunk, -1 if none, whose row l/4, or l/4 + 8, holds one.
+template <bool half_precision>
+__device__ __forceinline__ void take_out_not_finite(std::uint32_t (&words)[4], int (&last)[2], unsigned lane) {
+  constexpr std::uint32_t exponent = half_precision ? 0x7c00u : 0x7f80u;
+  last[0] = last[1] = -1;
+#pragma unroll
+  for (int m = 0; m < 4; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if ((words[m] >> (16 * half) & exponent) == exponent) {
+        words[m] &= half == 0 ? 0xffff0000u : 0x0000ffffu;
+        last[m % 2] = 8 * (m / 2) + 2 * static_cast<int>(lane % 4) + half;
+      }
+#pragma unroll
+  for (int row = 0; row < 2; ++row)
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      const int other = static_cast<int>(shuffle_xor(static_cast<float>(last[row]), mask));
+      last[row] = other > last[row] ? other : last[row];
+    }
 }
 
 /// One chunk back: M^T and dV^T of 16 tokens, dS one chunk earlier.
@@ -47,16 +72,27 @@ __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M
   std::uint32_t words[4];
   load_tile_transposed(words, cotangents, lane);
   const Operand<pieces> d_o = cotangent_operand<pieces, half_precision>(words);
+  int last[2];
+  take_out_not_finite<half_precision>(words, last, lane);
+  const bool finite = !any_lane(last[0] >= 0 || last[1] >= 0);
   Operand<pieces> Aqk, triangle;
   load_operand_transposed(Aqk, stage + Layout::Aqk + tile_offset(row_t, segment_t), tile_bytes);
-  multiply_add(dU[0], d_o, Aqk, 0);
-  multiply_add(dU[1], d_o, Aqk, 1);
+  {
+    const Operand<pieces> within_chunk = cotangent_operand<pieces, half_precision>(words);
+    multiply_add(dU[0], within_chunk, Aqk, 0);
+    multiply_add(dU[1], within_chunk, Aqk, 1);
+  }
   load_operand_transposed(triangle, stage + Layout::T + tile_offset(row_t, segment_t), tile_bytes);
   const Operand<pieces> u = as_operand<pieces>(dU[0], dU[1]);
 #pragma unroll
   for (int e = 0; e < 8; ++e) M[e / 4][e % 4] = 0;
   multiply_add(M[0], u, triangle, 0);
   multiply_add(M[1], u, triangle, 1);
+  if (!finite) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e)
+      if (8 * (e / 4) + 2 * static_cast<int>(lane % 4) + e % 2 <= last[e % 4 / 2]) M[e / 4][e % 4] = NAN;
+  }
   float negative[2][4];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -21,7 +21,7 @@ __device__ __forceinline__ BoundaryState cotangent_after(const GradientArguments
   return {gradient.dS + (slot * args.HV + head) * state_words(args.K, args.V), nullptr, 0};
 }
 
-template <int K, int pieces, bool half_precision>
+template <bool general, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void segment_gradients(const GradientArguments& gradient, const Segment& segment, std::int64_t slot, int head,
                                                   int head_q) {
   using Layout = GradientLayout<K, pieces, half_precision>;
@@ -36,7 +36,7 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   copy_cotangent<pieces, half_precision>(base + at.d_o, at.value_row, at.value_piece, gradient.d_o,
                                          row_of(gradient.d_o, segment.span.batch, segment.first(), head), segment.tokens, args.V, threads);
   copy_async_commit();
-  prepare_keys<K, pieces, half_precision>(args, base, at, segment, head, head_q);
+  prepare_keys<general>(args, base, at, segment, head, head_q);
   copy_async_wait<0>();
   sync_block();
   float diagonal[128 / K][2][4];
@@ -63,7 +63,7 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   }
   store_diagonal<K>(diagonal, base + at.scores);
   sync_block();
-  finish_sub_block<K, pieces, half_precision>(args, base, at, segment, head, head_q);
+  finish_sub_block<general>(args, base, at, segment, head, head_q);
   sync_block();
   write_keys<K, half_precision>(args, base + Layout::row_q, base + at.norms, args.q, gradient.dq, gradient.dq_format, gradient.group_q,
                                 segment, head, head_q);
@@ -71,7 +71,7 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
                                 gradient.group_k, segment, head, head_q);
   if (args.gate == Gate::absent) return;
   const Address sums = base + at.scores;
-  write_gate<K, pieces, half_precision>(gradient, base, at, segment, head, sums);
+  write_gate<general>(gradient, base, at, segment, head, sums);
   if (gradient.partial_bias == nullptr) return;
   sync_block();
   const std::int64_t place = slot * args.HV + head;
@@ -88,15 +88,16 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   }
 }
 
-/// A block: one slot of the grid and one q/k head.
-template <int K, int pieces, bool half_precision> __device__ __forceinline__ void gradients_block(const GradientArguments& gradient) {
+/// A block: one slot of the grid and one q/k head. `general`: also for the softplus and the sigmoid gate.
+template <bool general, int K, int pieces, bool half_precision>
+__device__ __forceinline__ void gradients_block(const GradientArguments& gradient) {
   const ForwardArguments& args = gradient.call;
   const std::int64_t slot = static_cast<std::int64_t>(block_index()) / args.H;
   const int head_q = static_cast<int>(static_cast<std::int64_t>(block_index()) % args.H), heads = args.HV / args.H;
   const Segment segment = segment_of(args, slot);
   for (int head = head_q * heads; head < (head_q + 1) * heads; ++head) {
     if (segment.tokens > 0) {
-      segment_gradients<K, pieces, half_precision>(gradient, segment, slot, head, head_q);
+      segment_gradients<general, K, pieces, half_precision>(gradient, segment, slot, head, head_q);
       sync_block();
     } else if (gradient.partial_bias != nullptr) {
       const std::int64_t place = slot * args.HV + head;

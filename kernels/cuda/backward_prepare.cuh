@@ -7,6 +7,16 @@
 
 namespace kdacheck::cuda {
 
+/// Decay of one channel from what is stored. `general`: the forms that need logarithms too; their code is long, and a kernel
+/// without it is faster.
+template <bool general> __device__ __forceinline__ float decay_of(const ForwardArguments& args, HeadGate head, float x, float bias) {
+  if constexpr (general)
+    if (args.gate == Gate::softplus || args.gate == Gate::sigmoid)
+      return exp2_approximate(log_decay(args.gate, x, bias, head.growth, 0) * log2_e);
+  if (args.gate == Gate::bounded) return exp2_approximate(log2_decay_bounded(x, bias, head.growth_log2, args.lower_bound * log2_e));
+  return exp2_approximate(x * log2_e);
+}
+
 /// Every lane has 32 numbers; lane l gets the sum over the lanes of number l. The order of the sum is fixed.
 __device__ __forceinline__ float sum_lanes(float (&x)[32], unsigned lane) {
 #pragma unroll
@@ -96,7 +106,7 @@ __device__ __forceinline__ void copy_cotangent(Address to, int row_bytes, int pi
 }
 
 /// Writes kd, qd, kr, the decays of sub-blocks, betas, and the factors that normalise q (without scale) and k.
-template <int K, int pieces, bool half_precision>
+template <bool general, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Address base,
                                              const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                              int head_q) {
@@ -117,11 +127,14 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
       const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * K + channel;
       bias = {biases[0], biases[1]};
     }
-    decays_of(alpha, args, gate_of(args, head), bias, tokens);
+    const HeadGate gate = gate_of(args, head);
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      alpha[i] = {decay_of<general>(args, gate, alpha[i].x, bias.x), decay_of<general>(args, gate, alpha[i].y, bias.y)};
   }
 #pragma unroll
   for (int i = 0; i < 16; ++i)
-    alpha[i] = args.gate != Gate::absent ? Pair{exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)} : Pair{1, 1};
+    if (args.gate == Gate::absent || i >= tokens) alpha[i] = {1, 1};
   if (thread_index() < segment_tokens) {
     const int token = static_cast<int>(thread_index());
     const float beta =

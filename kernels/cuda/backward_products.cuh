@@ -118,9 +118,11 @@ __device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4]
     }
     float score[2][4] = {};
     for (int column = 0; column < V; column += 16) {
-      const Operand<pieces> left =
-          kind == 0 ? left_values<pieces, Layout::cotangent_pieces>(base + at.d_o, at.value_row, at.value_piece, 16 * i, column, lane)
-                    : left_values<pieces>(base + at.M, at.value_row, at.value_piece, 16 * i, column, lane);
+      Operand<pieces> left = left_values<pieces>(base + (kind == 0 ? at.d_o : at.M), at.value_row,
+                                                 kind == 0 && Layout::cotangent_pieces < pieces ? 0 : at.value_piece, 16 * i, column, lane);
+      if constexpr (Layout::cotangent_pieces < pieces) // dO has one term: the second was read from the same place
+#pragma unroll
+        for (int m = 0; m < 4; ++m) left.word[pieces - 1][m] = kind == 0 ? 0 : left.word[pieces - 1][m];
       const Operand<pieces> right = right_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * j, column, lane);
       multiply_add(score[0], left, right, 0);
       multiply_add(score[1], left, right, 1);
@@ -185,16 +187,38 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
 #pragma unroll
   for (int e = 0; e < 8 * sub_blocks; ++e) C[e / 8][e / 4 % 2][e % 4] = 0;
   Pair flow[2]{};
-  float kept[2]{};
+  float overlap[2][4]{}; // S dS^T of 8 channels each; what is wanted is its diagonal
   if (dS.present()) {
+    const bool with_S = S.present();
+    const int steps = args.V / 16;
+    Operand<2> d = state_operand<K, 2>(dS, args, group, 0, lane), s{};
+    if (with_S) s = state_operand<K, 2>(S, args, group, 0, lane);
 #pragma unroll 1
-    for (int step = 0; step < args.V / 16; ++step) {
-      const Operand<pieces> right = state_operand<K, pieces>(dS, args, group, step, lane);
+    for (int step = 0; step < steps; ++step) {
+      const Operand<2> d_now = d, s_now = s;
+      if (step + 1 < steps) {
+        d = state_operand<K, 2>(dS, args, group, step + 1, lane);
+        if (with_S) s = state_operand<K, 2>(S, args, group, step + 1, lane);
+      }
+      Operand<pieces> right;
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece)
+#pragma unroll
+        for (int m = 0; m < 4; ++m) right.word[piece][m] = d_now.word[piece][m];
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> left = left_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
         multiply_add(C[block][0], left, right, 0);
         multiply_add(C[block][1], left, right, 1);
+      }
+      if (with_S) {
+        Operand<2> left; // a right operand's words in the order of a left one
+#pragma unroll
+        for (int piece = 0; piece < 2; ++piece)
+#pragma unroll
+          for (int m = 0; m < 4; ++m) left.word[piece][m] = s_now.word[piece][2 * (m % 2) + m / 2];
+        multiply_add(overlap[0], left, d_now, 0);
+        multiply_add(overlap[1], left, d_now, 1);
       }
     }
 #pragma unroll
@@ -220,33 +244,19 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
         }
       }
     }
-    if (S.present()) {
-#pragma unroll 1
-      for (int step = 0; step < args.V / 16; ++step) {
-        const Operand<2> s = state_operand<K, 2>(S, args, group, step, lane), d = state_operand<K, 2>(dS, args, group, step, lane);
-#pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          const Pair s0 = unpack_bf16(s.word[0][part]), s1 = unpack_bf16(s.word[1][part]);
-          const Pair d0 = unpack_bf16(d.word[0][part]), d1 = unpack_bf16(d.word[1][part]);
-          kept[part / 2] += (s0.x + s1.x) * (d0.x + d1.x) + (s0.y + s1.y) * (d0.y + d1.y);
-        }
-      }
-    }
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int mask = 4; mask < 32; mask *= 2)
       flow[half] = {flow[half].x + shuffle_xor(flow[half].x, mask), flow[half].y + shuffle_xor(flow[half].y, mask)};
-    kept[half] += shuffle_xor(kept[half], 1);
-    kept[half] += shuffle_xor(kept[half], 2);
     if (lane / 4 == 0) store_shared(base + at.ends + 4 * (pair_channel + 8 * half), flow[half]);
-    if (lane % 4 == 0) {
-      float decay = 1;
+    if (lane % 4 == lane / 8) {
+      float kept = lane / 4 % 2 == 0 ? overlap[half][2 * half] : overlap[half][2 * half + 1];
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block)
-        decay *= load_shared_float(base + at.gammas + 4 * (block * K + turned_channel + 8 * half));
-      store_shared(base + at.kept + 4 * (turned_channel + 8 * half), kept[half] * decay);
+        kept *= load_shared_float(base + at.gammas + 4 * (block * K + turned_channel + 8 * half));
+      store_shared(base + at.kept + 4 * (turned_channel + 8 * half), kept);
     }
   }
 #pragma unroll
@@ -280,9 +290,12 @@ __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], floa
 #pragma unroll
   for (int e = 0; e < 8 * sub_blocks; ++e) Q[e / 8][e / 4 % 2][e % 4] = N[e / 8][e / 4 % 2][e % 4] = 0;
   if (S.present()) {
+    const int steps = args.V / 16;
+    Operand<pieces> next = state_operand<K, pieces>(S, args, group, 0, lane);
 #pragma unroll 1
-    for (int step = 0; step < args.V / 16; ++step) {
-      const Operand<pieces> right = state_operand<K, pieces>(S, args, group, step, lane);
+    for (int step = 0; step < steps; ++step) {
+      const Operand<pieces> right = next;
+      if (step + 1 < steps) next = state_operand<K, pieces>(S, args, group, step + 1, lane);
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> d_o =

@@ -17,15 +17,33 @@ template <int pieces> __device__ __forceinline__ float rounded(float x) {
   return high + unpack_bf16(pack_bf16(x - high, 0)).x;
 }
 
-template <bool half_precision> __device__ __forceinline__ float load_half(const void* data, std::int64_t offset) {
-  const std::uint32_t bits = static_cast<const std::uint16_t*>(data)[offset];
-  return unpack<half_precision>(bits).x;
+/// One channel of 16 rows; zero from row `tokens` on.
+__device__ __forceinline__ void load_column(float (&x)[16], const View& view, const Segment& segment, std::int64_t row, int head,
+                                            int channel, Stored format, int tokens) {
+  const std::int64_t offset = row_of(view, segment.span.batch, row, head) + channel;
+  if (format == Stored::fp32) {
+    const float* from = static_cast<const float*>(view.data) + offset;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) x[i] = i < tokens ? from[i * view.token] : 0.0f;
+    return;
+  }
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(view.data) + offset;
+  std::uint32_t bits[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) bits[i] = i < tokens ? from[i * view.token] : std::uint32_t{0};
+  if (format == Stored::bf16) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) x[i] = unpack_bf16(bits[i]).x;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) x[i] = unpack_fp16(bits[i]).x;
+  }
 }
 
 /// Adds pairs of this warp's sub-block to the rows and columns in shared memory. They then hold: row_q the gradient of the
 /// normalised q, row_k that of the normalised k, columns the sum of dg's terms from that token to the sub-block's end; `totals`
 /// (over gammas) this sum over the whole sub-block.
-template <int K, int pieces, bool half_precision>
+template <bool general, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, Address base,
                                                  const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                                  int head_q) {
@@ -38,54 +56,59 @@ __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, A
 #pragma unroll 1
   for (int turn = 0; turn < 2; ++turn) {
     const int channel = 64 * part + 32 * turn + lane;
-    const std::int64_t from_q = row_of(args.q, segment.span.batch, row, head_q) + channel;
-    const std::int64_t from_k = row_of(args.k, segment.span.batch, row, head_q) + channel;
-    const std::int64_t from_g = row_of(args.g, segment.span.batch, row, head) + channel;
     const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + channel] : 0.0f;
-    float alpha[16], k[16], column[16], flow[16];
+    float alpha[16], k[16], column[16], flow[16]; // flow: q until the row is done
+    load_column(flow, args.q, segment, row, head_q, channel, args.qkv_format, tokens);
+    load_column(k, args.k, segment, row, head_q, channel, args.qkv_format, tokens);
+    if (args.gate != Gate::absent) {
+      load_column(alpha, args.g, segment, row, head, channel, args.gate_format, tokens);
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const bool inside = i < tokens;
-      alpha[i] = inside && args.gate != Gate::absent ? load_number(args.g.data, from_g + i * args.g.token, args.gate_format) : 0.0f;
-      k[i] = inside ? load_half<half_precision>(args.k.data, from_k + i * args.k.token) : 0.0f;
-      column[i] = 0;
+      for (int i = 0; i < 16; ++i) alpha[i] = decay_of<general>(args, gate, alpha[i], bias);
     }
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      alpha[i] = i < tokens && args.gate != Gate::absent ? exp2_approximate(log2_decay(args, gate, alpha[i], bias)) : 1.0f;
-      k[i] *= load_shared_float(base + at.norms + 4 * (segment_tokens + first + i));
+      if (args.gate == Gate::absent || i >= tokens) alpha[i] = 1;
+      column[i] = 0;
+    }
+#pragma unroll
+    for (int quad = 0; quad < 4; ++quad) {
+      float norm_q[4], norm_k[4];
+      load_shared_quad(norm_q, base + at.norms + 4 * (first + 4 * quad));
+      load_shared_quad(norm_k, base + at.norms + 4 * (segment_tokens + first + 4 * quad));
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        flow[4 * quad + e] *= args.scale * norm_q[e];
+        k[4 * quad + e] *= norm_k[e];
+      }
     }
     float factor = 1;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      float P[16], N[16];
-#pragma unroll
-      for (int quad = 0; quad <= i / 4; ++quad) {
-        float words[4];
-        load_shared_quad(words, of_q + 4 * (16 * i + 4 * quad));
-#pragma unroll
-        for (int e = 0; e < 4; ++e) P[4 * quad + e] = words[e];
-        load_shared_quad(words, of_k + 4 * (16 * i + 4 * quad));
-#pragma unroll
-        for (int e = 0; e < 4; ++e) N[4 * quad + e] = words[e];
-      }
-      const float raw_q = i < tokens ? load_half<half_precision>(args.q.data, from_q + i * args.q.token) : 0.0f;
-      const float q = raw_q * (args.scale * load_shared_float(base + at.norms + 4 * (first + i)));
+      const float q = flow[i];
       factor *= alpha[i];
       float d_q = 0, d_k = 0, decay = 1;
+      float P[4], N[4], same = 0;
 #pragma unroll
-      for (int j = i - 1; j >= 0; --j) {
+      for (int j = i; j >= 0; --j) {
+        if (j == i || j % 4 == 3) {
+          load_shared_quad(P, of_q + 4 * (16 * i + j / 4 * 4));
+          load_shared_quad(N, of_k + 4 * (16 * i + j / 4 * 4));
+        }
+        if (j == i) {
+          same = P[j % 4];
+          continue;
+        }
         decay *= alpha[j + 1];
         const float kj = k[j] * decay;
-        d_q += P[j] * kj;
-        d_k += N[j] * kj;
-        column[j] += decay * (P[j] * q + N[j] * k[i]);
+        d_q += P[j % 4] * kj;
+        d_k += N[j % 4] * kj;
+        column[j] += decay * (P[j % 4] * q + N[j % 4] * k[i]);
       }
       const Address place = result_offset<K>(first + i, channel);
       const float row_q = load_shared_float(base + Layout::row_q + place), row_k = load_shared_float(base + Layout::row_k + place);
       flow[i] = rounded<pieces>(q * factor) * row_q + rounded<pieces>(k[i] * factor) * row_k + (q * d_q + k[i] * d_k);
-      store_shared(base + Layout::row_q + place, args.scale * (factor * row_q + d_q + P[i] * k[i]));
-      store_shared(base + Layout::row_k + place, factor * row_k + d_k + P[i] * q);
+      store_shared(base + Layout::row_q + place, args.scale * (factor * row_q + d_q + same * k[i]));
+      store_shared(base + Layout::row_k + place, factor * row_k + d_k + same * q);
     }
     factor = 1;
     float sum = 0;
@@ -109,14 +132,13 @@ __device__ __forceinline__ void store_channels(void* data, std::int64_t offset, 
   std::uint32_t words[count];
   if (format == Stored::fp32) {
 #pragma unroll
-    for (int e = 0; e < count; ++e) words[e] = float_as_bits(within(format, x[e]));
+    for (int e = 0; e < count; ++e) words[e] = float_as_bits(x[e]);
     store_global_words<count>(static_cast<float*>(data) + offset, words);
   } else {
     std::uint32_t halves[count / 2];
 #pragma unroll
     for (int e = 0; e < count / 2; ++e) {
-      const float a = within(format, x[2 * e]), b = within(format, x[2 * e + 1]);
-      halves[e] = format == Stored::bf16 ? pack_bf16(a, b) : pack_fp16(a, b);
+      halves[e] = format == Stored::bf16 ? pack_bf16(x[2 * e], x[2 * e + 1]) : pack_fp16(x[2 * e], x[2 * e + 1]);
     }
     store_global_words<count / 2>(static_cast<std::uint16_t*>(data) + offset, halves);
   }
@@ -131,6 +153,7 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
   const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), channel = count * lane;
   const int heads = args.HV / args.H;
   const bool first = head % heads == 0, last = head % heads == heads - 1;
+#pragma unroll 1
   for (int token = warp; token < segment.tokens; token += K / 16) {
     const std::int64_t row = segment.first() + token;
     float d[count];
@@ -169,8 +192,15 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
   }
 }
 
+template <bool general> __device__ __forceinline__ DecaySlope slope_of(const ForwardArguments& args, float x, float bias, float growth) {
+  if constexpr (general)
+    if (args.gate == Gate::softplus || args.gate == Gate::sigmoid) return decay_slope(args.gate, x, bias, growth, 0);
+  if (args.gate == Gate::bounded) return bounded_slope(x, bias, growth, args.lower_bound);
+  return {1.0f, 0.0f};
+}
+
 /// Writes dg; `sums` in shared memory receives d dt_bias [4][K] and d A_log [warps] of this segment.
-template <int K, int pieces, bool half_precision>
+template <bool general, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Address base,
                                            const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                            Address sums) {
@@ -192,17 +222,20 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
   const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
   float A_sum = 0;
   const std::int64_t row = segment.first() + first;
-  for (int i = 0; i < chunk_tokens && first + i < segment.tokens; ++i) {
+  const int tokens = segment.tokens - first;
+  Pair x[16];
+  load_gate_rows(x, args, row_of(args.g, segment.span.batch, row, head) + channel, tokens);
+#pragma unroll
+  for (int i = 0; i < chunk_tokens; ++i) {
+    if (i >= tokens) continue;
     const Pair own = load_shared_pair(base + Layout::columns + result_offset<K>(first + i, channel));
     // What the state keeps may be far larger than what each token adds: it comes last and rounds the sum once.
     const Pair arriving{((own.x + later.x) + ends.x) + kept.x, ((own.y + later.y) + ends.y) + kept.y};
-    const std::int64_t from = row_of(args.g, segment.span.batch, row + i, head) + channel;
-    const Pair x{load_number(args.g.data, from, args.gate_format), load_number(args.g.data, from + 1, args.gate_format)};
-    const DecaySlope slope_x = decay_slope(args.gate, x.x, bias.x, growth, args.lower_bound);
-    const DecaySlope slope_y = decay_slope(args.gate, x.y, bias.y, growth, args.lower_bound);
-    const float leaving[2] = {arriving.x * slope_x.along_x, arriving.y * slope_y.along_x};
+    const DecaySlope slope[2] = {slope_of<general>(args, x[i].x, bias.x, growth), slope_of<general>(args, x[i].y, bias.y, growth)};
+    const float leaving[2] = {within(gradient.dg_format, arriving.x * slope[0].along_x),
+                              within(gradient.dg_format, arriving.y * slope[1].along_x)};
     bias_sum = {bias_sum.x + leaving[0], bias_sum.y + leaving[1]};
-    A_sum += arriving.x * slope_x.along_A_log + arriving.y * slope_y.along_A_log;
+    A_sum += arriving.x * slope[0].along_A_log + arriving.y * slope[1].along_A_log;
     if (gradient.dg.data != nullptr)
       store_channels<2>(gradient.dg.data, row_of(gradient.dg, segment.span.batch, row + i, head) + channel, leaving, gradient.dg_format);
   }

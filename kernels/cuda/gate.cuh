@@ -87,6 +87,13 @@ __device__ __forceinline__ DecaySlope decay_slope(Gate gate, float x, float bias
   }
 }
 
+/// Gate::bounded through exp2 and a reciprocal, a few ulp of each.
+__device__ __forceinline__ DecaySlope bounded_slope(float x, float bias, float growth, float lower_bound) {
+  const float z = growth * (x + bias), e = exp2_approximate(-fabsf(z) * log2_e), r = reciprocal_approximate(1.0f + e);
+  const float bend = lower_bound * (e * r * r);
+  return bend == 0.0f ? DecaySlope{0.0f, 0.0f} : DecaySlope{bend * growth, bend * z}; // z may be infinite
+}
+
 /// The nearest finite number of a format; NaN stays NaN. A gate with a huge rate has slopes beyond it.
 __device__ __forceinline__ float within(Stored format, float x) {
   const float most = format == Stored::fp16 ? 65504.0f : 3.38e38f;

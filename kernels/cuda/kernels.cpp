@@ -62,7 +62,7 @@ Kernel make(std::string name, std::string summary, int kernel, Contract contract
       .workspace_bytes = [](const Inputs&, bool) { return std::size_t{0}; },
       .forward = [kernel, v_first](const Inputs& in, const Outputs& out, std::span<std::byte>) { forward(kernel, v_first, in, out); },
       .backward = {}};
-  if (kernel == KDACHECK_CUDA_CHUNK_FAST || kernel == KDACHECK_CUDA_CHUNK_ACCURATE)
+  if (made.contract.chunk == 64)
     made.backward = [kernel, v_first](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out, std::span<std::byte>) {
       backward(kernel, v_first, in, cotangents, out);
     };
@@ -131,10 +131,18 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
       make("cuda.recurrence.fp32.v_first", "token by token in fp32, states V-first", KDACHECK_CUDA_RECURRENCE, recurrence_contract(true)));
   kernels.push_back(make("cuda.decode.fp32", "1 to 8 tokens, fp32 state in place", KDACHECK_CUDA_DECODE, decode_contract()));
   for (Format input : {Format::bf16, Format::fp16})
-    for (bool accurate : {false, true})
-      kernels.push_back(make("cuda.chunk16." + std::string(accurate ? "accurate." : "fast.") + std::string(name(input)),
-                             accurate ? "chunks of 16, operands in two bf16 terms" : "chunks of 16, bf16 operands",
-                             accurate ? KDACHECK_CUDA_CHUNK_ACCURATE : KDACHECK_CUDA_CHUNK_FAST, chunk_contract(input, accurate)));
+    for (bool accurate : {false, true}) {
+      const int kernel = accurate ? KDACHECK_CUDA_CHUNK_ACCURATE : KDACHECK_CUDA_CHUNK_FAST;
+      const std::string tier = std::string(accurate ? "accurate." : "fast.") + std::string(name(input));
+      Contract contract = chunk_contract(input, accurate);
+      kernels.push_back(make("cuda.chunk16." + tier, accurate ? "chunks of 16, operands in two bf16 terms" : "chunks of 16, bf16 operands",
+                             kernel, contract));
+      // With the backward pass: it sweeps in chunks of 16, and forms the other gradients over segments of 64 tokens. Of the
+      // accurate tier it takes up to 128 value channels.
+      contract.chunk = 64;
+      if (accurate) contract.V.most = 128;
+      kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract));
+    }
 }
 
 } // namespace kdacheck

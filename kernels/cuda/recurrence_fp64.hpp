@@ -19,12 +19,12 @@ HeadResult recurrence_fp64(const Inputs&, std::int64_t n, std::int64_t head, boo
 /// Gradients from one sequence and value head, to the tensors as they are stored; those of shared tensors (q, k, A_log, dt_bias)
 /// are this head's and sequence's part.
 struct HeadGradients {
-  std::vector<double> q, k, g; ///< [length,K]
-  std::vector<double> v;       ///< [length,V]
-  std::vector<double> beta;    ///< [length]
-  std::vector<double> dt_bias; ///< [K]
-  double A_log = 0;
-  std::vector<double> initial_state; ///< [K,V]
+  std::vector<double> q, k, g;        ///< [length,K]
+  std::vector<double> v;              ///< [length,V]
+  std::vector<double> beta;           ///< [length]
+  std::vector<double> dt_bias;        ///< [K]
+  double A_log = 0, A_log_square = 0; ///< the latter: sum of squares of its terms, which may cancel
+  std::vector<double> initial_state;  ///< [K,V]
 };
 
 /// KDA only. The states are [N,HV,V,K] if v_first.

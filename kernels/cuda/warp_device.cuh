@@ -13,6 +13,9 @@ __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 __device__ __forceinline__ float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 __device__ __forceinline__ float shuffle(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
+/// Whether any lane of the warp says so.
+__device__ __forceinline__ bool any_lane(bool x) { return __any_sync(0xffffffffu, x) != 0; }
+
 /// First byte of the block's dynamic shared memory.
 __device__ __forceinline__ Address shared_base() {
   extern __shared__ __align__(128) unsigned char dynamic[];

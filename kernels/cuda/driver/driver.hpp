@@ -15,7 +15,7 @@ bool check_accuracy(nlohmann::json& report, bool quick);
 bool check_behaviour(nlohmann::json& report);
 
 /// Relative errors of every gradient against the adjoint in double. Adds rows to `report["gradients"]`.
-bool check_backward_accuracy(nlohmann::json& report);
+bool check_backward_accuracy(nlohmann::json& report, bool quick);
 
 /// The same as check_behaviour for the backward pass.
 bool check_backward_behaviour(nlohmann::json& report);

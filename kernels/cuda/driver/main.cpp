@@ -49,7 +49,7 @@ int main(int argc, char** argv) try {
   report["multiprocessors"] = properties.multiProcessorCount;
   bool accurate = true, behaved = true;
   if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick);
-  if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report) && accurate;
+  if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick) && accurate;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report);
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);

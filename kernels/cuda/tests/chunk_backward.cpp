@@ -159,8 +159,12 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   last.segment_slots = where.segment_slots;
   const cuda::GradientLayout<K, pieces, half_precision> layout(args.V);
   for (unsigned block = 0; block < where.segment_slots * s.H; ++block)
-    cuda::simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(layout.bytes),
-                            [&] { cuda::gradients_block<K, pieces, half_precision>(last); });
+    cuda::simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(layout.bytes), [&] {
+      if (args.gate == cuda::Gate::softplus || args.gate == cuda::Gate::sigmoid)
+        cuda::gradients_block<true, K, pieces, half_precision>(last);
+      else
+        cuda::gradients_block<false, K, pieces, half_precision>(last);
+    });
   if (args.A_log == nullptr) return;
   const cuda::ParameterArguments sums{.partial_bias = last.partial_bias,
                                       .partial_A = last.partial_A,
@@ -285,4 +289,26 @@ TEST_CASE("packed members of length 0 and 1, grouped heads and V-first states ag
                   .v_first = true,
                   .gate_center = -3};
   check(errors<64, 2>(test), two_term_bound);
+}
+
+TEST_CASE("a cotangent that is not a number reaches no later token") {
+  const Case test{
+      .shape = {.B = 1, .T = 80, .H = 1, .HV = 1, .K = 64, .V = 32}, .options = {.l2norm = true, .scale = 0.125f}, .d_state = false};
+  for (std::int64_t place : {std::int64_t{5}, std::int64_t{37}, std::int64_t{63}}) {
+    Made made = make(test, Format::bf16), clean = make(test, Format::bf16);
+    run<64, 1, false>(test, clean, 1);
+    store(made.d_o.view, place * 32 + 3, NAN);
+    run<64, 1, false>(test, made, 1);
+    for (Input which : {Input::q, Input::k, Input::v, Input::g, Input::beta}) {
+      const TensorView &spoilt = made.gradient.at(which).view, &good = clean.gradient.at(which).view;
+      const std::int64_t width = spoilt.elements() / 80;
+      bool reached = false;
+      for (std::int64_t e = 0; e < spoilt.elements(); ++e) {
+        reached = reached || std::isnan(load(spoilt, e));
+        if (e / width > place) REQUIRE(load(spoilt, e) == load(good, e));
+      }
+      INFO("d " << name(which));
+      CHECK(reached);
+    }
+  }
 }

@@ -168,6 +168,16 @@ inline float shuffle_from(float x, int source) {
 inline float shuffle_xor(float x, int mask) { return shuffle_from(x, static_cast<int>(thread_index() % 32) ^ mask); }
 inline float shuffle(float x, int lane) { return shuffle_from(x, lane); }
 
+inline bool any_lane(bool x) {
+  simt::in()[0] = x;
+  simt::collective([](simt::Warp& warp) {
+    std::uint32_t any = 0;
+    for (const auto& words : warp.in) any |= words[0];
+    for (auto& words : warp.out) words[0] = any;
+  });
+  return simt::out()[0] != 0;
+}
+
 inline void store_shared(Address at, std::uint32_t x) { simt::write(at, x); }
 inline void store_shared(Address at, float x) { simt::write(at, x); }
 inline void store_shared(Address at, double x) { simt::write(at, x); }
