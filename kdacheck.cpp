@@ -230,6 +230,12 @@ private:
     diff->add_option("before", golden_arguments.set, "a set or a case")->required();
     diff->add_option("after", other, "a set or a case")->required();
     diff->callback([this] { chosen = [this] { return golden_diff_command(golden_arguments.set, other); }; });
+    auto* generate_modules = golden->add_subcommand("generate-modules", "write a case of every module and regime");
+    generate_modules->add_option("folder", golden_arguments.set, "where to")->required();
+    generate_modules->callback([this] { chosen = [this] { return golden_generate_modules_command(golden_arguments.set); }; });
+    auto* verify_modules = golden->add_subcommand("verify-modules", "draw and compute the modules' cases again, compare");
+    verify_modules->add_option("folder", golden_arguments.set, "as written by generate-modules")->required();
+    verify_modules->callback([this] { chosen = [this] { return golden_verify_modules_command(golden_arguments.set); }; });
     auto* accept = golden->add_subcommand("accept", "take NAME.new for NAME");
     accept->add_option("set", golden_arguments.set, "folder of the set")->required();
     accept->add_option("name", other, "of the case")->required();

@@ -107,6 +107,10 @@ int golden_verify_command(const std::string& set);
 int golden_diff_command(const std::string& before, const std::string& after);
 int golden_accept_command(const std::string& set, const std::string& name);
 
+/// One file per module and regime that has an oracle, seed 1; and the files of a folder drawn and computed again.
+int golden_generate_modules_command(const std::string& folder);
+int golden_verify_modules_command(const std::string& folder);
+
 struct ReportArguments {
   std::vector<std::string> folders; ///< one with report.json and cases.jsonl; with `history` any number
   std::string out;                  ///< file, or empty: report.html (with `history`: history.html) in the last folder

@@ -1,5 +1,7 @@
 #include "layer_faults.hpp"
 
+#include "wrapped_module.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -83,38 +85,6 @@ std::vector<float> weights_reversed(Floats weight, std::int64_t width) {
   std::vector<float> result(weight.begin(), weight.end());
   for (auto at = result.begin(); at != result.end(); at += width) std::reverse(at, at + width);
   return result;
-}
-
-using ChangeCall = std::function<void(ModuleCall&)>;
-using ChangeResult = std::function<void(ModuleResult&, const ModuleCall&)>;
-using ChangeGradients = std::function<void(ModuleGradients&, const ModuleCall&)>;
-Module wrapped(Module right, ChangeCall before, ChangeResult after = {}, ChangeGradients gradients = {}) {
-  Module wrong = right;
-  wrong.forward = [=](const ModuleCall& call) {
-    ModuleCall changed = call;
-    if (before) before(changed);
-    ModuleResult result = right.forward(changed);
-    if (after) after(result, call);
-    return result;
-  };
-  wrong.backward = [=](const ModuleCall& call, const ModuleCotangents& d) {
-    ModuleCall changed = call;
-    if (before) before(changed);
-    ModuleGradients result = right.backward(changed, d);
-    if (gradients) gradients(result, call);
-    return result;
-  };
-  return wrong;
-}
-
-/// [.., K, V] read as [.., V, K].
-void transpose_memory(NamedTensor& memory) {
-  const std::int64_t K = memory.shape[2], V = memory.shape[3];
-  const std::vector<float> before = memory.values;
-  for (std::size_t at = 0; at < before.size(); at += static_cast<std::size_t>(K * V))
-    for (std::int64_t i = 0; i < K; ++i)
-      for (std::int64_t j = 0; j < V; ++j)
-        memory.values[at + static_cast<std::size_t>(i * V + j)] = before[at + static_cast<std::size_t>(j * K + i)];
 }
 
 struct Planted {
@@ -202,6 +172,10 @@ const std::array planted{
                 for (NamedTensor& tensor : call.parameters)
                   if (tensor.name == "A_log") std::ranges::fill(tensor.values, tensor.values[0]);
               });
+            }},
+    Planted{{"core-in-bf16", "class", "KDA with bf16 operands where fp32 is claimed"},
+            [](const KdaLayer& l, const Kernel&) {
+              return kda_layer_module(l, *std::ranges::find(built_in_kernels(), std::string("cpu.chunk16.bf16"), &Kernel::name));
             }},
     Planted{{"output-gate-bias-ignored", "class", "b_g is not added"},
             [](const KdaLayer& l, const Kernel& k) {

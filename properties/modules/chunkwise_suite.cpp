@@ -1,5 +1,6 @@
 // ChunkwiseKDA under test: the module, and its parts W, U, inter and intra.
 
+#include "../../kernels/faults/module_faults.hpp"
 #include "../../kernels/modules/chunkwise_module.hpp"
 #include "core_oracle.hpp"
 #include "drawn_tensors.hpp"
@@ -60,7 +61,15 @@ ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
     c.oracle = {.orders = 2, .evaluate = [=](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& a) {
                   return in_arithmetic(a, [&]<class N_>() { return core_oracle<N_>(form, call, d, a.order == 0 ? 0 : s.C); });
                 }};
+  c.planted = [right = c.module](std::string_view fault) { return faulty_module(fault, right); };
   return c;
+}
+
+std::vector<ModuleFault> faults_of(std::string_view module) {
+  std::vector<ModuleFault> faults;
+  for (const ModuleFaultInfo& fault : module_faults())
+    if (fault.module == module) faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
+  return faults;
 }
 
 ModuleCase draw_module(std::string_view regime, std::uint64_t seed) { return draw_case(regime, seed, false); }
@@ -74,7 +83,7 @@ ModuleSuite chunkwise_suite() {
           .source = "arXiv 2510.26692, sections 3.1 and 3.2",
           .regimes = all_regimes,
           .laws = token_laws(),
-          .faults = {},
+          .faults = faults_of("ChunkwiseKDA"),
           .draw = draw_module};
 }
 
@@ -84,7 +93,7 @@ ModuleSuite chunk_parts_suite() {
                     .source = "arXiv 2510.26692, sections 3.1 and 3.2",
                     .regimes = all_regimes,
                     .laws = token_laws(),
-                    .faults = {},
+                    .faults = faults_of("ChunkwiseKDA.parts"),
                     .draw = draw_parts};
   // Chunks are counted from a call's first token: what a call is cut into shows in these tensors, not in o.
   std::erase_if(suite.laws, [](const ModuleLaw& law) {

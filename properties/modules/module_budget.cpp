@@ -1,6 +1,7 @@
 #include "module_budget.hpp"
 
 #include "../confidence.hpp"
+#include "oracle_in_pieces.hpp"
 
 #include <cmath>
 #include <fmt/core.h>
@@ -39,7 +40,8 @@ struct Spread {
   double second = 0, fourth = 0;
 };
 
-Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, std::span<const Judged> lists, std::uint64_t seed) {
+Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, std::span<const Judged> lists, std::uint64_t seed,
+              const std::function<ExactTensors(const ModuleArithmetic&)>& perturbed) {
   const auto run = [&](ModuleArithmetic arithmetic) { return c.oracle.evaluate(c.call, cotangents, arithmetic); };
   const ExactTensors truth = run({ModuleArithmetic::Kind::long_double, 0, 0}), narrow = run({ModuleArithmetic::Kind::fp64, 0, 0});
   std::vector<std::vector<ExactTensors>> models;
@@ -47,7 +49,7 @@ Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, 
     for (const auto kind : {ModuleArithmetic::Kind::independent, ModuleArithmetic::Kind::grid}) {
       models.emplace_back();
       for (int draw = 0; draw < draws; ++draw)
-        models.back().push_back(run({kind, seed * 1000003 + static_cast<std::uint64_t>(draw), order}));
+        models.back().push_back(perturbed({kind, seed * 1000003 + static_cast<std::uint64_t>(draw), order}));
     }
 
   std::int64_t groups = 0;
@@ -108,16 +110,21 @@ Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, 
 
 } // namespace
 
-Finding judge_module(const ModuleCase& c, const modules::ModuleResult& result, std::uint64_t seed) {
+Finding judge_module(const ModuleCase& c, const modules::ModuleResult& result, std::uint64_t seed, const Cuts& cuts) {
   const Judged lists[] = {{&result.outputs, &ExactTensors::outputs, ""}, {&result.states, &ExactTensors::states, "state "}};
-  return judge(c, nullptr, lists, seed);
+  return judge(c, nullptr, lists, seed, [&](const ModuleArithmetic& arithmetic) {
+    return cuts ? evaluated_in_pieces(c, nullptr, arithmetic, cuts, result.states) : c.oracle.evaluate(c.call, nullptr, arithmetic);
+  });
 }
 
-Finding judge_module_gradients(const ModuleCase& c, const modules::ModuleGradients& gradients, std::uint64_t seed) {
+Finding judge_module_gradients(const ModuleCase& c, const modules::ModuleGradients& gradients, std::uint64_t seed, const Cuts& cuts) {
   const Judged lists[] = {{&gradients.inputs, &ExactTensors::inputs, "d"},
                           {&gradients.parameters, &ExactTensors::parameters, "d"},
                           {&gradients.states, &ExactTensors::initials, "d state "}};
-  return judge(c, &c.cotangents, lists, seed);
+  return judge(c, &c.cotangents, lists, seed, [&](const ModuleArithmetic& arithmetic) {
+    return cuts ? evaluated_in_pieces(c, &c.cotangents, arithmetic, cuts, c.cotangents.states)
+                : c.oracle.evaluate(c.call, &c.cotangents, arithmetic);
+  });
 }
 
 } // namespace kdacheck

@@ -11,8 +11,13 @@
 
 namespace kdacheck {
 
+/// Where the pieces of a sequence of that many tokens end, the last at its end.
+using Cuts = std::function<std::vector<std::int64_t>(std::int64_t length)>;
+
+/// With cuts, the perturbed runs go in the same pieces, states rounded to fp32 between them: what a module counts from a
+/// call's first token (chunks, for one) errs differently in pieces. The truth does not depend on them.
 /// Judges outputs and states (gradients = false), or the gradients of inputs, parameters and states. NaN fails.
-Finding judge_module(const ModuleCase&, const modules::ModuleResult&, std::uint64_t noise_seed);
-Finding judge_module_gradients(const ModuleCase&, const modules::ModuleGradients&, std::uint64_t noise_seed);
+Finding judge_module(const ModuleCase&, const modules::ModuleResult&, std::uint64_t noise_seed, const Cuts& = {});
+Finding judge_module_gradients(const ModuleCase&, const modules::ModuleGradients&, std::uint64_t noise_seed, const Cuts& = {});
 
 } // namespace kdacheck

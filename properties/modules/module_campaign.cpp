@@ -143,10 +143,13 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
   std::vector<Job> jobs;
   for (const ModuleSuite* suite : plan.suites) {
     for (const ModuleFault& fault : suite->faults)
-      if (chosen(fault_globs, fault_name(*suite, fault)))
-        jobs.push_back(
-            {.suite = suite, .fault = &fault, .result = {.name = fault_name(*suite, fault), .origin = fault.origin, .what = fault.what}});
-    jobs.push_back({.suite = suite, .fault = nullptr, .correct = {.name = name_in_reports(*suite), .contract = suite->summary}});
+      if (chosen(fault_globs, fault_name(*suite, fault))) {
+        jobs.push_back({.suite = suite, .fault = &fault, .result = {}, .correct = {}});
+        FaultPower& power_of = jobs.back().result;
+        power_of.name = fault_name(*suite, fault), power_of.origin = fault.origin, power_of.what = fault.what;
+      }
+    jobs.push_back({.suite = suite, .fault = nullptr, .result = {}, .correct = {}});
+    jobs.back().correct.name = name_in_reports(*suite), jobs.back().correct.contract = suite->summary;
   }
 #pragma omp parallel for schedule(dynamic) num_threads(threads_of(plan))
   for (std::size_t j = 0; j < jobs.size(); ++j) {

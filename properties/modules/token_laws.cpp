@@ -40,7 +40,7 @@ std::int64_t length_of(const ModuleCall& call, std::int64_t n) {
 }
 
 /// Every sequence in pieces that end where `cuts(length)` says, each started from the state that the one before left.
-ModuleResult in_pieces(const ModuleCase& c, const std::function<std::vector<std::int64_t>(std::int64_t)>& cuts) {
+ModuleResult in_pieces(const ModuleCase& c, const Cuts& cuts) {
   std::vector<NamedTensors> outputs, states;
   for (std::int64_t n = 0; n < c.call.sequences(); ++n) {
     NamedTensors state = state_of(c.call.states, n);
@@ -56,6 +56,17 @@ ModuleResult in_pieces(const ModuleCase& c, const std::function<std::vector<std:
   return {joined(outputs), joined(states)};
 }
 
+std::vector<std::int64_t> token_by_token(std::int64_t length) {
+  std::vector<std::int64_t> ends;
+  for (std::int64_t t = 0; t <= length; ++t) ends.push_back(t); // an empty call first: it keeps the state
+  return ends;
+}
+Cuts one_cut(std::uint64_t seed) {
+  return [seed](std::int64_t length) {
+    return std::vector<std::int64_t>{length > 0 ? static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(length)) : 0, length};
+  };
+}
+
 Finding agrees_with_the_oracle(const ModuleCase& c, std::uint64_t seed) { return judge_module(c, c.module.forward(c.call), seed); }
 
 Finding gradients_agree(const ModuleCase& c, std::uint64_t seed) {
@@ -63,25 +74,11 @@ Finding gradients_agree(const ModuleCase& c, std::uint64_t seed) {
 }
 
 Finding prefill_equals_decode(const ModuleCase& c, std::uint64_t seed) {
-  return judge_module(c,
-                      in_pieces(c,
-                                [](std::int64_t length) {
-                                  std::vector<std::int64_t> ends;
-                                  for (std::int64_t t = 0; t <= length; ++t) ends.push_back(t); // an empty call first: it keeps the state
-                                  return ends;
-                                }),
-                      seed);
+  return judge_module(c, in_pieces(c, token_by_token), seed, token_by_token);
 }
 
 Finding sequence_splits_anywhere(const ModuleCase& c, std::uint64_t seed) {
-  return judge_module(c,
-                      in_pieces(c,
-                                [seed](std::int64_t length) {
-                                  const auto cut =
-                                      length > 0 ? static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(length + 1)) : 0;
-                                  return std::vector<std::int64_t>{cut, length};
-                                }),
-                      seed);
+  return judge_module(c, in_pieces(c, one_cut(seed)), seed, one_cut(seed));
 }
 
 Finding causal(const ModuleCase& c, std::uint64_t seed) {
@@ -95,7 +92,8 @@ Finding causal(const ModuleCase& c, std::uint64_t seed) {
     ModuleCall changed = c.call;
     for (NamedTensor& tensor : changed.inputs) {
       const std::int64_t width = element_count(std::span(tensor.shape).subspan(1));
-      for (std::int64_t i = (start + kept) * width; i < (start + length) * width; ++i) tensor.values[static_cast<std::size_t>(i)] *= -0.5f;
+      for (std::int64_t i = (start + kept) * width; i < (start + length) * width; ++i)
+        tensor.values[static_cast<std::size_t>(i)] *= 0.5f; // keeps every domain
     }
     const ModuleResult after = c.module.forward(changed);
     worst = graver(std::move(worst), same_bits(rows_of(before.outputs, start, start + kept), rows_of(after.outputs, start, start + kept),
@@ -207,7 +205,7 @@ Finding gradients_pass_through_a_split(const ModuleCase& c, std::uint64_t seed) 
   };
   for (std::int64_t n = 0; n < c.call.sequences(); ++n) {
     const std::int64_t length = length_of(c.call, n), start = c.call.cu_seqlens[static_cast<std::size_t>(n)];
-    const std::int64_t cut = length > 0 ? static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(length)) : 0;
+    const std::int64_t cut = one_cut(seed)(length).front();
     const ModuleCall first = part_of(c.call, n, 0, cut, state_of(c.call.states, n));
     const ModuleCall second = part_of(c.call, n, cut, length, c.module.forward(first).states);
     const auto loss = [&](std::int64_t from, std::int64_t to, NamedTensors d_states) {
@@ -221,7 +219,7 @@ Finding gradients_pass_through_a_split(const ModuleCase& c, std::uint64_t seed) 
     add(earlier.parameters), add(later.parameters);
   }
   sum.inputs = joined(inputs), sum.states = joined(states);
-  return judge_module_gradients(c, sum, seed);
+  return judge_module_gradients(c, sum, seed, one_cut(seed));
 }
 
 } // namespace

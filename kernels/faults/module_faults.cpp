@@ -1,0 +1,117 @@
+#include "module_faults.hpp"
+
+#include "../../reference/number_format.hpp"
+#include "wrapped_module.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace kdacheck {
+namespace {
+
+using namespace modules;
+
+struct Planted {
+  ModuleFaultInfo info;
+  Module (*plant)(Module);
+};
+
+std::vector<float>* found(NamedTensors& tensors, std::string_view name) {
+  for (NamedTensor& tensor : tensors)
+    if (tensor.name == name) return &tensor.values;
+  return nullptr;
+}
+void fill(NamedTensors& tensors, std::string_view name, float value) {
+  if (auto* values = found(tensors, name)) std::ranges::fill(*values, value);
+}
+
+const std::array planted{
+    Planted{{"FineGrainedGating", "a-log-ignored", "class", "every head decays at rate 1"},
+            [](Module right) { return wrapped(right, [](ModuleCall& call) { fill(call.parameters, "A_log", 0); }); }},
+    Planted{{"FineGrainedGating", "dt-bias-ignored", "class", "the bias is not added to the logit"},
+            [](Module right) { return wrapped(right, [](ModuleCall& call) { fill(call.parameters, "dt_bias", 0); }); }},
+    Planted{{"FineGrainedGating", "log-of-rounded-alpha", "class",
+             "ln alpha is taken of alpha as rounded: nothing is left where alpha rounds to 1"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall&) {
+                const auto& alpha = *found(result.outputs, "alpha");
+                auto& log_decay = *found(result.outputs, "log_decay");
+                for (std::size_t i = 0; i < alpha.size(); ++i) log_decay[i] = std::log(std::max(alpha[i], 1e-38f));
+              });
+            }},
+    Planted{{"FineGrainedGating", "logits-in-bf16", "class", "x is rounded to bf16 before the projections"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) {
+                for (float& x : call.inputs[0].values) x = round_bf16(x);
+              });
+            }},
+    Planted{
+        {"FineGrainedGating", "da-log-dropped", "class", "A_log receives no gradient"},
+        [](Module right) { return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) { fill(d.parameters, "A_log", 0); }); }},
+    Planted{{"DPLRTransition", "state-transposed", "class", "the state is read [V,K]"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) {
+                for (NamedTensor& state : call.states) transpose_memory(state);
+              });
+            }},
+    Planted{{"DPLRTransition", "erase-without-beta", "class", "beta = 1 for what is erased and written"},
+            [](Module right) { return wrapped(right, [](ModuleCall& call) { fill(call.inputs, "beta", 1); }); }},
+    Planted{{"DPLRTransition", "decay-in-bf16", "class", "alpha is rounded to bf16"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) {
+                for (float& x : *found(call.inputs, "alpha")) x = round_bf16(x);
+              });
+            }},
+    Planted{{"ChunkwiseKDA", "carry-dropped", "class", "the state at the start is taken for zero"},
+            [](Module right) { return wrapped(right, [](ModuleCall& call) { fill(call.states, "memory", 0); }); }},
+    Planted{{"ChunkwiseKDA", "residual-in-bf16", "class", "v is rounded to bf16"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) {
+                for (float& x : *found(call.inputs, "v")) x = round_bf16(x);
+              });
+            }},
+    Planted{{"ChunkwiseKDA", "dbeta-of-previous-token", "class", "the gradient of beta stands one token late"},
+            [](Module right) {
+              return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) {
+                NamedTensor& beta = tensor_named(d.inputs, "beta");
+                if (!beta.values.empty()) std::rotate(beta.values.begin(), beta.values.end() - beta.shape[1], beta.values.end());
+              });
+            }},
+    Planted{{"ChunkwiseKDA.parts", "w-without-beta", "class", "the rows of W lack their beta"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall& call) {
+                NamedTensor& W = tensor_named(result.outputs, "W");
+                const auto K = static_cast<std::size_t>(W.shape.back());
+                const auto& beta = tensor_named(call.inputs, "beta").values;
+                for (std::size_t i = 0; i < W.values.size() && W.values.size() == beta.size() * K; ++i) W.values[i] /= beta[i / K];
+              });
+            }},
+    Planted{{"ChunkwiseKDA.parts", "parts-exchanged", "class", "inter stands for intra and the other way round"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall&) {
+                std::swap(tensor_named(result.outputs, "inter").values, tensor_named(result.outputs, "intra").values);
+              });
+            }},
+};
+
+} // namespace
+
+std::span<const ModuleFaultInfo> module_faults() {
+  static const std::vector<ModuleFaultInfo> infos = [] {
+    std::vector<ModuleFaultInfo> list;
+    for (const Planted& fault : planted) list.push_back(fault.info);
+    return list;
+  }();
+  return infos;
+}
+
+Module faulty_module(std::string_view fault, Module right) {
+  for (const Planted& candidate : planted)
+    if (candidate.info.name == fault) return candidate.plant(std::move(right));
+  throw std::out_of_range("there is no module fault " + std::string(fault));
+}
+
+} // namespace kdacheck

@@ -1,0 +1,17 @@
+#pragma once
+// FineGrainedGating and DPLRTransition as Modules.
+
+#include "gating.hpp"
+#include "module.hpp"
+
+namespace kdacheck::modules {
+
+/// Input x [R,D], outputs alpha and log_decay [R,W], parameters down, up and, but for the sigmoid form, A_log and dt_bias;
+/// no state.
+Module gating_module(const Gating&);
+
+/// Inputs alpha, k [R,H,K], beta [R,H], v [R,H,V]; no output but the state memory [N,H,K,V], stepped token by token by
+/// `update`; forward only.
+Module transition_module(std::int64_t H, std::int64_t K, std::int64_t V);
+
+} // namespace kdacheck::modules
