@@ -32,7 +32,9 @@ struct Draw {
   const FoundCase* found = nullptr;
 
   std::string group() const { return found ? std::string(found_cases_name) : regime->name; }
-  Recipe recipe(Tier tier) const { return found ? found->recipe : regime->draw(seed, tier); }
+  Recipe recipe(Tier tier) const {
+    return found ? found->recipe : drawn(recipes_of(*regime, tier, static_cast<std::uint64_t>(round)), seed);
+  }
 };
 
 std::uint64_t mixed(std::uint64_t x) {
@@ -118,9 +120,8 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   for (const FoundCase* found : plan.found) draws.push_back({nullptr, 0, 0, found});
   for (int round = 0; round < dense.rounds; ++round)
     for (const Regime* regime : plan.regimes)
-      draws.push_back({regime,
-                       mixed(plan.seed * 0x9e3779b97f4a7c15ull + hash_of(regime->name)) % 1000003 * 64 + static_cast<std::uint64_t>(round),
-                       round});
+      draws.push_back(
+          {regime, mixed(plan.seed * 0x9e3779b97f4a7c15ull + hash_of(regime->name) + static_cast<std::uint64_t>(round)), round});
 
   const auto cells = [&](const Draw& draw, const auto& visit) {
     for (const Kernel* kernel : plan.kernels)

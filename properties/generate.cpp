@@ -16,9 +16,13 @@ rc::Shrinkable<Recipe> shrinkable(const Recipe& recipe) {
   return rc::shrinkable::shrinkRecur(recipe, [](const Recipe& from) { return rc::seq::fromContainer(simpler(from)); });
 }
 
-rc::Gen<Recipe> recipes_of(const Regime& regime, Tier tier) {
-  return [draw = regime.draw, tier](const rc::Random& random, int) { return shrinkable(draw(seed_from(random), tier)); };
+rc::Gen<Recipe> recipes_of(const Regime& regime, Tier tier, std::uint64_t round) {
+  return [draw = regime.draw, tier, round](const rc::Random& random, int) {
+    return shrinkable(draw(seed_from(random) / 64 * 64 + round, tier));
+  };
 }
+
+Recipe drawn(const rc::Gen<Recipe>& generator, std::uint64_t seed) { return generator(rc::Random(seed), rc::kNominalSize).value(); }
 
 rc::Gen<Recipe> any_recipe(Tier tier) {
   return [tier](const rc::Random& random, int) {

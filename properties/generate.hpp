@@ -13,8 +13,13 @@ namespace kdacheck {
 /// The tree of ever simpler recipes below a recipe.
 rc::Shrinkable<Recipe> shrinkable(const Recipe&);
 
-/// Recipes of one regime, over all seeds below 2^32.
-rc::Gen<Recipe> recipes_of(const Regime&, Tier);
+/// Recipes of one regime as its `round`-th draw (below 64: the first rounds pin what a regime must not leave to chance), over
+/// seeds below 2^32 that are `round` modulo 64.
+rc::Gen<Recipe> recipes_of(const Regime&, Tier, std::uint64_t round);
+
+/// The recipe that a generator makes of a seed: the same on every machine, as RapidCheck's random numbers are integers of its
+/// own and a recipe's own are Random123's.
+Recipe drawn(const rc::Gen<Recipe>&, std::uint64_t seed);
 
 /// Recipes of any regime, one in three with ingredients combined at will.
 rc::Gen<Recipe> any_recipe(Tier);

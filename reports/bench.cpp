@@ -9,6 +9,7 @@
 #include "commands.hpp"
 #include "context.hpp"
 #include "round_trip.hpp"
+#include "whole_runs.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -220,9 +221,10 @@ std::string to_text(const Bench& bench) {
   for (const BenchRow& row : bench.rows) {
     const double seconds = row.median_ms * 1e-3;
     const auto share = [](double value) { return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-"); };
-    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3f} {:>8} {:>8} {:>14.0f}\n", row.kernel, row.what, row.label, row.median_ms,
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3f} {:>8} {:>8} {:>14}\n", row.kernel, row.what, row.label, row.median_ms,
                         share(row.bytes / seconds / bench.limits.copy_bytes_per_second),
-                        share(row.flops / seconds / bench.limits.fp32_flops_per_second), row.token_heads / seconds);
+                        share(row.flops / seconds / bench.limits.fp32_flops_per_second),
+                        row.token_heads > 0 ? fmt::format("{:.0f}", row.token_heads / seconds) : "-");
   }
   if (!bench.ratios.empty())
     text +=
@@ -244,6 +246,7 @@ int bench_command(const BenchArguments& arguments) {
     if (arguments.kernels.empty()) {
       compare_oracles(bench);
       bench_gate(bench);
+      bench_whole_runs(bench);
     }
   }
   if (arguments.kernels.empty() || arguments.only_round_trips) bench_round_trips(bench);
