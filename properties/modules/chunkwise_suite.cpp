@@ -25,15 +25,15 @@ const std::vector<ModuleRegime> all_regimes{{"chunks-of-16", "three chunks and a
                                             {"equal-keys", "one key for all tokens: the triangular system at its worst"}};
 
 ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
-  ChunkwiseSizes s{.C = 16, .H = 2, .HV = 2, .K = 8, .V = 6};
+  ChunkwiseSizes s{.C = 16, .H = 1, .HV = 1, .K = 5, .V = 4};
   std::vector<std::int64_t> lengths{50};
   double least = -0.5;
-  if (regime == "chunks-of-32") s.C = 32, s.HV = 4, lengths = {70};
-  if (regime == "chunks-of-64") s.C = 64, lengths = {75};
-  if (regime == "chunks-of-128") s.C = 128, lengths = {100}, s.H = s.HV = 1;
+  if (regime == "chunks-of-32") s.C = 32, s.HV = 2, lengths = {70};
+  if (regime == "chunks-of-64") s.C = 64, lengths = {70};
+  if (regime == "chunks-of-128") s.C = 128, lengths = {80};
   if (regime == "strong-decay") least = -30;
   if (regime == "no-decay") least = 0;
-  if (regime == "packed") lengths = {0, 1, 17, 16};
+  if (regime == "packed") s.H = s.HV = 2, lengths = {0, 1, 17, 16};
   s.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.K)));
   const CoreForm form{s.H, s.HV, s.K, s.V, static_cast<double>(s.scale)};
 

@@ -19,7 +19,7 @@ constexpr std::int64_t oracle_chunk = 16;
 
 /// A layer, the lengths of its sequences, and how its numbers are drawn.
 struct LayerRecipe {
-  KdaLayer layer{.D = 20, .H = 2, .HV = 2, .K = 8, .V = 12, .gate_rank = 6, .output_gate_rank = 5};
+  KdaLayer layer{.D = 12, .H = 2, .HV = 2, .K = 5, .V = 6, .gate_rank = 3, .output_gate_rank = 4};
   std::vector<std::int64_t> lengths{9, 14};
   bool states = true;
   float A_log = 0, value_size = 1;
@@ -40,7 +40,7 @@ LayerRecipe recipe_of(std::string_view regime) {
   if (regime == "outputs-near-epsilon") r.value_size = 1e-3f, r.states = false;
   if (regime == "recurrent-kernel") r.kernel = "cpu.recurrence.fp32";
   if (regime == "v-first-kernel") r.kernel = "cpu.chunk64.v_first.fp32";
-  if (regime == "wide-heads") r.layer.K = 20, r.layer.V = 18, r.lengths = {40};
+  if (regime == "wide-heads") r.layer.K = 18, r.layer.V = 20, r.layer.H = r.layer.HV = 1, r.lengths = {37};
   return r;
 }
 
@@ -96,7 +96,7 @@ ModuleSuite kda_layer_suite() {
                                 {"outputs-near-epsilon", "heads' outputs of 1e-3: where epsilon stands matters"},
                                 {"recurrent-kernel", "KDA token by token"},
                                 {"v-first-kernel", "a kernel that stores its state V-first"},
-                                {"wide-heads", "K = 20, V = 18, 40 tokens: several chunks, no multiples of 16"}},
+                                {"wide-heads", "K = 18, V = 20, 37 tokens: several chunks, no multiples of 16"}},
                     .laws = token_laws(),
                     .faults = {},
                     .draw = draw};

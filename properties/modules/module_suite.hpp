@@ -79,8 +79,8 @@ struct ModuleSuite {
 /// Every module, in the order of reports.
 std::span<const ModuleSuite> module_suites();
 
-/// Laws that any module of tokens keeps: agrees-with-the-oracle, gradients-agree-with-the-oracle, prefill-equals-decode,
-/// causal, packed-equals-separate, repeated-calls-agree, empty-sequences-keep-their-state, gradients-through-a-split.
+/// Laws that any module of tokens keeps (token_laws.cpp), in the order of their reports: those of outputs first, then those of
+/// gradients.
 std::vector<ModuleLaw> token_laws();
 
 /// One case of a module: judged by one law. `fault` empty: the module itself.
