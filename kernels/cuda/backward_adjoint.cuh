@@ -71,10 +71,13 @@ __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M
   }
   std::uint32_t words[4];
   load_tile_transposed(words, cotangents, lane);
-  const Operand<pieces> d_o = cotangent_operand<pieces, half_precision>(words);
-  int last[2];
-  take_out_not_finite<half_precision>(words, last, lane);
-  const bool finite = !any_lane(last[0] >= 0 || last[1] >= 0);
+  constexpr std::uint32_t exponents = half_precision ? 0x7c007c00u : 0x7f807f80u, least = half_precision ? 0x04000400u : 0x00800080u;
+  std::uint32_t full = 0; // sign bits tell which numbers have an exponent of ones only
+#pragma unroll
+  for (int m = 0; m < 4; ++m) full |= (words[m] & exponents) + least;
+  const bool finite = !any_lane((full & 0x80008000u) != 0);
+  int last[2] = {-1, -1};
+  if (!finite) take_out_not_finite<half_precision>(words, last, lane);
   Operand<pieces> Aqk, triangle;
   load_operand_transposed(Aqk, stage + Layout::Aqk + tile_offset(row_t, segment_t), tile_bytes);
   {
@@ -109,6 +112,8 @@ __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M
 #pragma unroll
     for (int e = 0; e < 4; ++e) dS[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
   }
+  if (!finite) load_tile_transposed(words, cotangents, lane);
+  const Operand<pieces> d_o = cotangent_operand<pieces, half_precision>(words);
   const Operand<pieces> erased = as_operand<pieces>(negative[0], negative[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {

@@ -1,5 +1,5 @@
 #pragma once
-// Launches of the backward pass. Tier `fast`: bf16 operands, everything else fp32; states between segments in two bf16 terms.
+// Launches of the backward pass. Tier `fast`: bf16 operands, everything else fp32; states between segments in fp32.
 // Tier `accurate`: every operand the sum of two bf16 terms.
 //
 // Four launches, no atomics, every sum in a fixed order:
@@ -86,7 +86,14 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
   const bool general = call.gate == Gate::softplus || call.gate == Gate::sigmoid;
   const auto kernel = general ? backward_gradients<true, K, pieces, half_precision> : backward_gradients<false, K, pieces, half_precision>;
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess)
+  // The device's limit, not what this call takes: calls of several threads set it for one another.
+  int device = 0, shared_limit = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+      error != cudaSuccess)
+    return error;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+      error != cudaSuccess)
     return error;
   if (where.segment_slots > 0)
     kernel<<<static_cast<unsigned>(where.segment_slots * call.H), 2 * K, static_cast<unsigned>(shared), stream>>>(last);

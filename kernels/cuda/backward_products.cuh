@@ -20,24 +20,44 @@ struct BoundaryState {
   __device__ __forceinline__ bool present() const { return words != nullptr || given != nullptr; }
 };
 
-/// Right operand [16 value columns, 16 channels], the transpose of a block of the state.
-template <int K, int pieces>
-__device__ __forceinline__ Operand<pieces> state_operand(const BoundaryState& state, const ForwardArguments& args, int group, int step,
-                                                         unsigned lane) {
-  Operand<pieces> operand;
+/// A block [16 value columns, 16 channels] of the state as it was read, in the order of a right operand: part 0, 1: channel l/4,
+/// value columns 2(l%4), 2(l%4)+1 (8 more for part 1); part 2, 3: 8 channels further.
+struct StateBlock {
+  std::uint32_t word[2][4];
+  __device__ __forceinline__ Pair numbers(int part) const {
+    return {bits_as_float(word[0][part] << 16 | (word[1][part] & 0xffffu)),
+            bits_as_float((word[0][part] & 0xffff0000u) | word[1][part] >> 16)};
+  }
+};
+
+template <int K>
+__device__ __forceinline__ StateBlock state_block(const BoundaryState& state, const ForwardArguments& args, int group, int step,
+                                                  unsigned lane) {
+  StateBlock block;
   if (state.words != nullptr) {
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece)
-      load_global(operand.word[piece],
-                  state.words + ((piece * (K / 16) + group) * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane));
-    return operand;
+    for (int half = 0; half < 2; ++half)
+      load_global(block.word[half], state.words + ((half * (K / 16) + group) * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane));
+    return block;
   }
 #pragma unroll
   for (int part = 0; part < 4; ++part) {
     const int channel = 16 * group + 8 * (part / 2) + static_cast<int>(lane / 4),
               v = 16 * step + 8 * (part % 2) + 2 * static_cast<int>(lane % 4);
-    const Terms<pieces> terms =
-        split<pieces>(state.given[state_offset(args, state.head, channel, v)], state.given[state_offset(args, state.head, channel, v + 1)]);
+    const std::uint32_t x = float_as_bits(state.given[state_offset(args, state.head, channel, v)]);
+    const std::uint32_t y = float_as_bits(state.given[state_offset(args, state.head, channel, v + 1)]);
+    block.word[0][part] = x >> 16 | (y & 0xffff0000u);
+    block.word[1][part] = (x & 0xffffu) | y << 16;
+  }
+  return block;
+}
+
+template <int pieces> __device__ __forceinline__ Operand<pieces> state_operand(const StateBlock& block) {
+  Operand<pieces> operand;
+#pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    const Pair x = block.numbers(part);
+    const Terms<pieces> terms = split<pieces>(x.x, x.y);
 #pragma unroll
     for (int piece = 0; piece < pieces; ++piece) operand.word[piece][part] = terms.word[piece];
   }
@@ -187,38 +207,30 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
 #pragma unroll
   for (int e = 0; e < 8 * sub_blocks; ++e) C[e / 8][e / 4 % 2][e % 4] = 0;
   Pair flow[2]{};
-  float overlap[2][4]{}; // S dS^T of 8 channels each; what is wanted is its diagonal
+  float kept[2]{};
   if (dS.present()) {
     const bool with_S = S.present();
     const int steps = args.V / 16;
-    Operand<2> d = state_operand<K, 2>(dS, args, group, 0, lane), s{};
-    if (with_S) s = state_operand<K, 2>(S, args, group, 0, lane);
+    StateBlock d = state_block<K>(dS, args, group, 0, lane), s{};
+    if (with_S) s = state_block<K>(S, args, group, 0, lane);
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      const Operand<2> d_now = d, s_now = s;
+      const Operand<pieces> right = state_operand<pieces>(d);
+      if (with_S)
+#pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          const Pair x = s.numbers(part), y = d.numbers(part);
+          kept[part / 2] += x.x * y.x + x.y * y.y;
+        }
       if (step + 1 < steps) {
-        d = state_operand<K, 2>(dS, args, group, step + 1, lane);
-        if (with_S) s = state_operand<K, 2>(S, args, group, step + 1, lane);
+        d = state_block<K>(dS, args, group, step + 1, lane);
+        if (with_S) s = state_block<K>(S, args, group, step + 1, lane);
       }
-      Operand<pieces> right;
-#pragma unroll
-      for (int piece = 0; piece < pieces; ++piece)
-#pragma unroll
-        for (int m = 0; m < 4; ++m) right.word[piece][m] = d_now.word[piece][m];
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> left = left_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
         multiply_add(C[block][0], left, right, 0);
         multiply_add(C[block][1], left, right, 1);
-      }
-      if (with_S) {
-        Operand<2> left; // a right operand's words in the order of a left one
-#pragma unroll
-        for (int piece = 0; piece < 2; ++piece)
-#pragma unroll
-          for (int m = 0; m < 4; ++m) left.word[piece][m] = s_now.word[piece][2 * (m % 2) + m / 2];
-        multiply_add(overlap[0], left, d_now, 0);
-        multiply_add(overlap[1], left, d_now, 1);
       }
     }
 #pragma unroll
@@ -251,12 +263,14 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
     for (int mask = 4; mask < 32; mask *= 2)
       flow[half] = {flow[half].x + shuffle_xor(flow[half].x, mask), flow[half].y + shuffle_xor(flow[half].y, mask)};
     if (lane / 4 == 0) store_shared(base + at.ends + 4 * (pair_channel + 8 * half), flow[half]);
-    if (lane % 4 == lane / 8) {
-      float kept = lane / 4 % 2 == 0 ? overlap[half][2 * half] : overlap[half][2 * half + 1];
+    kept[half] += shuffle_xor(kept[half], 1);
+    kept[half] += shuffle_xor(kept[half], 2);
+    if (lane % 4 == 0) {
+      float sum = kept[half];
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block)
-        kept *= load_shared_float(base + at.gammas + 4 * (block * K + turned_channel + 8 * half));
-      store_shared(base + at.kept + 4 * (turned_channel + 8 * half), kept);
+        sum *= load_shared_float(base + at.gammas + 4 * (block * K + turned_channel + 8 * half));
+      store_shared(base + at.kept + 4 * (turned_channel + 8 * half), sum);
     }
   }
 #pragma unroll
@@ -291,11 +305,11 @@ __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], floa
   for (int e = 0; e < 8 * sub_blocks; ++e) Q[e / 8][e / 4 % 2][e % 4] = N[e / 8][e / 4 % 2][e % 4] = 0;
   if (S.present()) {
     const int steps = args.V / 16;
-    Operand<pieces> next = state_operand<K, pieces>(S, args, group, 0, lane);
+    StateBlock next = state_block<K>(S, args, group, 0, lane);
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      const Operand<pieces> right = next;
-      if (step + 1 < steps) next = state_operand<K, pieces>(S, args, group, step + 1, lane);
+      const Operand<pieces> right = state_operand<pieces>(next);
+      if (step + 1 < steps) next = state_block<K>(S, args, group, step + 1, lane);
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> d_o =

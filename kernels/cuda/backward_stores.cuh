@@ -15,7 +15,7 @@ __device__ __forceinline__ std::int64_t boundary_slot(const ForwardArguments& ar
   return (span.batch * args.T + span.first) / segment_tokens + boundary - 1;
 }
 
-/// S^T [16 columns, K] as right operands of products over value columns.
+/// S^T [16 columns, K] in fp32, in the order of right operands of products over value columns: upper halves, then lower ones.
 template <int K>
 __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::uint32_t* slot, int V, int column, unsigned lane) {
 #pragma unroll
@@ -24,9 +24,9 @@ __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
       const float(&tile)[4] = S[2 * group + part / 2];
-      const Terms<2> terms = split<2>(tile[2 * (part % 2)], tile[2 * (part % 2) + 1]);
-#pragma unroll
-      for (int piece = 0; piece < 2; ++piece) words[piece][part] = transpose_matrix(terms.word[piece]);
+      const std::uint32_t x = float_as_bits(tile[2 * (part % 2)]), y = float_as_bits(tile[2 * (part % 2) + 1]);
+      words[0][part] = transpose_matrix(x >> 16 | (y & 0xffff0000u));
+      words[1][part] = transpose_matrix((x & 0xffffu) | y << 16);
     }
 #pragma unroll
     for (int piece = 0; piece < 2; ++piece)
