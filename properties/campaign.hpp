@@ -16,8 +16,8 @@ namespace kdacheck {
 /// One case: a property checked on a kernel for one recipe.
 struct CaseResult {
   std::string kernel, property, regime;
-  std::string replay; ///< token; `./kdacheck replay TOKEN` runs it again
-  std::string shrunk; ///< token of the simplest recipe found that still fails, or empty
+  std::string replay;         ///< token; `./kdacheck replay TOKEN` runs it again
+  std::string shrunk;         ///< token of the simplest recipe found that still fails, or empty
   std::string localised = {}; ///< stage and first wrong place (localise.hpp), or empty
   Finding finding;
   double seconds = 0;
@@ -45,7 +45,7 @@ struct Plan {
   int shard = 0, shards = 1;                         ///< this run takes every case whose index mod shards is shard
   int threads = 0;                                   ///< 0: all cores
   double shrink_seconds = 5;                         ///< per failing (kernel, property, regime)
-  int localised_per_kernel = 0; ///< so many (property, regime) of a failing kernel are localised, the first that fail
+  int localised_per_kernel = 0;                      ///< so many (property, regime) of a failing kernel are localised, the first that fail
   std::unordered_set<std::string> finished;          ///< keys of an interrupted run's results
   bool drop_failed_kernels = false;                  ///< a kernel that has failed once is not judged any further
   std::function<void(const CaseResult&)> on_failure; ///< the first failure of a (kernel, property, regime), before it is shrunk
