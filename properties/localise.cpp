@@ -81,7 +81,7 @@ std::string spoken(const StageOpinion& opinion) {
 
 /// Agreement counts for more than either alone; a contradiction is settled only if one is much surer.
 StageOpinion together(const StageOpinion& one, const StageOpinion& other) {
-  constexpr double much_surer = 0.3; // measured on the planted faults, each left out of the fit: see tests/localise.cpp
+  constexpr double much_surer = 0.3; // a choice; what it achieves is measured by tests/localise.cpp
   if (!one.stage && !other.stage) return {.stage = {}, .confidence = 0, .grounds = "neither way can tell"};
   if (!one.stage) return other;
   if (!other.stage) return one;

@@ -126,7 +126,7 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
   std::ranges::stable_sort(order, {}, [&](std::size_t i) { return best[i].distance; });
   const Fit &nearest = best[order[0]], &second = best[order[1]];
   // Half of the error unexplained is no explanation; nor is one that another stage's fault gives nearly as well. Both
-  // figures were chosen on one half of the planted faults and tried on the other (tests/localise.cpp).
+  // figures are choices, not derived; what they achieve is measured by tests/localise.cpp.
   constexpr double unexplained = 0.6, clearly_nearer = 0.85;
   const std::string grounds =
       fmt::format("nearest {} at {:.2f}, of another stage {} at {:.2f}", nearest.fault, nearest.distance, second.fault, second.distance);
