@@ -18,13 +18,14 @@ const std::vector<Declared>& declared() {
       {Stage::inputs,
        {eps_of_mean, eps_missing, norm_squared, tail_reads_next_sequence, stale_tail_rows, tail_mask_only_when_packed, group_by_modulo,
         strides_ignored, key_tail_dropped, key_bound_is_value_bound, sixteen_bit_offsets, last_channel_duplicated, single_token_skipped,
+        members_capped, equal_length_rereads, full_tile_short, group_by_shift,
         // reverse
         eps_missing_backward, gradient_bf16, group_overwritten, group_averaged, group_by_modulo_backward, norm_without_projection,
         norm_projects_raw, norm_factor_missing, backward_strides_ignored, backward_last_channel_dropped, backward_single_token_skipped}},
       {Stage::gate_sum,
        {clamped_exponent, exp2_for_exp, approximate_exp, alpha_bf16, cumsum_bf16, cumsum_over_boundaries, no_decay, gate_times_zero,
         gate_bf16, decay_of_head_zero, bias_per_head, a_log_of_head_zero, clamped_softplus, bias_ignored, a_log_ignored, lower_bound_fixed,
-        bias_after_scaling, a_log_minus_infinity, gate_clamped,
+        bias_after_scaling, a_log_minus_infinity, gate_clamped, faint_decay_flushed, batch_wraps_at_four,
         // reverse
         dg_bf16, dg_sum_bf16, dg_sum_by_subtraction, dg_diagonal_cancelled, dg_diagonal_left_in, dg_without_end, dg_end_in_first_row,
         dg_end_of_all_heads, dg_end_not_decayed, dg_without_carried_keys, dg_without_queries, dg_sum_exclusive, dg_sum_from_start,
@@ -45,6 +46,7 @@ const std::vector<Declared>& declared() {
       {Stage::residual,
        {residual_bf16, delta_only_when_gated, no_delta_term, beta_not_on_value, beta_on_erase_twice, value_bf16, beta_bf16, beta_fp16,
         beta_of_query_head, previous_beta, twice_sigmoid_as_sigmoid, sigmoid_missing, value_tail_dropped, erase_before_decay,
+        residual_bf16_of_bf16, lone_value_channel_dropped, heads_wrap_at_eight,
         // reverse
         dZ_bf16, dv_not_times_beta, dbeta_by_division, dbeta_without_state, dk_without_erase, ungated_dk_skipped, ungated_dbeta_short,
         beta_bf16_backward, beta_slope_bf16, sigmoid_slope_missing, twice_sigmoid_as_sigmoid_backward}},
@@ -52,7 +54,7 @@ const std::vector<Declared>& declared() {
        {state_bf16, state_fp16, carry_decay_bf16, truncated_state, last_decay_of_full_chunk, empty_state_unwritten, state_before_last_token,
         state_of_first_sequence, state_of_next_sequence, carry_over_sequences, last_chunk_skipped_when_full, state_transposed,
         initial_state_transposed, final_state_transposed, no_initial_state_garbage, carry_dropped, carry_not_decayed, final_state_unwritten,
-        aliased_buffers, inclusive_key_decay,
+        aliased_buffers, inclusive_key_decay, long_after_empty,
         // reverse
         key_tail_unmasked, dS_bf16, saved_states_bf16, dU_without_state, dk_without_carry, dS_without_erase, dS_without_queries,
         dS_queries_unscaled, dS_not_decayed, first_dS_not_decayed, dS_leaks_over_sequences, dS_dropped, d_initial_transposed,
