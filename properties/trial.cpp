@@ -101,13 +101,18 @@ void Trial::add(Finding finding, std::string_view what) {
 void Trial::expect_true(const Problem& of, const Run& run, std::string_view what) { add(judge.forward(contract, of, run), what); }
 
 void Trial::expect_same(const Problem& of, const Run& expected, const Run& got, std::string_view what, Equality equality) {
+  if (contract.repeat != Sameness::bitwise) {
+    unpromised_ = true;
+    return;
+  }
   ++compared_;
   if (auto found = first_difference(of, contract.chunk, expected, got, equality))
     broken(fmt::format("{}: {}", what, found->values), std::move(found->place), std::numeric_limits<double>::infinity());
 }
 
-void Trial::expect_same_or_true(Sameness promised, const Problem& of, const Run& expected, const Run& got, std::string_view what) {
-  if (promised == Sameness::bitwise) return expect_same(of, expected, got, what);
+void Trial::expect_same_or_true(Sameness promised, const Problem& of, const Run& expected, const Run& got, std::string_view what,
+                                Equality equality) {
+  if (promised == Sameness::bitwise && contract.repeat == Sameness::bitwise) return expect_same(of, expected, got, what, equality);
   expect_true(of, got, what);
 }
 
@@ -124,7 +129,8 @@ void Trial::expect_within(double error, double bound, std::string_view what, std
 }
 
 Finding Trial::finding() const {
-  if (compared_ == 0) does_not_apply("nothing to compare on this case");
+  if (compared_ == 0)
+    does_not_apply(unpromised_ ? "repeat=none: the kernel does not promise equal numbers" : "nothing to compare on this case");
   return worst_;
 }
 

@@ -57,13 +57,16 @@ public:
   void expect_true(const Problem&, const Run&, std::string_view what);
   void expect_true_gradients(const Problem&, const Run&, std::string_view what);
 
-  /// Both runs answer the problem with the same numbers.
+  /// Both runs answer the problem with the same numbers. Not compared for a kernel with repeat=none, which promises that of no
+  /// two calls.
   void expect_same(const Problem&, const Run& expected, const Run& got, std::string_view what, Equality = Equality::numbers);
 
-  /// The same bits where the contract says so, else within what it allows.
-  void expect_same_or_true(Sameness, const Problem&, const Run& expected, const Run& got, std::string_view what);
+  /// The same numbers (or bits) where the contract says so, else within what it allows; `got` answers the problem.
+  void expect_same_or_true(Sameness, const Problem&, const Run& expected, const Run& got, std::string_view what,
+                           Equality = Equality::numbers);
 
-  void expect_same_or_true_gradients(Sameness, const Problem&, const Run& expected, const Run& got, std::string_view what);
+  void expect_same_or_true_gradients(Sameness, const Problem&, const Run& expected, const Run& got, std::string_view what,
+                                     Equality = Equality::numbers);
 
   /// A claim that was checked in place; `place` says where it is broken.
   void expect(bool holds, std::string_view what, std::optional<Place> place = std::nullopt);
@@ -81,6 +84,7 @@ private:
 
   Finding worst_;
   int compared_ = 0;
+  bool unpromised_ = false; ///< something was left out for repeat=none
   std::uint64_t picks_ = 0;
 };
 

@@ -13,9 +13,10 @@ void law(Trial& trial) {
   const std::uint32_t first = 0x7fc5a5a5, second = 0x3f9d70a4;
   const Run one = trial.backward(problem, {.poison = first, .workspace_poison = 0});
   const Run two = trial.backward(problem, {.poison = second, .workspace_poison = 0});
-  trial.expect_same(problem, one, two, "the gradients' memory held something else before, and an element was not written or added to");
+  trial.expect_same_or_true_gradients(trial.contract.repeat, problem, one, two,
+                                      "the gradients' memory held something else before, and an element was not written or added to");
   const Run three = trial.backward(problem, {.poison = second, .workspace_poison = first});
-  trial.expect_same(problem, two, three, "the workspace held something else before");
+  trial.expect_same_or_true_gradients(trial.contract.repeat, problem, two, three, "the workspace held something else before");
 }
 
 } // namespace

@@ -7,7 +7,8 @@ namespace {
 
 void law(Trial& trial) {
   const Run dense = trial.forward(trial.problem);
-  trial.expect_same(trial.problem, dense, trial.forward(trial.problem, {.strided = true}), "strided inputs", Equality::bits);
+  trial.expect_same_or_true(trial.contract.repeat, trial.problem, dense, trial.forward(trial.problem, {.strided = true}), "strided inputs",
+                            Equality::bits);
 }
 
 } // namespace

@@ -8,8 +8,8 @@ namespace {
 void law(Trial& trial) {
   const Run zeros = trial.forward(trial.problem, {.workspace_poison = 0});
   for (const std::uint32_t poison : {0x7fc5a5a5u, 0x3f9d70a4u})
-    trial.expect_same(trial.problem, zeros, trial.forward(trial.problem, {.workspace_poison = poison}),
-                      "the workspace held something else before");
+    trial.expect_same_or_true(trial.contract.repeat, trial.problem, zeros, trial.forward(trial.problem, {.workspace_poison = poison}),
+                              "the workspace held something else before");
 }
 
 } // namespace
