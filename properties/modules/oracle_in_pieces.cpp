@@ -46,14 +46,15 @@ ExactTensors evaluated_in_pieces(const ModuleCase& c, const ModuleCotangents* d,
     std::vector<ModuleCall> calls;
     NamedTensors state = state_of(c.call.states, n);
     std::int64_t first = 0;
+    ExactTensors part;
     for (std::int64_t last : cuts(length)) {
       calls.push_back(part_of(c.call, n, first, last, state));
-      const ExactTensors part = evaluate(calls.back(), nullptr);
+      part = evaluate(calls.back(), nullptr);
       append(whole.outputs, part.outputs);
       state = rounded(part.states, like);
-      if (last == length) append(whole.states, part.states);
       first = last;
     }
+    append(whole.states, part.states); // once, though an empty sequence may have several pieces that end at its end
     if (!d) continue;
     NamedTensors d_state = state_of(d->states, n);
     std::vector<Exact> inputs;
@@ -67,7 +68,7 @@ ExactTensors evaluated_in_pieces(const ModuleCase& c, const ModuleCotangents* d,
       add(whole.parameters, back.parameters);
       d_state = rounded(back.initials, like);
     }
-    for (auto part = inputs.rbegin(); part != inputs.rend(); ++part) append(whole.inputs, *part);
+    for (auto exact = inputs.rbegin(); exact != inputs.rend(); ++exact) append(whole.inputs, *exact);
     append(whole.initials, back.initials);
   }
   return whole;

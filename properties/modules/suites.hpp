@@ -11,5 +11,6 @@ ModuleSuite transition_suite();
 ModuleSuite chunkwise_suite();
 ModuleSuite chunk_parts_suite();
 ModuleSuite kda_layer_suite();
+ModuleSuite mla_suite();
 
 } // namespace kdacheck
