@@ -75,7 +75,7 @@ Finding cache_holds_the_latent_alone(const ModuleCase& c, std::uint64_t) {
     std::int64_t used = 0; // up to the last number that is not zero
     for (std::int64_t i = 0; i < capacity * latent.shape[2]; ++i)
       if (!(latent.values[static_cast<std::size_t>(n * capacity * latent.shape[2] + i)] == 0.0f)) used = i + 1;
-    if (latent.shape[2] != width || cached_tokens(result.states, n) != tokens || used > tokens * width || used < (tokens - 1) * width) {
+    if (latent.shape[2] != width || cached_tokens(result.states, n) != tokens || used > tokens * width || used <= (tokens - 1) * width) {
       Finding finding{.verdict = Verdict::failed_property,
                       .bound_util = std::numeric_limits<double>::infinity(),
                       .place = Place{.tensor = "latent"},

@@ -9,7 +9,7 @@ namespace kdacheck {
 
 std::span<const ModuleSuite> module_suites() {
   static const std::vector<ModuleSuite> all{gating_suite(),      state_manager_suite(), transition_suite(), chunkwise_suite(),
-                                            chunk_parts_suite(), kda_layer_suite(),     mla_suite()};
+                                            chunk_parts_suite(), kda_layer_suite(),     mla_suite(),        hybrid_suite()};
   return all;
 }
 

@@ -12,5 +12,6 @@ ModuleSuite chunkwise_suite();
 ModuleSuite chunk_parts_suite();
 ModuleSuite kda_layer_suite();
 ModuleSuite mla_suite();
+ModuleSuite hybrid_suite();
 
 } // namespace kdacheck

@@ -1,0 +1,146 @@
+// HybridAttention under test.
+
+#include "../../kernels/faults/hybrid_faults.hpp"
+#include "drawn_tensors.hpp"
+#include "hybrid_oracle.hpp"
+#include "in_arithmetic.hpp"
+#include "suites.hpp"
+#include "token_rows.hpp"
+
+#include <algorithm>
+#include <fmt/core.h>
+#include <limits>
+
+namespace kdacheck {
+namespace {
+
+using namespace modules;
+
+constexpr std::int64_t capacity = 48, oracle_chunk = 16;
+
+HybridStack stack_of(std::vector<Mixer> pattern) {
+  return {.pattern = std::move(pattern),
+          .kda = {.D = 10, .H = 2, .HV = 2, .K = 4, .V = 3, .conv_width = 3, .gate_rank = 3, .output_gate_rank = 3},
+          .mla = {.D = 10, .H = 2, .K = 4, .V = 3, .K_shared = 2, .rank = 5}};
+}
+
+/// A stack, tokens of its sequences, tokens behind them that are known already (empty: a fresh batch).
+struct StackRecipe {
+  HybridStack stack = stack_of(hybrid_pattern(4));
+  std::vector<std::int64_t> lengths{6, 9}, cached{4, 2};
+};
+
+StackRecipe recipe_of(std::string_view regime) {
+  StackRecipe r;
+  if (regime == "three-to-one") r.cached = {};
+  if (regime == "packed") r.lengths = {2, 0, 1, 7}, r.cached = {0, 3, 1, 2};
+  if (regime == "one-to-one") r.stack = stack_of(hybrid_pattern(4, 1));
+  if (regime == "seven-to-one") r.stack = stack_of(hybrid_pattern(8, 7)), r.lengths = {5}, r.cached = {3};
+  if (regime == "mla-first") r.stack = stack_of({Mixer::mla, Mixer::kda, Mixer::kda});
+  return r;
+}
+
+const Kernel& kernel_under_the_stack() { return *std::ranges::find(built_in_kernels(), std::string("cpu.chunk16.fp32"), &Kernel::name); }
+
+ModuleCase draw(std::string_view regime, std::uint64_t seed) {
+  const StackRecipe recipe = recipe_of(regime);
+  const HybridStack stack = recipe.stack;
+  HybridParameters p = initial_parameters(stack, seed);
+  for (std::size_t l = 0; l < p.size(); ++l) {
+    for (std::size_t i = 0; i < p[l].norm.size(); ++i)
+      p[l].norm[i] += uniform_numbers(1, 0.5, seed + i, 900 + static_cast<std::uint32_t>(l))[0];
+    for (float& A : p[l].kda.A_log) A = 0.3f * A - 1;
+  }
+  ModuleCase c{.module = hybrid_module(stack, kernel_under_the_stack(), capacity), .oracle = {}, .call = {}, .cotangents = {}};
+  c.call.cu_seqlens = offsets_of(recipe.lengths);
+  const std::int64_t R = c.call.rows(), N = c.call.sequences();
+  c.call.inputs = drawn_like({zeros("x", {R, stack.D()})}, 1.7f, seed, 500);
+  c.call.parameters = named_parameters(stack, p);
+  HybridState empty;
+  empty.layers.resize(stack.pattern.size());
+  for (HybridBlockState& layer : empty.layers) layer.mla.rows.resize(static_cast<std::size_t>(N));
+  const NamedTensors like = named_state(stack, N, capacity, empty);
+  if (!recipe.cached.empty()) {
+    c.call.states = drawn_like(like, 0.8f, seed, 600);
+    for (NamedTensor& state : c.call.states)
+      for (std::int64_t n = 0; n < N; ++n) {
+        const std::int64_t tokens = recipe.cached[static_cast<std::size_t>(n)];
+        if (state.name.ends_with(".length")) state.values[static_cast<std::size_t>(n)] = static_cast<float>(tokens);
+        if (!state.name.ends_with(".latent")) continue;
+        const std::int64_t each = capacity * stack.mla.cached();
+        std::fill(state.values.begin() + n * each + tokens * stack.mla.cached(), state.values.begin() + (n + 1) * each, 0.0f);
+      }
+  }
+  c.cotangents = {drawn_like({zeros("y", {R, stack.D()})}, 1.0f, seed, 700), drawn_like(like, 0.5f, seed, 800)};
+  c.oracle = {.orders = 2, .evaluate = [stack](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
+                return in_arithmetic(arithmetic, [&]<class N>() {
+                  return hybrid_oracle<N>(stack, capacity, call, d, arithmetic.order == 0 ? 0 : oracle_chunk);
+                });
+              }};
+  c.planted = [stack](std::string_view fault) { return faulty_hybrid(fault, stack, kernel_under_the_stack(), capacity); };
+  return c;
+}
+
+Finding broken(std::string tensor, std::string detail) {
+  return {.verdict = Verdict::failed_property,
+          .bound_util = std::numeric_limits<double>::infinity(),
+          .place = Place{.tensor = std::move(tensor)},
+          .detail = std::move(detail),
+          .metrics = {}};
+}
+
+/// Numbers up to the last that is not zero, of sequence n.
+std::int64_t used(const NamedTensor& tensor, std::int64_t n) {
+  const std::int64_t each = element_count(std::span(tensor.shape).subspan(1));
+  std::int64_t last = 0;
+  for (std::int64_t i = 0; i < each; ++i)
+    if (!(tensor.values[static_cast<std::size_t>(n * each + i)] == 0.0f)) last = i + 1;
+  return last;
+}
+
+/// Each layer keeps what its kind keeps: MLA layers latents of all tokens, KDA layers a state whose size no token changes.
+Finding memory_grows_in_mla_layers_alone(const ModuleCase& c, std::uint64_t) {
+  const ModuleResult result = c.module.forward(c.call);
+  for (std::int64_t n = 0; n < c.call.sequences(); ++n) {
+    const std::int64_t T = c.call.cu_seqlens[static_cast<std::size_t>(n + 1)] - c.call.cu_seqlens[static_cast<std::size_t>(n)];
+    for (std::size_t l = 0; !layer_tensors(c.call.parameters, l).empty(); ++l) {
+      const NamedTensors own = layer_tensors(result.states, l), p = layer_tensors(c.call.parameters, l);
+      const auto latent_norm = std::ranges::find(p, std::string("kv_norm"), &NamedTensor::name);
+      const auto latent = std::ranges::find(own, std::string("latent"), &NamedTensor::name);
+      if ((latent_norm == p.end()) != (latent == own.end()))
+        return broken(layer_prefix(l), fmt::format("layer {} keeps what the other kind of layer keeps", l));
+      if (latent == own.end()) continue;
+      const std::int64_t width = latent_norm->shape[0] + tensor_named(p, "k_shared").shape[1];
+      const std::int64_t tokens = cached_tokens(layer_tensors(c.call.states, l), n) + T, held = cached_tokens(own, n);
+      const std::int64_t numbers = used(*latent, n);
+      if (held != tokens || numbers > tokens * width || numbers <= (tokens - 1) * width)
+        return broken(latent->name, fmt::format("layer {}, sequence {}: {} numbers and a length of {} for {} tokens of {} numbers each", l,
+                                                n, numbers, held, tokens, width));
+    }
+  }
+  return {};
+}
+
+} // namespace
+
+ModuleSuite hybrid_suite() {
+  ModuleSuite suite{.name = "HybridAttention",
+                    .summary = "a stack of KDA layers with an MLA layer behind every few of them, in pre-norm residual blocks",
+                    .source = "arXiv 2510.26692, section 4",
+                    .regimes = {{"three-to-one", "three KDA layers and one MLA layer, a fresh batch"},
+                                {"from-a-state", "all layers go on from an earlier call"},
+                                {"packed", "sequences of 2, 0, 1 and 7 tokens behind 0, 3, 1 and 2"},
+                                {"one-to-one", "MLA every second layer"},
+                                {"seven-to-one", "eight layers, one of them MLA"},
+                                {"mla-first", "a pattern of no ratio"}},
+                    .laws = token_laws(),
+                    .faults = {},
+                    .draw = draw};
+  suite.laws.push_back({"memory-grows-in-mla-layers-alone", "MLA layers keep latents of all tokens, KDA layers a state of one size", false,
+                        memory_grows_in_mla_layers_alone});
+  for (const HybridFaultInfo& fault : hybrid_faults())
+    suite.faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
+  return suite;
+}
+
+} // namespace kdacheck
