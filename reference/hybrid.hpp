@@ -37,17 +37,17 @@ template <Number N> struct HybridRun {
   std::vector<HybridMemory<N>> end;
 };
 
-/// x [T,D]; chunk as in `run_layer`.
+/// x [T,D]; chunk as in `run_layer`, absorbed as in `run_latent`.
 template <Number N>
 HybridRun<N> run_hybrid(const HybridForm& form, const std::vector<HybridTensors<N>>& p, const Matrix<N>& x,
-                        const std::vector<HybridMemory<N>>& start, std::int64_t chunk = 0) {
+                        const std::vector<HybridMemory<N>>& start, std::int64_t chunk = 0, bool absorbed = false) {
   HybridRun<N> run;
   run.h.push_back(x);
   run.kda.resize(p.size()), run.mla.resize(p.size()), run.end.resize(p.size());
   for (std::size_t l = 0; l < p.size(); ++l) {
     run.normalised.push_back(rms_normalised(run.h[l], p[l].norm, N(form.norm_epsilon)));
     if (form.latent[l]) {
-      run.mla[l] = run_latent(form.mla, p[l].mla, run.normalised[l], start[l].mla);
+      run.mla[l] = run_latent(form.mla, p[l].mla, run.normalised[l], start[l].mla, absorbed);
       run.end[l].mla = run.mla[l].end;
       run.h.push_back(run.h[l] + run.mla[l].y);
     } else {

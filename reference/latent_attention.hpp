@@ -48,8 +48,10 @@ template <Number N> struct LatentRun {
   Matrix<N> o, y;                       ///< [T,H V], [T,D]
 };
 
-/// x [T,D] behind a cache [past,rank + K_shared].
-template <Number N> LatentRun<N> run_latent(const LatentForm& f, const LatentTensors<N>& p, const Matrix<N>& x, const Matrix<N>& start) {
+/// x [T,D] behind a cache [past,rank + K_shared]. absorbed: q_t . (c_j W) as (q_t W^T) . c_j and sum_j p_tj (c_j W) as
+/// (sum_j p_tj c_j) W, which is the same in exact arithmetic.
+template <Number N>
+LatentRun<N> run_latent(const LatentForm& f, const LatentTensors<N>& p, const Matrix<N>& x, const Matrix<N>& start, bool absorbed = false) {
   using std::exp;
   const std::int64_t T = x.rows, past = start.rows, M = past + T, wide = f.K + f.K_shared;
   LatentRun<N> run;
@@ -67,11 +69,16 @@ template <Number N> LatentRun<N> run_latent(const LatentForm& f, const LatentTen
     const Matrix<N> keys = matrix_of<N>(
         M, wide, [&](std::int64_t i, std::int64_t j) { return j < f.K ? run.kv(i, first + j) : run.end(i, f.rank + j - f.K); });
     Matrix<N> weights(T, M);
+    const Matrix<N> own = matrix_of<N>(T, f.K, [&](std::int64_t t, std::int64_t j) { return run.q(t, h * wide + j); });
+    const Matrix<N> key_up = matrix_of<N>(f.rank, f.K, [&](std::int64_t i, std::int64_t j) { return p.kv_up(i, first + j); });
+    const Matrix<N> value_up = matrix_of<N>(f.rank, f.V, [&](std::int64_t i, std::int64_t j) { return p.kv_up(i, first + f.K + j); });
+    const Matrix<N> in_latent = absorbed ? own * transposed(key_up) : Matrix<N>();
     for (std::int64_t t = 0; t < T; ++t) {
       std::vector<N> scores;
       for (std::int64_t i = 0; i <= past + t; ++i) {
         N sum(0.0);
-        for (std::int64_t j = 0; j < wide; ++j) sum = sum + run.q(t, h * wide + j) * keys(i, j);
+        for (std::int64_t j = 0; j < f.rank && absorbed; ++j) sum = sum + in_latent(t, j) * run.latent(i, j);
+        for (std::int64_t j = absorbed ? f.K : 0; j < wide; ++j) sum = sum + run.q(t, h * wide + j) * keys(i, j);
         scores.push_back(N(f.scale) * sum);
       }
       N top = scores[0];
@@ -80,7 +87,15 @@ template <Number N> LatentRun<N> run_latent(const LatentForm& f, const LatentTen
       N total(0.0);
       for (std::int64_t i = 0; i <= past + t; ++i) total = total + (weights(t, i) = exp(N(scores[static_cast<std::size_t>(i)] - top)));
       for (std::int64_t i = 0; i <= past + t; ++i) weights(t, i) = weights(t, i) / total;
+      Matrix<N> mean(1, f.rank);
+      for (std::int64_t j = 0; j < f.rank && absorbed; ++j)
+        for (std::int64_t i = 0; i <= past + t; ++i) mean(0, j) = mean(0, j) + weights(t, i) * run.latent(i, j);
+      const Matrix<N> outside = absorbed ? mean * value_up : Matrix<N>();
       for (std::int64_t j = 0; j < f.V; ++j) {
+        if (absorbed) {
+          run.o(t, h * f.V + j) = outside(0, j);
+          continue;
+        }
         N sum(0.0);
         for (std::int64_t i = 0; i <= past + t; ++i) sum = sum + weights(t, i) * run.kv(i, first + f.K + j);
         run.o(t, h * f.V + j) = sum;

@@ -1,5 +1,5 @@
-// Keys and values of all cached tokens are made from the latent when they are needed, a sequence at a time. Heads are
-// independent tasks, tokens of a head go band by band.
+// Many tokens of a sequence make keys and values of all cached tokens from the latent; few work in the latent space, where a
+// row of the cache is the key of every head. Heads are independent tasks, tokens of a head go band by band.
 
 #include "mla.hpp"
 
@@ -14,6 +14,25 @@ namespace {
 void make_room(std::vector<float>& rows, std::size_t more, std::int64_t width) {
   const std::size_t needed = rows.size() + more, page = 64 * static_cast<std::size_t>(width);
   if (needed > rows.capacity()) rows.reserve(rows.empty() ? needed : std::max(needed, rows.size() + rows.size() / 8 + page));
+}
+
+/// Multiply-adds per cached token and head: rows (2 rank + K_shared) in the latent space, more than rank (K + V) outside it.
+bool absorbs(const Mla& mla, std::int64_t rows) { return mla.absorb && rows * (2 * mla.rank + mla.K_shared) <= mla.rank * (mla.K + mla.V); }
+
+/// o [rows,V] of one head in the latent space.
+std::vector<float> attend_in_latent_space(const MlaStages& stages, const Mla& mla, const MlaParameters& p, const MlaSequence& s,
+                                          std::int64_t h) {
+  const std::int64_t wide = mla.K + mla.K_shared, up = mla.H * (mla.K + mla.V), first = h * (mla.K + mla.V);
+  const std::vector<float> key_up = columns_of(p.kv_up, mla.rank, up, first, mla.K);
+  const std::vector<float> value_up = columns_of(p.kv_up, mla.rank, up, first + mla.K, mla.V);
+  std::vector<float> projected(static_cast<std::size_t>(s.rows * mla.rank)), q(static_cast<std::size_t>(s.rows * mla.cached()));
+  add_linear_input_gradient({mla.rank, mla.K, key_up}, s.rows, columns_of(s.q, s.rows, mla.H * wide, h * wide, mla.K), projected);
+  put_columns(projected, s.rows, mla.rank, q, mla.cached(), 0);
+  put_columns(columns_of(s.q, s.rows, mla.H * wide, h * wide + mla.K, mla.K_shared), s.rows, mla.K_shared, q, mla.cached(), mla.rank);
+  return linear(
+      {mla.rank, mla.V, value_up}, s.rows,
+      stages.attend(
+          {.past = s.past, .rows = s.rows, .K = mla.cached(), .V = mla.rank, .scale = mla.scale(), .q = q, .k = s.cache, .v = s.latent}));
 }
 
 } // namespace
@@ -88,16 +107,18 @@ std::vector<float> attend_all(const MlaStages& stages, const Mla& mla, const Mla
   return o;
 }
 
-MlaSequence sequence_of(const Mla& mla, const MlaParameters& p, const MlaTokens& tokens, std::int64_t first, std::int64_t last,
-                        std::span<const float> cache) {
+MlaSequence sequence_of(const Mla& mla, const MlaTokens& tokens, std::int64_t first, std::int64_t last, std::span<const float> cache) {
   const std::int64_t wide = mla.H * (mla.K + mla.K_shared);
   MlaSequence s;
   s.rows = last - first, s.past = static_cast<std::int64_t>(cache.size()) / mla.cached() - s.rows;
   s.q = std::span(tokens.q).subspan(static_cast<std::size_t>(first * wide), static_cast<std::size_t>(s.rows * wide));
   s.cache = cache;
   s.latent = columns_of(cache, s.past + s.rows, mla.cached(), 0, mla.rank);
-  s.kv = linear({mla.rank, mla.H * (mla.K + mla.V), p.kv_up}, s.past + s.rows, s.latent);
   return s;
+}
+
+void make_keys_and_values(const Mla& mla, const MlaParameters& p, MlaSequence& s) {
+  s.kv = linear({mla.rank, mla.H * (mla.K + mla.V), p.kv_up}, s.past + s.rows, s.latent);
 }
 
 std::vector<float> run_mla(const MlaStages& stages, const Mla& mla, const MlaParameters& p, const MlaInput& input, MlaCache& cache) {
@@ -113,7 +134,16 @@ std::vector<float> run_mla(const MlaStages& stages, const Mla& mla, const MlaPar
     const std::int64_t first = packed.cu_seqlens[n], last = packed.cu_seqlens[n + 1];
     if (first == last) continue;
     append_tokens(mla, tokens, first, last, cache.rows[n]);
-    const std::vector<float> here = attend_all(stages, mla, sequence_of(mla, p, tokens, first, last, cache.rows[n]));
+    MlaSequence s = sequence_of(mla, tokens, first, last, cache.rows[n]);
+    std::vector<float> here(static_cast<std::size_t>(s.rows * mla.H * mla.V));
+    if (absorbs(mla, s.rows)) {
+#pragma omp parallel for schedule(dynamic)
+      for (std::int64_t h = 0; h < mla.H; ++h)
+        put_columns(attend_in_latent_space(stages, mla, p, s, h), s.rows, mla.V, here, mla.H * mla.V, h * mla.V);
+    } else {
+      make_keys_and_values(mla, p, s);
+      here = attend_all(stages, mla, s);
+    }
     o.insert(o.end(), here.begin(), here.end());
   }
   std::vector<float> y = linear({mla.H * mla.V, mla.D, p.o_proj}, R, o);

@@ -27,6 +27,7 @@ struct Mla {
   std::int64_t K_shared = 0; ///< channels of the key that all heads share, taken from x without the latent
   std::int64_t rank = 1;     ///< of the latent
   float norm_epsilon = 1e-5f;
+  bool absorb = true; ///< see `mla`
   float scale() const;
   std::int64_t cached() const { return rank + K_shared; } ///< numbers per token
   bool operator==(const Mla&) const = default;
@@ -66,7 +67,9 @@ struct MlaInput {
   std::span<const std::uint8_t> mask{};
 };
 
-/// y [B,T,D] in fp32; the tokens are appended to the cache. Prefill, decode and packed calls give the same bits. Throws
+/// y [B,T,D] in fp32; the tokens are appended to the cache. A sequence with few tokens in the call (decoding) attends in the
+/// latent space, W_up absorbed into queries and outputs: no key or value of an earlier token is made again. This is the same in
+/// exact arithmetic; with absorb = false prefill and decode give the same bits. Packed and separate calls always do. Throws
 /// std::invalid_argument, with a sentence that names the tensor and the cache unchanged, for sizes that do not fit, NaN or
 /// infinity in x.
 std::vector<float> mla(const Mla&, const MlaParameters&, const MlaInput&, MlaCache&);

@@ -77,7 +77,8 @@ MlaGradients run_mla_backward(const MlaStages& stages, const Mla& mla, const Mla
   d.cache.resize(before.rows.size());
   for (std::size_t n = 0; n < after.rows.size(); ++n) {
     const std::int64_t first = packed.cu_seqlens[n], last = packed.cu_seqlens[n + 1], M = after.tokens(mla, static_cast<std::int64_t>(n));
-    const MlaSequence s = sequence_of(mla, p, tokens, first, last, after.rows[n]);
+    MlaSequence s = sequence_of(mla, tokens, first, last, after.rows[n]);
+    make_keys_and_values(mla, p, s);
     const std::vector<float> here = attend_all(stages, mla, s);
     o.insert(o.end(), here.begin(), here.end());
     SequenceGradients back = attend_all_backward(

@@ -23,10 +23,12 @@ struct MlaSequence {
   std::int64_t past = 0, rows = 0;
   std::span<const float> q;      ///< [rows,H (K + K_shared)]
   std::span<const float> cache;  ///< [M,rank + K_shared]
-  std::vector<float> latent, kv; ///< [M,rank], [M,H (K + V)]
+  std::vector<float> latent, kv; ///< [M,rank]; [M,H (K + V)], empty until it is needed
 };
-MlaSequence sequence_of(const Mla&, const MlaParameters&, const MlaTokens&, std::int64_t first, std::int64_t last,
-                        std::span<const float> cache);
+MlaSequence sequence_of(const Mla&, const MlaTokens&, std::int64_t first, std::int64_t last, std::span<const float> cache);
+
+/// Fills kv.
+void make_keys_and_values(const Mla&, const MlaParameters&, MlaSequence&);
 
 struct HeadTensors {
   std::vector<float> q, k, v; ///< [rows,K + K_shared], [M,K + K_shared], [M,V]

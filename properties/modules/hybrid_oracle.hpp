@@ -42,7 +42,8 @@ void append(std::vector<std::vector<double>>& to, const modules::HybridStack& s,
   }
 }
 
-/// Outputs, states and, with cotangents, gradients of a call without padding. chunk as in `run_layer`.
+/// Outputs, states and, with cotangents, gradients of a call without padding. chunk as in `run_layer`; MLA
+/// layers absorb their W_up where KDA layers go by chunks: the second order of evaluation in both.
 template <Number N>
 ExactTensors hybrid_oracle(const modules::HybridStack& s, std::int64_t capacity, const modules::ModuleCall& call,
                            const modules::ModuleCotangents* d, std::int64_t chunk) {
@@ -65,7 +66,7 @@ ExactTensors hybrid_oracle(const modules::HybridStack& s, std::int64_t capacity,
       if (form.latent[l]) before[l] = cached_tokens(modules::layer_tensors(call.states, l), n), behind[l] = before[l] + T;
     const Matrix<N> x = matrix_from<N>(tensor_named(call.inputs, "x"), T, s.D(), first);
     const std::vector<HybridMemory<N>> start = hybrid_memory<N>(s, call.states, n, before);
-    const HybridRun<N> run = run_hybrid(form, p, x, start, chunk);
+    const HybridRun<N> run = run_hybrid(form, p, x, start, chunk, chunk > 0);
     append(result.outputs[0], run.h.back().element);
     append(result.states, s, run.end, capacity, true);
     if (!d) continue;

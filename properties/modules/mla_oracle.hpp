@@ -53,7 +53,8 @@ template <Number N> std::vector<std::vector<double>> in_order(const modules::Mla
 
 /// Outputs, states and, with cotangents, gradients of a call without padding.
 template <Number N>
-ExactTensors mla_oracle(const modules::Mla& m, std::int64_t capacity, const modules::ModuleCall& call, const modules::ModuleCotangents* d) {
+ExactTensors mla_oracle(const modules::Mla& m, std::int64_t capacity, const modules::ModuleCall& call, const modules::ModuleCotangents* d,
+                        bool absorbed) {
   const LatentForm form = latent_form(m);
   const LatentTensors<N> p = latent_tensors<N>(m, call.parameters);
   LatentTensors<N> d_p = zero_tensors(p);
@@ -62,7 +63,7 @@ ExactTensors mla_oracle(const modules::Mla& m, std::int64_t capacity, const modu
     const std::int64_t first = call.cu_seqlens[static_cast<std::size_t>(n)], T = call.cu_seqlens[static_cast<std::size_t>(n + 1)] - first;
     const Matrix<N> x = matrix_from<N>(tensor_named(call.inputs, "x"), T, m.D, first);
     const Matrix<N> start = cache_rows<N>(m, call.states, n, cached_tokens(call.states, n));
-    const LatentRun<N> run = run_latent(form, p, x, start);
+    const LatentRun<N> run = run_latent(form, p, x, start, absorbed);
     append(result.outputs[0], run.y.element);
     append_cache(result.states, run.end, capacity, static_cast<double>(run.end.rows));
     if (!d) continue;

@@ -56,8 +56,8 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   }
   c.cotangents = {drawn_like({zeros("y", {R, mla.D})}, 1.0f, seed, 700),
                   drawn_like({zeros("latent", {N, capacity, mla.cached()}), zeros("length", {N})}, 0.5f, seed, 800)};
-  c.oracle = {.orders = 1, .evaluate = [mla](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
-                return in_arithmetic(arithmetic, [&]<class N>() { return mla_oracle<N>(mla, capacity, call, d); });
+  c.oracle = {.orders = 2, .evaluate = [mla](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
+                return in_arithmetic(arithmetic, [&]<class N>() { return mla_oracle<N>(mla, capacity, call, d, arithmetic.order == 1); });
               }};
   c.planted = [mla](std::string_view fault) { return faulty_mla(fault, mla, capacity); };
   return c;

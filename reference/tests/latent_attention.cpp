@@ -96,6 +96,15 @@ TEST_CASE("two calls joined by the cache give what one gives") {
     for (std::int64_t j = 0; j < 5; ++j) CHECK(abs(whole.y(t, j) - (t < 2 ? first.y(t, j) : second.y(t - 2, j))) <= Real("1e-47"));
 }
 
+TEST_CASE("attention in the latent space is attention") {
+  for (const std::int64_t K_shared : {0, 2}) {
+    const LatentForm f{.H = 2, .K = 3, .K_shared = K_shared, .V = 2, .rank = 4, .scale = 0.5};
+    const Point a = random_point(f, 4, 3, 5);
+    const LatentRun<Real> one = run_latent(f, a.p, a.x, a.start), other = run_latent(f, a.p, a.x, a.start, true);
+    for (std::size_t i = 0; i < one.y.element.size(); ++i) CHECK(abs(one.y.element[i] - other.y.element[i]) <= Real("1e-46"));
+  }
+}
+
 TEST_CASE("two tokens of a layer of ones are what a pencil says") {
   // D = H = K = V = rank = 1, weights 1, scale 1: c = +-1 / sqrt(1 + epsilon / x^2), k = v = c, q = x.
   const LatentForm f;

@@ -3,6 +3,7 @@
 #include "../mla.hpp"
 #include "../causal_attention.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -22,8 +23,10 @@ std::vector<float> wave(std::int64_t count) {
 
 } // namespace
 
-TEST_CASE("prefill and decode through the cache give the same bits") {
+TEST_CASE("without absorption prefill and decode through the cache give the same bits, with it the same cache") {
   constexpr std::int64_t T = 75;
+  Mla layer = ::layer;
+  layer.absorb = false;
   const MlaParameters p = initial_parameters(layer, 3);
   const std::vector<float> x = wave(T * layer.D);
   MlaCache whole, cache;
@@ -36,6 +39,16 @@ TEST_CASE("prefill and decode through the cache give the same bits") {
   }
   CHECK(decoded == y);
   CHECK(cache.rows == whole.rows);
+  layer.absorb = true;
+  MlaCache absorbed;
+  bool differs = false; // or nothing was absorbed
+  for (std::int64_t t = 0; t < T; ++t) {
+    const auto token = std::span<const float>(x).subspan(static_cast<std::size_t>(t * layer.D), static_cast<std::size_t>(layer.D));
+    const std::vector<float> row = mla(layer, p, {.B = 1, .T = 1, .x = token}, absorbed);
+    differs = differs || !std::equal(row.begin(), row.end(), y.begin() + t * layer.D);
+  }
+  CHECK(differs);
+  CHECK(absorbed.rows == whole.rows);
 }
 
 TEST_CASE("a prefilled cache allocates rank + K_shared numbers per token, a decoded one at most an eighth and a page more") {
