@@ -3,6 +3,7 @@
 //   module_throughput [repetitions]
 
 #include "../gating.hpp"
+#include "../mla.hpp"
 #include "../spectral_monitor.hpp"
 #include "../state_manager.hpp"
 
@@ -88,6 +89,22 @@ void measure_states(int repetitions) {
   }
 }
 
+/// One token behind a long cache, in the latent space and with keys and values made again; by turns in one process.
+void measure_latent_decode(int repetitions) {
+  constexpr std::int64_t past = 1024;
+  Mla layer{.D = 512, .H = 8, .K = 128, .V = 128, .K_shared = 64, .rank = 512};
+  const MlaParameters p = initial_parameters(layer, 1);
+  const std::vector<float> prompt = numbers(past * layer.D), x = numbers(layer.D);
+  MlaCache filled;
+  mla(layer, p, {.B = 1, .T = past, .x = prompt}, filled);
+  for (const bool absorb : {true, false, true, false}) {
+    layer.absorb = absorb;
+    MlaCache cache = filled;
+    const char* label = absorb ? "MLA decode, 1024 cached, in the latent space" : "MLA decode, 1024 cached, keys and values made again";
+    report(label, repetitions / 20 + 1, [&] { mla(layer, p, {.B = 1, .T = 1, .x = x}, cache); });
+  }
+}
+
 } // namespace
 
 int main(int count, char** arguments) {
@@ -95,4 +112,5 @@ int main(int count, char** arguments) {
   measure_transition(repetitions > 0 ? repetitions : 1);
   measure_states(repetitions > 0 ? repetitions : 1);
   measure_gating(repetitions > 0 ? repetitions : 1);
+  measure_latent_decode(repetitions > 0 ? repetitions : 1);
 }
