@@ -70,6 +70,7 @@ GoldenOutcome verify_case(const fs::path& folder) {
     for (const StoredTensor& tensor : file.table().tensors) stored[tensor.name] = sha256_of(tensor.bytes);
     const auto promised = hashes_in(manifest);
     outcome.remarks = differences(promised, stored);
+    for (std::string& remark : outcome.remarks) remark += ": the file does not hold what the sha256 in its manifest promises";
     if (!outcome.remarks.empty()) return outcome;
     const GoldenCase blueprint = blueprint_of(manifest, folder.string());
     outcome.remarks = differences(promised, hashes_of(golden_case(blueprint.name, blueprint.recipe, blueprint.contents)));

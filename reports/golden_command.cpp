@@ -41,12 +41,14 @@ void show(const GoldenOutcome& outcome) {
   for (const std::string& remark : outcome.remarks) fmt::print("             {}\n", remark);
 }
 
+/// 2 if a case cannot be read or breaks its own hashes or schema: wrong input, of which nothing can be said; 1 if a sound one changed.
 int status_of(const std::vector<GoldenOutcome>& outcomes) {
-  std::size_t wrong = 0;
-  for (const GoldenOutcome& outcome : outcomes)
-    wrong += outcome.kind == GoldenOutcome::Kind::changed || outcome.kind == GoldenOutcome::Kind::damaged ? 1 : 0;
-  fmt::print("{} cases, {} changed or damaged\n", outcomes.size(), wrong);
-  return wrong ? 1 : 0;
+  const auto count = [&](GoldenOutcome::Kind kind) {
+    return std::count_if(outcomes.begin(), outcomes.end(), [kind](const GoldenOutcome& outcome) { return outcome.kind == kind; });
+  };
+  const auto changed = count(GoldenOutcome::Kind::changed), damaged = count(GoldenOutcome::Kind::damaged);
+  fmt::print("{} cases, {} changed, {} damaged\n", outcomes.size(), changed, damaged);
+  return damaged ? 2 : changed ? 1 : 0;
 }
 
 /// A case whose recipe is taken as it stands.

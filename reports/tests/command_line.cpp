@@ -241,3 +241,58 @@ TEST_CASE("list and doctor name what there is") {
   CHECK(doctor.status == 0);
   CHECK(contains(doctor.text, "planted faults"));
 }
+
+TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one, and writes nothing") {
+  const Folder set;
+  const std::string folder = (set.path / "case").string(), verify = "golden verify " + set.path.string();
+  const std::string manifest = folder + "/manifest.json", tensors = folder + "/tensors.safetensors";
+  const auto restore = [&] {
+    std::filesystem::remove_all(folder);
+    std::filesystem::copy(KDACHECK_SOURCE "/golden/starter/zero-keys.bf16.1", folder);
+  };
+  const auto text_of = [](const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+  };
+  restore();
+  CHECK(run(verify).status == 0);
+  const auto refused = [&](const std::string& path, const std::string& damaged, const std::string& sentence) {
+    restore();
+    std::ofstream(path, std::ios::binary) << damaged;
+    const Ended ended = run(verify);
+    INFO(ended.text);
+    CHECK(ended.status == 2);
+    CHECK(contains(ended.text, sentence));
+    CHECK(text_of(path) == damaged);
+    CHECK(std::distance(std::filesystem::directory_iterator(set.path), std::filesystem::directory_iterator()) == 1);
+  };
+  restore();
+  const std::string good = text_of(tensors), written = text_of(manifest);
+  std::string flipped = good;
+  flipped.back() = static_cast<char>(flipped.back() ^ 1);
+  refused(tensors, flipped, "sha256");
+  refused(tensors, good.substr(0, good.size() / 2), "DAMAGED");
+  const std::string key = "\"schema_version\": 1";
+  const auto at = written.find(key);
+  REQUIRE(at != std::string::npos);
+  std::string foreign = written;
+  foreign.replace(at, key.size(), "\"schema_version\": 9");
+  refused(manifest, foreign, "schema version 9, not 1");
+  refused(manifest, "{", "DAMAGED");
+
+  restore(); // sound in itself, but not what the recipe gives
+  const std::string token =
+      "k1,zero-keys,T=5,K=12,V=12,l2norm=yes,scale=1.279a74p-2,keys=sparse_zero,key_noise=1p+0,gates=jitter,decay=1.99999ap-5,"
+      "decay_spread=1p+0,loss=everywhere,seed=1,cb8eb24b";
+  const std::string another =
+      "k1,narrow,B=2,T=24,K=11,scale=1.34bf64p-2,gates=jitter,decay=1.333334p-2,decay_spread=1p+0,loss=everywhere,seed=1,1765974b";
+  const auto stands = written.find(token);
+  REQUIRE(stands != std::string::npos);
+  std::ofstream(manifest, std::ios::binary) << std::string(written).replace(stands, token.size(), another);
+  const Ended ended = run(verify);
+  INFO(ended.text);
+  CHECK(ended.status == 1);
+  CHECK(contains(ended.text, "CHANGED"));
+}
