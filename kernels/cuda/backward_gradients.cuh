@@ -21,22 +21,26 @@ __device__ __forceinline__ BoundaryState cotangent_after(const GradientArguments
   return {gradient.dS + (slot * args.HV + head) * state_words(args.K, args.V), nullptr, 0};
 }
 
-template <bool general, int K, int pieces, bool half_precision>
+template <GateCode code, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void segment_gradients(const GradientArguments& gradient, const Segment& segment, std::int64_t slot, int head,
                                                   int head_q) {
   using Layout = GradientLayout<K, pieces, half_precision>;
-  constexpr unsigned threads = 2 * K;
+  constexpr int threads = 2 * K;
   const ForwardArguments& args = gradient.call;
   const Layout at(args.V);
   const Address base = shared_base();
   const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * gradient.rows_total;
   const std::int64_t offset = (segment.span.batch * args.T + segment.first()) * row + static_cast<std::int64_t>(head) * args.V;
-  copy_values<pieces>(base + Layout::R, at.value_row, at.value_piece, gradient.R + offset, row, plane, segment.tokens, args.V, threads);
-  copy_values<pieces>(base + at.M, at.value_row, at.value_piece, gradient.M + offset, row, plane, segment.tokens, args.V, threads);
-  copy_cotangent<pieces, half_precision>(base + at.d_o, at.value_row, at.value_piece, gradient.d_o,
-                                         row_of(gradient.d_o, segment.span.batch, segment.first(), head), segment.tokens, args.V, threads);
+  copy_segment_keys<K, pieces, half_precision>(args, base, segment, head, head_q);
   copy_async_commit();
-  prepare_keys<general>(args, base, at, segment, head, head_q);
+  copy_values<pieces, threads>(base + Layout::R, at.value_row, at.value_piece, gradient.R + offset, row, plane, segment.tokens, args.V);
+  copy_values<pieces, threads>(base + at.M, at.value_row, at.value_piece, gradient.M + offset, row, plane, segment.tokens, args.V);
+  copy_cotangent<pieces, half_precision, threads>(base + at.d_o, at.value_row, at.value_piece, gradient.d_o,
+                                                  row_of(gradient.d_o, segment.span.batch, segment.first(), head), segment.tokens, args.V);
+  copy_async_commit();
+  copy_async_wait<1>();
+  sync_block();
+  prepare_keys<code>(args, base, at, segment, head);
   copy_async_wait<0>();
   sync_block();
   float diagonal[128 / K][2][4];
@@ -63,7 +67,7 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   }
   store_diagonal<K>(diagonal, base + at.scores);
   sync_block();
-  finish_sub_block<general>(args, base, at, segment, head, head_q);
+  finish_sub_block<code>(args, base, at, segment, head, head_q);
   sync_block();
   write_keys<K, half_precision>(args, base + Layout::row_q, base + at.norms, args.q, gradient.dq, gradient.dq_format, gradient.group_q,
                                 segment, head, head_q);
@@ -71,11 +75,11 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
                                 gradient.group_k, segment, head, head_q);
   if (args.gate == Gate::absent) return;
   const Address sums = base + at.scores;
-  write_gate<general>(gradient, base, at, segment, head, sums);
+  write_gate<code>(gradient, base, at, segment, head, sums);
   if (gradient.partial_bias == nullptr) return;
   sync_block();
   const std::int64_t place = slot * args.HV + head;
-  for (int channel = static_cast<int>(thread_index()); channel < K; channel += static_cast<int>(threads)) {
+  for (int channel = static_cast<int>(thread_index()); channel < K; channel += threads) {
     float sum = 0;
 #pragma unroll
     for (int block = 0; block < sub_blocks; ++block) sum += load_shared_float(sums + 4 * (block * K + channel));
@@ -88,16 +92,17 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   }
 }
 
-/// A block: one slot of the grid and one q/k head. `general`: also for the softplus and the sigmoid gate.
-template <bool general, int K, int pieces, bool half_precision>
+/// A block: one slot of the grid and one q/k head. `code`: the gates that it has code for.
+template <GateCode code, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void gradients_block(const GradientArguments& gradient) {
   const ForwardArguments& args = gradient.call;
-  const std::int64_t slot = static_cast<std::int64_t>(block_index()) / args.H;
-  const int head_q = static_cast<int>(static_cast<std::int64_t>(block_index()) % args.H), heads = args.HV / args.H;
+  const auto all = static_cast<unsigned>(args.H);
+  const std::int64_t slot = block_index() / all;
+  const int head_q = static_cast<int>(block_index() % all), heads = args.HV / args.H;
   const Segment segment = segment_of(args, slot);
   for (int head = head_q * heads; head < (head_q + 1) * heads; ++head) {
     if (segment.tokens > 0) {
-      segment_gradients<general, K, pieces, half_precision>(gradient, segment, slot, head, head_q);
+      segment_gradients<code, K, pieces, half_precision>(gradient, segment, slot, head, head_q);
       sync_block();
     } else if (gradient.partial_bias != nullptr) {
       const std::int64_t place = slot * args.HV + head;

@@ -46,9 +46,9 @@ __global__ void __launch_bounds__(32 * most_warps, 1) backward_adjoint(const __g
   adjoint_block<K, pieces, half_precision>(args);
 }
 
-template <bool general, int K, int pieces, bool half_precision>
+template <GateCode code, int K, int pieces, bool half_precision>
 __global__ void __launch_bounds__(2 * K, pieces == 1 ? 2 : 1) backward_gradients(const __grid_constant__ GradientArguments args) {
-  gradients_block<general, K, pieces, half_precision>(args);
+  gradients_block<code, K, pieces, half_precision>(args);
 }
 
 constexpr __device__ __host__ unsigned parameter_threads(int K) { return static_cast<unsigned>((K + 1 + 31) / 32 * 32 * parameter_groups); }
@@ -102,8 +102,9 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                          .segment_slots = where.segment_slots};
   const bool sums = call.A_log != nullptr && (args.d_A_log != nullptr || args.d_dt_bias != nullptr);
   if (sums) last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
-  const bool general = call.gate == Gate::softplus || call.gate == Gate::sigmoid;
-  const auto kernel = general ? backward_gradients<true, K, pieces, half_precision> : backward_gradients<false, K, pieces, half_precision>;
+  auto* kernel = backward_gradients<GateCode::any, K, pieces, half_precision>;
+  if (call.gate == Gate::bounded) kernel = backward_gradients<GateCode::bounded, K, pieces, half_precision>;
+  if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
   // The device's limit, not what this call takes: calls of several threads set it for one another.
   int device = 0, shared_limit = 0;

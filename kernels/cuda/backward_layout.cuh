@@ -50,9 +50,10 @@ struct Segment {
 __device__ __forceinline__ Segment segment_of(const ForwardArguments& args, std::int64_t slot) {
   Segment segment{};
   if (args.cu_seqlens == nullptr) {
-    const std::int64_t each = (args.T + segment_tokens - 1) / segment_tokens;
-    segment.n = slot / each;
-    segment.number = slot % each;
+    // Slots number less than 2^32: they are part of the grid.
+    const auto each = static_cast<unsigned>((args.T + segment_tokens - 1) / segment_tokens), place = static_cast<unsigned>(slot);
+    segment.n = place / each;
+    segment.number = place % each;
     segment.span = span_of(args, segment.n);
   } else {
     // Sequence n owns the slots from first / 64 + n on: the last n that starts at or before this one.

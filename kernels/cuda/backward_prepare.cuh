@@ -7,13 +7,16 @@
 
 namespace kdacheck::cuda {
 
-/// Decay of one channel from what is stored. `general`: the forms that need logarithms too; their code is long, and a kernel
-/// without it is faster.
-template <bool general> __device__ __forceinline__ float decay_of(const ForwardArguments& args, HeadGate head, float x, float bias) {
-  if constexpr (general)
+/// Which gates a kernel has code for: code for one alone is short, and a kernel that fits the instruction cache is faster.
+enum class GateCode { given, bounded, any }; // given: logarithms of decays, or none
+
+/// Decay of one channel from what is stored.
+template <GateCode code> __device__ __forceinline__ float decay_of(const ForwardArguments& args, HeadGate head, float x, float bias) {
+  if constexpr (code == GateCode::any)
     if (args.gate == Gate::softplus || args.gate == Gate::sigmoid)
       return exp2_approximate(log_decay(args.gate, x, bias, head.growth, 0) * log2_e);
-  if (args.gate == Gate::bounded) return exp2_approximate(log2_decay_bounded(x, bias, head.growth_log2, args.lower_bound * log2_e));
+  if (code == GateCode::bounded || (code == GateCode::any && args.gate == Gate::bounded))
+    return exp2_approximate(log2_decay_bounded(x, bias, head.growth_log2, args.lower_bound * log2_e));
   return exp2_approximate(x * log2_e);
 }
 
@@ -31,97 +34,142 @@ __device__ __forceinline__ float sum_lanes(float (&x)[32], unsigned lane) {
   return x[0];
 }
 
-/// Two neighbouring 16-bit numbers of 16 rows; zero from row `tokens` on.
-__device__ __forceinline__ void load_rows(std::uint32_t (&words)[16], const void* data, std::int64_t offset, std::int64_t stride,
-                                          int tokens) {
+/// Two neighbouring channels of the stored gate of some rows; zero from row `tokens` on.
+template <int count>
+__device__ __forceinline__ void load_gate_rows(Pair (&g)[count], const ForwardArguments& args, std::int64_t offset, int tokens) {
+  if (args.gate_format == Stored::fp32) {
+    const float* from = static_cast<const float*>(args.g.data) + offset;
 #pragma unroll
-  for (int i = 0; i < 16; ++i)
-    words[i] = i < tokens ? *reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(data) + offset + i * stride)
-                          : std::uint32_t{0};
+    for (int i = 0; i < count; ++i, from += args.g.token) g[i] = i < tokens ? Pair{from[0], from[1]} : Pair{0, 0};
+    return;
+  }
+  std::uint32_t words[count];
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(args.g.data) + offset;
+#pragma unroll
+  for (int i = 0; i < count; ++i, from += args.g.token)
+    words[i] = i < tokens ? *reinterpret_cast<const std::uint32_t*>(from) : std::uint32_t{0};
+  if (args.gate_format == Stored::bf16) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) g[i] = unpack_bf16(words[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; ++i) g[i] = unpack_fp16(words[i]);
+  }
 }
 
-/// Two neighbouring channels of the stored gate of 16 rows.
-__device__ __forceinline__ void load_gate_rows(Pair (&g)[16], const ForwardArguments& args, std::int64_t offset, int tokens) {
-  if (args.gate_format == Stored::fp32) {
+/// Starts copying the segment's rows of 16-bit keys to where their operands will lie; absent rows become zero.
+template <int K> __device__ __forceinline__ void copy_keys(Address to, const View& view, std::int64_t offset, int tokens) {
+  constexpr int pieces_of_row = K / 8, rows_at_once = 2 * K / pieces_of_row;
+  static_assert(rows_at_once % 8 == 0, "all rows of a thread are exchanged alike");
+  const int row = static_cast<int>(thread_index()) / pieces_of_row, channel = 8 * (static_cast<int>(thread_index()) % pieces_of_row);
+  const auto* from = static_cast<const std::uint16_t*>(view.data) + offset + channel;
+  const std::uint16_t* source = from + row * view.token;
+  const Address place = to + swizzled(row, channel, 2 * K);
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const float* from = static_cast<const float*>(args.g.data) + offset + i * args.g.token;
-      g[i] = i < tokens ? Pair{from[0], from[1]} : Pair{0, 0};
-    }
-  } else {
-    std::uint32_t words[16];
-    load_rows(words, args.g.data, offset, args.g.token, tokens);
-    const bool bf16 = args.gate_format == Stored::bf16;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) g[i] = bf16 ? unpack_bf16(words[i]) : unpack_fp16(words[i]);
+  for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token) {
+    const bool inside = row + step * rows_at_once < tokens;
+    copy_async(place + step * rows_at_once * 2 * K, inside ? source : from, inside ? 16 : 0);
   }
 }
 
 /// Starts copying the segment's rows of a workspace tensor [pieces][B T][HV][V] to shared memory; absent rows become zero.
-template <int pieces>
+template <int pieces, int threads>
 __device__ __forceinline__ void copy_values(Address to, int row_bytes, int piece_bytes, const std::uint16_t* from, std::int64_t row,
-                                            std::int64_t plane, int tokens, int V, unsigned threads) {
-  const int segments = V / 8;
-  for (int at = static_cast<int>(thread_index()); at < segment_tokens * segments; at += static_cast<int>(threads)) {
-    const int token = at / segments, segment = at % segments;
+                                            std::int64_t plane, int tokens, int V) {
+  constexpr int rows_at_once = threads / 16;
+  const int first = static_cast<int>(thread_index()) / 16;
+#pragma unroll 1
+  for (int column = 8 * (static_cast<int>(thread_index()) % 16); column < V; column += 128) {
+    const std::uint16_t* source = from + first * row + column;
+    Address place = to + first * row_bytes + 2 * column;
+#pragma unroll 4
+    for (int token = first; token < segment_tokens; token += rows_at_once) {
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece)
-      copy_async(to + piece * piece_bytes + token * row_bytes + 16 * segment,
-                 from + piece * plane + (token < tokens ? token * row + 8 * segment : 0), token < tokens ? 16 : 0);
+      for (int piece = 0; piece < pieces; ++piece)
+        copy_async(place + piece * piece_bytes, token < tokens ? source + piece * plane : from, token < tokens ? 16 : 0);
+      source += rows_at_once * row;
+      place += rows_at_once * row_bytes;
+    }
   }
 }
 
 /// The same for dO, in bf16 terms.
-template <int pieces, bool half_precision>
+template <int pieces, bool half_precision, int threads>
 __device__ __forceinline__ void copy_cotangent(Address to, int row_bytes, int piece_bytes, const View& d_o, std::int64_t offset, int tokens,
-                                               int V, unsigned threads) {
-  const int segments = V / 8;
+                                               int V) {
+  constexpr int rows_at_once = threads / 16;
   if (d_o.data == nullptr) tokens = 0;
-  for (int at = static_cast<int>(thread_index()); at < segment_tokens * segments; at += static_cast<int>(threads)) {
-    const int token = at / segments, segment = at % segments;
-    const Address place = to + token * row_bytes + 16 * segment;
-    if (token >= tokens) {
-      const std::uint32_t zeros[4] = {};
+  const int first = static_cast<int>(thread_index()) / 16;
+#pragma unroll 1
+  for (int column = 8 * (static_cast<int>(thread_index()) % 16); column < V; column += 128) {
+    const auto* source = static_cast<const std::uint16_t*>(d_o.data) + offset + first * d_o.token + column;
+    Address place = to + first * row_bytes + 2 * column;
+#pragma unroll 4
+    for (int token = first; token < segment_tokens; token += rows_at_once) {
+      if (token >= tokens) {
+        const std::uint32_t zeros[4] = {};
 #pragma unroll
-      for (int piece = 0; piece < (half_precision ? pieces : 1); ++piece) store_shared(place + piece * piece_bytes, zeros);
-      continue;
-    }
-    const auto* from = static_cast<const std::uint16_t*>(d_o.data) + offset + token * d_o.token + 8 * segment;
-    if constexpr (half_precision) {
-      std::uint32_t words[4], terms[pieces][4];
-      load_global(words, from);
+        for (int piece = 0; piece < (half_precision ? pieces : 1); ++piece) store_shared(place + piece * piece_bytes, zeros);
+      } else if constexpr (half_precision) {
+        std::uint32_t words[4], terms[pieces][4];
+        load_global(words, source);
 #pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        const Pair x = unpack_fp16(words[m]);
-        const Terms<pieces> split_words = split<pieces>(x.x, x.y);
+        for (int m = 0; m < 4; ++m) {
+          const Pair x = unpack_fp16(words[m]);
+          const Terms<pieces> split_words = split<pieces>(x.x, x.y);
 #pragma unroll
-        for (int piece = 0; piece < pieces; ++piece) terms[piece][m] = split_words.word[piece];
+          for (int piece = 0; piece < pieces; ++piece) terms[piece][m] = split_words.word[piece];
+        }
+#pragma unroll
+        for (int piece = 0; piece < pieces; ++piece) store_shared(place + piece * piece_bytes, terms[piece]);
+      } else {
+        copy_async(place, source, 16);
       }
-#pragma unroll
-      for (int piece = 0; piece < pieces; ++piece) store_shared(place + piece * piece_bytes, terms[piece]);
-    } else {
-      copy_async(place, from, 16);
+      source += rows_at_once * d_o.token;
+      place += rows_at_once * row_bytes;
     }
   }
 }
 
+/// Starts copying q, k and a gate of 16 bits to where qd, kd and kr will lie: a lane replaces the very words it has read.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void copy_segment_keys(const ForwardArguments& args, Address base, const Segment& segment, int head,
+                                                  int head_q) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+  const std::int64_t batch = segment.span.batch, first = segment.first();
+  copy_keys<K>(base + Layout::qd, args.q, row_of(args.q, batch, first, head_q), segment.tokens);
+  copy_keys<K>(base + Layout::kd, args.k, row_of(args.k, batch, first, head_q), segment.tokens);
+  if (args.gate != Gate::absent && args.gate_format != Stored::fp32)
+    copy_keys<K>(base + Layout::kr, args.g, row_of(args.g, batch, first, head), segment.tokens);
+}
+
 /// Writes kd, qd, kr, the decays of sub-blocks, betas, and the factors that normalise q (without scale) and k.
-template <bool general, int K, int pieces, bool half_precision>
+/// Takes what copy_segment_keys brought.
+template <GateCode code, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Address base,
-                                             const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
-                                             int head_q) {
+                                             const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head) {
   using Layout = GradientLayout<K, pieces, half_precision>;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int block = static_cast<int>(warp) % sub_blocks, part = static_cast<int>(warp) / sub_blocks;
-  const int channel = 64 * part + 2 * static_cast<int>(lane);
-  const std::int64_t row = segment.first() + chunk_tokens * block;
-  const int tokens = segment.tokens - chunk_tokens * block;
-  std::uint32_t q_words[16], k_words[16];
-  load_rows(q_words, args.q.data, row_of(args.q, segment.span.batch, row, head_q) + channel, args.q.token, tokens);
-  load_rows(k_words, args.k.data, row_of(args.k, segment.span.batch, row, head_q) + channel, args.k.token, tokens);
+  const int channel = 64 * part + 2 * static_cast<int>(lane), tokens = segment.tokens - chunk_tokens * block;
+  Address places[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) places[i] = base + swizzled(chunk_tokens * block + i, channel, 2 * K);
+  const auto place_of = [&](int tensor, int i) { return places[i % 8] + tensor + i / 8 * (8 * 2 * K); };
   Pair alpha[16];
-  if (args.gate != Gate::absent) {
-    load_gate_rows(alpha, args, row_of(args.g, segment.span.batch, row, head) + channel, tokens);
+  if (args.gate == Gate::absent) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) alpha[i] = {1, 1};
+  } else {
+    if (args.gate_format == Stored::fp32) {
+      load_gate_rows(alpha, args, row_of(args.g, segment.span.batch, segment.first() + chunk_tokens * block, head) + channel, tokens);
+    } else if (args.gate_format == Stored::bf16) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) alpha[i] = unpack_bf16(load_shared_word(place_of(Layout::kr, i)));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) alpha[i] = unpack_fp16(load_shared_word(place_of(Layout::kr, i)));
+    }
     Pair bias{0, 0};
     if (args.dt_bias != nullptr) {
       const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * K + channel;
@@ -130,11 +178,12 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     const HeadGate gate = gate_of(args, head);
 #pragma unroll
     for (int i = 0; i < 16; ++i)
-      alpha[i] = {decay_of<general>(args, gate, alpha[i].x, bias.x), decay_of<general>(args, gate, alpha[i].y, bias.y)};
-  }
+      alpha[i] = {decay_of<code>(args, gate, alpha[i].x, bias.x), decay_of<code>(args, gate, alpha[i].y, bias.y)};
+    if (tokens < chunk_tokens)
 #pragma unroll
-  for (int i = 0; i < 16; ++i)
-    if (args.gate == Gate::absent || i >= tokens) alpha[i] = {1, 1};
+      for (int i = 0; i < 16; ++i)
+        if (i >= tokens) alpha[i] = {1, 1};
+  }
   if (thread_index() < segment_tokens) {
     const int token = static_cast<int>(thread_index());
     const float beta =
@@ -144,11 +193,14 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
             : 0.0f;
     store_shared(base + at.betas + 4 * token, beta);
   }
+  std::uint32_t k_words[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) k_words[i] = load_shared_word(place_of(Layout::kd, i));
   if (args.l2norm) {
     float squares[32];
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      const Pair q = unpack<half_precision>(q_words[i]), k = unpack<half_precision>(k_words[i]);
+      const Pair q = unpack<half_precision>(load_shared_word(place_of(Layout::qd, i))), k = unpack<half_precision>(k_words[i]);
       squares[i] = q.x * q.x + q.y * q.y;
       squares[16 + i] = k.x * k.x + k.y * k.y;
     }
@@ -158,7 +210,8 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
                  sum);
   }
   sync_block();
-  for (int index = static_cast<int>(thread_index()); index < 2 * segment_tokens; index += 2 * K) {
+  if (thread_index() < 2 * segment_tokens) { // a block has at least as many threads
+    const unsigned index = thread_index();
     float factor = 1;
     if (args.l2norm) {
       float sum = load_shared_float(base + at.sums + 4 * index);
@@ -168,13 +221,12 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     store_shared(base + at.norms + 4 * index, factor);
   }
   sync_block();
-  const auto put = [&](int place, int i, Pair value) {
+  const auto put = [&](int tensor, int i, Pair value) {
     const Terms<pieces> terms = split<pieces>(value.x, value.y);
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece)
-      store_shared(base + place + piece * Layout::key_piece + swizzled(chunk_tokens * block + i, channel, 2 * K), terms.word[piece]);
+    for (int piece = 0; piece < pieces; ++piece) store_shared(place_of(tensor + piece * Layout::key_piece, i), terms.word[piece]);
   };
-  Pair k[16], factor{1, 1};
+  Pair factor{1, 1};
 #pragma unroll
   for (int quad = 0; quad < 4; ++quad) {
     float norm_q[4], norm_k[4];
@@ -184,18 +236,24 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     for (int e = 0; e < 4; ++e) {
       const int i = 4 * quad + e;
       const float norm = args.scale * norm_q[e];
-      k[i] = unpack<half_precision>(k_words[i]) * Pair{norm_k[e], norm_k[e]};
       factor = factor * alpha[i];
-      put(Layout::kd, i, k[i] * factor);
-      put(Layout::qd, i, unpack<half_precision>(q_words[i]) * Pair{norm, norm} * factor);
+      const Pair q = unpack<half_precision>(load_shared_word(place_of(Layout::qd, i)));
+      put(Layout::kd, i, unpack<half_precision>(k_words[i]) * Pair{norm_k[e], norm_k[e]} * factor);
+      put(Layout::qd, i, q * Pair{norm, norm} * factor);
     }
   }
   store_shared(base + at.gammas + 4 * (block * K + channel), factor);
   factor = {1, 1};
 #pragma unroll
-  for (int i = 15; i >= 0; --i) {
-    put(Layout::kr, i, k[i] * factor);
-    factor = factor * alpha[i];
+  for (int quad = 3; quad >= 0; --quad) {
+    float norm_k[4];
+    load_shared_quad(norm_k, base + at.norms + 4 * (segment_tokens + chunk_tokens * block + 4 * quad));
+#pragma unroll
+    for (int e = 3; e >= 0; --e) {
+      const int i = 4 * quad + e;
+      put(Layout::kr, i, unpack<half_precision>(k_words[i]) * Pair{norm_k[e], norm_k[e]} * factor);
+      factor = factor * alpha[i];
+    }
   }
 }
 

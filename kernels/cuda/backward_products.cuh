@@ -25,8 +25,7 @@ struct BoundaryState {
 struct StateBlock {
   std::uint32_t word[2][4];
   __device__ __forceinline__ Pair numbers(int part) const {
-    return {bits_as_float(word[0][part] << 16 | (word[1][part] & 0xffffu)),
-            bits_as_float((word[0][part] & 0xffff0000u) | word[1][part] >> 16)};
+    return {bits_as_float(word[part / 2][2 * (part % 2)]), bits_as_float(word[part / 2][2 * (part % 2) + 1])};
   }
 };
 
@@ -35,19 +34,17 @@ __device__ __forceinline__ StateBlock state_block(const BoundaryState& state, co
                                                   unsigned lane) {
   StateBlock block;
   if (state.words != nullptr) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      load_global(block.word[half], state.words + ((half * (K / 16) + group) * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane));
+    const std::uint32_t* from = state.words + (group * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane);
+    load_global(block.word[0], from);
+    load_global(block.word[1], from + 8 * K * args.V / 16);
     return block;
   }
 #pragma unroll
   for (int part = 0; part < 4; ++part) {
     const int channel = 16 * group + 8 * (part / 2) + static_cast<int>(lane / 4),
               v = 16 * step + 8 * (part % 2) + 2 * static_cast<int>(lane % 4);
-    const std::uint32_t x = float_as_bits(state.given[state_offset(args, state.head, channel, v)]);
-    const std::uint32_t y = float_as_bits(state.given[state_offset(args, state.head, channel, v + 1)]);
-    block.word[0][part] = x >> 16 | (y & 0xffff0000u);
-    block.word[1][part] = (x & 0xffffu) | y << 16;
+    block.word[part / 2][2 * (part % 2)] = float_as_bits(state.given[state_offset(args, state.head, channel, v)]);
+    block.word[part / 2][2 * (part % 2) + 1] = float_as_bits(state.given[state_offset(args, state.head, channel, v + 1)]);
   }
   return block;
 }
@@ -116,64 +113,79 @@ __device__ __forceinline__ void scale_channels(float (&tile)[4], Pair factor) {
   tile[0] *= factor.x, tile[1] *= factor.y, tile[2] *= factor.x, tile[3] *= factor.y;
 }
 
+/// dO_i . R_j (`kind` 0) or M_i . R_j (1) of sub-blocks i and j.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void multiply_pair(float (&score)[2][4], Address base, const GradientLayout<K, pieces, half_precision>& at,
+                                              int V, int kind, int i, int j, unsigned lane) {
+  using Layout = GradientLayout<K, pieces, half_precision>;
+#pragma unroll
+  for (int e = 0; e < 8; ++e) score[e / 4][e % 4] = 0;
+  const Address rows = base + (kind == 0 ? at.d_o : at.M);
+  const int piece_bytes = kind == 0 && Layout::cotangent_pieces < pieces ? 0 : at.value_piece;
+#pragma unroll 2
+  for (int column = 0; column < V; column += 16) {
+    Operand<pieces> left = left_values<pieces>(rows, at.value_row, piece_bytes, 16 * i, column, lane);
+    if constexpr (Layout::cotangent_pieces < pieces) // dO has one term: the second was read from the same place
+#pragma unroll
+      for (int m = 0; m < 4; ++m) left.word[pieces - 1][m] = kind == 0 ? 0 : left.word[pieces - 1][m];
+    const Operand<pieces> right = right_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * j, column, lane);
+    multiply_add(score[0], left, right, 0);
+    multiply_add(score[1], left, right, 1);
+  }
+}
+
+/// Betas of the columns, and for k minus those of the rows, on one half of a tile.
+template <int K, int pieces, bool half_precision>
+__device__ __forceinline__ void scale_scores(float (&score)[4], Address base, const GradientLayout<K, pieces, half_precision>& at, int kind,
+                                             int i, int j, int half, unsigned lane) {
+  const Pair beta_j = load_shared_pair(base + at.betas + 4 * (16 * j + 8 * half + 2 * static_cast<int>(lane % 4)));
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    const int row = static_cast<int>(lane / 4) + 8 * lower;
+    const float factor = kind == 0 ? 1.0f : -load_shared_float(base + at.betas + 4 * (16 * i + row));
+    score[2 * lower] *= factor * beta_j.x;
+    score[2 * lower + 1] *= factor * beta_j.y;
+  }
+}
+
 /// Scores: those of different sub-blocks go to shared memory as operands, those of equal ones stay in `diagonal` (kept by the
 /// warp until store_diagonal). Even warps work for q, odd ones for k. `d_beta(token, m . r)` receives what the diagonal gives.
 template <int K, int pieces, bool half_precision, class BetaGradient>
 __device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4], Address base,
                                                 const GradientLayout<K, pieces, half_precision>& at, int V, BetaGradient d_beta) {
   using Layout = GradientLayout<K, pieces, half_precision>;
-  const int warp = static_cast<int>(thread_index() / 32);
+  const int warp = static_cast<int>(thread_index() / 32), kind = warp % 2;
   const unsigned lane = thread_index() % 32;
-  constexpr int warps = K / 16, tiles = sub_blocks + sub_block_pairs;
-  const int kind = warp % 2;
+  constexpr int takers = K / 32; // warps of one kind
 #pragma unroll
-  for (int turn = 0; turn < (tiles + warps / 2 - 1) / (warps / 2); ++turn) {
-    const int tile = warp / 2 + turn * (warps / 2);
-    if (tile >= tiles) break;
-    int i = tile, j = tile;
-    if (tile >= sub_blocks) {
-      const int pair = tile - sub_blocks;
-      i = pair < 1 ? 1 : pair < 3 ? 2 : 3;
-      j = pair - i * (i - 1) / 2;
-    }
-    float score[2][4] = {};
-    for (int column = 0; column < V; column += 16) {
-      Operand<pieces> left = left_values<pieces>(base + (kind == 0 ? at.d_o : at.M), at.value_row,
-                                                 kind == 0 && Layout::cotangent_pieces < pieces ? 0 : at.value_piece, 16 * i, column, lane);
-      if constexpr (Layout::cotangent_pieces < pieces) // dO has one term: the second was read from the same place
-#pragma unroll
-        for (int m = 0; m < 4; ++m) left.word[pieces - 1][m] = kind == 0 ? 0 : left.word[pieces - 1][m];
-      const Operand<pieces> right = right_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * j, column, lane);
-      multiply_add(score[0], left, right, 0);
-      multiply_add(score[1], left, right, 1);
-    }
-    const bool equal = tile < sub_blocks;
+  for (int turn = 0; turn < sub_blocks / takers; ++turn) {
+    const int i = warp / 2 + turn * takers;
+    float(&score)[2][4] = diagonal[turn];
+    multiply_pair<K, pieces, half_precision>(score, base, at, V, kind, i, i, lane);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const Pair beta_j = load_shared_pair(base + at.betas + 4 * (16 * j + 8 * half + 2 * static_cast<int>(lane % 4)));
+      if (kind == 1 && lane / 8 == lane % 4) // this lane holds row lane / 4 of the half's diagonal
+        d_beta(16 * i + static_cast<int>(lane / 4) + 8 * half, (lane / 4) % 2 == 0 ? score[half][2 * half] : score[half][2 * half + 1]);
+      scale_scores<K, pieces, half_precision>(score[half], base, at, kind, i, i, half, lane);
+    }
+  }
+#pragma unroll 1
+  for (int pair = warp / 2; pair < sub_block_pairs; pair += takers) {
+    const int i = pair < 1 ? 1 : pair < 3 ? 2 : 3, j = pair - i * (i - 1) / 2;
+    float score[2][4];
+    multiply_pair<K, pieces, half_precision>(score, base, at, V, kind, i, j, lane);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      scale_scores<K, pieces, half_precision>(score[half], base, at, kind, i, j, half, lane);
 #pragma unroll
       for (int lower = 0; lower < 2; ++lower) {
-        const int row = static_cast<int>(lane / 4) + 8 * lower, column = 8 * half + 2 * static_cast<int>(lane % 4);
-        float &x = score[half][2 * lower], &y = score[half][2 * lower + 1];
-        if (equal && kind == 1) {
-          if (row == column) d_beta(16 * i + row, x);
-          if (row == column + 1) d_beta(16 * i + row, y);
-        }
-        const float factor = kind == 0 ? 1.0f : -load_shared_float(base + at.betas + 4 * (16 * i + row));
-        x *= factor * beta_j.x;
-        y *= factor * beta_j.y;
-        if (!equal) {
-          const Terms<pieces> terms = split<pieces>(x, y);
+        const Terms<pieces> terms = split<pieces>(score[half][2 * lower], score[half][2 * lower + 1]);
 #pragma unroll
-          for (int piece = 0; piece < pieces; ++piece)
-            store_shared(base + at.scores + Layout::score_tile(kind, i, j) + piece * tile_bytes + tile_offset(row, half) + 4 * (lane % 4),
-                         terms.word[piece]);
-        }
+        for (int piece = 0; piece < pieces; ++piece)
+          store_shared(base + at.scores + Layout::score_tile(kind, i, j) + piece * tile_bytes + tile_offset(lane / 4 + 8 * lower, half) +
+                           4 * (lane % 4),
+                       terms.word[piece]);
       }
-    }
-    if (turn < 128 / K) {
-#pragma unroll
-      for (int e = 0; e < 8; ++e) diagonal[turn < 128 / K ? turn : 0][e / 4][e % 4] = score[e / 4][e % 4];
     }
   }
 }

@@ -17,33 +17,61 @@ template <int pieces> __device__ __forceinline__ float rounded(float x) {
   return high + unpack_bf16(pack_bf16(x - high, 0)).x;
 }
 
-/// One channel of 16 rows; zero from row `tokens` on.
-__device__ __forceinline__ void load_column(float (&x)[16], const View& view, const Segment& segment, std::int64_t row, int head,
-                                            int channel, Stored format, int tokens) {
-  const std::int64_t offset = row_of(view, segment.span.batch, row, head) + channel;
-  if (format == Stored::fp32) {
-    const float* from = static_cast<const float*>(view.data) + offset;
+/// Bits of one channel of 16 rows, `Word` wide; zero from row `tokens` on.
+template <class Word>
+__device__ __forceinline__ void load_column_bits(std::uint32_t (&bits)[16], const Word* from, std::int64_t stride, int tokens) {
+  if (tokens >= chunk_tokens) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) x[i] = i < tokens ? from[i * view.token] : 0.0f;
-    return;
-  }
-  const std::uint16_t* from = static_cast<const std::uint16_t*>(view.data) + offset;
-  std::uint32_t bits[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) bits[i] = i < tokens ? from[i * view.token] : std::uint32_t{0};
-  if (format == Stored::bf16) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) x[i] = unpack_bf16(bits[i]).x;
+    for (int i = 0; i < 16; ++i, from += stride) bits[i] = *from;
   } else {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) x[i] = unpack_fp16(bits[i]).x;
+    for (int i = 0; i < 16; ++i, from += stride) bits[i] = i < tokens ? *from : Word{0};
   }
+}
+
+/// One channel of 16 rows of q or k.
+template <bool half_precision>
+__device__ __forceinline__ void load_column(float (&x)[16], const View& view, std::int64_t offset, int tokens) {
+  std::uint32_t bits[16];
+  load_column_bits(bits, static_cast<const std::uint16_t*>(view.data) + offset, view.token, tokens);
+#pragma unroll
+  for (int i = 0; i < 16; ++i) x[i] = unpack<half_precision>(bits[i]).x;
+}
+
+/// Decays of one channel of 16 rows; 1 from row `tokens` on.
+template <GateCode code>
+__device__ __forceinline__ void load_decays(float (&alpha)[16], const ForwardArguments& args, std::int64_t offset, HeadGate gate,
+                                            float bias, int tokens) {
+  if (args.gate == Gate::absent) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) alpha[i] = 1;
+    return;
+  }
+  std::uint32_t bits[16];
+  if (args.gate_format == Stored::fp32) {
+    load_column_bits(bits, static_cast<const std::uint32_t*>(args.g.data) + offset, args.g.token, tokens);
+  } else {
+    load_column_bits(bits, static_cast<const std::uint16_t*>(args.g.data) + offset, args.g.token, tokens);
+    if (args.gate_format == Stored::bf16) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) bits[i] <<= 16;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) bits[i] = float_as_bits(unpack_fp16(bits[i]).x);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i) alpha[i] = decay_of<code>(args, gate, bits_as_float(bits[i]), bias);
+  if (tokens < chunk_tokens)
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      if (i >= tokens) alpha[i] = 1;
 }
 
 /// Adds pairs of this warp's sub-block to the rows and columns in shared memory. They then hold: row_q the gradient of the
 /// normalised q, row_k that of the normalised k, columns the sum of dg's terms from that token to the sub-block's end; `totals`
 /// (over gammas) this sum over the whole sub-block.
-template <bool general, int K, int pieces, bool half_precision>
+template <GateCode code, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, Address base,
                                                  const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                                  int head_q) {
@@ -58,18 +86,11 @@ __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, A
     const int channel = 64 * part + 32 * turn + lane;
     const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + channel] : 0.0f;
     float alpha[16], k[16], column[16], flow[16]; // flow: q until the row is done
-    load_column(flow, args.q, segment, row, head_q, channel, args.qkv_format, tokens);
-    load_column(k, args.k, segment, row, head_q, channel, args.qkv_format, tokens);
-    if (args.gate != Gate::absent) {
-      load_column(alpha, args.g, segment, row, head, channel, args.gate_format, tokens);
+    load_column<half_precision>(flow, args.q, row_of(args.q, segment.span.batch, row, head_q) + channel, tokens);
+    load_column<half_precision>(k, args.k, row_of(args.k, segment.span.batch, row, head_q) + channel, tokens);
+    load_decays<code>(alpha, args, row_of(args.g, segment.span.batch, row, head) + channel, gate, bias, tokens);
 #pragma unroll
-      for (int i = 0; i < 16; ++i) alpha[i] = decay_of<general>(args, gate, alpha[i], bias);
-    }
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (args.gate == Gate::absent || i >= tokens) alpha[i] = 1;
-      column[i] = 0;
-    }
+    for (int i = 0; i < 16; ++i) column[i] = 0;
 #pragma unroll
     for (int quad = 0; quad < 4; ++quad) {
       float norm_q[4], norm_k[4];
@@ -149,13 +170,28 @@ __device__ __forceinline__ void store_channels(void* data, std::int64_t offset, 
 template <int K, bool half_precision>
 __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address result, Address norms, const View& from, const View& to,
                                            Stored format, float* group, const Segment& segment, int head, int head_q) {
-  constexpr int count = K / 32;
+  constexpr int count = K / 32, warps = K / 16;
   const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), channel = count * lane;
-  const int heads = args.HV / args.H;
-  const bool first = head % heads == 0, last = head % heads == heads - 1;
+  const int heads = args.HV / args.H, place_in_group = head - head_q * heads;
+  const bool first = place_in_group == 0, last = place_in_group == heads - 1;
+  if (last && to.data == nullptr && heads == 1) return;
+  const std::int64_t row = segment.first() + warp;
+  const auto* source = static_cast<const std::uint16_t*>(from.data) + row_of(from, segment.span.batch, row, head_q) + channel;
+  std::int64_t target = row_of(to, segment.span.batch, row, head_q) + channel;
+  float* sum = heads > 1 ? group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel : nullptr;
+  const auto load_key = [&](std::uint32_t(&words)[count / 2], int token) {
+    if (token >= segment.tokens || !args.l2norm || !last) return;
+#pragma unroll
+    for (int e = 0; e < count / 2; ++e) words[e] = reinterpret_cast<const std::uint32_t*>(source)[e];
+    source += warps * from.token;
+  };
+  std::uint32_t words[count / 2] = {}, next[count / 2] = {};
+  load_key(next, warp);
 #pragma unroll 1
-  for (int token = warp; token < segment.tokens; token += K / 16) {
-    const std::int64_t row = segment.first() + token;
+  for (int token = warp; token < segment.tokens; token += warps, target += warps * to.token) {
+#pragma unroll
+    for (int e = 0; e < count / 2; ++e) words[e] = next[e];
+    load_key(next, token + warps);
     float d[count];
 #pragma unroll
     for (int e = 0; e < count; e += 2) {
@@ -163,23 +199,21 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
       d[e] = pair.x, d[e + 1] = pair.y;
     }
     if (heads > 1) {
-      float* sum = group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel;
 #pragma unroll
       for (int e = 0; e < count; ++e) {
         if (!first) d[e] += sum[e];
         if (!last) sum[e] = d[e];
       }
+      sum += static_cast<std::int64_t>(warps) * args.H * K;
       if (!last) continue;
     }
     if (to.data == nullptr) continue;
     if (args.l2norm) {
       const float norm = load_shared_float(norms + 4 * token);
-      const std::int64_t offset = row_of(from, segment.span.batch, row, head_q) + channel;
       float x[count], product = 0;
 #pragma unroll
       for (int e = 0; e < count; e += 2) {
-        const Pair pair =
-            unpack<half_precision>(*reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(from.data) + offset + e));
+        const Pair pair = unpack<half_precision>(words[e / 2]);
         x[e] = pair.x * norm, x[e + 1] = pair.y * norm;
         product += x[e] * d[e] + x[e + 1] * d[e + 1];
       }
@@ -188,19 +222,20 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
 #pragma unroll
       for (int e = 0; e < count; ++e) d[e] = norm * (d[e] - x[e] * product);
     }
-    store_channels<count>(to.data, row_of(to, segment.span.batch, row, head_q) + channel, d, format);
+    store_channels<count>(to.data, target, d, format);
   }
 }
 
-template <bool general> __device__ __forceinline__ DecaySlope slope_of(const ForwardArguments& args, float x, float bias, float growth) {
-  if constexpr (general)
+template <GateCode code> __device__ __forceinline__ DecaySlope slope_of(const ForwardArguments& args, float x, float bias, float growth) {
+  if constexpr (code == GateCode::any)
     if (args.gate == Gate::softplus || args.gate == Gate::sigmoid) return decay_slope(args.gate, x, bias, growth, 0);
-  if (args.gate == Gate::bounded) return bounded_slope(x, bias, growth, args.lower_bound);
+  if (code == GateCode::bounded || (code == GateCode::any && args.gate == Gate::bounded))
+    return bounded_slope(x, bias, growth, args.lower_bound);
   return {1.0f, 0.0f};
 }
 
 /// Writes dg; `sums` in shared memory receives d dt_bias [4][K] and d A_log [warps] of this segment.
-template <bool general, int K, int pieces, bool half_precision>
+template <GateCode code, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Address base,
                                            const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                            Address sums) {
@@ -223,21 +258,25 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
   float A_sum = 0;
   const std::int64_t row = segment.first() + first;
   const int tokens = segment.tokens - first;
-  Pair x[16];
-  load_gate_rows(x, args, row_of(args.g, segment.span.batch, row, head) + channel, tokens);
+  const std::int64_t g_row = row_of(args.g, segment.span.batch, row, head) + channel;
+  std::int64_t target = row_of(gradient.dg, segment.span.batch, row, head) + channel;
+#pragma unroll 1
+  for (int quad = 0; quad < chunk_tokens && quad < tokens; quad += 4) {
+    Pair x[4];
+    load_gate_rows(x, args, g_row + quad * args.g.token, tokens - quad);
 #pragma unroll
-  for (int i = 0; i < chunk_tokens; ++i) {
-    if (i >= tokens) continue;
-    const Pair own = load_shared_pair(base + Layout::columns + result_offset<K>(first + i, channel));
-    // What the state keeps may be far larger than what each token adds: it comes last and rounds the sum once.
-    const Pair arriving{((own.x + later.x) + ends.x) + kept.x, ((own.y + later.y) + ends.y) + kept.y};
-    const DecaySlope slope[2] = {slope_of<general>(args, x[i].x, bias.x, growth), slope_of<general>(args, x[i].y, bias.y, growth)};
-    const float leaving[2] = {within(gradient.dg_format, arriving.x * slope[0].along_x),
-                              within(gradient.dg_format, arriving.y * slope[1].along_x)};
-    bias_sum = {bias_sum.x + leaving[0], bias_sum.y + leaving[1]};
-    A_sum += arriving.x * slope[0].along_A_log + arriving.y * slope[1].along_A_log;
-    if (gradient.dg.data != nullptr)
-      store_channels<2>(gradient.dg.data, row_of(gradient.dg, segment.span.batch, row + i, head) + channel, leaving, gradient.dg_format);
+    for (int i = 0; i < 4; ++i, target += gradient.dg.token) {
+      if (quad + i >= tokens) continue;
+      const Pair own = load_shared_pair(base + Layout::columns + result_offset<K>(first + quad + i, channel));
+      // What the state keeps may be far larger than what each token adds: it comes last and rounds the sum once.
+      const Pair arriving{((own.x + later.x) + ends.x) + kept.x, ((own.y + later.y) + ends.y) + kept.y};
+      const DecaySlope slope[2] = {slope_of<code>(args, x[i].x, bias.x, growth), slope_of<code>(args, x[i].y, bias.y, growth)};
+      const float leaving[2] = {within(gradient.dg_format, arriving.x * slope[0].along_x),
+                                within(gradient.dg_format, arriving.y * slope[1].along_x)};
+      bias_sum = {bias_sum.x + leaving[0], bias_sum.y + leaving[1]};
+      A_sum += arriving.x * slope[0].along_A_log + arriving.y * slope[1].along_A_log;
+      if (gradient.dg.data != nullptr) store_channels<2>(gradient.dg.data, target, leaving, gradient.dg_format);
+    }
   }
   store_shared(sums + 4 * (block * K + channel), bias_sum);
 #pragma unroll

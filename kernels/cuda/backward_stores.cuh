@@ -15,7 +15,7 @@ __device__ __forceinline__ std::int64_t boundary_slot(const ForwardArguments& ar
   return (span.batch * args.T + span.first) / segment_tokens + boundary - 1;
 }
 
-/// S^T [16 columns, K] in fp32, in the order of right operands of products over value columns: upper halves, then lower ones.
+/// S^T [16 columns, K] in fp32, in the order of right operands of products over value columns: parts 0 and 1, then 2 and 3.
 template <int K>
 __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::uint32_t* slot, int V, int column, unsigned lane) {
 #pragma unroll
@@ -25,12 +25,13 @@ __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::
     for (int part = 0; part < 4; ++part) {
       const float(&tile)[4] = S[2 * group + part / 2];
       const std::uint32_t x = float_as_bits(tile[2 * (part % 2)]), y = float_as_bits(tile[2 * (part % 2) + 1]);
-      words[0][part] = transpose_matrix(x >> 16 | (y & 0xffff0000u));
-      words[1][part] = transpose_matrix((x & 0xffffu) | y << 16);
+      const std::uint32_t high = transpose_matrix(x >> 16 | (y & 0xffff0000u)), low = transpose_matrix((x & 0xffffu) | y << 16);
+      words[part / 2][2 * (part % 2)] = high << 16 | (low & 0xffffu);
+      words[part / 2][2 * (part % 2) + 1] = (high & 0xffff0000u) | low >> 16;
     }
 #pragma unroll
-    for (int piece = 0; piece < 2; ++piece)
-      store_global(slot + ((piece * (K / 16) + group) * (V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[piece]);
+    for (int half = 0; half < 2; ++half)
+      store_global(slot + ((half * (K / 16) + group) * (V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[half]);
   }
 }
 

@@ -3,8 +3,8 @@
 //
 //   R, M   [pieces][B T][HV][V] bf16   r_t = v_t - k_t^T Diag(alpha_t) S_{t-1}, and m_t = k_t^T dS_t: what the update writes is
 //                                      u = beta r, and dv = beta m, dbeta = m . r
-//   S, dS  between segments of 64 tokens, each [2][K/16][V/16][32][4] words: upper and lower halves of fp32 numbers, in the
-//          order in which lanes of the last pass take them as right operands. Sequence n's first slot is its first token / 64: a sequence
+//   S, dS  between segments of 64 tokens, each [2][K/16][V/16][32][4] fp32, in the order in which lanes of the last pass
+//          take them as right operands. Sequence n's first slot is its first token / 64: a sequence
 //          of L tokens has (L-1)/64 inner boundaries, so that no two share a slot. The states at both ends are the caller's tensors.
 //   sums over value heads of dq and dk [B T][H][K] fp32, only where heads are grouped
 //   sums over a segment's tokens of d dt_bias and d A_log, fp32

@@ -161,9 +161,11 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   for (unsigned block = 0; block < where.segment_slots * s.H; ++block)
     cuda::simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(layout.bytes), [&] {
       if (args.gate == cuda::Gate::softplus || args.gate == cuda::Gate::sigmoid)
-        cuda::gradients_block<true, K, pieces, half_precision>(last);
+        cuda::gradients_block<cuda::GateCode::any, K, pieces, half_precision>(last);
+      else if (args.gate == cuda::Gate::bounded)
+        cuda::gradients_block<cuda::GateCode::bounded, K, pieces, half_precision>(last);
       else
-        cuda::gradients_block<false, K, pieces, half_precision>(last);
+        cuda::gradients_block<cuda::GateCode::given, K, pieces, half_precision>(last);
     });
   if (args.A_log == nullptr) return;
   const cuda::ParameterArguments sums{.partial_bias = last.partial_bias,
