@@ -12,8 +12,7 @@
 // dv 256, dS 1024; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 8.97 KB in all, at the copy
 // bandwidth 2.4 to 2.9 ms for T 8192, H 96. The keys and the gate are read twice more by the last pass, mostly from L2.
 // Shared memory of the last pass at V = 128: 114,432 bytes (fast, two blocks a multiprocessor), 202,496 (accurate, one).
-// Registers, bytes spilled to the stack (K 128, bf16 in): fast states 168, 4; adjoint 168, 12; gradients 128, 1100;
-// accurate 168, 56; 168, 88; 255, 20.
+// Registers, bytes spilled to the stack (K 128, bf16 in, bounded gate): fast states 168, 0; adjoint 168, 12; gradients 128, 56.
 //
 // Story (H100, K = V = 128, T 8192, 96 heads, graph replay, ms: backward alone, fast / accurate):
 // 1. As above. Predicted: states 1.0, adjoint 1.1, gradients 2.1. Measured 9.61 / 14.98: states 1.0, adjoint 1.7, gradients 7.0. The
@@ -24,8 +23,13 @@
 //    last pass 6.1: 13,980 instructions, still 34 % of its time without one to issue; 0.25 issued a cycle and scheduler.
 // 4. A cotangent that is not finite is kept from later tokens: 9.60 with every number looked at, 9.25 / 13.95 with a word test first
 //    (adjoint 2.1). States between segments in fp32, not in two bf16 terms: what they give dg was off by 1.2 of its bound.
-// What limits it: the last pass takes two thirds. It executes 125,000 warp instructions a segment and head where products and pairs
-// need 45,000, in straight lines that do not fit the instruction cache, with spills; it reaches 0.31 of the memory bandwidth.
+// 5. The last pass made small: q, k, g staged by asynchronous copies in the places of qd, kd, kr and replaced word by word, loops
+//    rolled, one kernel for each kind of gate, states stored as fp32 words: 13,939 instructions become 8,349, and spills of 1096 bytes
+//    become 56. Predicted: it fits the instruction cache, 3 for the pass. Measured 5.92 / 11.03 (forward + backward 6.98 / 13.01).
+// What limits it (ncu, fast): the sweeps issue 0.2 to 0.4 instructions a cycle and scheduler; half of the adjoint's waiting (3.5 of 7.0
+// cycles an instruction) and a third of the states' (1.5 of 4.9) is for instructions: consumers and producers together do not fit the
+// cache either. The adjoint takes 2.3, the states 1.2 (each in two launches, the second for heads that did not fill the first).
+// Next: roll the producer's loops in the same way; T and Aqk from the first sweep instead of anew.
 
 #include "backward_adjoint.cuh"
 #include "backward_gradients.cuh"

@@ -245,9 +245,12 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
         multiply_add(C[block][1], left, right, 1);
       }
     }
+    const int own_row = static_cast<int>(lane / 4);
+    const Address keys[2] = {base + Layout::kr + swizzled(own_row, pair_channel, 2 * K),
+                             base + Layout::kr + swizzled(own_row, pair_channel + 8, 2 * K)};
 #pragma unroll
     for (int block = 0; block < sub_blocks; ++block) {
-      const int row = 16 * block + static_cast<int>(lane / 4);
+      const int row = 16 * block + own_row;
       const float beta[2] = {load_shared_float(base + at.betas + 4 * row), load_shared_float(base + at.betas + 4 * (row + 8))};
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -258,12 +261,11 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
           float &x = C[block][half][2 * lower], &y = C[block][half][2 * lower + 1];
           x *= beta[lower];
           y *= beta[lower];
-          if (row + 8 * lower == last_token) continue; // its key does not decay on its way to the end
+          const bool decays = row + 8 * lower != last_token; // the last token's key does not decay on its way to the end
 #pragma unroll
           for (int piece = 0; piece < pieces; ++piece) {
-            const Pair kr = unpack_bf16(load_shared_word(base + Layout::kr + piece * Layout::key_piece +
-                                                         swizzled(row + 8 * lower, pair_channel + 8 * half, 2 * K)));
-            flow[half] = {flow[half].x + kr.x * x, flow[half].y + kr.y * y};
+            const Pair kr = unpack_bf16(load_shared_word(keys[half] + piece * Layout::key_piece + (16 * block + 8 * lower) * 2 * K));
+            if (decays) flow[half] = {flow[half].x + kr.x * x, flow[half].y + kr.y * y};
           }
         }
       }
