@@ -28,7 +28,7 @@
 //    become 56. Predicted: it fits the instruction cache, 3 for the pass. Measured 5.92 / 11.03 (forward + backward 6.98 / 13.01).
 // What limits it (ncu, fast): the sweeps issue 0.2 to 0.4 instructions a cycle and scheduler; half of the adjoint's waiting (3.5 of 7.0
 // cycles an instruction) and a third of the states' (1.5 of 4.9) is for instructions: consumers and producers together do not fit the
-// cache either. The adjoint takes 2.3, the states 1.2 (each in two launches, the second for heads that did not fill the first).
+// cache either. The adjoint takes 2.3, the states 1.2 (each in two launches).
 // Next: roll the producer's loops in the same way; T and Aqk from the first sweep instead of anew.
 
 #include "backward_adjoint.cuh"
