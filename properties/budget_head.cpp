@@ -82,6 +82,14 @@ Resolved resolve_beta(BetaForm form, double x, double exp_units) {
   }
 }
 
+/// A rounding to a coarse format of sums; fp16 has no finer numbers than 2^-24.
+double term_error(const Contract& contract, GateForm form, double g) {
+  const Format sums = contract.cumsum;
+  if (unit_roundoff(sums) <= u32) return 0;
+  if (form == GateForm::log_decay && round_to(sums, static_cast<float>(g)) == static_cast<float>(g)) return 0;
+  return std::max(unit_roundoff(sums) * std::abs(g), sums == Format::fp16 && g != 0 ? 0x1p-25 : 0.0);
+}
+
 double norm_factor(const float* x, std::int64_t n) {
   double sum = 0;
   for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
@@ -157,7 +165,7 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
   }
   result.v.resize(static_cast<std::size_t>(n * result.V));
   result.g.resize(static_cast<std::size_t>(n * K));
-  for (auto* each : {&result.gate_error, &result.gate_slope, &result.gate_slope_error}) each->resize(result.g.size());
+  for (auto* each : {&result.gate_error, &result.sum_error, &result.gate_slope, &result.gate_slope_error}) each->resize(result.g.size());
   if (!problem.A_log.empty())
     for (auto* each : {&result.rate_slope, &result.rate_slope_error}) each->resize(result.g.size());
   result.beta_slope.assign(static_cast<std::size_t>(n), 1.0);
@@ -181,6 +189,7 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
       const Resolved gate = resolve_gate(form, x, A_log, dt, problem.options.lower_bound, 2 * contract.exp_ulp);
       result.g[at] = gate.value;
       result.gate_error[at] = gate.error;
+      result.sum_error[at] = term_error(contract, form, gate.value);
       const auto [slope, rate] = gate_slopes(form, x, A_log, dt, problem.options.lower_bound, 2 * contract.exp_ulp);
       result.gate_slope[at] = slope.value, result.gate_slope_error[at] = slope.error;
       if (!problem.A_log.empty()) result.rate_slope[at] = rate.value, result.rate_slope_error[at] = rate.error;

@@ -19,6 +19,7 @@ struct Head {
   bool exact_values = true;                         ///< v is a number of the operands' format as it stands
   std::vector<double> g;                            ///< [tokens,K] log decay, <= 0
   std::vector<double> gate_error;                   ///< [tokens,K] largest absolute error of a log decay resolved in fp32
+  std::vector<double> sum_error;                    ///< [tokens,K] largest absolute error of a log decay as a term of a sum (see below)
   std::vector<double> beta, beta_error;             ///< [tokens]; the error is relative
   std::vector<double> a, b;                         ///< [tokens,K], DPLR
   std::vector<double> state;                        ///< [K,V] at the start
@@ -30,6 +31,10 @@ struct Head {
   std::vector<std::int64_t> columns;                ///< which value columns these are
   std::vector<double> weight;                       ///< [V] size of each column, never 0; the budget of a column scales with it
 };
+
+/// The first of a chunk's sums of log decay is its first term in the format of sums. That rounds it (Head::sum_error), as it
+/// may every later term before it is added, where the format is coarser than the fp32 in which log decays arrive or are
+/// resolved; a log decay that arrives as a number of the format stays what it is.
 
 /// Resolves gates, beta and norms of value head `head` of a sequence, for the given value columns.
 Head read_head(const Contract&, const Problem&, const Sequence&, std::int64_t head, std::vector<std::int64_t> columns);

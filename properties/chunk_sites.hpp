@@ -34,7 +34,9 @@ protected:
         Number error = i > 0 ? log_error_[at(i - 1, c, K)] : Number{};
         const double resolved = head_.gate_error[at(f.first + i, c, K)];
         if (resolved > 0) error += run_->absolute_error(Site::exponential, g, resolved);
-        // the sum as it stands before its rounding decides how it is rounded; the first of a chunk is exact
+        const double taken = head_.sum_error[at(f.first + i, c, K)];
+        if (taken > 0) error += run_->absolute_error(Site::cumsum, g + error, taken);
+        // the sum as it stands before its rounding decides how it is rounded; the first of a chunk is its first term
         if (i > 0) error += run_->absolute_error(Site::cumsum, f.G[entry] + error, roundings_.cumsum * std::abs(f.G[entry]));
         log_error_[entry] = error;
       }

@@ -1,6 +1,7 @@
 #include "detection_limits.hpp"
 
-#include "gate_power.hpp"
+#include "../kernels/faults/correct_variants.hpp"
+#include "../kernels/faults/faults.hpp"
 #include "judge.hpp"
 #include "lanes.hpp"
 #include "transform.hpp"

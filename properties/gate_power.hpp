@@ -2,6 +2,7 @@
 // How good is the gate? Plants every known fault and sees which property and regime catch it; runs correct variants and
 // counts refusals; does the same for a rule of the user's own.
 
+#include "../kernels/faults/correct_variants.hpp"
 #include "../kernels/faults/faults.hpp"
 #include "../kernels/faults/legal_roundings.hpp"
 #include "acceptance_rule.hpp"
@@ -70,7 +71,9 @@ struct PowerPlan {
   Tier tier = Tier::quick;
   std::uint64_t first_seed = 1;
   int seeds = 1;
-  bool every_catch = false;  ///< go on after the first catch, to fill the whole matrix
+  /// Go on after the first catch, to fill the whole matrix. Otherwise the laws that visit every case come first, and only
+  /// what gets past them meets the others: on each seed a fault shows where it was caught first, not all that catches it.
+  bool every_catch = false;
   double shrink_seconds = 0; ///< per fault, to find the simplest case on which it is caught
   int threads = 0;
 };
@@ -84,9 +87,5 @@ Power gate_power_of_seed(const PowerPlan&, std::uint64_t seed);
 /// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule".
 /// Faults of the backward pass are left out: they stay at 0 cases.
 Power rule_power(const PowerPlan&, const AcceptanceRule&);
-
-/// Correct kernels for the rule and the gate: the kernel of the planted faults without a fault, under contracts that
-/// differ in formats, chunk length and layout.
-std::span<const Kernel> correct_variants();
 
 } // namespace kdacheck

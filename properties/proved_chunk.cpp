@@ -10,9 +10,9 @@
 //   for beta |k|^2 in [0,2]. Exact quantities from S^ differ from those from S by at most
 //     |U~_i - U_i| <= h_i e,  h_i = |b_i| |alpha_i k_i|_2 prod_{t<i} n_t        |o~_i - o_i| <= |scale q_i|_2 prod_{t<=i} n_t e
 //   and Cauchy-Schwarz gives sum_c w_c |S^_c| <= sum_c w_c |S_c| + |w|_2 e.
-// 2 Decay. G sums n terms in any order: |dG_i| <= D_i = sum (error of resolving g) + i u_G / (1 - i u_G) |G_i|, as all terms have
-//   one sign. One exponential: e^G (1 + x), x <= e^{D + 3 u_f |G|} (1 + eta) - 1. Scores take two, anchored at some r of i's
-//   block of 16 or between the rows; r^ cancels, so e^{G_i - G_j} errs by
+// 2 Decay. G sums n terms in any order: |dG_i| <= D_i = sum (errors of resolving g, and of taking it into a coarser format of
+//   sums) + i u_G / (1 - i u_G) |G_i|, as all terms have one sign. One exponential: e^G (1 + x), x <= e^{D + 3 u_f |G|} (1 + eta) - 1.
+//   Scores take two, anchored at some r of i's block of 16 or between the rows; r^ cancels, so e^{G_i - G_j} errs by
 //     e^{D_i + D_j + 3 u_f (|G_i - r| + |r - G_j|)} (1 + eta)^2 - 1,   D_j <= D_i,   |G_i - r|, |r - G_j| <= P_i = |G at the block's end|
 //   a factor of the row alone. P_i <= |G_i| + 44: beyond that no anchor is legal (proved_units.hpp).
 // 3 Scores. dA_ij = sum_c |k_ic k_jc| e^{G_i - G_j} theta_ic + flush, 1 + theta = (2) (1 + u_f)^2 (1 + u_a)^2 (1 + g_K) (1 + norm)^2.
@@ -87,7 +87,7 @@ void ChunkBound::read_decay() {
       const double g = head_.g[entry], k = head_.k[entry], q = head_.scale * head_.q[entry], alpha = std::exp(g);
       alpha_[i][c] = alpha;
       G_[i][c] = (i > 0 ? G_[i - 1][c] : 0.0) + g;
-      resolving[channel] += ProvedUnits::second_order * head_.gate_error[entry] + gate_floor_;
+      resolving[channel] += ProvedUnits::second_order * (head_.gate_error[entry] + head_.sum_error[entry]) + gate_floor_;
       D_[i][c] = resolving[channel] + of_sum * std::abs(G_[i][c]);
       whole_[channel] *= alpha;
       const double decay = whole_[channel], log_error = D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]);

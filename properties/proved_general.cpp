@@ -93,7 +93,7 @@ void GeneralBound::read_decay() {
       const double g = head_.g[entry], alpha = std::exp(g), before = i > 0 ? G_[i - 1][c] : 0.0, error_before = i > 0 ? D_[i - 1][c] : 0.0;
       alpha_[i][c] = alpha;
       G_[i][c] = before + g;
-      resolving[channel] += ProvedUnits::second_order * head_.gate_error[entry] + gate_floor_;
+      resolving[channel] += ProvedUnits::second_order * (head_.gate_error[entry] + head_.sum_error[entry]) + gate_floor_;
       D_[i][c] = resolving[channel] + of_sum * std::abs(G_[i][c]);
       read_key_[i][c] = b_.value[i][c] * whole_[channel];
       read_slack_[i][c] =

@@ -7,14 +7,18 @@ namespace {
 
 /// Relative errors of one step. Operands are rounded by T beta, kd or W, and S on the way to the residual, by T beta and
 /// U on the way to the write (order wy rounds most); sums of up to K products and four single operations round in the
-/// accumulator's format. A state in a narrower format may be rounded when it is read and when it is stored.
+/// accumulator's format. A state in a narrower format may be rounded when it is read and when it is stored: by u |S|, or where
+/// the format has no finer numbers by half its smallest (`state_quantum`; fp16's is 2^-24). Read so, an error passes through the
+/// readback by |reader| and through the decay by alpha; stored so, it stays as it is.
 struct Roundings {
-  double operand, sum, single, exponential_ulp, exponent, state, quantum;
+  double operand, sum, single, exponential_ulp, exponent, state, state_quantum, quantum;
 
   Roundings(const Contract& c, std::int64_t K)
       : operand((c.truncate ? 2 : 1) * unit_roundoff(c.operands)), sum(1.01 * static_cast<double>(K) * unit_roundoff(c.accumulate)),
         single(unit_roundoff(c.accumulate)), exponential_ulp(c.exp_ulp * 0x1p-23), exponent(2 * unit_roundoff(c.cumsum)),
-        state(c.state == Format::fp32 ? 0 : unit_roundoff(c.state)), quantum(std::ldexp(1.0, least_exponent(c.operands) - 1)) {}
+        state(c.state == Format::fp32 ? 0 : unit_roundoff(c.state)),
+        state_quantum(c.state == Format::fp32 ? 0 : std::ldexp(1.0, least_exponent(c.state) - 1)),
+        quantum(std::ldexp(1.0, least_exponent(c.operands) - 1)) {}
 
   double decay(double alpha) const { return 1.01 * (exponential_ulp + exponent * (alpha > 0 ? -std::log(alpha) : 0)); }
 };
@@ -33,7 +37,7 @@ void bound(Step& step, const Contract& contract) {
       const double reader = kda ? step.kda.k[m] * keep[m] : step.dplr.b[m], S = step.before[m * V + j];
       seen += reader * S;
       seen_error += std::abs(reader * S) * (4.1 * u.operand + u.sum + u.decay(keep[m]) + 4 * u.single + u.state) +
-                    u.quantum * (std::abs(reader) + std::abs(S) + 1);
+                    u.quantum * (std::abs(reader) + std::abs(S) + 1) + u.state_quantum * std::abs(reader);
     }
     // what is written along the key, and what its rounding may be
     const double v = step.v[j], residual = kda ? std::abs(v - seen) : std::abs(seen);
@@ -44,8 +48,9 @@ void bound(Step& step, const Contract& contract) {
       const double written = kda ? 0 : std::abs(step.kda.k[i] * v);
       const double size = kept + along * U + written;
       const double error = along * (1.01 * U_error + U * (2.1 * u.operand + 3 * u.single)) + u.quantum * (along + U + 1) +
-                           kept * (u.decay(keep[i]) + 3 * u.single + u.state) + written * (3.1 * u.operand + 4 * u.single);
-      step.allowed[i * V + j] = 1.01 * (error + u.state * size) + 0x1p-140;
+                           kept * (u.decay(keep[i]) + 3 * u.single + u.state) + u.state_quantum * std::abs(keep[i]) +
+                           written * (3.1 * u.operand + 4 * u.single);
+      step.allowed[i * V + j] = 1.01 * (error + u.state * size + u.state_quantum) + 0x1p-140;
     }
   }
 }

@@ -159,7 +159,8 @@ std::vector<std::vector<float>> states_of(const BackwardCall& call, HeadRun& run
 }
 
 void head_backward(const BackwardCall& call, const Sequence& sequence, std::int64_t head, Sums& sums) {
-  HeadRun run(call.in, call.contract, call.on(Fault::backward_strides_ignored) ? Fault::strides_ignored : Fault::none, sequence, head);
+  HeadRun run(call.in, call.contract, call.on(Fault::backward_strides_ignored) ? Fault::strides_ignored : Fault::none, sequence, head,
+              call.tree);
   read_initial(call, run);
   const auto states = states_of(call, run);
   HeadReverse reverse(run, call.fault);

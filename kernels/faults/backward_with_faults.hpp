@@ -12,6 +12,7 @@ struct BackwardCall {
   const GradientOutputs& out;
   const Contract& contract;
   const Fault fault;
+  const SumTree tree = SumTree::rising;
   bool on(Fault which) const { return fault == which; }
 };
 

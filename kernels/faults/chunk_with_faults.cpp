@@ -34,8 +34,8 @@ std::int64_t equal_predecessor(const Inputs& in, const Sequence& sequence) {
 
 } // namespace
 
-HeadRun::HeadRun(const Inputs& inputs, const Contract& promised, Fault planted, const Sequence& one, std::int64_t value_head)
-    : in(inputs), contract(promised), fault(planted), sequence(one), head(value_head), K(inputs.shape.K), V(inputs.shape.V),
+HeadRun::HeadRun(const Inputs& inputs, const Contract& promised, Fault planted, const Sequence& one, std::int64_t value_head, SumTree how)
+    : in(inputs), contract(promised), fault(planted), tree(how), sequence(one), head(value_head), K(inputs.shape.K), V(inputs.shape.V),
       C(promised.chunk), group(inputs.shape.HV / inputs.shape.H), key_head(key_head_of(inputs.shape, planted, value_head)),
       key_rows_back(on(Fault::equal_length_rereads) ? equal_predecessor(inputs, one) : 0) {
   const auto CK = static_cast<std::size_t>(C * K), CV = static_cast<std::size_t>(C * V), CC = static_cast<std::size_t>(C * C);
@@ -142,7 +142,7 @@ void HeadRun::load_chunk(std::int64_t first, std::int64_t length) {
     float sum = on(Fault::cumsum_over_boundaries) && first > 0 && first == sequence.first ? log_decay(first - 1, c) : 0;
     for (std::int64_t i = 0; i < C; ++i) {
       if (i < length || (reads_on && first + i < rows)) sum += log_decay(first + i, c);
-      if (on(Fault::cumsum_bf16)) sum = round_bf16(sum);
+      sum = round_to(contract.cumsum, on(Fault::cumsum_bf16) ? round_bf16(sum) : sum);
       G[at(i, c)] = i < length || !on(Fault::unmasked_tail_decay) ? sum : 0;
     }
   }
@@ -179,9 +179,9 @@ void HeadRun::form_scores(std::int64_t length) {
     if (on(Fault::scores_tf32)) x = round_tf32(x);
     return round_to(contract.scores, x);
   };
+  std::vector<float> of_key(static_cast<std::size_t>(K)), of_query(of_key);
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t j = 0; j < used; ++j) {
-      float kk = 0, qk = 0;
       const bool wanted = j <= i;
       if (!wanted && !on(Fault::mask_by_multiplication)) {
         if (!on(Fault::upper_triangle_unwritten)) Akk[pair(i, j)] = Aqk[pair(i, j)] = 0;
@@ -190,9 +190,11 @@ void HeadRun::form_scores(std::int64_t length) {
       for (std::int64_t c = 0; c < K; ++c) {
         const float decay = pair_decay(i, j, c, length);
         const float shifted = on(Fault::exclusive_query_decay) && i > j ? exponential(G[at(i - 1, c)] - G[at(j, c)]) : decay;
-        kk += score(k[at(i, c)]) * score(k[at(j, c)] * decay);
-        qk += score(q[at(i, c)]) * score(k[at(j, c)] * shifted);
+        of_key[static_cast<std::size_t>(c)] = score(k[at(i, c)]) * score(k[at(j, c)] * decay);
+        of_query[static_cast<std::size_t>(c)] = score(q[at(i, c)]) * score(k[at(j, c)] * shifted);
       }
+      const float kk = sum(0, K, [&](std::int64_t c) { return of_key[static_cast<std::size_t>(c)]; });
+      float qk = sum(0, K, [&](std::int64_t c) { return of_query[static_cast<std::size_t>(c)]; });
       const float mask_kk = j < i ? 1.0f : 0.0f, mask_qk = j <= i ? 1.0f : 0.0f;
       Akk[pair(i, j)] = on(Fault::mask_by_multiplication) ? kk * mask_kk : (j < i ? kk : 0);
       if (on(Fault::diagonal_missing) && i == j) qk = 0;
@@ -235,9 +237,8 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
   for (float& x : read) x = op(x);
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t j = 0; j < V; ++j) {
-      float stored = 0;
-      if (delta)
-        for (std::int64_t c = 0; c < K; ++c) stored += kd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
+      const bool across = on(Fault::state_transposed) && index > 0;
+      const float stored = sum(0, delta ? K : 0, [&](std::int64_t c) { return kd[at(i, c)] * read[state_at(c, j, across)]; });
       const float b = beta[static_cast<std::size_t>(i)], value = v[static_cast<std::size_t>(i * V + j)];
       float residual = value - stored;
       if (on(Fault::residual_bf16) || on(Fault::residual_bf16_of_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
@@ -249,12 +250,10 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
   const bool reversed = on(Fault::order_varies) && vary(1) % 2 == 1;
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t j = 0; j < V; ++j) {
-      float sum = 0;
-      for (std::int64_t step = 0; step <= i; ++step) {
+      U[static_cast<std::size_t>(i * V + j)] = op(sum(0, i + 1, [&](std::int64_t step) {
         const std::int64_t m = reversed ? i - step : step;
-        sum += T[pair(i, m)] * Z[static_cast<std::size_t>(m * V + j)];
-      }
-      U[static_cast<std::size_t>(i * V + j)] = op(sum);
+        return T[pair(i, m)] * Z[static_cast<std::size_t>(m * V + j)];
+      }));
     }
   write_outputs(length, index, read, o);
   carry(index, end);
@@ -263,17 +262,18 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
 void HeadRun::write_outputs(std::int64_t length, std::int64_t index, const std::vector<float>& read, float* o) {
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t j = 0; j < V; ++j) {
-      float sum = 0;
-      for (std::int64_t c = 0; c < K; ++c) sum += qd[at(i, c)] * read[state_at(c, j, on(Fault::state_transposed) && index > 0)];
+      const bool across = on(Fault::state_transposed) && index > 0;
+      const float stored = sum(0, K, [&](std::int64_t c) { return qd[at(i, c)] * read[state_at(c, j, across)]; });
       const std::int64_t last = on(Fault::upper_triangle_unwritten) || on(Fault::mask_by_multiplication) ? used - 1
                                 : on(Fault::read_before_write)                                           ? i - 1
                                                                                                          : i;
-      for (std::int64_t m = 0; m <= last; ++m) sum += Aqk[pair(i, m)] * U[static_cast<std::size_t>(m * V + j)];
-      if (on(Fault::output_through_fp16)) sum = round_fp16(sum);
-      if (on(Fault::output_bf16)) sum = round_bf16(sum);
-      if (on(Fault::subnormals_flushed) && std::fabs(sum) < 1e-6f) sum = 0;
-      if (on(Fault::rarely_nan) && vary(1) % 4001 == 4000) sum = std::numeric_limits<float>::quiet_NaN();
-      o[i * V + j] = sum;
+      float result = sum(
+          0, last + 1, [&](std::int64_t m) { return Aqk[pair(i, m)] * U[static_cast<std::size_t>(m * V + j)]; }, stored);
+      if (on(Fault::output_through_fp16)) result = round_fp16(result);
+      if (on(Fault::output_bf16)) result = round_bf16(result);
+      if (on(Fault::subnormals_flushed) && std::fabs(result) < 1e-6f) result = 0;
+      if (on(Fault::rarely_nan) && vary(1) % 4001 == 4000) result = std::numeric_limits<float>::quiet_NaN();
+      o[i * V + j] = result;
     }
 }
 
@@ -284,9 +284,8 @@ void HeadRun::carry(std::int64_t index, std::int64_t end) {
     if (on(Fault::carry_dropped) && index == 1) decay = 0;
     if (on(Fault::carry_decay_bf16)) decay = round_bf16(decay);
     for (std::int64_t j = 0; j < V; ++j) {
-      float sum = 0;
-      for (std::int64_t i = 0; i < used; ++i) sum += kr[at(i, c)] * U[static_cast<std::size_t>(i * V + j)];
-      float s = decay * S[static_cast<std::size_t>(c * V + j)] + sum;
+      const float written = sum(0, used, [&](std::int64_t i) { return kr[at(i, c)] * U[static_cast<std::size_t>(i * V + j)]; });
+      float s = decay * S[static_cast<std::size_t>(c * V + j)] + written;
       if (on(Fault::state_bf16)) s = round_bf16(s);
       if (on(Fault::state_fp16)) s = round_fp16(s);
       if (on(Fault::truncated_state)) s = truncate_tf32(s);

@@ -3,6 +3,7 @@
 // chunk (C of them) and the columns that their names say.
 
 #include "faults.hpp"
+#include "sum_tree.hpp"
 
 #include <atomic>
 #include <vector>
@@ -16,6 +17,7 @@ struct HeadRun {
   const Inputs& in;
   const Contract& contract;
   const Fault fault;
+  const SumTree tree;
   const Sequence sequence;
   const std::int64_t head, K, V, C, group, key_head;
   const std::int64_t key_rows_back;       ///< how far before a token's row its key is read: 0, unless a fault says otherwise
@@ -26,7 +28,12 @@ struct HeadRun {
   std::vector<float> beta;                ///< [C]
   std::vector<float> S;                   ///< [K,V]
 
-  HeadRun(const Inputs&, const Contract&, Fault, const Sequence&, std::int64_t head);
+  HeadRun(const Inputs&, const Contract&, Fault, const Sequence&, std::int64_t head, SumTree = SumTree::rising);
+
+  /// start + term(first) + .. + term(last - 1), added as `tree` says. In rising order the sum starts from `start`.
+  template <class Term> float sum(std::int64_t first, std::int64_t last, Term&& term, float start = 0) const {
+    return tree_sum(tree, first, last, term, start);
+  }
 
   /// Tokens first .. first + length - 1 (rows of [B,T]); o receives [length, V].
   void chunk(std::int64_t first, std::int64_t length, std::int64_t index, float* o);

@@ -269,7 +269,11 @@ std::span<const FaultInfo> planted_faults();
 /// backward pass.
 Kernel faulty_kernel(const FaultInfo&);
 
-/// The same kernel without a fault, under a contract: "correct.CONTRACT-LABEL".
-Kernel faultless_kernel(std::string_view label, std::string_view contract);
+/// How the kernel adds up products: one after the other from the first or from the last, by halves, or in eight interleaved
+/// sums.
+enum class SumTree : std::uint8_t { rising, falling, pairwise, lanes };
+
+/// The same kernel without a fault, under a contract: "correct.CONTRACT-LABEL". It rounds wherever the contract lets it.
+Kernel faultless_kernel(std::string_view label, std::string_view contract, SumTree = SumTree::rising);
 
 } // namespace kdacheck

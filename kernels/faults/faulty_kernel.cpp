@@ -35,6 +35,7 @@ struct Call {
   const Outputs& out;
   const Contract& contract;
   Fault fault;
+  SumTree tree;
   bool on(Fault which) const { return fault == which; }
 };
 
@@ -85,7 +86,7 @@ void write_rows(const Call& call, const HeadRun& run, std::int64_t first, std::i
 }
 
 void run_head(const Call& call, const Sequence& sequence, std::int64_t head, std::span<std::byte> workspace, std::vector<float>& carried) {
-  HeadRun run(call.in, call.contract, call.fault, sequence, head);
+  HeadRun run(call.in, call.contract, call.fault, sequence, head, call.tree);
   read_state(call, run, workspace);
   const auto slot = static_cast<std::ptrdiff_t>(head * run.K * run.V);
   if (call.on(Fault::carry_over_sequences) && sequence.index > 0 && !call.in[Input::initial_state])
@@ -140,7 +141,8 @@ void forward(const Call& call, std::span<std::byte> workspace) {
   }
 }
 
-Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault, bool has_backward) {
+Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault, bool has_backward,
+            SumTree tree = SumTree::rising) {
   ParsedContract parsed = parse_contract(contract_text);
   if (!parsed.contract) throw std::logic_error(name + ": " + parsed.error);
   const Contract contract = *parsed.contract;
@@ -149,16 +151,16 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
                 .contract = contract,
                 .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
                 .forward =
-                    [contract, fault](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+                    [contract, fault, tree](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
                       cpu::accept(contract, in, out);
-                      forward({in, out, contract, fault}, workspace);
+                      forward({in, out, contract, fault, tree}, workspace);
                     },
                 .backward = {}};
   if (has_backward)
-    kernel.backward = [contract, fault](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
-                                        std::span<std::byte> workspace) {
+    kernel.backward = [contract, fault, tree](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
+                                              std::span<std::byte> workspace) {
       cpu::accept(contract, in, cotangents, out);
-      backward({in, cotangents, out, contract, fault}, workspace);
+      backward({in, cotangents, out, contract, fault, tree}, workspace);
     };
   return kernel;
 }
@@ -170,9 +172,9 @@ Kernel faulty_kernel(const FaultInfo& info) {
   return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward);
 }
 
-Kernel faultless_kernel(std::string_view label, std::string_view contract) {
+Kernel faultless_kernel(std::string_view label, std::string_view contract, SumTree tree) {
   return faults::make("correct." + std::string(label), "the kernel of the planted faults, with none switched on", contract, Fault::none,
-                      true);
+                      true, tree);
 }
 
 } // namespace kdacheck

@@ -11,16 +11,6 @@
 #include <cmath>
 
 namespace kdacheck::faults {
-namespace {
-
-float sum_of(std::int64_t first, std::int64_t last, auto&& term) {
-  float sum = 0;
-  for (std::int64_t i = first; i < last; ++i) sum += term(i);
-  return sum;
-}
-
-} // namespace
-
 HeadReverse::HeadReverse(HeadRun& forward, Fault planted) : run(forward), fault(planted) {
   const auto C = static_cast<std::size_t>(run.C), K = static_cast<std::size_t>(run.K), V = static_cast<std::size_t>(run.V);
   for (auto* matrix : {&start, &dS}) matrix->assign(K * V, 0);
@@ -61,18 +51,18 @@ void HeadReverse::solve(std::int64_t length) {
     for (std::int64_t j = 0; j < run.V; ++j) {
       float sum = 0;
       if (!on(Fault::dU_without_scores))
-        sum = sum_of(i, length, [&](std::int64_t step) {
+        sum = run.sum(i, length, [&](std::int64_t step) {
           const std::int64_t m = reversed ? length - 1 - (step - i) : step;
           return run.Aqk[run.pair(m, i)] * d_o[value(m, j)];
         });
-      if (!on(Fault::dU_without_state)) sum += sum_of(0, run.K, [&](std::int64_t c) { return run.kr[at(i, c)] * d_end[value(c, j)]; });
+      if (!on(Fault::dU_without_state)) sum += run.sum(0, run.K, [&](std::int64_t c) { return run.kr[at(i, c)] * d_end[value(c, j)]; });
       dU[value(i, j)] = on(Fault::dU_bf16) ? round_bf16(sum) : operand(sum);
     }
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t j = 0; j < run.V; ++j) {
-      float sum = sum_of(i, length, [&](std::int64_t m) { return run.T[run.pair(m, i)] * dU[value(m, j)]; });
+      float sum = run.sum(i, length, [&](std::int64_t m) { return run.T[run.pair(m, i)] * dU[value(m, j)]; });
       if (on(Fault::dZ_not_solved)) sum = dU[value(i, j)];
-      if (on(Fault::dZ_solved_forward)) sum = sum_of(0, i + 1, [&](std::int64_t m) { return run.T[run.pair(i, m)] * dU[value(m, j)]; });
+      if (on(Fault::dZ_solved_forward)) sum = run.sum(0, i + 1, [&](std::int64_t m) { return run.T[run.pair(i, m)] * dU[value(m, j)]; });
       dZ[value(i, j)] = on(Fault::dZ_bf16) ? round_bf16(sum) : sum;
     }
 }
@@ -84,8 +74,8 @@ void HeadReverse::strengths(std::int64_t length, const std::vector<float>& read)
     const float beta = strength(i);
     float sum = 0, divided = 0;
     for (std::int64_t j = 0; j < run.V; ++j) {
-      const float stored = sum_of(0, run.K, [&](std::int64_t c) { return run.kd[at(i, c)] * read[value(c, j)]; });
-      const float inside = sum_of(0, i, [&](std::int64_t m) { return run.Akk[run.pair(i, m)] * run.U[value(m, j)]; });
+      const float stored = run.sum(0, run.K, [&](std::int64_t c) { return run.kd[at(i, c)] * read[value(c, j)]; });
+      const float inside = run.sum(0, i, [&](std::int64_t m) { return run.Akk[run.pair(i, m)] * run.U[value(m, j)]; });
       residual_[value(i, j)] = run.v[value(i, j)] - stored;
       float difference = residual_[value(i, j)] - inside;
       if (on(Fault::dbeta_without_scores) || (on(Fault::ungated_dbeta_short) && ungated)) difference = residual_[value(i, j)];
@@ -105,8 +95,8 @@ void HeadReverse::score_gradients(std::int64_t length) {
   const auto rounded = [&](float x) { return on(Fault::dA_bf16) ? round_bf16(x) : score(x); };
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t j = 0; j < length; ++j) {
-      const float kk = sum_of(0, run.V, [&](std::int64_t v) { return operand(dZ[value(i, v)]) * other[value(j, v)]; });
-      const float qk = sum_of(0, run.V, [&](std::int64_t v) { return d_o[value(i, v)] * run.U[value(j, v)]; });
+      const float kk = run.sum(0, run.V, [&](std::int64_t v) { return operand(dZ[value(i, v)]) * other[value(j, v)]; });
+      const float qk = run.sum(0, run.V, [&](std::int64_t v) { return d_o[value(i, v)] * run.U[value(j, v)]; });
       float factor = -strength(on(Fault::dA_beta_of_column) ? j : i);
       if (on(Fault::dA_without_beta)) factor = -1;
       if (on(Fault::dA_missing)) factor = 0;
@@ -125,9 +115,9 @@ void HeadReverse::through_states(std::int64_t index, std::int64_t length) {
     for (std::int64_t c = 0; c < run.K; ++c) {
       const float own = std::exp(run.G[at(i, c)]);
       const float end = on(Fault::key_tail_unmasked) && length < run.C && index > 0 ? 0 : run.G[at(last, c)];
-      const float of_query = sum_of(0, run.V, [&](std::int64_t j) { return d_o[value(i, j)] * read_[value(c, j)]; });
-      const float of_key = sum_of(0, run.V, [&](std::int64_t j) { return weighted_[value(i, j)] * read_[value(c, j)]; });
-      const float of_tail = sum_of(0, run.V, [&](std::int64_t j) { return run.U[value(i, j)] * d_end[value(c, j)]; });
+      const float of_query = run.sum(0, run.V, [&](std::int64_t j) { return d_o[value(i, j)] * read_[value(c, j)]; });
+      const float of_key = run.sum(0, run.V, [&](std::int64_t j) { return weighted_[value(i, j)] * read_[value(c, j)]; });
+      const float of_tail = run.sum(0, run.V, [&](std::int64_t j) { return run.U[value(i, j)] * d_end[value(c, j)]; });
       row_query[at(i, c)] = on(Fault::dq_without_state) ? 0 : own * of_query;
       row_key[at(i, c)] = erase ? -own * of_key : 0;
       tail[at(i, c)] = on(Fault::dk_without_carry) ? 0 : std::exp(end - run.G[at(i, c)]) * of_tail;
@@ -176,8 +166,8 @@ void HeadReverse::decay_gradient(std::int64_t length) {
   const float scale = run.in.options.scale;
   for (std::int64_t c = 0; c < run.K; ++c) {
     const float whole = on(Fault::dg_end_not_decayed) ? 1 : std::exp(run.G[at(last, c)]);
-    const float state = sum_of(0, run.V, [&](std::int64_t j) { return start[value(c, j)] * dS[value(c, j)]; });
-    const float keys = sum_of(0, last, [&](std::int64_t i) { return run.k[at(i, c)] * tail[at(i, c)]; });
+    const float state = run.sum(0, run.V, [&](std::int64_t j) { return start[value(c, j)] * dS[value(c, j)]; });
+    const float keys = run.sum(0, last, [&](std::int64_t i) { return run.k[at(i, c)] * tail[at(i, c)]; });
     float end = (on(Fault::dg_without_carried_keys) ? 0 : keys) + (on(Fault::dg_without_end) ? 0 : whole * state);
     if (on(Fault::dg_end_of_all_heads)) end += end_of_heads[static_cast<std::size_t>(c)];
     end_of_heads[static_cast<std::size_t>(c)] += whole * state;
@@ -221,8 +211,8 @@ void HeadReverse::carry_back(std::int64_t index, std::int64_t length) {
   for (std::int64_t c = 0; c < run.K; ++c) {
     const float whole = stays ? 1 : std::exp(run.G[at(length - 1, c)]);
     for (std::int64_t j = 0; j < run.V; ++j) {
-      float reads = sum_of(0, length, [&](std::int64_t i) { return run.qd[at(i, c)] * d_o[value(i, j)]; }) * unscaled;
-      float erased = sum_of(0, length, [&](std::int64_t i) { return run.kd[at(i, c)] * weighted_[value(i, j)]; });
+      float reads = run.sum(0, length, [&](std::int64_t i) { return run.qd[at(i, c)] * d_o[value(i, j)]; }) * unscaled;
+      float erased = run.sum(0, length, [&](std::int64_t i) { return run.kd[at(i, c)] * weighted_[value(i, j)]; });
       if (on(Fault::dS_without_queries)) reads = 0;
       if (on(Fault::dS_without_erase)) erased = 0;
       const float carried = on(Fault::dS_dropped) && index == 1 ? 0 : whole * dS[value(c, j)];

@@ -61,7 +61,7 @@ private:
       double sum = 0;
       for (std::int64_t i = 0; i < n; ++i) {
         const std::size_t entry = at(first + i, c, K);
-        sum += head_.g[entry] + push_.gate * head_.gate_error[entry];
+        sum += head_.g[entry] + push_.gate * head_.gate_error[entry] + push_.cumsum * head_.sum_error[entry];
         G[at(i, c, K)] = sum * (1 + push_.cumsum * static_cast<double>(i) * unit_roundoff(contract_.cumsum));
         k[at(i, c, K)] = head_.k[entry] * (1 + of_norm), q[at(i, c, K)] = head_.scale * head_.q[entry] * (1 + of_norm);
       }

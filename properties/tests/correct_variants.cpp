@@ -1,0 +1,124 @@
+// Kernels that are right under contracts at the edge of what the model has to know.
+
+#include "../campaign.hpp"
+#include "../proved_bound.hpp"
+
+#include "../../kernels/faults/correct_variants.hpp"
+#include "../../kernels/faults/faults.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <catch2/catch.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+using namespace kdacheck;
+
+namespace {
+
+constexpr std::string_view fp32_contract = "order=residual_first chunk=16 beta_max=2 l2norm=both";
+
+const Kernel& variant(std::string_view name) {
+  const auto all = correct_variants();
+  const auto found = std::ranges::find(all, name, [](const Kernel& kernel) { return std::string_view(kernel.name); });
+  REQUIRE(found != all.end());
+  return *found;
+}
+
+/// The first refusal by a law over regimes and seeds, or "".
+std::string refusal(const Kernel& kernel, const std::vector<std::string>& laws, const std::vector<std::string>& of_regimes, int seeds) {
+  static Judge judge;
+  int judged = 0;
+  for (const Property& law : properties()) {
+    if (std::ranges::find(laws, law.name) == laws.end()) continue;
+    for (const std::string& regime : of_regimes)
+      for (int seed = 1; seed <= seeds; ++seed) {
+        const Recipe recipe = fitted(regime_named(regime)->draw(static_cast<std::uint64_t>(seed), Tier::quick), kernel.contract);
+        const CaseResult result = run_case(kernel, law, recipe, judge);
+        if (is_failure(result.finding.verdict)) return result.replay + ": " + result.finding.detail;
+        judged += result.finding.verdict == Verdict::passed;
+      }
+  }
+  CHECK(judged > 0);
+  return "";
+}
+
+/// The kernel with another contract's text: what it promises, not what it does.
+Kernel claiming(const Kernel& kernel, std::string_view contract) {
+  Kernel other = kernel;
+  other.name += " claiming more";
+  other.contract = *parse_contract(contract).contract;
+  return other;
+}
+
+} // namespace
+
+TEST_CASE("there are at least twenty correct variants, and no two of them are the same kernel") {
+  Recipe recipe = regime_named("gaussian-keys")->draw(1, Tier::quick);
+  recipe.shape = {.B = 1, .T = 70, .H = 1, .HV = 1, .K = 32, .V = 8};
+  std::set<std::string> seen;
+  for (const Kernel& kernel : correct_variants()) {
+    const Problem problem = make_problem(fitted(recipe, kernel.contract), input_formats(kernel.contract));
+    REQUIRE(!outside_domain(kernel.contract, problem));
+    std::string shown = to_text(kernel.contract);
+    for (float x : run_forward(kernel, problem).final_state) shown += " " + std::to_string(std::bit_cast<std::uint32_t>(x));
+    INFO(kernel.name);
+    CHECK(seen.insert(shown).second);
+    CHECK(kernel.backward);
+  }
+  CHECK(seen.size() >= 20);
+}
+
+TEST_CASE("the order of sums is the contract's to leave open: other bits, no refusal") {
+  Recipe recipe = regime_named("gaussian-keys")->draw(1, Tier::quick);
+  recipe.shape = {.B = 1, .T = 70, .H = 1, .HV = 1, .K = 32, .V = 8};
+  const Problem problem = make_problem(fitted(recipe, *parse_contract(fp32_contract).contract), {});
+  Judge judge;
+  std::set<std::vector<float>> outputs, gradients;
+  for (SumTree tree : {SumTree::rising, SumTree::falling, SumTree::pairwise, SumTree::lanes}) {
+    const Kernel kernel = faultless_kernel("sums", fp32_contract, tree);
+    const Run forward = run_forward(kernel, problem), backward = run_backward(kernel, problem);
+    outputs.insert(forward.o);
+    gradients.insert(backward.gradient[static_cast<std::size_t>(Input::k)]);
+    CHECK(judge.forward(kernel.contract, problem, forward).verdict == Verdict::passed);
+    CHECK(judge.backward(kernel.contract, problem, backward).verdict == Verdict::passed);
+  }
+  CHECK(outputs.size() == 4);
+  CHECK(gradients.size() == 4);
+}
+
+TEST_CASE("sums of log decay in bf16 round their first term too: a kernel that says so passes, one that does not is refused") {
+  const Kernel& kernel = variant("correct.fp32.cumsum_bf16");
+  const std::vector<std::string> agree{"agrees-with-the-oracle", "gradients-agree-with-the-oracle"};
+  CHECK(refusal(kernel, agree, {"gaussian-keys", "slow-decay", "softplus-gate", "narrow", "usual-decay"}, 3) == "");
+  CHECK(refusal(claiming(kernel, fp32_contract), agree, {"usual-decay", "softplus-gate"}, 2) != "");
+}
+
+TEST_CASE("the first sum of a chunk is exact where log decays are numbers of the sums' format") {
+  // one token, no write: the state is e^g S_0, and all that the contracts differ in is what g may err by
+  Recipe recipe = regime_named("usual-decay")->draw(1, Tier::quick);
+  recipe.shape = {.B = 1, .T = 1, .H = 1, .HV = 1, .K = 8, .V = 4};
+  recipe.lengths.clear();
+  Problem problem = make_problem(recipe, {});
+  std::fill(problem.k.begin(), problem.k.end(), 0.0f), std::fill(problem.beta.begin(), problem.beta.end(), 0.0f);
+  problem.initial_state.assign(32, 1.0f);
+  const auto row = [&](std::string_view sums, float g) {
+    std::fill(problem.g.begin(), problem.g.end(), g);
+    const Contract contract = *parse_contract("order=residual_first chunk=16 " + std::string(sums)).contract;
+    return proved_bound(contract, problem).state_row[0];
+  };
+  const float coarse = -0.5f, fine = -0.501f;
+  CHECK(row("cumsum=bf16", coarse) == row("", coarse));
+  CHECK(row("cumsum=bf16", fine) > row("", fine) + 0.5 * 0.6 * 0x1p-9); // u |g| e^g
+  CHECK(row("cumsum=bf16", fine) < row("", fine) + 1.1 * 0.5 * 0.61 * 0x1p-8);
+}
+
+TEST_CASE("a state in fp16 has no finer numbers than 2^-24: steps that round to them keep their identities") {
+  const std::vector<std::string> steps{"each-step-keeps-its-identities", "the-state-norm-obeys-its-bound",
+                                       "a-unit-key-with-beta-one-overwrites", "the-transition-has-its-spectrum"};
+  const std::vector<std::string> of_regimes{"tiny-keys", "tiny-values", "beta-tiny", "gaussian-keys", "strong-decay"};
+  const Kernel& kernel = variant("correct.fp32.state_fp16");
+  CHECK(refusal(kernel, steps, of_regimes, 6) == "");
+  CHECK(refusal(claiming(kernel, fp32_contract), steps, of_regimes, 2) != "");
+}
