@@ -42,7 +42,7 @@ std::vector<const Property*> of_direction(const std::vector<const Property*>& al
   return result;
 }
 
-/// The laws that visit every cell, and the rest: the first catch nearly all faults at a tenth of the cost.
+/// The laws that visit every cell, and the rest.
 std::array<std::vector<const Property*>, 2> in_stages(const std::vector<const Property*>& all) {
   std::array<std::vector<const Property*>, 2> stages;
   for (const Property* property : all) stages[property->everywhere ? 0 : 1].push_back(property);
