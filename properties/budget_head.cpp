@@ -82,12 +82,13 @@ Resolved resolve_beta(BetaForm form, double x, double exp_units) {
   }
 }
 
-/// A rounding to a coarse format of sums; fp16 has no finer numbers than 2^-24.
+/// A rounding to a coarse format of sums, a whole unit where the contract truncates; fp16 has no finer numbers than 2^-24.
 double term_error(const Contract& contract, GateForm form, double g) {
   const Format sums = contract.cumsum;
   if (unit_roundoff(sums) <= u32) return 0;
   if (form == GateForm::log_decay && round_to(sums, static_cast<float>(g)) == static_cast<float>(g)) return 0;
-  return std::max(unit_roundoff(sums) * std::abs(g), sums == Format::fp16 && g != 0 ? 0x1p-25 : 0.0);
+  const double unit = unit_roundoff(sums) * (contract.truncate && sums == Format::tf32 ? 2 : 1);
+  return std::max(unit * std::abs(g), sums == Format::fp16 && g != 0 ? 0x1p-25 : 0.0);
 }
 
 double norm_factor(const float* x, std::int64_t n) {

@@ -34,7 +34,9 @@ inline Roundings roundings_of(const Contract& contract) {
   r.gradient_step = rounding_to(Format::fp32, false, 2);
   r.gradient_state = rounding_to(contract.gradient_state, false, 1);
   r.gradient_state_rounds = unit_roundoff(contract.gradient_state) > unit_roundoff(Format::fp32);
-  r.cumsum = unit_roundoff(contract.cumsum);
+  // A product with a triangle of ones rounds, or truncates, every term of the sum; a running sum its partial sums. Log decays
+  // have one sign, so that an error of a unit of each partial sum covers both.
+  r.cumsum = unit_roundoff(contract.cumsum) * (contract.truncate && contract.cumsum == Format::tf32 ? 2 : 1);
   r.exponential = 2 * contract.exp_ulp * 0x1p-24;
   // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at
   // a ratio of 2^-10 even n = 512 leaves it invisible.
@@ -45,8 +47,12 @@ inline Roundings roundings_of(const Contract& contract) {
   return r;
 }
 
-/// e^x - 1 + 1 for small x: the effect of an error of the log decay.
-template <class Number> Number grow(Number x) { return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6))); }
+/// e^x: the effect of an error of the log decay, which is small unless coarse sums reach hundreds. Below 2^-4 three terms err by
+/// less than 2^-16 |x|. Capped at e^600, so that a decay of 0 stays 0.
+template <class Number> Number grow(Number x) {
+  if (outside(x, 0x1p-4)) return exponential_below(x, 600);
+  return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6)));
+}
 
 struct Range {
   std::int64_t begin, end;

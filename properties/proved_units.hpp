@@ -46,7 +46,7 @@ struct ProvedUnits {
 
   explicit ProvedUnits(const Contract& c)
       : operand(elementary(c.operands, c.truncate)), score(elementary(c.scores, c.truncate)), solve(elementary(c.solve, false)),
-        state(elementary(c.state, false)), accumulate(2 * floored(c.accumulate)), cumsum(floored(c.cumsum)),
+        state(elementary(c.state, false)), accumulate(2 * floored(c.accumulate)), cumsum(elementary(c.cumsum, c.truncate).unit),
         // one unit in the last place is at most 2 u of the value; nobody's exp is better than half of one
         exponential(2 * std::max(c.exp_ulp, 0.5) * single) {}
 

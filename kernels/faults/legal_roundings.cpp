@@ -31,6 +31,8 @@ constexpr std::array catalogue{
                   "the state may be stored in fp16 at every chunk"},
     LegalRounding{Fault::cumsum_bf16, "cumsum=bf16 gate_input=bf16", "chunk=16 order=residual_first cumsum=bf16 gate_input=bf16",
                   "sums of log decay may be formed in bf16"},
+    LegalRounding{Fault::cumsum_bf16, "cumsum=bf16", "chunk=16 order=residual_first cumsum=bf16",
+                  "where g has more digits than its sums, the first term of a sum is rounded like every other"},
     LegalRounding{Fault::residual_bf16, "bf16, order=wy", bf16_wy,
                   "order wy forms U from T beta V and T beta kd S, both bf16 operands: no residual is promised to be finer"},
     LegalRounding{Fault::residual_bf16, "bf16, order undeclared", bf16_any_order,
