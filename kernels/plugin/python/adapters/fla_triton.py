@@ -60,12 +60,18 @@ def fused_recurrent_kda(q, k, v, g, beta, scale, initial_state, output_final_sta
                                    **forms(use_gate_in_kernel, lower_bound, beta_form, A_log, dt_bias))
 
 
-DPLR = f"rule=dplr operands=bf16 order=wy gradient=bf16 gates=log_decay l2norm=outside grouped=no {STORED}"
+DPLR = f"rule=dplr operands=bf16 order=wy gradient=bf16 gradient_state=bf16 gates=log_decay l2norm=outside grouped=no {STORED}"
 
 
 @kdacheck.kernel(f"chunk=16 {DPLR}", name="fla.chunk_dplr", backward="autograd", **ON_DEVICE)
 def chunk_dplr(q, k, v, g, a, b, scale, initial_state, output_final_state, cu_seqlens):
     """chunks of 16, any decay"""
+    return chunk_dplr_delta_rule(q, k, v, b, -a, g, scale, initial_state, output_final_state, cu_seqlens)
+
+
+@kdacheck.kernel(f"chunk=16 cumsum=tf32 {DPLR}", name="fla.chunk_dplr_tf32_sums", backward="autograd", **ON_DEVICE)
+def chunk_dplr_tf32_sums(q, k, v, g, a, b, scale, initial_state, output_final_state, cu_seqlens):
+    """the same, for users who accept that it adds up log decays in tf32"""
     return chunk_dplr_delta_rule(q, k, v, b, -a, g, scale, initial_state, output_final_state, cu_seqlens)
 
 

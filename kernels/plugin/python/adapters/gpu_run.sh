@@ -12,7 +12,7 @@ import importlib.metadata as installed
 import torch
 print(torch.cuda.get_device_name(), *(f"{n} {installed.version(n)}" for n in ("torch", "triton", "fla-core")), sep=", ")
 VERSIONS
-kernels="${KERNELS:-chunk_kda fused_recurrent_kda chunk_dplr chunk_dplr_bounded}"
+kernels="${KERNELS:-chunk_kda fused_recurrent_kda chunk_dplr chunk_dplr_tf32_sums chunk_dplr_bounded}"
 for kernel in $kernels; do
   (
     "$program" verify --python "fla_triton:$kernel" --threads 4 --call-timeout 120 --time-budget "$seconds" --shrink-seconds 3 \
