@@ -58,7 +58,7 @@ template <class Condition> bool comes_true(const Condition& condition, int secon
 }
 
 /// Starts a run, waits until it has `processes` of them, sends it the signals, and looks for what is left.
-void ends_without_a_trace(const std::string& source, std::size_t processes, const std::vector<int>& signals) {
+void ends_without_a_trace(const std::string& source, std::size_t processes, const std::vector<int>& signals, int call_timeout = 60) {
   static int runs = 0;
   const std::string mark = "KDACHECK_TEST_MARK=" + std::to_string(getpid()) + "." + std::to_string(++runs) + ".";
   const std::string out = (std::filesystem::temp_directory_path() / ("kdacheck-interruption-" + std::to_string(getpid()))).string();
@@ -68,12 +68,13 @@ void ends_without_a_trace(const std::string& source, std::size_t processes, cons
     const int null = open("/dev/null", O_RDWR);
     dup2(null, 0), dup2(null, 1), dup2(null, 2);
     const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source +
-                             " --property agrees-with-the-oracle --regime usual-decay" + " --threads 1 --call-timeout 60 --out '" + out +
-                             "'";
+                             " --property agrees-with-the-oracle --regime usual-decay" + " --threads 1 --call-timeout " +
+                             std::to_string(call_timeout) + " --out '" + out + "'";
     execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
     _exit(127);
   }
   CHECK(comes_true([&] { return marked(mark).size() >= processes; }, 60));
+  std::this_thread::sleep_for(std::chrono::seconds(1)); // the processes may still be those that were asked what there is
   const std::string folder = folder_of(marked(mark));
   for (const int signal : signals) {
     kill(program, signal);
@@ -95,3 +96,8 @@ TEST_CASE("a second Ctrl-C ends a hung plug-in and its daemon with the run") { e
 TEST_CASE("a run that is killed takes a hung plug-in and its daemon along") { ends_without_a_trace(plugin, 4, {SIGKILL}); }
 TEST_CASE("a second Ctrl-C ends a hung worker program and removes its folder") { ends_without_a_trace(worker, 3, {SIGINT, SIGINT}); }
 TEST_CASE("a run that is killed takes a worker program and its folder along") { ends_without_a_trace(worker, 3, {SIGKILL}); }
+// The case in flight is waited for, here until the time of its calls is up; no other is begun.
+TEST_CASE("one Ctrl-C ends a run with the case in flight, and its workers with it") {
+  ends_without_a_trace(plugin, 4, {SIGINT}, 1);
+  ends_without_a_trace(worker, 3, {SIGINT}, 1);
+}
