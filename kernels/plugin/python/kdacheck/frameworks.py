@@ -69,15 +69,21 @@ class Torch:
     def raw(self, x):
         torch = self.torch
         names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-        x = x.detach().contiguous().cpu()
+        x = x.detach()
         if x.dtype not in names:
             raise TypeError(f"a result is of type {x.dtype}, which is none of float16, bfloat16, float32, float64")
-        data = x.flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b""
+        # a copy of its own: a tensor of one element counts as contiguous whatever its stride, and such a one has no bytes to view
+        dense = torch.empty(x.shape, dtype=x.dtype)
+        dense.copy_(x)
+        data = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if x.numel() else b""
         return Raw(names[x.dtype], tuple(x.shape), data)
 
     def overlap(self, result, inputs):
-        own = result.untyped_storage().data_ptr()
-        return next((n for n, x in inputs.items() if self.torch.is_tensor(x) and x.numel() and x.untyped_storage().data_ptr() == own), None)
+        def place(x):  # PyTorch 1 has no untyped_storage
+            return (x.untyped_storage() if hasattr(x, "untyped_storage") else x.storage()).data_ptr()
+
+        own = place(result)
+        return next((n for n, x in inputs.items() if self.torch.is_tensor(x) and x.numel() and place(x) == own), None)
 
     def broken(self, error):
         """Whether the device was left unusable or short of memory, rather than a call turned down."""
