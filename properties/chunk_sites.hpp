@@ -26,6 +26,7 @@ protected:
   /// Error of the in-chunk sums of log decay: each term is resolved with its own error, each partial sum is rounded.
   void sum_log_decay(const ChunkFactors& f) {
     const std::int64_t K = head_.K;
+    std::vector<double> largest(static_cast<std::size_t>(K));
     log_error_.assign(static_cast<std::size_t>(f.n * K), Number{});
     for (std::int64_t i = 0; i < f.n; ++i)
       for (std::int64_t c = 0; c < K; ++c) {
@@ -33,20 +34,33 @@ protected:
         const double g = head_.g[at(f.first + i, c, K)];
         Number error = i > 0 ? log_error_[at(i - 1, c, K)] : Number{};
         const double resolved = head_.gate_error[at(f.first + i, c, K)];
+        double& most = largest[static_cast<std::size_t>(c)];
+        most += resolved;
         if (resolved > 0) error += run_->absolute_error(Site::exponential, g, resolved);
         const double taken = head_.sum_error[at(f.first + i, c, K)];
+        most += taken;
         if (taken > 0) error += run_->absolute_error(Site::cumsum, g + error, taken);
         // the sum as it stands before its rounding decides how it is rounded; the first of a chunk is its first term
-        if (i > 0) error += run_->absolute_error(Site::cumsum, f.G[entry] + error, roundings_.cumsum * std::abs(f.G[entry]));
+        const double rounded = i > 0 ? roundings_.cumsum * std::abs(f.G[entry]) : 0;
+        most += rounded;
+        if (rounded > 0) error += run_->absolute_error(Site::cumsum, f.G[entry] + error, rounded);
         log_error_[entry] = error;
       }
+    // two such sums and a rounding of the argument, at most 2^-24 |G| each, meet in an exponential
+    double most = 0;
+    for (std::int64_t c = 0; c < K && f.n > 0; ++c)
+      most = std::max(most, 2 * (largest[static_cast<std::size_t>(c)] + 0x1p-24 * std::abs(f.G[at(f.n - 1, c, K)])));
+    small_errors_ = most + roundings_.exponential <= largest_small;
   }
+
+  /// e^log_error; coarse sums of hundreds err by more than 1. Capped at e^600, so that a decay of 0 stays 0.
+  Number grown(Number log_error) const { return small_errors_ ? grow(log_error) : exponential_below(log_error, 600); }
 
   /// factor * exp(log decay), where exp itself errs by its declared units and its argument by one rounding.
   Number decayed(double factor, Number log_error, double log_decay) {
     if (!roundings_.coarse)
       log_error += run_->absolute_error(Site::exponential, log_decay + log_error, roundings_.exponential + 0x1p-24 * std::abs(log_decay));
-    return factor * grow(log_error);
+    return factor * grown(log_error);
   }
 
   /// A normalised row of q or k as the kernel has it: a common error from the norm, and a rounding of its own.
@@ -307,7 +321,7 @@ protected:
       const double sum = f.G[at(n - 1, c, K)];
       const Number whole =
           f.whole[static_cast<std::size_t>(c)] *
-          grow(error + run_->absolute_error(Site::exponential, sum + error, roundings_.exponential + 0x1p-24 * std::abs(sum)));
+          grown(error + run_->absolute_error(Site::exponential, sum + error, roundings_.exponential + 0x1p-24 * std::abs(sum)));
       for (std::int64_t j = 0; j < V; ++j) next_state_[at(c, j, V)] = whole * state_[at(c, j, V)];
     }
     for (const auto& [key, value] : writes)
@@ -328,6 +342,7 @@ protected:
   const Roundings& roundings_;
   Run* run_ = nullptr;
   std::vector<Number> log_error_;                          ///< [n,K]
+  bool small_errors_ = true;                               ///< no error of this chunk's log decays reaches `largest_small`
   std::vector<Number> state_, state_operand_, next_state_; ///< [K,V]
   std::vector<Number> triangle_, inverse_;                 ///< [n,n] L, T
   std::vector<Number> column_;

@@ -19,15 +19,6 @@ inline Lanes lanes(double x) { return Lanes{} + x; }
 inline Lanes absolute(Lanes x) { return std::bit_cast<Lanes>(std::bit_cast<LaneBits>(x) & 0x7fffffffffffffffull); }
 inline Lanes minimum(Lanes x, double y) { return x < y ? x : lanes(y); }
 
-/// Whether any draw lies outside [-bound, bound].
-inline bool outside(double x, double bound) { return !(std::abs(x) <= bound); }
-inline bool outside(Lanes x, double bound) {
-  const auto beyond = absolute(x) > bound;
-  long long any = 0;
-  for (int lane = 0; lane < draws_per_batch; ++lane) any |= beyond[lane];
-  return any != 0;
-}
-
 /// e^min(x, cap) of every draw.
 inline double exponential_below(double x, double cap) { return std::exp(std::min(x, cap)); }
 inline Lanes exponential_below(Lanes x, double cap) {

@@ -47,12 +47,9 @@ inline Roundings roundings_of(const Contract& contract) {
   return r;
 }
 
-/// e^x: the effect of an error of the log decay, which is small unless coarse sums reach hundreds. Below 2^-4 three terms err by
-/// less than 2^-16 |x|. Capped at e^600, so that a decay of 0 stays 0.
-template <class Number> Number grow(Number x) {
-  if (outside(x, 0x1p-4)) return exponential_below(x, 600);
-  return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6)));
-}
+/// e^x for |x| <= `largest_small`: the effect of an error of the log decay. Errs by less than 2^-16 |x|.
+inline constexpr double largest_small = 0x1p-4;
+template <class Number> Number grow(Number x) { return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6))); }
 
 struct Range {
   std::int64_t begin, end;
