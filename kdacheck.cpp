@@ -286,26 +286,29 @@ private:
   }
 };
 
-/// "; did you mean ...?" for the first word that is no command or option, or nothing.
+/// "; the nearest to ... is ..." for the first word that is no command or option, or nothing.
 std::string nearest_spelling(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2) return "";
+  const auto every = [](const CLI::App*) { return true; };
+  const CLI::App* command = &app;
+  int next = 1;
+  for (; next < argc; ++next) {
+    const auto below = command->get_subcommands(every);
+    const auto found = std::find_if(below.begin(), below.end(), [&](const CLI::App* each) { return each->get_name() == argv[next]; });
+    if (found == below.end()) break;
+    command = *found;
+  }
   std::vector<std::string> names;
-  std::string wrong = argv[1];
-  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
-  for (const CLI::App* command : commands) {
-    if (command->get_name() != wrong) {
-      names.push_back(command->get_name());
-      continue;
-    }
-    names.clear();
+  std::string wrong;
+  if (const auto below = command->get_subcommands(every); !below.empty()) {
+    for (const CLI::App* each : below) names.push_back(each->get_name());
+    if (next < argc) wrong = argv[next];
+  } else {
     for (const CLI::Option* option : command->get_options())
       for (const std::string& spelling : option->get_lnames()) names.push_back("--" + spelling);
-    wrong.clear();
-    for (int i = 2; i < argc && wrong.empty(); ++i) {
-      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    for (; next < argc && wrong.empty(); ++next) {
+      const std::string word = std::string(argv[next]).substr(0, std::string(argv[next]).find('='));
       if (word.starts_with("--") && std::find(names.begin(), names.end(), word) == names.end()) wrong = word;
     }
-    break;
   }
   return wrong.empty() ? "" : "; the nearest to '" + wrong + "' is '" + nearest_name(wrong, names) + "'";
 }

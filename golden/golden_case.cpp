@@ -101,12 +101,6 @@ void add_states(Collector& collect, const Problem& problem) {
   collect.pair("states", values, lows, {s.T, s.HV, s.K, s.V}, radius);
 }
 
-std::size_t rank_of(const Problem& problem, Input input) {
-  for (const OwnedTensor& tensor : tensors_of(problem))
-    if (tensor.name == name(input)) return tensor.shape.size();
-  return 4;
-}
-
 } // namespace
 
 GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const GoldenContents& contents) {
@@ -129,7 +123,7 @@ GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const Gol
   for (Output output : all_outputs) collect.enclosed(std::string(name(output)), truth[output], shape_of(output, problem.shape, N), 4);
   if (gradients)
     for (Input input : all_inputs)
-      collect.enclosed("d" + std::string(name(input)), truth[input], shape_of(input, problem.shape, N), rank_of(problem, input));
+      collect.enclosed("d" + std::string(name(input)), truth[input], shape_of(input, problem.shape, N), rank_of(input));
   if (contents.intermediates_chunk > 0) add_intermediates(collect, problem, contents.intermediates_chunk);
   if (contents.states) add_states(collect, problem);
   return result;

@@ -13,15 +13,6 @@ std::string number_text(float value) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
-std::size_t rank_of(Input input) {
-  switch (input) {
-  case Input::A_log: return 1;
-  case Input::dt_bias: return 2;
-  case Input::beta: return 3;
-  default: return 4;
-  }
-}
-
 /// Whether a tensor is written. Tensors without a token are: reading tells the options by what is there.
 bool present(Input input, const Problem& problem) {
   switch (input) {

@@ -38,7 +38,8 @@ void widen(double& sigma, double& freedom, const Moments& moments, double factor
 
 } // namespace
 
-Budget forward_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws) {
+Budget forward_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws,
+                      Submodels submodels) {
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const std::int64_t N = sequence_count(problem);
   const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
@@ -63,7 +64,7 @@ Budget forward_budget(const Contract& contract, const Problem& problem, const Tr
       double mean_square = 0;
       for (double size : sizes) mean_square += size * size / static_cast<double>(V);
       const double typical = std::sqrt(mean_square);
-      for (const HeadSpread& spread : head_spread(contract, data, exact, seed, batches)) {
+      for (const HeadSpread& spread : head_spread(contract, data, exact, seed, batches, submodels)) {
         for (std::int64_t t = 0; t < sequence.length; ++t) {
           const auto at = static_cast<std::size_t>((sequence.first + t) * HV + head);
           widen(out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], typical, budget.draws);

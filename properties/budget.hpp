@@ -5,6 +5,7 @@
 #include "../kernels/contract.hpp"
 #include "../reference/problem.hpp"
 #include "../reference/truth.hpp"
+#include "submodels.hpp"
 
 #include <array>
 #include <cstdint>
@@ -44,7 +45,8 @@ struct Budget {
 };
 
 /// Budget of (contract, problem): deterministic in its arguments. `draws` perturbed runs per noise model and order.
-Budget forward_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws);
-Budget gradient_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws);
+/// `Submodels::first` takes one noise model and order only, with the same noise: nowhere more than that of all of them.
+Budget forward_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws, Submodels = Submodels::all);
+Budget gradient_budget(const Contract&, const Problem&, const Truth&, std::uint64_t noise_seed, int draws, Submodels = Submodels::all);
 
 } // namespace kdacheck

@@ -47,7 +47,8 @@ void smooth_over_tokens(const Problem& problem, std::vector<double>& sigma) {
 
 } // namespace
 
-Budget gradient_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws) {
+Budget gradient_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws,
+                       Submodels submodels) {
   const std::int64_t N = sequence_count(problem);
   const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
   Budget budget;
@@ -66,7 +67,7 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
       moments[submodel].fourth[index(input)][static_cast<std::size_t>(group)] += mean_square[lane] * mean_square[lane];
     }
   };
-  run_gradient_trials(contract, problem, truth, noise_seed, batches, collect);
+  run_gradient_trials(contract, problem, truth, noise_seed, batches, submodels, collect);
   for (Input input : all_inputs) {
     if (truth[input].empty()) continue;
     GradientBudget& result = budget.gradient[index(input)];

@@ -7,10 +7,12 @@ namespace kdacheck {
 using namespace gradient_pass;
 
 void run_gradient_trials(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t seed, int batches,
-                         const std::function<void(std::size_t, Input, std::int64_t, Lanes)>& collect) {
+                         Submodels submodels, const std::function<void(std::size_t, Input, std::int64_t, Lanes)>& collect) {
   const Roundings roundings = roundings_of(contract);
-  const std::vector<Order> orders = backward_orders(contract, roundings.coarse);
-  std::vector<ParameterSums<Lanes>> sums(2 * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
+  std::vector<Order> orders = backward_orders(contract, roundings.coarse);
+  const bool all = submodels == Submodels::all;
+  if (!all) orders.resize(1);
+  std::vector<ParameterSums<Lanes>> sums((all ? 2 : 1) * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
   const auto emit_as = [&](std::size_t submodel) {
     return [&, submodel](Input input, std::int64_t first, std::int64_t count, const Lanes* values) {
       const std::vector<double>& exact = truth[input].value;
@@ -43,7 +45,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
                       sums[submodel * static_cast<std::size_t>(batches) + static_cast<std::size_t>(batch)], emit_as(submodel));
           };
           trial.template operator()<NoiseModel::independent>(2 * i);
-          trial.template operator()<NoiseModel::grid>(2 * i + 1);
+          if (all) trial.template operator()<NoiseModel::grid>(2 * i + 1);
         }
       }
     }

@@ -12,7 +12,7 @@ using Extents = std::array<std::int64_t, 4>;
 
 // Gaps are multiples of 16 bytes in every format, as padded allocations have them, and differ between dimensions so that
 // no two strides can be taken for one another.
-Extents spaced_strides(const Extents& shape, int rank) {
+Extents spaced_strides(const Extents& shape, std::size_t rank) {
   constexpr Extents gap{40, 24, 8, 0};
   Extents stride{1, 1, 1, 1};
   std::int64_t row = 1;
@@ -20,12 +20,12 @@ Extents spaced_strides(const Extents& shape, int rank) {
     const auto i = static_cast<std::size_t>(d);
     stride[i] = row;
     row = row * shape[i];
-    if (d > 0 && d < rank) row += gap[i - 1];
+    if (d > 0 && i < rank) row += gap[i - 1];
   }
   return stride;
 }
 
-Extents strides_of(const Extents& shape, int rank, Layout layout) {
+Extents strides_of(const Extents& shape, std::size_t rank, Layout layout) {
   if (layout == Layout::spaced) return spaced_strides(shape, rank);
   if (layout == Layout::v_first) return {shape[1] * shape[2] * shape[3], shape[2] * shape[3], 1, shape[2]};
   return contiguous_strides(shape);
@@ -55,7 +55,7 @@ TensorView dense_or_strided_view(const GuardedTensor& tensor) { return {tensor.m
 
 } // namespace
 
-GuardedTensor make_guarded_tensor(std::string label, Extents shape, int rank, Format format, Layout layout, std::uint32_t canary) {
+GuardedTensor make_guarded_tensor(std::string label, Extents shape, std::size_t rank, Format format, Layout layout, std::uint32_t canary) {
   const Extents stride = strides_of(shape, rank, layout);
   GuardedBuffer memory(elements_spanned(shape, stride) * storage_bytes(format), canary);
   memory.fill(canary);

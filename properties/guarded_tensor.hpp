@@ -30,7 +30,8 @@ struct GuardedTensor {
 
 /// Memory for a tensor, all of it (gaps too) holding the canary pattern. `rank` is the number of true dimensions: the
 /// innermost of them is contiguous.
-GuardedTensor make_guarded_tensor(std::string label, std::array<std::int64_t, 4> shape, int rank, Format, Layout, std::uint32_t canary);
+GuardedTensor make_guarded_tensor(std::string label, std::array<std::int64_t, 4> shape, std::size_t rank, Format, Layout,
+                                  std::uint32_t canary);
 
 /// Stores dense row-major numbers. Throws std::invalid_argument for a wrong count or a number that the format does not
 /// have: a kernel must be handed the very problem that it is judged on.

@@ -94,13 +94,14 @@ public:
     }
   }
 
-  std::vector<HeadSpread> run(std::uint64_t seed, int batches) {
+  std::vector<HeadSpread> run(std::uint64_t seed, int batches, Submodels submodels) {
+    const bool all = submodels == Submodels::all;
     std::vector<HeadSpread> result;
-    for (std::size_t i = 0; i < orders_.size(); ++i) {
+    for (std::size_t i = 0; i < (all ? orders_.size() : 1); ++i) {
       HeadSpread of_independent = empty(), of_grid = empty();
-      follow(orders_[i], scatter(seed + i), batches, of_independent, of_grid);
+      follow(orders_[i], scatter(seed + i), batches, of_independent, all ? &of_grid : nullptr);
       result.push_back(std::move(of_independent));
-      result.push_back(std::move(of_grid));
+      if (all) result.push_back(std::move(of_grid));
     }
     return result;
   }
@@ -142,7 +143,7 @@ private:
   }
 
   /// All batches of one order walk through the chunks together, so that a tape holds one chunk at a time.
-  void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread& of_grid) {
+  void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread* of_grid) {
     std::deque<Batch> all;
     for (int batch = 0; batch < batches; ++batch) {
       const std::uint64_t stream = scatter(seed + static_cast<std::uint64_t>(batch));
@@ -157,11 +158,11 @@ private:
         b.tape.clear();
         if (roundings_.accumulates) plain_.advance(f, order, *b.recorder, b.state);
         advance(independent_, f, order, b.tape, *b.independent, of_independent);
-        advance(grid_, f, order, b.tape, *b.grid, of_grid);
+        if (of_grid) advance(grid_, f, order, b.tape, *b.grid, *of_grid);
       }
     for (Batch& b : all) {
       finish(*b.independent, of_independent);
-      finish(*b.grid, of_grid);
+      if (of_grid) finish(*b.grid, *of_grid);
     }
   }
 
@@ -216,8 +217,9 @@ private:
 
 } // namespace
 
-std::vector<HeadSpread> head_spread(const Contract& contract, const Head& head, const HeadTruth& truth, std::uint64_t seed, int batches) {
-  return Spreading(contract, head, truth).run(seed, batches);
+std::vector<HeadSpread> head_spread(const Contract& contract, const Head& head, const HeadTruth& truth, std::uint64_t seed, int batches,
+                                    Submodels submodels) {
+  return Spreading(contract, head, truth).run(seed, batches, submodels);
 }
 
 double noise_free_deviation(const Contract& contract, const Head& head, const HeadTruth& truth) {

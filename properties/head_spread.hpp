@@ -3,6 +3,7 @@
 
 #include "budget_head.hpp"
 #include "lanes.hpp"
+#include "submodels.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -28,8 +29,9 @@ struct HeadTruth {
   std::vector<double> state; ///< [K,V]
 };
 
-/// One entry per submodel that the contract allows; `batches` times eight draws each.
-std::vector<HeadSpread> head_spread(const Contract&, const Head&, const HeadTruth&, std::uint64_t seed, int batches);
+/// One entry per submodel that the contract allows, or that of the first alone; `batches` times eight draws each.
+std::vector<HeadSpread> head_spread(const Contract&, const Head&, const HeadTruth&, std::uint64_t seed, int batches,
+                                    Submodels = Submodels::all);
 
 /// Largest deviation from the truth of the noise-free run of every order: what shows that the perturbed algorithms are
 /// the algorithm (relative to the largest output or state element).

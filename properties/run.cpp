@@ -9,15 +9,6 @@
 namespace kdacheck {
 namespace {
 
-int rank_of(Input input) {
-  switch (input) {
-  case Input::A_log: return 1;
-  case Input::dt_bias: return 2;
-  case Input::beta: return 3;
-  default: return 4;
-  }
-}
-
 // A problem of no tokens has empty tensors that are there all the same.
 bool is_present(const Problem& problem, Input input) {
   const Options& options = problem.options;
@@ -57,7 +48,7 @@ public:
     }
   }
 
-  TensorView add(std::string label, const std::vector<float>& values, std::array<std::int64_t, 4> shape, int rank, Format format,
+  TensorView add(std::string label, const std::vector<float>& values, std::array<std::int64_t, 4> shape, std::size_t rank, Format format,
                  Layout layout, std::uint32_t gap) {
     const GuardedTensor& tensor = tensors_.emplace_back(make_guarded_tensor(std::move(label), shape, rank, format, layout, gap));
     write_elements(tensor, values);
@@ -113,7 +104,7 @@ void call_guarded(const Kernel& kernel, const Inputs& inputs, bool backward, con
   }
 }
 
-GuardedTensor output_tensor(std::string label, std::array<std::int64_t, 4> shape, int rank, Format format, Layout layout,
+GuardedTensor output_tensor(std::string label, std::array<std::int64_t, 4> shape, std::size_t rank, Format format, Layout layout,
                             const RunOptions& options) {
   GuardedTensor tensor = make_guarded_tensor(std::move(label), shape, rank, format, layout, options.gap);
   poison(tensor, options.poison);

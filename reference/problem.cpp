@@ -127,6 +127,15 @@ std::array<std::int64_t, 4> shape_of(Output output, const Shape& s, std::int64_t
   return {N, s.HV, s.K, s.V};
 }
 
+std::size_t rank_of(Input input) {
+  switch (input) {
+  case Input::A_log: return 1;
+  case Input::dt_bias: return 2;
+  case Input::beta: return 3;
+  default: return 4;
+  }
+}
+
 Format format_of(Input input, const InputFormats& formats) {
   switch (input) {
   case Input::q:

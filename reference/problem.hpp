@@ -115,6 +115,9 @@ std::vector<Sequence> sequences(const Problem&);
 std::array<std::int64_t, 4> shape_of(Input, const Shape&, std::int64_t N);
 std::array<std::int64_t, 4> shape_of(Output, const Shape&, std::int64_t N);
 
+/// How many of these extents count. Every output has 4.
+std::size_t rank_of(Input);
+
 /// Format in which a tensor is handed to a kernel.
 Format format_of(Input, const InputFormats&);
 

@@ -24,15 +24,6 @@ void each_element(const TensorView& view, bool swap_last, const std::function<vo
         for (std::int64_t m = 0; m < shape[3]; ++m) visit(i * stride[0] + j * stride[1] + l * stride[2] + m * stride[3]);
 }
 
-std::size_t rank_of(Input input) {
-  switch (input) {
-  case Input::A_log: return 1;
-  case Input::dt_bias: return 2;
-  case Input::beta: return 3;
-  default: return 4;
-  }
-}
-
 struct Packing {
   std::deque<std::vector<std::byte>> bytes;
   std::vector<StoredTensor> tensors;

@@ -3,9 +3,12 @@
 #include "module_budget.hpp"
 #include "token_rows.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <fmt/core.h>
 #include <limits>
+#include <stdexcept>
 
 namespace kdacheck {
 namespace {
@@ -100,6 +103,32 @@ Finding causal(const ModuleCase& c, std::uint64_t seed) {
                                                "later tokens changed what stands before them"));
   }
   return worst;
+}
+
+/// A module may refuse what is not finite; one that takes it shows it where it entered, and nowhere before or beside.
+Finding a_nan_stays_in_its_place(const ModuleCase& c, std::uint64_t seed) {
+  const std::int64_t n = static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(c.call.sequences()));
+  const std::int64_t start = c.call.cu_seqlens[static_cast<std::size_t>(n)], length = length_of(c.call, n);
+  if (length == 0) return {.verdict = Verdict::not_supported, .bound_util = 0, .place = {}, .detail = "an empty sequence", .metrics = {}};
+  const std::int64_t t = start + static_cast<std::int64_t>(seed / 7 % static_cast<std::uint64_t>(length)), end = start + length;
+  const ModuleResult before = c.module.forward(c.call);
+  ModuleCall poisoned = c.call;
+  NamedTensor& entry = poisoned.inputs.front();
+  const std::int64_t width = element_count(std::span(entry.shape).subspan(1));
+  entry.values[static_cast<std::size_t>(t * width)] = std::numeric_limits<float>::quiet_NaN();
+  ModuleResult after;
+  try {
+    after = c.module.forward(poisoned);
+  } catch (const std::invalid_argument&) {
+    return {};
+  }
+  const std::int64_t tokens = c.call.cu_seqlens.back();
+  Finding worst = same_bits(rows_of(before.outputs, 0, t), rows_of(after.outputs, 0, t), "a NaN changed what stands before it");
+  worst = graver(std::move(worst), same_bits(rows_of(before.outputs, end, tokens), rows_of(after.outputs, end, tokens),
+                                             "a NaN changed the sequences behind its own"));
+  for (const NamedTensor& tensor : rows_of(after.outputs, t, t + 1))
+    if (std::ranges::any_of(tensor.values, [](float x) { return std::isnan(x); })) return worst;
+  return graver(std::move(worst), broken(after.outputs.front().name, t, "a NaN in " + entry.name + " is nowhere to be seen"));
 }
 
 Finding packed_equals_separate(const ModuleCase& c, std::uint64_t) {
@@ -234,6 +263,8 @@ std::vector<ModuleLaw> token_laws() {
           {"packed-equals-separate", "sequences packed and alone give the same bits", false, packed_equals_separate},
           {"padding-is-invisible", "padding changes no bit of outputs, states and gradients, and its own rows are 0", false,
            padding_is_invisible},
+          {"a-nan-stays-in-its-place", "a NaN in an input is refused, or shows at its token and changes nothing before and beside it",
+           false, a_nan_stays_in_its_place},
           {"repeated-calls-agree", "the same call twice gives the same bits", false, repeated_calls_agree},
           {"gradients-agree-with-the-oracle", "the gradients of inputs, parameters and states err no more than fp32 allows", true,
            gradients_agree},

@@ -51,7 +51,7 @@ struct Folder {
 } // namespace
 
 TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
-  const std::array<std::array<std::string, 2>, 15> cases{{
+  const std::array<std::array<std::string, 2>, 17> cases{{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
@@ -67,6 +67,8 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"verify --resume --exec true", "--resume"},
       {"replay nonsense", "replay token"},
       {"gate-power --rule cosine:1", "cosine:1"},
+      {"golden generat", "'generate'"},
+      {"golden generate /dev/null/x --regim gaussian-keys", "'--regime'"},
   }};
   for (const auto& [arguments, part] : cases) {
     INFO(arguments);

@@ -1,0 +1,12 @@
+#pragma once
+// Which models of a contract's rounding errors a budget rests on.
+
+#include <cstdint>
+
+namespace kdacheck {
+
+/// A contract allows the errors of every order of evaluation that it leaves open, under either noise model. `first`: the first
+/// order with independent noise alone.
+enum class Submodels : std::uint8_t { first, all };
+
+} // namespace kdacheck
