@@ -49,7 +49,8 @@ void append_stages(std::vector<Kernel>& kernels) {
   kernels.push_back(readable("fp32.undeclared_order", "chunk=16"));
   kernels.push_back(readable("fp32.state_fp16", "order=residual_first chunk=16 state=fp16 value_max=1000"));
   kernels.push_back(readable("fp32.cumsum_bf16", "order=residual_first chunk=16 cumsum=bf16"));
-  kernels.push_back(readable("bf16.all_stored", "order=residual_first chunk=64 gate_input=bf16 beta_input=bf16 cumsum=bf16 state=bf16" + bf16));
+  kernels.push_back(
+      readable("bf16.all_stored", "order=residual_first chunk=64 gate_input=bf16 beta_input=bf16 cumsum=bf16 state=bf16" + bf16));
 }
 
 /// Orders of the sums of products.

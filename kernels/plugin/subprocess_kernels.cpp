@@ -12,6 +12,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 namespace kdacheck {
 namespace {
@@ -59,6 +61,19 @@ struct Worker {
 
 using Pool = WorkerPool<Worker>;
 
+/// All bytes of a file, empty if it cannot be read.
+std::string contents(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Whether a path names a file that no other name reaches.
+bool a_file_of_its_own(const std::filesystem::path& path) {
+  std::error_code trouble;
+  return std::filesystem::is_regular_file(std::filesystem::symlink_status(path, trouble)) &&
+         std::filesystem::hard_link_count(path, trouble) == 1;
+}
+
 /// Sends one call; `collect` reads the result file.
 template <class Collect>
 void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs& in, const Cotangents& cotangents, json request,
@@ -67,16 +82,22 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
   pool.borrow([&](Worker& worker) {
     const auto problem = worker.folder.path / "problem.safetensors", result = worker.folder.path / "result.safetensors";
     write_call(problem, in, cotangents, kernel.contract.state_v_first);
+    const std::string written = contents(problem);
     std::error_code ignored;
     std::filesystem::remove(result, ignored); // an answer of an earlier call must not count
     request["op"] = operation;
     request["kernel"] = kernel.name;
     request["problem"] = problem.string();
     request["result"] = result.string();
-    const WorkerAnswer answer = read_answer(worker.ask(request, pool.options().patience));
-    refusal = answer.refusal;
+    WorkerAnswer answer = read_answer(worker.ask(request, pool.options().patience));
+    if (answer.trespass.empty() && contents(problem) != written) answer.trespass = "changed its problem file";
+    refusal = answer.trespass.empty() ? answer.refusal : "";
     if (!refusal.empty()) return;
-    collect(result);
+    if (answer.refusal.empty()) {
+      if (answer.trespass.empty() && std::filesystem::exists(result, ignored) && !a_file_of_its_own(result))
+        answer.trespass = "gave a link to another file as its result";
+      collect(result);
+    }
     if (!answer.trespass.empty()) throw KernelTrespassed(answer.trespass);
   });
   if (!refusal.empty()) throw Refused(refusal);

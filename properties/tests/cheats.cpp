@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 using namespace kdacheck;
 
@@ -61,4 +62,27 @@ TEST_CASE("every cheat of a Python function is caught, and the same function wit
   for (const char* way : {"honest", "caches_by_pointer", "returns_the_last", "changes_an_input", "returns_an_input", "writes_no_state"})
     kernels.push_back(subprocess_kernels(python_worker_command(std::string("cheating_kernels:") + way)).at(0));
   catches_every_cheat(kernels, 5);
+}
+
+TEST_CASE("every cheat of a worker program is caught with its verdict, and the same program without it passes") {
+  REQUIRE(std::system("python3 -c 'import numpy' 2>/dev/null") == 0);
+  const std::pair<const char*, const char*> ways[] = {{"honest", ""},
+                                                      {"changes_an_input", "changed its problem file"},
+                                                      {"removes_the_problem", "changed its problem file"},
+                                                      {"links_to_the_input", "changed its problem file"},
+                                                      {"result_is_a_link", "gave a link to another file as its result"},
+                                                      {"caches_by_file", ""},
+                                                      {"returns_the_last", ""},
+                                                      {"keeps_the_file", ""},
+                                                      {"writes_no_state", ""},
+                                                      {"writes_nothing", "wrong answer"}};
+  for (const auto& [way, sentence] : ways) {
+    const std::string word = way;
+    const Kernel kernel = subprocess_kernels("python3 " KDACHECK_CHEATING_WORKER " " + word).at(0);
+    const Judged result = judged(kernel);
+    INFO(word << " " << result.failure);
+    CHECK(result.failure.empty() == (word == "honest"));
+    CHECK(result.failure.find(sentence) != std::string::npos);
+    if (word == "honest") CHECK(result.passed > 20);
+  }
 }

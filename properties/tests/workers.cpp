@@ -68,6 +68,19 @@ TEST_CASE("a Python function is called by keyword and judged as it declares") {
   CHECK_THROWS_AS(subprocess_kernels(python_worker_command("no_such_module:f")), PluginTrouble);
 }
 
+TEST_CASE("a Python backward pass is held to its own memory too") {
+  REQUIRE(has_numpy());
+  setenv("PYTHONPATH", KDACHECK_PYTHON_TESTS, 1);
+  Problem problem = small_problem();
+  problem.d_o.assign(18, 0.5f);
+  const auto trespasses = [&](const std::string& function) {
+    return run_backward(subprocess_kernels(python_worker_command("python_kernels:" + function)).at(0), problem).trespasses;
+  };
+  CHECK(trespasses("with_clean_backward").empty());
+  CHECK(trespasses("with_changed_cotangent") == std::vector<std::string>{"changed input do"});
+  CHECK(trespasses("with_returned_cotangent") == std::vector<std::string>{"dv shares memory with input do"});
+}
+
 TEST_CASE("a child outlives the thread that started it") {
   using namespace std::chrono_literals;
   std::unique_ptr<plugin::ChildProcess> child;

@@ -30,3 +30,14 @@ def jax_recurrence(q, k, v, g, beta, scale, initial_state, output_final_state):
     import jax.numpy
 
     return recurrence(jax.numpy, lambda rows: jax.numpy.stack(rows, 1), q, k, v, g, beta, scale, initial_state)
+
+
+@kdacheck.kernel(f"input=bf16 output=bf16 gradient=bf16 {CONTRACT}", name="tests.jax_bf16", framework="jax", backward="autograd")
+def jax_bf16_recurrence(q, k, v, g, beta, scale, initial_state, output_final_state):
+    import jax.numpy
+
+    if q.dtype != jax.numpy.bfloat16:
+        raise RuntimeError(f"q arrived as {q.dtype}")
+    wide = [x.astype(jax.numpy.float32) for x in (q, k, v)]
+    o, S = recurrence(jax.numpy, lambda rows: jax.numpy.stack(rows, 1), *wide, g, beta, scale, initial_state)
+    return o.astype(jax.numpy.bfloat16), S

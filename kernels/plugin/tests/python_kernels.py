@@ -48,3 +48,30 @@ def breaks(**everything):
 @kdacheck.kernel(CONTRACT, name="tests.takes_no_gate")
 def takes_no_gate(q, k, v, beta, scale, initial_state):
     return v, None
+
+
+NAMES = ("q", "k", "v", "g", "beta", "initial_state")
+
+
+def zeros(words):
+    return {"d" + n: np.zeros_like(words[n]) for n in NAMES if words[n] is not None}
+
+
+def clean_backward(**words):
+    return zeros(words)
+
+
+def changes_its_cotangent(**words):
+    words["do"][0, 0, 0, 0] += 1
+    return zeros(words)
+
+
+def returns_its_cotangent(**words):
+    return zeros(words) | {"dv": words["do"]}
+
+
+def backward_by(function):
+    return kdacheck.kernel(CONTRACT, name="tests." + function.__name__, backward=function)(lambda q, k, v, g, beta, scale, initial_state: None)
+
+
+with_clean_backward, with_changed_cotangent, with_returned_cotangent = map(backward_by, (clean_backward, changes_its_cotangent, returns_its_cotangent))

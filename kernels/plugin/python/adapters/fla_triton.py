@@ -69,9 +69,9 @@ def chunk_dplr(q, k, v, g, a, b, scale, initial_state, output_final_state, cu_se
     return chunk_dplr_delta_rule(q, k, v, b, -a, g, scale, initial_state, output_final_state, cu_seqlens)
 
 
-@kdacheck.kernel(f"chunk=16 cumsum=tf32 {DPLR}", name="fla.chunk_dplr_tf32_sums", backward="autograd", **ON_DEVICE)
+@kdacheck.kernel(f"chunk=16 cumsum=tf32 tf32=truncate {DPLR}", name="fla.chunk_dplr_tf32_sums", backward="autograd", **ON_DEVICE)
 def chunk_dplr_tf32_sums(q, k, v, g, a, b, scale, initial_state, output_final_state, cu_seqlens):
-    """the same, for users who accept that it adds up log decays in tf32"""
+    """the same, for users who accept that it adds up log decays in tf32, whose operands Hopper truncates"""
     return chunk_dplr_delta_rule(q, k, v, b, -a, g, scale, initial_state, output_final_state, cu_seqlens)
 
 

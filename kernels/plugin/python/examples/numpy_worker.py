@@ -48,11 +48,12 @@ def forward(problem, metadata):
     return {"o": o.reshape(B, T, HV, V), "final_state": S}
 
 
-for line in sys.stdin:
-    request = json.loads(line)
-    if request["op"] == "hello":
-        answer = {"protocol": 1, "kernels": [{"name": "numpy.recurrence", "contract": CONTRACT, "summary": "token recurrence in NumPy"}]}
-    else:
-        write(request["result"], forward(*read(request["problem"])))
-        answer = {"done": True}
-    print(json.dumps(answer), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["op"] == "hello":
+            answer = {"protocol": 1, "kernels": [{"name": "numpy.recurrence", "contract": CONTRACT, "summary": "token recurrence in NumPy"}]}
+        else:
+            write(request["result"], forward(*read(request["problem"])))
+            answer = {"done": True}
+        print(json.dumps(answer), flush=True)

@@ -60,25 +60,38 @@ class Served:
 
     def forward(self, raw, metadata, final_state):
         words, held = self.arguments(raw, metadata, final_state)
-        before = {n: self.framework.raw(x).data for n, x in held.items() if n != "cu_seqlens"}
+        before = self.bytes_of(held)
         result = self.function(**words)
         o, state = result if isinstance(result, (tuple, list)) else (result, None)
         if final_state and state is None:
             raise Refusal(f"{self.name} returned no final state")
         out = {"o": o} | ({"final_state": state} if final_state else {})
-        trespass = next((f"changed input {n}" for n, data in before.items() if self.framework.raw(held[n]).data != data), None)
+        return out, self.trespass(before, held, out)
+
+    def bytes_of(self, tensors):
+        return {n: self.framework.raw(x).data for n, x in tensors.items() if n != "cu_seqlens"}
+
+    def trespass(self, before, held, out):
+        """What a call did to tensors that are not its own, as a sentence, or None."""
+        for name, data in self.bytes_of(held).items():
+            if data != before[name]:
+                return f"changed input {name}"
         for name, x in out.items():
-            shared = self.framework.overlap(x, held)
-            trespass = trespass or (shared and f"{name} shares memory with input {shared}")
-        return out, trespass
+            if shared := self.framework.overlap(x, held):
+                return f"{name} shares memory with input {shared}"
+        return None
 
     def backward(self, raw, metadata, wanted):
         words, held = self.arguments(raw, metadata, True)
         cotangents = {n: self.framework.tensor(n, raw[n]) for n in ("do", "dht") if n in raw}
+        lent = held | cotangents
+        before = self.bytes_of(lent)
         if callable(self.declaration.backward):
             gradients = self.declaration.backward(**words, **cotangents)
-            return {n: gradients[n] for n in wanted}, None
-        return self._autograd(words, held, cotangents, wanted), None
+            out = {n: gradients[n] for n in wanted}
+            return out, self.trespass(before, lent, out)
+        # autograd may rightly hand a cotangent on as a gradient
+        return self._autograd(words, held, cotangents, wanted), self.trespass(before, lent, {})
 
     def _autograd(self, words, held, cotangents, wanted):
         names = [n[1:] for n in wanted]
