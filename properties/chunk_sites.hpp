@@ -141,6 +141,13 @@ protected:
             run_->round(roundings_.score, columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
   }
 
+  /// A row's or column's entry as the operand for one pair of a steep block: a kernel rounds the entry when it has decayed, and
+  /// fp16 has no finer numbers than 2^-24.
+  Number paired(const Frame& frame, Site site, Number entry, std::int64_t i, std::int64_t j, std::int64_t c) {
+    if (frame.pair == nullptr) return entry;
+    return run_->underflow(roundings_.score, site, entry * frame.pair[at(i * score_block + j, c, head_.K)]);
+  }
+
   /// store(r, c, i, j, x) for every entry x = sum_k row_ik column_jk e^{G_i - G_j} of every pair of rows and columns.
   template <class Store>
   void score(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Store&& store) {
@@ -169,7 +176,7 @@ protected:
                 multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
               } else {
                 multiply_row(
-                    [&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)] * frame.pair[at(i * score_block + j, c, K)]; });
+                    [&](std::int64_t c, std::int64_t j) { return paired(frame, columns[which].site, column_[at(j, c, K)], i, j, c); });
               }
             }
           }
@@ -187,9 +194,6 @@ protected:
     for (bool exclusive : {false, true}) {
       if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
       for_each_frame(f, exclusive, [&](const Frame& frame) {
-        const auto split = [&](std::int64_t i, std::int64_t j, std::int64_t c) {
-          return frame.pair == nullptr ? 1.0 : frame.pair[at(i * score_block + j, c, K)];
-        };
         for (ScoreRows& r : rows)
           if (r.exclusive == exclusive) fill_rows(f, frame, r);
         for (std::size_t which = 0; which < columns.size(); ++which) {
@@ -206,7 +210,7 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t j, std::int64_t c) { return column_[at(j, c, K)] * split(i, j, c); },
+                  [&](std::int64_t j, std::int64_t c) { return paired(frame, columns[which].site, column_[at(j, c, K)], i, j, c); },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_rows[at(frame.start + i, c, K)];
                     sum = settled(sum + row_decay(f, frame, i, c) * x);
@@ -219,7 +223,7 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t i, std::int64_t c) { return rows[r].operand[at(i, c, K)] * split(i, j, c); },
+                  [&](std::int64_t i, std::int64_t c) { return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], i, j, c); },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_columns[at(frame.first_column + j, c, K)];
                     sum = settled(sum + column_decay(f, frame, j, c) * x);

@@ -120,6 +120,7 @@ public:
     inverse_ = 1.0 / scale_;
   }
   double round(const Rounding&, Site, double x) { return x; }
+  double underflow(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
   double sum_error(double sum) { return sum; }
 
@@ -183,9 +184,8 @@ public:
         const Lanes shifted = y * r.splitter;
         rounded = shifted - (shifted - y);
       }
-      if (r.quantum > 0) { // adding and subtracting 1.5 2^52 quanta rounds to a whole number of them
-        const double anchor = r.quantum * 0x1.8p52;
-        rounded = size < 0x1p-14 ? (y + anchor) - anchor : rounded;
+      if (r.quantum > 0) {
+        rounded = size < 0x1p-14 ? on_quanta(y, r.quantum) : rounded;
       } else {
         rounded = size < r.least ? Lanes{} : rounded;
       }
@@ -198,6 +198,15 @@ public:
     return result;
   }
   Lanes round(const Rounding& r, Site site, double x) { return round(r, site, lanes(x)); }
+
+  /// What a format has no finer numbers for: the rounding of a product whose relative error a factor of it carries already.
+  Lanes underflow(const Rounding& r, Site site, Lanes x) {
+    const Lanes size = absolute(x);
+    if constexpr (model == NoiseModel::independent) return x + minimum(size, r.least) * generator_.uniform();
+    if (!(r.quantum > 0)) return size < r.least ? Lanes{} : x;
+    const Lanes y = x * scale_[index(site)];
+    return size < 0x1p-14 ? on_quanta(y, r.quantum) * inverse_[index(site)] : x;
+  }
 
   /// An error of at most `largest` that, in the grid model, is a function of `value` (computed from the same number twice,
   /// it is the same twice).
@@ -214,6 +223,12 @@ public:
 
 private:
   static std::size_t index(Site site) { return static_cast<std::size_t>(site); }
+
+  /// Adding and subtracting 1.5 2^52 quanta rounds to a whole number of them.
+  static Lanes on_quanta(Lanes y, double quantum) {
+    const double anchor = quantum * 0x1.8p52;
+    return (y + anchor) - anchor;
+  }
 
   /// In [-1,1): fresh, or a hash of the value on the site's random grid.
   Lanes variate(Site site, Lanes value) {
