@@ -141,11 +141,20 @@ protected:
             run_->round(roundings_.score, columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
   }
 
-  /// A row's or column's entry as the operand for one pair of a steep block: a kernel rounds the entry when it has decayed, and
-  /// fp16 has no finer numbers than 2^-24.
-  Number paired(const Frame& frame, Site site, Number entry, std::int64_t i, std::int64_t j, std::int64_t c) {
-    if (frame.pair == nullptr) return entry;
-    return run_->underflow(roundings_.score, site, entry * frame.pair[at(i * score_block + j, c, head_.K)]);
+  /// A row's or column's entry as the operand for one pair. A kernel may let it decay by all of e^{G_i - G_j} before it rounds
+  /// it, and fp16 has no finer numbers than 2^-24: an error that an anchor elsewhere, with `rest` of the decay still to come,
+  /// would make smaller by `rest`.
+  Number paired(const Frame& frame, Site site, Number entry, double rest, std::int64_t i, std::int64_t j, std::int64_t c) {
+    if (frame.pair != nullptr) return run_->underflow(roundings_.score, site, entry * frame.pair[at(i * score_block + j, c, head_.K)]);
+    if (!(roundings_.score.quantum > 0) || !(rest > 0x1p-1000)) return entry;
+    const Number decayed_entry = entry * rest;
+    return entry + (run_->underflow(roundings_.score, site, decayed_entry) - decayed_entry) * (1 / rest);
+  }
+  double rest_of_row(const Frame& frame, std::int64_t i, std::int64_t c) const {
+    return frame.row_factor[at(frame.start + i, c, head_.K)];
+  }
+  double rest_of_column(const Frame& frame, std::int64_t j, std::int64_t c) const {
+    return frame.column_factor[at(frame.factor_offset + j, c, head_.K)];
   }
 
   /// store(r, c, i, j, x) for every entry x = sum_k row_ik column_jk e^{G_i - G_j} of every pair of rows and columns.
@@ -172,11 +181,12 @@ protected:
                     [&](std::int64_t, std::int64_t c) { return rows[r].operand[at(i, c, K)]; }, column,
                     [&](std::int64_t, std::int64_t j, Number x) { store(r, which, frame.start + i, frame.first_column + j, x); });
               };
-              if (frame.pair == nullptr) {
+              if (frame.pair == nullptr && !(roundings_.score.quantum > 0)) {
                 multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
               } else {
-                multiply_row(
-                    [&](std::int64_t c, std::int64_t j) { return paired(frame, columns[which].site, column_[at(j, c, K)], i, j, c); });
+                multiply_row([&](std::int64_t c, std::int64_t j) {
+                  return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+                });
               }
             }
           }
@@ -210,7 +220,9 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t j, std::int64_t c) { return paired(frame, columns[which].site, column_[at(j, c, K)], i, j, c); },
+                  [&](std::int64_t j, std::int64_t c) {
+                    return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+                  },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_rows[at(frame.start + i, c, K)];
                     sum = settled(sum + row_decay(f, frame, i, c) * x);
@@ -223,7 +235,9 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t i, std::int64_t c) { return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], i, j, c); },
+                  [&](std::int64_t i, std::int64_t c) {
+                    return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
+                  },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_columns[at(frame.first_column + j, c, K)];
                     sum = settled(sum + column_decay(f, frame, j, c) * x);
