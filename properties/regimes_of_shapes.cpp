@@ -80,7 +80,10 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     const std::int64_t some = round_of(seed) == 0 ? dice.between(65, 80) : dice.between(1, 70);
                     set_length(recipe, some + 17, tier); // cuts heads and V where that is much
                     switch (round_of(seed) % 5) {
-                    case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break; // at first the long one has more than a chunk
+                    case 0: // at first the long one has more than a chunk, and the empty ones have the only thing they can: a state
+                      pack(recipe, {0, some, 0, 0, 17, 0});
+                      recipe.state = StatePattern::gaussian;
+                      break;
                     case 1: pack(recipe, {0, 0, 0}); break;
                     case 2: pack(recipe, {some, 0}); break;
                     case 3: pack(recipe, {0, some}); break;
