@@ -150,9 +150,7 @@ protected:
     const Number decayed_entry = entry * rest;
     return entry + (run_->underflow(roundings_.score, site, decayed_entry) - decayed_entry) * (1 / rest);
   }
-  double rest_of_row(const Frame& frame, std::int64_t i, std::int64_t c) const {
-    return frame.row_factor[at(frame.start + i, c, head_.K)];
-  }
+  double rest_of_row(const Frame& frame, std::int64_t i, std::int64_t c) const { return frame.row_factor[at(frame.start + i, c, head_.K)]; }
   double rest_of_column(const Frame& frame, std::int64_t j, std::int64_t c) const {
     return frame.column_factor[at(frame.factor_offset + j, c, head_.K)];
   }

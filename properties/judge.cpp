@@ -105,7 +105,9 @@ Finding finding_of(const Comparison& c, Verdict verdict) {
     if (c.non_finite) finding.bound_util = std::numeric_limits<double>::infinity();
     break;
   case Verdict::failed_statistical: finding.detail = where + ", confirmed with fresh noise"; break;
-  default: finding.detail = c.screening <= 1 && c.overflow ? "a number of the contract's own formats overflows: nothing bounds the error" : where; break;
+  default:
+    finding.detail = c.screening <= 1 && c.overflow ? "a number of the contract's own formats overflows: nothing bounds the error" : where;
+    break;
   }
   return finding;
 }

@@ -69,8 +69,15 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     if (round_of(seed) == 0) { // equal neighbours: what is kept from one member must not serve the next
                       const std::int64_t length = dice.between(17, 40);
                       pack(recipe, {3, length, length, 2, 2, 1, 1, length});
-                    } else {
+                    } else if (round_of(seed) % 2 == 0) {
                       pack(recipe, cut(dice, total, dice.between(2, 7)));
+                    } else { // gradients of A_log and dt_bias gather from every member: two have tokens whatever the cuts
+                      std::vector<std::int64_t> lengths = cut(dice, total - 8, dice.between(2, 7));
+                      lengths.insert(lengths.begin(), 4), lengths.push_back(4);
+                      pack(recipe, std::move(lengths));
+                      recipe.options.gate = recipe.gate_model = GateForm::softplus;
+                      recipe.gates = GatePattern::published_init;
+                      recipe.decay = recipe.decay_spread = 1;
                     }
                     return recipe;
                   }});

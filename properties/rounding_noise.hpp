@@ -95,8 +95,8 @@ inline Rounding rounding_to(Format format, bool truncate, double operations) {
 
 /// Accumulation errors in the order in which the sums are formed.
 struct Tape {
-  std::vector<FloatLanes> error; ///< of each sum on eight grids
-  std::vector<float> size;       ///< half width of a uniform distribution with their spread
+  std::vector<Lanes> error; ///< of each sum on eight grids; a factor of a split may make it larger than fp32 can hold
+  std::vector<double> size; ///< half width of a uniform distribution with their spread
   std::size_t next = 0;
 
   void clear() {
@@ -136,10 +136,10 @@ public:
   }
   void finish(const Twin& twin, double sum) {
     const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
-    tape_.error.push_back(__builtin_convertvector(error, FloatLanes));
+    tape_.error.push_back(error);
     double spread = 0;
     for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
-    tape_.size.push_back(static_cast<float>(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares))));
+    tape_.size.push_back(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares)));
   }
 
 private:
@@ -217,8 +217,8 @@ public:
   Lanes sum_error(Lanes sum) {
     if (!accumulates_) return sum;
     const std::size_t at = tape_.next++;
-    if constexpr (model == NoiseModel::independent) return sum + static_cast<double>(tape_.size[at]) * generator_.uniform();
-    return sum + __builtin_convertvector(tape_.error[at], Lanes);
+    if constexpr (model == NoiseModel::independent) return sum + tape_.size[at] * generator_.uniform();
+    return sum + tape_.error[at];
   }
 
 private:

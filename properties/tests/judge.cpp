@@ -116,7 +116,8 @@ TEST_CASE("an output beyond the largest number of its format may be infinite, of
   CHECK(judge.forward(contract, problem, run).verdict == Verdict::failed_proved);
 }
 
-TEST_CASE("where the contract's own numbers overflow nothing bounds an error: it is inconclusive, and an error elsewhere is still refused") {
+TEST_CASE(
+    "where the contract's own numbers overflow nothing bounds an error: it is inconclusive, and an error elsewhere is still refused") {
   Judge judge;
   Problem problem = draw({});
   const auto [B, T, H, HV, K, V] = problem.shape;

@@ -69,6 +69,8 @@ TEST_CASE("every run of the quick tier draws the shapes that once hid a fault") 
     INFO("seeds from " << run * 64);
     const auto alike = first("packed").lengths;
     CHECK(std::adjacent_find(alike.begin(), alike.end(), [](auto left, auto right) { return left == right && left > 16; }) != alike.end());
+    const Recipe gathered = second("packed");
+    CHECK((gathered.options.gate == GateForm::softplus && gathered.lengths.front() > 0 && gathered.lengths.back() > 0));
     const auto long_after_empty = first("packed-with-empty").lengths;
     CHECK((long_after_empty[0] == 0 && long_after_empty[1] > 64));
     CHECK(first("packed-single-tokens").lengths.size() > 40);
