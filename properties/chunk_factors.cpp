@@ -9,10 +9,23 @@ namespace {
 // e^300 leaves room for |k|^2 and for sums in fp64; beyond it pairs are formed one by one
 constexpr double steepest = 300;
 
+/// Logarithm of the largest factor with which no operand of the chunk's scores reaches half of what its format can hold.
+double room_to_grow(const Head& head, std::int64_t first, std::int64_t n, Format scores) {
+  if (scores != Format::fp16) return steepest;
+  double size = 0x1p-126;
+  for (std::int64_t entry = first * head.K; entry < (first + n) * head.K; ++entry) {
+    const auto at = static_cast<std::size_t>(entry);
+    size = std::max({size, std::abs(head.k[at]), std::abs(head.scale * head.q[at])});
+    if (head.dplr) size = std::max({size, std::abs(head.a[at]), std::abs(head.b[at])});
+  }
+  return std::log(largest(scores) / (2 * size));
+}
+
 } // namespace
 
-ChunkFactors chunk_factors(const Head& head, std::int64_t first, std::int64_t n) {
+ChunkFactors chunk_factors(const Head& head, std::int64_t first, std::int64_t n, Format scores) {
   const std::int64_t K = head.K;
+  const double room = room_to_grow(head, first, n, scores);
   const auto at = [K](std::int64_t i, std::int64_t c) { return static_cast<std::size_t>(i * K + c); };
   ChunkFactors f;
   f.first = first;
@@ -45,8 +58,10 @@ ChunkFactors chunk_factors(const Head& head, std::int64_t first, std::int64_t n)
       for (std::int64_t j = 0; j < start; ++j)
         for (std::int64_t c = 0; c < K; ++c) f.before_column[b][at(j, c)] = std::exp(exclusive[at(start, c)] - f.G[at(j, c)]);
     }
-    for (std::int64_t c = 0; c < K; ++c)
-      if (!((head.dplr ? exclusive : f.G)[at(start, c)] - f.G[at(end - 1, c)] < steepest)) f.steep[b] = 1;
+    for (std::int64_t c = 0; c < K; ++c) {
+      const double above = (head.dplr ? exclusive : f.G)[at(start, c)], anchor = f.G[at(middle, c)], below = f.G[at(end - 1, c)];
+      if (!(above - below < steepest) || !(above - anchor < room) || !(anchor - below < room)) f.steep[b] = 1;
+    }
     for (std::int64_t i = start; i < end; ++i)
       for (std::int64_t c = 0; c < K; ++c) {
         const double G = f.G[at(i, c)];

@@ -10,7 +10,8 @@ namespace kdacheck {
 
 /// Rows and columns of the score matrices are taken in blocks of 16, each with its own anchor r: e^{G_i-G_j} =
 /// e^{G_i-r} e^{r-G_j}, where r is G at the first row of the block for columns before it (both factors decay), and G in
-/// the middle of the block for the diagonal one.
+/// the middle of the block for the diagonal one, unless it would make a factor overflow: a kernel must then take the pairs one
+/// by one, or anchors that are nearer.
 inline constexpr std::int64_t score_block = 16;
 
 struct ChunkFactors {
@@ -32,6 +33,7 @@ struct ChunkFactors {
   std::int64_t middle(std::int64_t block) const { return std::min(block * score_block + score_block / 2, n - 1); }
 };
 
-ChunkFactors chunk_factors(const Head&, std::int64_t first, std::int64_t n);
+/// `scores`: the format that decayed keys and queries must not overflow.
+ChunkFactors chunk_factors(const Head&, std::int64_t first, std::int64_t n, Format scores);
 
 } // namespace kdacheck

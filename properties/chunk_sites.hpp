@@ -155,6 +155,20 @@ protected:
             run_->round(roundings_.score, columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
   }
 
+  /// A row's or column's entry as the operand for one pair. A kernel may let it decay by all of e^{G_i - G_j} before it rounds
+  /// it, and fp16 has no finer numbers than 2^-24: an error that an anchor elsewhere, with `rest` of the decay still to come,
+  /// would make smaller by `rest`.
+  Number paired(const Frame& frame, Site site, Number entry, double rest, std::int64_t i, std::int64_t j, std::int64_t c) {
+    if (frame.pair != nullptr) return run_->underflow(roundings_.score, site, entry * frame.pair[at(i * score_block + j, c, head_.K)]);
+    if (!(roundings_.score.quantum > 0) || !(rest > 0x1p-1000)) return entry;
+    const Number decayed_entry = entry * rest;
+    return entry + (run_->underflow(roundings_.score, site, decayed_entry) - decayed_entry) * (1 / rest);
+  }
+  double rest_of_row(const Frame& frame, std::int64_t i, std::int64_t c) const { return frame.row_factor[at(frame.start + i, c, head_.K)]; }
+  double rest_of_column(const Frame& frame, std::int64_t j, std::int64_t c) const {
+    return frame.column_factor[at(frame.factor_offset + j, c, head_.K)];
+  }
+
   /// store(r, c, i, j, x) for every entry x = sum_k row_ik column_jk e^{G_i - G_j} of every pair of rows and columns.
   template <class Store>
   void score(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Store&& store) {
@@ -179,11 +193,12 @@ protected:
                     [&](std::int64_t, std::int64_t c) { return rows[r].operand[at(i, c, K)]; }, column,
                     [&](std::int64_t, std::int64_t j, Number x) { store(r, which, frame.start + i, frame.first_column + j, x); });
               };
-              if (frame.pair == nullptr) {
+              if (frame.pair == nullptr && !(roundings_.score.quantum > 0)) {
                 multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
               } else {
-                multiply_row(
-                    [&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)] * frame.pair[at(i * score_block + j, c, K)]; });
+                multiply_row([&](std::int64_t c, std::int64_t j) {
+                  return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+                });
               }
             }
           }
@@ -201,9 +216,6 @@ protected:
     for (bool exclusive : {false, true}) {
       if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
       for_each_frame(f, exclusive, [&](const Frame& frame) {
-        const auto split = [&](std::int64_t i, std::int64_t j, std::int64_t c) {
-          return frame.pair == nullptr ? 1.0 : frame.pair[at(i * score_block + j, c, K)];
-        };
         for (ScoreRows& r : rows)
           if (r.exclusive == exclusive) fill_rows(f, frame, r);
         for (std::size_t which = 0; which < columns.size(); ++which) {
@@ -220,7 +232,9 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t j, std::int64_t c) { return column_[at(j, c, K)] * split(i, j, c); },
+                  [&](std::int64_t j, std::int64_t c) {
+                    return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+                  },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_rows[at(frame.start + i, c, K)];
                     sum = settled(sum + row_decay(f, frame, i, c) * x);
@@ -233,7 +247,9 @@ protected:
                   },
                   [](std::int64_t, std::int64_t) { return Number{}; },
                   [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
-                  [&](std::int64_t i, std::int64_t c) { return rows[r].operand[at(i, c, K)] * split(i, j, c); },
+                  [&](std::int64_t i, std::int64_t c) {
+                    return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
+                  },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_columns[at(frame.first_column + j, c, K)];
                     sum = settled(sum + column_decay(f, frame, j, c) * x);

@@ -111,7 +111,7 @@ public:
     if (sum.count == 0) return;
     const double error = sum.error(), radius = sum.radius();
     if (sigma == infinity || std::isnan(sigma)) {
-      if (!std::isfinite(error)) result_.overflow = true;
+      if (!(error == 0)) result_.overflow = true;
       return;
     }
     const Factors::Pair z = factors_.of(kind, freedom);

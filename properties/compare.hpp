@@ -21,7 +21,7 @@ struct Comparison {
   double deciding = 0;         ///< the same with z widened for the finite number of draws; above 1 refuses
   double proved = 0;           ///< largest error / proved bound; above 1 proves a fault (0: no bound was derived)
   double radius_share = 0;     ///< largest radius / (z sigma): above 1e-2 the truth is not precise enough
-  bool overflow = false;       ///< something is not finite where the contract's own range overflows
+  bool overflow = false;       ///< something errs where the contract's own range overflows: nothing bounds it
   bool non_finite = false;     ///< something is not finite where it must be
   Place place;                 ///< of the worst group, at its worst element
   std::string group;           ///< "token", "channel", "state row", "state column" of the worst

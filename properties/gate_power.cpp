@@ -23,13 +23,13 @@ struct Tally {
                               .found = {}});
     for (const LegalRounding* legal : plan.legal) {
       const Kernel kernel = legal_kernel(*legal);
-      power.legal.push_back({.kernel = {.name = kernel.name, .contract = to_text(kernel.contract), .first_rejection = {}},
+      power.legal.push_back({.kernel = {.name = kernel.name, .contract = to_text(kernel.contract), .rejections = {}},
                              .fault = kernel.name.substr(6, kernel.name.size() - 7 - legal->label.size()),
                              .label = std::string(legal->label),
                              .reason = std::string(legal->reason)});
     }
     for (const Kernel* kernel : plan.correct)
-      power.correct.push_back({.name = kernel->name, .contract = to_text(kernel->contract), .first_rejection = {}});
+      power.correct.push_back({.name = kernel->name, .contract = to_text(kernel->contract), .rejections = {}});
     for (FaultPower& fault : power.faults) fault_of["fault." + fault.name] = &fault;
     for (CorrectPower& kernel : power.correct) correct_of[kernel.name] = &kernel;
     for (LegalPower& legal : power.legal) correct_of[legal.kernel.name] = &legal.kernel;
@@ -103,10 +103,11 @@ Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
   const auto count_right = [&](const CaseResult& result) {
     CorrectPower& kernel = *tally.correct_of.at(result.kernel);
     if (result.finding.verdict == Verdict::not_supported) return;
-    ++kernel.cases;
+    ++(result.finding.verdict == Verdict::inconclusive ? kernel.inconclusive : kernel.cases);
     if (std::isfinite(result.finding.bound_util)) kernel.worst_bound_util = std::max(kernel.worst_bound_util, result.finding.bound_util);
     if (!is_failure(result.finding.verdict)) return;
-    if (kernel.rejected++ == 0) kernel.first_rejection = result.replay;
+    ++kernel.rejected;
+    kernel.rejections.push_back(result.replay);
   };
   campaign.drop_failed_kernels = false;
   campaign.shrink_seconds = 0;
@@ -131,9 +132,10 @@ Power gate_power(const PowerPlan& plan, const std::function<void(const std::stri
 namespace {
 
 void add(CorrectPower& kernel, const CorrectPower& further) {
-  if (kernel.rejected == 0) kernel.first_rejection = further.first_rejection;
   kernel.cases += further.cases;
   kernel.rejected += further.rejected;
+  kernel.inconclusive += further.inconclusive;
+  kernel.rejections.insert(kernel.rejections.end(), further.rejections.begin(), further.rejections.end());
   kernel.worst_bound_util = std::max(kernel.worst_bound_util, further.worst_bound_util);
 }
 
@@ -191,7 +193,9 @@ Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {
         const auto verdict = refused(*kernel, drawn);
         if (!verdict) continue;
         ++correct.cases;
-        if (*verdict && correct.rejected++ == 0) correct.first_rejection = to_token(fitted(drawn, kernel->contract));
+        if (!*verdict) continue;
+        ++correct.rejected;
+        correct.rejections.push_back(to_token(fitted(drawn, kernel->contract)));
       }
     }
     for (FaultPower& fault : tally.power.faults) {

@@ -32,9 +32,9 @@ struct FaultPower {
 /// What happened to one kernel that is right.
 struct CorrectPower {
   std::string name, contract;
-  std::size_t cases = 0, rejected = 0;
+  std::size_t cases = 0, rejected = 0, inconclusive = 0; ///< inconclusive ones are none of the cases
   double worst_bound_util = 0;
-  std::string first_rejection; ///< replay token
+  std::vector<std::string> rejections; ///< replay tokens
 };
 
 /// What happened to a departure that a contract allows: no refusal is due.

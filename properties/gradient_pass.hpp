@@ -51,7 +51,7 @@ inline PreparedHead prepare(const Contract& contract, const Problem& problem, co
       p.cotangent[i] = problem.d_final_state[static_cast<std::size_t>((sequence.index * HV + head) * K * V) + i];
   const std::int64_t C = std::max<std::int64_t>(contract.chunk, 1);
   for (std::int64_t first = 0; first < sequence.length; first += C)
-    p.chunks.push_back(chunk_factors(p.head, first, std::min(C, sequence.length - first)));
+    p.chunks.push_back(chunk_factors(p.head, first, std::min(C, sequence.length - first), contract.scores));
   for (std::int64_t first = 0; first < sequence.length; first += recurrence_span) {
     p.spans.emplace_back();
     p.spans.back().first = first;

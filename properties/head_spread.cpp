@@ -85,7 +85,7 @@ public:
     for (std::int64_t first = 0; first < head.tokens; first += span_) {
       const std::int64_t n = std::min(span_, head.tokens - first);
       if (chunked) {
-        factors_.push_back(chunk_factors(head, first, n));
+        factors_.push_back(chunk_factors(head, first, n, contract.scores));
       } else {
         factors_.emplace_back();
         factors_.back().first = first;

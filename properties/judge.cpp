@@ -105,7 +105,9 @@ Finding finding_of(const Comparison& c, Verdict verdict) {
     if (c.non_finite) finding.bound_util = std::numeric_limits<double>::infinity();
     break;
   case Verdict::failed_statistical: finding.detail = where + ", confirmed with fresh noise"; break;
-  default: finding.detail = where; break;
+  default:
+    finding.detail = c.screening <= 1 && c.overflow ? "a number of the contract's own formats overflows: nothing bounds the error" : where;
+    break;
   }
   return finding;
 }
@@ -170,9 +172,8 @@ struct Judge::Cache {
     c = measure(screening_draws);
     const auto settled = [&]() -> std::optional<Verdict> {
       if (c.non_finite || c.proved > 1) return Verdict::failed_proved;
-      if (c.overflow) return Verdict::inconclusive; // the contract's own range overflows here
       if (!(c.radius_share <= precise_enough)) return Verdict::inconclusive;
-      if (c.screening <= 1) return Verdict::passed;
+      if (c.screening <= 1) return c.overflow ? Verdict::inconclusive : Verdict::passed;
       return std::nullopt;
     };
     auto verdict = settled();

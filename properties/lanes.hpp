@@ -11,7 +11,6 @@ namespace kdacheck {
 
 inline constexpr int draws_per_batch = 8;
 typedef double Lanes __attribute__((vector_size(8 * draws_per_batch)));
-typedef float FloatLanes __attribute__((vector_size(4 * draws_per_batch)));
 typedef std::uint64_t LaneBits __attribute__((vector_size(8 * draws_per_batch)));
 
 inline Lanes lanes(double x) { return Lanes{} + x; }

@@ -69,8 +69,15 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     if (round_of(seed) == 0) { // equal neighbours: what is kept from one member must not serve the next
                       const std::int64_t length = dice.between(17, 40);
                       pack(recipe, {3, length, length, 2, 2, 1, 1, length});
-                    } else {
+                    } else if (round_of(seed) % 2 == 0) {
                       pack(recipe, cut(dice, total, dice.between(2, 7)));
+                    } else { // gradients of A_log and dt_bias gather from every member: two have tokens whatever the cuts
+                      std::vector<std::int64_t> lengths = cut(dice, total - 8, dice.between(2, 7));
+                      lengths.insert(lengths.begin(), 4), lengths.push_back(4);
+                      pack(recipe, std::move(lengths));
+                      recipe.options.gate = recipe.gate_model = GateForm::softplus;
+                      recipe.gates = GatePattern::published_init;
+                      recipe.decay = recipe.decay_spread = 1;
                     }
                     return recipe;
                   }});
@@ -80,7 +87,10 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     const std::int64_t some = round_of(seed) == 0 ? dice.between(65, 80) : dice.between(1, 70);
                     set_length(recipe, some + 17, tier); // cuts heads and V where that is much
                     switch (round_of(seed) % 5) {
-                    case 0: pack(recipe, {0, some, 0, 0, 17, 0}); break; // at first the long one has more than a chunk
+                    case 0: // at first the long one has more than a chunk, and the empty ones have the only thing they can: a state
+                      pack(recipe, {0, some, 0, 0, 17, 0});
+                      recipe.state = StatePattern::gaussian;
+                      break;
                     case 1: pack(recipe, {0, 0, 0}); break;
                     case 2: pack(recipe, {some, 0}); break;
                     case 3: pack(recipe, {0, some}); break;

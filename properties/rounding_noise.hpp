@@ -95,8 +95,8 @@ inline Rounding rounding_to(Format format, bool truncate, double operations) {
 
 /// Accumulation errors in the order in which the sums are formed.
 struct Tape {
-  std::vector<FloatLanes> error; ///< of each sum on eight grids
-  std::vector<float> size;       ///< half width of a uniform distribution with their spread
+  std::vector<Lanes> error; ///< of each sum on eight grids; a factor of a split may make it larger than fp32 can hold
+  std::vector<double> size; ///< half width of a uniform distribution with their spread
   std::size_t next = 0;
 
   void clear() {
@@ -120,6 +120,7 @@ public:
     inverse_ = 1.0 / scale_;
   }
   double round(const Rounding&, Site, double x) { return x; }
+  double underflow(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
   double sum_error(double sum) { return sum; }
 
@@ -135,10 +136,10 @@ public:
   }
   void finish(const Twin& twin, double sum) {
     const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
-    tape_.error.push_back(__builtin_convertvector(error, FloatLanes));
+    tape_.error.push_back(error);
     double spread = 0;
     for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
-    tape_.size.push_back(static_cast<float>(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares))));
+    tape_.size.push_back(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares)));
   }
 
 private:
@@ -183,9 +184,8 @@ public:
         const Lanes shifted = y * r.splitter;
         rounded = shifted - (shifted - y);
       }
-      if (r.quantum > 0) { // adding and subtracting 1.5 2^52 quanta rounds to a whole number of them
-        const double anchor = r.quantum * 0x1.8p52;
-        rounded = size < 0x1p-14 ? (y + anchor) - anchor : rounded;
+      if (r.quantum > 0) {
+        rounded = size < 0x1p-14 ? on_quanta(y, r.quantum) : rounded;
       } else {
         rounded = size < r.least ? Lanes{} : rounded;
       }
@@ -199,6 +199,15 @@ public:
   }
   Lanes round(const Rounding& r, Site site, double x) { return round(r, site, lanes(x)); }
 
+  /// What a format has no finer numbers for: the rounding of a product whose relative error a factor of it carries already.
+  Lanes underflow(const Rounding& r, Site site, Lanes x) {
+    const Lanes size = absolute(x);
+    if constexpr (model == NoiseModel::independent) return x + minimum(size, r.least) * generator_.uniform();
+    if (!(r.quantum > 0)) return size < r.least ? Lanes{} : x;
+    const Lanes y = x * scale_[index(site)];
+    return size < 0x1p-14 ? on_quanta(y, r.quantum) * inverse_[index(site)] : x;
+  }
+
   /// An error of at most `largest` that, in the grid model, is a function of `value` (computed from the same number twice,
   /// it is the same twice).
   Lanes absolute_error(Site site, Lanes value, double largest) { return largest * variate(site, value); }
@@ -208,12 +217,18 @@ public:
   Lanes sum_error(Lanes sum) {
     if (!accumulates_) return sum;
     const std::size_t at = tape_.next++;
-    if constexpr (model == NoiseModel::independent) return sum + static_cast<double>(tape_.size[at]) * generator_.uniform();
-    return sum + __builtin_convertvector(tape_.error[at], Lanes);
+    if constexpr (model == NoiseModel::independent) return sum + tape_.size[at] * generator_.uniform();
+    return sum + tape_.error[at];
   }
 
 private:
   static std::size_t index(Site site) { return static_cast<std::size_t>(site); }
+
+  /// Adding and subtracting 1.5 2^52 quanta rounds to a whole number of them.
+  static Lanes on_quanta(Lanes y, double quantum) {
+    const double anchor = quantum * 0x1.8p52;
+    return (y + anchor) - anchor;
+  }
 
   /// In [-1,1): fresh, or a hash of the value on the site's random grid.
   Lanes variate(Site site, Lanes value) {

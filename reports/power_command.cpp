@@ -41,11 +41,28 @@ std::pair<std::vector<const FaultInfo*>, bool> chosen_faults(const PowerArgument
   return {result, modules};
 }
 
+/// A kernel that must not be refused.
+struct NamedRight {
+  std::string name;
+  const Kernel* correct;      ///< null: a legal rounding
+  const LegalRounding* legal; ///< null: a correct variant
+};
+
+void choose_right_kernels(const std::vector<std::string>& patterns, PowerPlan& plan) {
+  std::vector<NamedRight> named;
+  for (const Kernel& kernel : correct_variants()) named.push_back({kernel.name, &kernel, nullptr});
+  for (const LegalRounding& legal : legal_roundings()) named.push_back({legal_kernel(legal).name, nullptr, &legal});
+  for (const NamedRight* chosen : matching<NamedRight>("kernel", patterns, named)) {
+    if (chosen->correct) plan.correct.push_back(chosen->correct);
+    if (chosen->legal) plan.legal.push_back(chosen->legal);
+  }
+}
+
 PowerPlan plan_of(const PowerArguments& arguments, std::vector<const FaultInfo*> faults) {
   const CaseSelection& selection = arguments.selection;
   const bool kernels = selection.modules.empty();
   PowerPlan plan{.faults = std::move(faults),
-                 .correct = kernels ? matching<Kernel>("kernel", selection.kernels, correct_variants()) : std::vector<const Kernel*>{},
+                 .correct = {},
                  .properties =
                      kernels ? matching<Property>("property", selection.properties, properties()) : std::vector<const Property*>{},
                  .regimes = kernels ? matching<Regime>("regime", selection.regimes, regimes()) : std::vector<const Regime*>{},
@@ -57,8 +74,7 @@ PowerPlan plan_of(const PowerArguments& arguments, std::vector<const FaultInfo*>
                  .every_catch = arguments.every_catch,
                  .shrink_seconds = arguments.keep.empty() ? 0 : arguments.shrink_seconds,
                  .threads = selection.threads};
-  if (kernels)
-    for (const LegalRounding& legal : legal_roundings()) plan.legal.push_back(&legal);
+  if (kernels) choose_right_kernels(selection.kernels, plan);
   return plan;
 }
 

@@ -16,6 +16,8 @@ std::string_view how(const FaultPower& fault) {
   return fault.caught() ? "caught" : fault.caught_seeds > 0 ? "sometimes" : "GOT THROUGH";
 }
 
+std::string first(const std::vector<std::string>& tokens) { return tokens.empty() ? "" : tokens.front(); }
+
 using Json = nlohmann::ordered_json;
 
 Json json_of(const CorrectPower& kernel) {
@@ -24,7 +26,8 @@ Json json_of(const CorrectPower& kernel) {
           {"contract", kernel.contract},
           {"cases", kernel.cases},
           {"worst_bound_util", json_number(kernel.worst_bound_util)},
-          {"replay", kernel.first_rejection}};
+          {"inconclusive", kernel.inconclusive},
+          {"replay", kernel.rejections}};
 }
 
 CorrectPower correct_from(const Json& json) {
@@ -32,8 +35,9 @@ CorrectPower correct_from(const Json& json) {
           .contract = json.at("contract"),
           .cases = json.at("cases"),
           .rejected = json.at("rejected"),
+          .inconclusive = json.at("inconclusive"),
           .worst_bound_util = number_of(json.at("worst_bound_util")),
-          .first_rejection = json.at("replay")};
+          .rejections = json.at("replay")};
 }
 
 Json json_of(const Power& power) {
@@ -143,16 +147,16 @@ std::string to_text(const Power& power) {
                         fmt::format("{}/{}", fault->caught_seeds, fault->seeds), fault->cases, cells);
   }
   const auto caught = std::count_if(power.faults.begin(), power.faults.end(), [](const FaultPower& fault) { return fault.caught(); });
-  text += fmt::format("\n{} of {} planted faults caught on every seed\n\n{:<34} {:>8} {:>8}  {}\n", caught, power.faults.size(),
-                      "correct kernel", "refused", "cases", "largest error / bound");
+  text += fmt::format("\n{} of {} planted faults caught on every seed\n\n{:<34} {:>8} {:>8} {:>12}  {}\n", caught, power.faults.size(),
+                      "correct kernel", "refused", "cases", "inconclusive", "largest error / bound");
   for (const CorrectPower& kernel : power.correct)
-    text += fmt::format("{:<34} {:>8} {:>8}  {:.2f} {}\n", kernel.name, kernel.rejected, kernel.cases, kernel.worst_bound_util,
-                        kernel.first_rejection);
+    text += fmt::format("{:<34} {:>8} {:>8} {:>12}  {:.2f} {}\n", kernel.name, kernel.rejected, kernel.cases, kernel.inconclusive,
+                        kernel.worst_bound_util, first(kernel.rejections));
   if (!power.legal.empty()) text += "\nwhat no test can tell from a right kernel, because the contract allows it:\n";
   for (const LegalPower& legal : power.legal) {
     const std::string name = legal.fault + " under " + legal.label;
     text += fmt::format("{:<44} {:>4} refused of {:>6}  {} {}\n", name, legal.kernel.rejected, legal.kernel.cases, legal.reason,
-                        legal.kernel.first_rejection);
+                        first(legal.kernel.rejections));
   }
   const auto both = halves(power);
   if (!power.faults.empty()) text += "\n";

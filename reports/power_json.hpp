@@ -14,7 +14,7 @@ namespace kdacheck {
 
 /// Keys of design section 8, faults[]{name, caught, caught_by[]{property, regime, seeds}}, and besides origin, what, seeds,
 /// caught_seeds, cases, half (0 or 1, by a hash of the name), found (replay token of the case that caught it),
-/// first_catch_seconds; correct[]{name, rejected, contract, cases, worst_bound_util, replay};
+/// first_catch_seconds; correct[]{name, rejected, contract, cases, inconclusive, worst_bound_util, replay[]};
 /// legal[]: the same keys, and fault, label, reason: departures that the contract allows, which no test can refuse;
 /// halves[]{half, faults, caught, cells, caught_by_cells}: see Half;
 /// limits[]{contract, label, what, regime, exponent, relative, seeds}: the smallest relative error 2^-exponent of `what`

@@ -168,7 +168,7 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
         if (!job.fault) {
           ++job.correct.cases;
           job.correct.rejected += refused ? 1 : 0;
-          if (refused && job.correct.first_rejection.empty()) job.correct.first_rejection = module_token(result);
+          if (refused) job.correct.rejections.push_back(module_token(result));
           if (result.finding.verdict == Verdict::passed)
             job.correct.worst_bound_util = std::max(job.correct.worst_bound_util, result.finding.bound_util);
           continue;

@@ -184,3 +184,24 @@ TEST_CASE("degrees of freedom are those of the errors that were drawn") {
     CHECK(d <= std::max(1.0, 0.7 * shared));
   }
 }
+
+TEST_CASE("gradients have finite budgets whatever the decay, in every format: an infinite one would judge nothing") {
+  for (const Format format : {Format::fp32, Format::tf32, Format::bf16, Format::fp16})
+    for (const double decay : {0.05, 1.0, 5.0, 12.0, 24.0, 60.0, 1000.0}) {
+      Drawn drawn;
+      drawn.decay = decay;
+      const Problem problem = draw(drawn);
+      Contract contract;
+      contract.chunk = 16;
+      contract.operands = contract.scores = format;
+      contract.order = Order::residual_first;
+      const Budget backward = gradient_budget(contract, problem, gradient_truth(problem), 1, 8);
+      const Budget forward = forward_budget(contract, problem, forward_truth(problem), 1, 8);
+      INFO(name(format) << " at |g| = " << decay);
+      const auto finite = [](const std::vector<double>& sigmas) {
+        return std::all_of(sigmas.begin(), sigmas.end(), [](double sigma) { return std::isfinite(sigma); });
+      };
+      for (const GradientBudget& gradient : backward.gradient) CHECK(finite(gradient.fine));
+      CHECK((finite(forward.output.token) && finite(forward.output.state_row)));
+    }
+}

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <set>
 #include <string>
 #include <vector>
@@ -121,4 +122,38 @@ TEST_CASE("a state in fp16 has no finer numbers than 2^-24: steps that round to 
   const Kernel& kernel = variant("correct.fp32.state_fp16");
   CHECK(refusal(kernel, steps, of_regimes, 6) == "");
   CHECK(refusal(claiming(kernel, fp32_contract), steps, of_regimes, 2) != "");
+}
+
+TEST_CASE("keys that decayed have no finer fp16 numbers than 2^-24: gradients of pairs that decay below them are not refused") {
+  const std::vector<std::string> agree{"gradients-agree-with-the-oracle"};
+  for (const char* name : {"correct.fp16.chunk16", "correct.fp16.chunk64"})
+    CHECK(refusal(variant(name), agree, {"trained-gates", "extreme-decay"}, 4) == "");
+  // the anchor lies at the row itself: what decays by e^-10 after the sum over rows is what a kernel may have rounded before it
+  Judge judge;
+  const Recipe recipe = from_token("k1,decay-per-head,T=50,H=2,HV=2,K=64,V=64,scale=1p-3,gates=per_head,decay=1.4p+3,decay_spread=1p+0,"
+                                   "state=gaussian,loss=everywhere,seed=2079192960,d68baa2d");
+  for (const char* name : {"correct.fp16.chunk16", "correct.fp16.chunk64"}) {
+    const Kernel& kernel = variant(name);
+    const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+    CHECK(judge.backward(kernel.contract, problem, run_backward(kernel, problem)).verdict == Verdict::passed);
+  }
+  // in fp32 the same pairs are exact, and a kernel that says so is held to it
+  CHECK(refusal(claiming(variant("correct.fp16.chunk16"), fp32_contract), agree, {"decay-per-head"}, 2) != "");
+}
+
+TEST_CASE("fp16 scores are judged under strong decay, where one factor of a split would overflow") {
+  const Kernel& kernel = variant("correct.fp16.chunk16");
+  Judge judge;
+  for (const char* regime : {"strong-decay", "extreme-decay", "bounded-gate", "published-init"})
+    for (std::uint64_t seed : {1u, 2u}) {
+      const Recipe recipe = fitted(regime_named(regime)->draw(seed, Tier::quick), kernel.contract);
+      const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+      REQUIRE(!outside_domain(kernel.contract, problem));
+      Run run = run_forward(kernel, problem);
+      INFO(regime << " seed " << seed);
+      CHECK(judge.forward(kernel.contract, problem, run).verdict == Verdict::passed);
+      for (double sigma : judge.forward_budget(kernel.contract, problem)->output.token) CHECK(std::isfinite(sigma));
+      for (float& x : run.final_state) x *= 1.25f;
+      CHECK(is_failure(judge.forward(kernel.contract, problem, run).verdict));
+    }
 }

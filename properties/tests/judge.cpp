@@ -116,6 +116,24 @@ TEST_CASE("an output beyond the largest number of its format may be infinite, of
   CHECK(judge.forward(contract, problem, run).verdict == Verdict::failed_proved);
 }
 
+TEST_CASE(
+    "where the contract's own numbers overflow nothing bounds an error: it is inconclusive, and an error elsewhere is still refused") {
+  Judge judge;
+  Problem problem = draw({});
+  const auto [B, T, H, HV, K, V] = problem.shape;
+  for (std::int64_t j = 0; j < V; ++j) problem.v[static_cast<std::size_t>((T - 1) * HV * V + j)] = 1e6f; // of the last token
+  const Contract contract = contract_of(Format::fp16, Format::fp32);
+  const Run right = right_by_construction(problem, Format::fp32);
+  CHECK(judge.forward(contract, problem, right).verdict == Verdict::passed);
+  Run wrong = right;
+  for (std::int64_t j = 0; j < V; ++j) wrong.o[static_cast<std::size_t>((T - 1) * HV * V + j)] *= 2;
+  const Finding unbounded = judge.forward(contract, problem, wrong);
+  CHECK(unbounded.verdict == Verdict::inconclusive);
+  CHECK(unbounded.detail.find("overflows") != std::string::npos);
+  for (std::int64_t j = 0; j < V; ++j) wrong.o[static_cast<std::size_t>(j)] += 1;
+  CHECK(is_failure(judge.forward(contract, problem, wrong).verdict));
+}
+
 TEST_CASE("a zero of either sign is zero") {
   Judge judge;
   Drawn drawn;

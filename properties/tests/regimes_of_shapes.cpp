@@ -33,6 +33,8 @@ TEST_CASE("packed regimes hold empty members in every position, single tokens an
     for (std::size_t i = 1; i + 1 < lengths.size(); ++i) between = between || lengths[i] == 0;
   }
   CHECK((first && last && between && all));
+  for (std::uint64_t run = 0; run < 6; ++run) // whatever the seed, empty members with a state are among the first cases
+    CHECK(regime_named("packed-with-empty")->draw(run * 64, Tier::quick).state == StatePattern::gaussian);
   for (const Case& c : cases("packed"))
     for (std::int64_t start : c.problem.cu_seqlens) odd = odd || start % 2 == 1;
   CHECK(odd);
@@ -67,6 +69,8 @@ TEST_CASE("every run of the quick tier draws the shapes that once hid a fault") 
     INFO("seeds from " << run * 64);
     const auto alike = first("packed").lengths;
     CHECK(std::adjacent_find(alike.begin(), alike.end(), [](auto left, auto right) { return left == right && left > 16; }) != alike.end());
+    const Recipe gathered = second("packed");
+    CHECK((gathered.options.gate == GateForm::softplus && gathered.lengths.front() > 0 && gathered.lengths.back() > 0));
     const auto long_after_empty = first("packed-with-empty").lengths;
     CHECK((long_after_empty[0] == 0 && long_after_empty[1] > 64));
     CHECK(first("packed-single-tokens").lengths.size() > 40);

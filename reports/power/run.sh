@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The campaign behind this folder: every planted fault on ten seeds, every correct variant in at least 1,000 cases, every legal
+# rounding on two seeds. One process and one thread per seed of faults and per kernel; what is there already is not run again.
+#   reports/power/run.sh OUT [PROCESSES] [PROGRAM]
+set -eu -o pipefail
+out=$1 processes=${2:-$(nproc)} program=${3:-$(dirname -- "$0")/../../kdacheck}
+mkdir -p -- "$out"
+one_fault=(--fault output-bf16 --threads 1)
+
+# The names of all right kernels, from the smallest run there is.
+"$program" gate-power "${one_fault[@]}" --property agrees-with-the-oracle --regime narrow --out "$out/names" >/dev/null || [[ $? -eq 1 ]]
+mapfile -t names < <(python3 -c '
+import json, sys
+power = json.load(open(sys.argv[1]))
+print(*[kernel["name"] for kind in ("correct", "legal") for kernel in power[kind]], sep="\n")' "$out/names/power.json")
+
+job() { # job FOLDER ARGUMENTS...: status 1 is a result
+  local folder=$1
+  shift
+  [[ -f $folder/power.json ]] && return
+  "$program" gate-power --threads 1 --out "$folder" "$@" >"$folder.txt" 2>&1 || [[ $? -eq 1 ]] || echo "failed: $folder" >&2
+}
+export -f job
+export program
+{
+  for seed in {1..10}; do printf '%s\0' "job '$out/faults-$seed' --seed $seed --kernel 'legal.split-exponent.*'"; done
+  for i in "${!names[@]}"; do
+    seeds=1
+    [[ ${names[i]} == legal.* ]] && seeds=2
+    printf '%s\0' "job '$out/right-$i' --fault output-bf16 --kernel '${names[i]}' --seeds $seeds --correct-runs 1000"
+  done
+} | xargs -0 -n1 -P"$processes" bash -c
