@@ -3,7 +3,7 @@
 // Source: Kimi Linear technical report (arXiv 2510.26692), section 3.1.
 
 #include "gate.hpp"
-#include "matrix.hpp"
+#include "stored.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -30,7 +30,7 @@ template <Number N> Gate<N> gate_of_column(const LowRankGate<N>& module, std::in
 }
 
 /// (x down) up, [rows,W].
-template <Number N> Matrix<N> gate_logits(const LowRankGate<N>& module) { return (module.x * module.down) * module.up; }
+template <Number N> Matrix<N> gate_logits(const LowRankGate<N>& module) { return stored(stored(module.x * module.down) * module.up); }
 
 /// ln alpha and alpha of every row and column.
 template <Number N> std::vector<Decay<N>> low_rank_gates(const LowRankGate<N>& module) {

@@ -10,9 +10,11 @@
 #include "gating.hpp"
 #include "recurrence.hpp"
 #include "short_convolution.hpp"
+#include "stored.hpp"
 
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace kdacheck {
@@ -90,12 +92,12 @@ LayerRun<N> run_layer(const LayerForm& form, const LayerTensors<N>& p, const Mat
   using namespace layer_detail;
   const std::int64_t T = x.rows, HV = form.HV, K = form.K, V = form.V;
   LayerRun<N> run;
-  run.q_seen = with_history(start.q_conv, x * p.q_proj);
-  run.k_seen = with_history(start.k_conv, x * p.k_proj);
-  run.v_seen = with_history(start.v_conv, x * p.v_proj);
-  run.q = swish(run.q_a = convolved(p.q_conv, run.q_seen));
-  run.k = swish(run.k_a = convolved(p.k_conv, run.k_seen));
-  run.v = swish(run.v_a = convolved(p.v_conv, run.v_seen));
+  run.q_seen = with_history(start.q_conv, stored(x * p.q_proj));
+  run.k_seen = with_history(start.k_conv, stored(x * p.k_proj));
+  run.v_seen = with_history(start.v_conv, stored(x * p.v_proj));
+  run.q = stored(swish(run.q_a = convolved(p.q_conv, run.q_seen)));
+  run.k = stored(swish(run.k_a = convolved(p.k_conv, run.k_seen)));
+  run.v = stored(swish(run.v_a = convolved(p.v_conv, run.v_seen)));
   run.gating = {.form = form.gate,
                 .lower_bound = N(form.lower_bound),
                 .columns_per_head = K,
@@ -105,11 +107,12 @@ LayerRun<N> run_layer(const LayerForm& form, const LayerTensors<N>& p, const Mat
                 .A_log = p.A_log,
                 .dt_bias = p.dt_bias};
   const std::vector<Decay<N>> decays = low_rank_gates(run.gating);
-  run.beta_logit = x * p.b_proj;
-  run.gate_hidden = x * p.g_down;
+  run.beta_logit = stored(x * p.b_proj);
+  run.gate_hidden = stored(x * p.g_down);
   run.gate = run.gate_hidden * p.g_up;
   for (std::int64_t t = 0; t < T; ++t)
     for (std::int64_t j = 0; j < HV * V; ++j) run.gate(t, j) = run.gate(t, j) + p.g_bias[static_cast<std::size_t>(j)];
+  run.gate = stored(std::move(run.gate));
 
   run.o = run.z = Matrix<N>(T, HV * V);
   run.end = {last_rows(run.q_seen, form.conv_width - 1),
@@ -121,8 +124,8 @@ LayerRun<N> run_layer(const LayerForm& form, const LayerTensors<N>& p, const Mat
     std::vector<Token<N>> tokens;
     for (std::int64_t t = 0; t < T; ++t) {
       Token<N> token;
-      token.q = normalised<N>(part(run.q, t, shared, K));
-      token.k = normalised<N>(part(run.k, t, shared, K));
+      token.q = stored(normalised<N>(part(run.q, t, shared, K)));
+      token.k = stored(normalised<N>(part(run.k, t, shared, K)));
       token.v = part(run.v, t, head, V);
       for (std::int64_t i = 0; i < K; ++i) {
         const Decay<N>& channel = decays[static_cast<std::size_t>((t * HV + head) * K + i)];
@@ -136,21 +139,21 @@ LayerRun<N> run_layer(const LayerForm& form, const LayerTensors<N>& p, const Mat
     const N scale(form.scale);
     for (std::int64_t t = 0; t < T && chunk == 0; ++t) {
       states.push_back(step(Rule::kda, tokens[static_cast<std::size_t>(t)], states.back()));
-      put_part(run.o, t, head, read_out(scale, tokens[static_cast<std::size_t>(t)], states.back()));
+      put_part(run.o, t, head, stored(read_out(scale, tokens[static_cast<std::size_t>(t)], states.back())));
     }
     for (std::int64_t t = 0; t < T && chunk > 0; t += chunk) {
       const std::vector<Token<N>> here(tokens.begin() + t, tokens.begin() + std::min(t + chunk, T));
       const Chunk<N> solved = chunk_of(Rule::kda, here, scale, as_matrix(states.back()));
-      for (std::int64_t i = 0; i < solved.O.rows; ++i) put_part(run.o, t + i, head, part(solved.O, i, 0, V));
+      for (std::int64_t i = 0; i < solved.O.rows; ++i) put_part(run.o, t + i, head, stored(part(solved.O, i, 0, V)));
       states.push_back(as_state(solved.end));
     }
     for (std::int64_t t = 0; t < T; ++t)
-      put_part(run.z, t, head, gated_norm<N>(part(run.o, t, head, V), part(run.gate, t, head, V), p.o_norm, N(form.norm_epsilon)));
+      put_part(run.z, t, head, stored(gated_norm<N>(part(run.o, t, head, V), part(run.gate, t, head, V), p.o_norm, N(form.norm_epsilon))));
     run.end.heads.push_back(states.back());
     run.tokens.push_back(std::move(tokens));
     run.states.push_back(std::move(states));
   }
-  run.y = run.z * p.o_proj;
+  run.y = stored(run.z * p.o_proj);
   return run;
 }
 

@@ -97,6 +97,18 @@ std::size_t fewest_cases(const Power& power) {
   return fewest;
 }
 
+double since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void report_of_seeds(const std::string& which, const Power& power, double seconds) {
+  const auto caught = std::ranges::count_if(power.faults, [](const FaultPower& fault) { return fault.caught(); });
+  std::size_t refused = 0, cases = 0;
+  for (const CorrectPower& kernel : power.correct) refused += kernel.rejected, cases += kernel.cases;
+  fmt::print(stderr, "{}: {} of {} faults caught, {} of {} cases of what is right refused, in {:.0f} s\n", which, caught,
+             power.faults.size(), refused, cases, seconds);
+}
+
 /// Seed by seed, each kept in power_seeds.jsonl as soon as it is done. Seeds beyond those asked for run correct kernels alone.
 Power powers_of_seeds(const PowerArguments& arguments, const PowerPlan& plan) {
   const std::string path = arguments.out + "/power_seeds.jsonl", mark = mark_of(arguments);
@@ -113,14 +125,10 @@ Power powers_of_seeds(const PowerArguments& arguments, const PowerPlan& plan) {
     if (!known) {
       const auto start = std::chrono::steady_clock::now();
       Power power = gate_power_of_seed(of_seed, seed);
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const double seconds = since(start);
       log += power_seed_line(mark, seed, power, seconds);
       write_atomically(path, log);
-      const auto caught = std::ranges::count_if(power.faults, [](const FaultPower& fault) { return fault.caught(); });
-      std::size_t refused = 0, cases = 0;
-      for (const CorrectPower& kernel : power.correct) refused += kernel.rejected, cases += kernel.cases;
-      fmt::print(stderr, "seed {}: {} of {} faults caught, {} of {} cases of correct kernels refused, in {:.0f} s\n", seed, caught,
-                 power.faults.size(), refused, cases, seconds);
+      report_of_seeds(fmt::format("seed {}", seed), power, seconds);
       found = done.insert_or_assign(seed, std::move(power)).first;
     }
     Power further = found->second;
@@ -177,11 +185,20 @@ int power_command(const PowerArguments& arguments) {
   auto [faults, module_faults] = chosen_faults(arguments);
   PowerPlan plan = plan_of(arguments, std::move(faults));
   if (!by_gate) plan.legal.clear(); // a rule knows no contracts
-  Power power = by_gate ? powers_of_seeds(arguments, plan) : rule_power(plan, parse_rule(arguments.rule));
+  Power power;
+  const bool kernels_too = !plan.faults.empty() || !plan.correct.empty() || !plan.legal.empty();
+  if (!by_gate)
+    power = rule_power(plan, parse_rule(arguments.rule));
+  else if (kernels_too)
+    power = powers_of_seeds(arguments, plan);
   if (by_gate && module_faults) {
     ModulePlan modules = module_plan(arguments.selection, false);
     modules.seeds = arguments.seeds;
+    const auto start = std::chrono::steady_clock::now();
     Power of_modules = module_power(modules, arguments.faults, arguments.every_catch);
+    report_of_seeds(
+        fmt::format("modules, seeds {} to {}", modules.first_seed, modules.first_seed + static_cast<std::uint64_t>(modules.seeds) - 1),
+        of_modules, since(start));
     std::ranges::move(of_modules.faults, std::back_inserter(power.faults));
     std::ranges::move(of_modules.correct, std::back_inserter(power.correct));
   }

@@ -65,6 +65,39 @@ const std::array planted{
                 for (float& x : *found(call.inputs, "alpha")) x = round_bf16(x);
               });
             }},
+    Planted{{"DPLRTransition", "dk-from-a-zero-state", "class", "the gradient of k knows nothing of the state before the call"},
+            [](Module right) {
+              Module module = right;
+              module.backward = [right](const ModuleCall& call, const ModuleCotangents& d) {
+                ModuleGradients all = right.backward(call, d);
+                ModuleCall unwritten = call;
+                fill(unwritten.states, "memory", 0);
+                tensor_named(all.inputs, "k") = tensor_named(right.backward(unwritten, d).inputs, "k");
+                return all;
+              };
+              return module;
+            }},
+    Planted{{"DPLRTransition", "dalpha-of-the-decayed-state", "class", "the gradient of alpha is that of ln alpha"},
+            [](Module right) {
+              return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall& call) {
+                auto& alpha = tensor_named(d.inputs, "alpha").values;
+                for (std::size_t i = 0; i < alpha.size(); ++i) alpha[i] *= tensor_named(call.inputs, "alpha").values[i];
+              });
+            }},
+    Planted{{"DPLRTransition", "dstate-without-decay", "class", "the gradient of the state passes a token undecayed"},
+            [](Module right) {
+              return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall& call) {
+                for (NamedTensor& state : d.states) // undone for the first token of each sequence
+                  for (std::int64_t n = 0; n < call.sequences(); ++n) {
+                    const std::int64_t first = call.cu_seqlens[static_cast<std::size_t>(n)];
+                    const std::int64_t rows = state.shape[1] * state.shape[2], V = state.shape[3];
+                    if (first == call.cu_seqlens[static_cast<std::size_t>(n + 1)]) continue;
+                    for (std::int64_t i = 0; i < rows * V; ++i)
+                      state.values[static_cast<std::size_t>(n * rows * V + i)] /=
+                          tensor_named(call.inputs, "alpha").values[static_cast<std::size_t>(first * rows + i / V)];
+                  }
+              });
+            }},
     Planted{{"ChunkwiseKDA", "carry-dropped", "class", "the state at the start is taken for zero"},
             [](Module right) { return wrapped(right, [](ModuleCall& call) { fill(call.states, "memory", 0); }); }},
     Planted{{"ChunkwiseKDA", "residual-in-bf16", "class", "v is rounded to bf16"},

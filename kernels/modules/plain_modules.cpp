@@ -2,7 +2,9 @@
 
 #include "dplr_transition.hpp"
 #include "masked_module.hpp"
+#include "transition_backward.hpp"
 
+#include <algorithm>
 #include <fmt/core.h>
 
 namespace kdacheck::modules {
@@ -14,6 +16,11 @@ GatingParameters gate_parameters_of(const Gating& gating, const ModuleCall& call
   if (gating.form == GateForm::sigmoid) return p;
   p.A_log = tensor_named(call.parameters, "A_log").values, p.dt_bias = tensor_named(call.parameters, "dt_bias").values;
   return p;
+}
+
+std::span<float> row_of(NamedTensor& tensor, std::int64_t row) {
+  const auto width = static_cast<std::size_t>(element_count(std::span(tensor.shape).subspan(1)));
+  return std::span(tensor.values).subspan(static_cast<std::size_t>(row) * width, width);
 }
 
 std::span<const float> rows(const ModuleCall& call, const char* name, std::int64_t row) {
@@ -66,6 +73,33 @@ Module transition_module(std::int64_t H, std::int64_t K, std::int64_t V) {
             state);
     }
     return {{}, {std::move(memory)}};
+  };
+  module.backward = [=](const ModuleCall& call, const ModuleCotangents& d) -> ModuleGradients {
+    const StateShape shape{.B = 1, .H = H, .K = K, .V = V};
+    const auto size = static_cast<std::size_t>(shape.elements());
+    ModuleGradients result;
+    for (const char* tensor : {"alpha", "k", "beta", "v"}) result.inputs.push_back(zeros(tensor, tensor_named(call.inputs, tensor).shape));
+    NamedTensor d_memory = d.states.empty() ? zeros("memory", {call.sequences(), H, K, V}) : tensor_named(d.states, "memory");
+    const auto step_of = [&](std::int64_t row) {
+      return KdaStep{
+          .alpha = rows(call, "alpha", row), .k = rows(call, "k", row), .beta = rows(call, "beta", row), .v = rows(call, "v", row)};
+    };
+    for (std::int64_t n = 0; n < call.sequences(); ++n) {
+      const std::int64_t first = call.cu_seqlens[static_cast<std::size_t>(n)], last = call.cu_seqlens[static_cast<std::size_t>(n + 1)];
+      std::vector<std::vector<float>> before; // every token
+      std::vector<float> state(size, 0.0f);
+      if (!call.states.empty()) std::copy_n(tensor_named(call.states, "memory").values.begin() + n * shape.elements(), size, state.begin());
+      for (std::int64_t row = first; row < last; ++row) before.push_back(state), update(shape, step_of(row), state);
+      const auto d_state = std::span(d_memory.values).subspan(static_cast<std::size_t>(n) * size, size);
+      for (std::int64_t row = last - 1; row >= first; --row)
+        update_backward(shape, step_of(row), before[static_cast<std::size_t>(row - first)], d_state,
+                        {.alpha = row_of(result.inputs[0], row),
+                         .k = row_of(result.inputs[1], row),
+                         .beta = row_of(result.inputs[2], row),
+                         .v = row_of(result.inputs[3], row)});
+    }
+    if (!call.states.empty()) result.states.push_back(std::move(d_memory));
+    return result;
   };
   return masked(module);
 }

@@ -11,7 +11,7 @@ namespace kdacheck::modules {
 Module gating_module(const Gating&);
 
 /// Inputs alpha, k [R,H,K], beta [R,H], v [R,H,V]; no output but the state memory [N,H,K,V], stepped token by token by
-/// `update`; forward only.
+/// `update`, and back by `update_backward`.
 Module transition_module(std::int64_t H, std::int64_t K, std::int64_t V);
 
 } // namespace kdacheck::modules

@@ -45,7 +45,8 @@ struct ModuleCase {
   ModuleOracle oracle; ///< evaluate is empty where laws alone judge
   modules::ModuleCall call;
   modules::ModuleCotangents cotangents;
-  std::function<modules::Module(std::string_view fault)> planted{};
+  std::function<modules::Module(std::string_view fault)> planted{}; ///< empty: laws plant `fault` themselves
+  std::string fault{};                                              ///< planted in `module`, or to be
 };
 
 /// A law of one module, or of all. Whatever it draws follows from the seed.

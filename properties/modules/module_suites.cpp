@@ -20,7 +20,8 @@ ModuleCaseResult run_module_case(const ModuleSuite& suite, const ModuleLaw& law,
       .module = suite.name, .law = law.name, .regime = std::string(regime), .fault = std::string(fault), .seed = seed, .finding = {}};
   try {
     ModuleCase drawn = suite.draw(regime, seed);
-    if (!fault.empty()) drawn.module = drawn.planted(fault);
+    drawn.fault = fault;
+    if (!fault.empty() && drawn.planted) drawn.module = drawn.planted(fault);
     if (law.backward && !drawn.module.backward)
       result.finding = {.verdict = Verdict::not_supported, .place = {}, .detail = "the module has no backward pass", .metrics = {}};
     else
