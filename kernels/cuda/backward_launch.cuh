@@ -31,10 +31,9 @@
 // cache either. The adjoint takes 2.3, the states 1.2 (each in two launches).
 // Next: roll the producer's loops in the same way; T and Aqk from the first sweep instead of anew.
 
-#include "backward_adjoint.cuh"
 #include "backward_gradients.cuh"
 #include "backward_parameters.cuh"
-#include "backward_states.cuh"
+#include "backward_sweeps.cuh"
 #include "backward_workspace.hpp"
 #include "chunk_launch.cuh"
 
@@ -48,6 +47,63 @@ __global__ void __launch_bounds__(32 * most_warps, 1) backward_states(const __gr
 template <int K, int pieces, bool half_precision>
 __global__ void __launch_bounds__(32 * most_warps, 1) backward_adjoint(const __grid_constant__ SweepArguments args) {
   adjoint_block<K, pieces, half_precision>(args);
+}
+
+template <int K, bool half_precision>
+__global__ void __launch_bounds__(32 * most_stage_warps, 1) backward_stages(const __grid_constant__ StageArguments args) {
+  stages_block<K, half_precision>(args);
+}
+
+template <int K, bool half_precision>
+__global__ void __launch_bounds__(32 * most_kept_warps, 3) backward_sweeps(const __grid_constant__ KeptSweepArguments args) {
+  kept_sweeps_block<K, half_precision>(args);
+}
+
+/// What this machine offers.
+struct Machine {
+  int multiprocessors = 0, shared_limit = 0;
+};
+inline cudaError_t ask(Machine& machine) {
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  if (const cudaError_t error = cudaDeviceGetAttribute(&machine.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+      error != cudaSuccess)
+    return error;
+  return cudaDeviceGetAttribute(&machine.shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+}
+
+/// Chunks to the workspace, then both sweeps in one launch.
+template <int K, bool half_precision>
+cudaError_t launch_kept_sweeps(const SweepArguments& states, const SweepArguments& adjoint, unsigned char* data, std::int64_t slots,
+                               const Machine& machine, cudaStream_t stream) {
+  const ForwardArguments& call = states.call;
+  const int bench = WorkbenchLayout<K, 1, Sweep::stored>::bytes(call.gate_format == Stored::fp32 ? 4 : 2);
+  StageArguments stages{.call = call, .data = data, .slots = slots};
+  stages.warps = std::min(most_stage_warps, machine.shared_limit / bench);
+  const std::int64_t chunks = slots * call.HV, blocks = (chunks + stages.warps - 1) / stages.warps;
+  if (blocks == 0) return cudaSuccess;
+  stages.blocks = static_cast<int>(std::min<std::int64_t>(blocks, machine.multiprocessors));
+  auto* prepare = backward_stages<K, half_precision>;
+  if (const cudaError_t error = cudaFuncSetAttribute(prepare, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
+      error != cudaSuccess)
+    return error;
+  prepare<<<static_cast<unsigned>(stages.blocks), static_cast<unsigned>(32 * stages.warps), static_cast<unsigned>(stages.warps * bench), stream>>>(
+      stages);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  KeptSweepArguments kept{.states = states, .adjoint = adjoint, .data = data, .slots = slots};
+  const int groups = call.V / 16;
+  const std::int64_t units = call.N * call.HV;
+  kept.warps = most_kept_warps;
+  while (groups % kept.warps != 0 || (kept.warps > 1 && 2 * units * (groups / kept.warps) < machine.multiprocessors * 9 / 10)) kept.warps /= 2;
+  kept.slices = groups / kept.warps;
+  kept.ring = 4;
+  auto* kernel = backward_sweeps<K, half_precision>;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
+      error != cudaSuccess)
+    return error;
+  kernel<<<static_cast<unsigned>(2 * units * kept.slices), static_cast<unsigned>(32 * kept.warps),
+           static_cast<unsigned>(kept_shared_bytes<K>(kept.ring, kept.warps)), stream>>>(kept);
+  return cudaGetLastError();
 }
 
 template <GateCode code, int K, int pieces, bool half_precision>
@@ -74,17 +130,31 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                        .rows = static_cast<std::uint16_t*>(at(where.R)),
                        .rows_total = args.B * call.T,
                        .states = static_cast<std::uint32_t*>(at(where.S))};
-  if (const cudaError_t error =
-          launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, sweep, stream, ChunkShape{});
-      error != cudaSuccess)
-    return error;
+  const SweepArguments states = sweep;
+  Machine machine;
+  if (const cudaError_t error = ask(machine); error != cudaSuccess) return error;
   sweep.d_o = args.d_o, sweep.dv = args.dv;
   sweep.d_final_state = args.d_final_state, sweep.d_initial_state = args.d_initial_state;
   sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
-  if (const cudaError_t error =
-          launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
-      error != cudaSuccess)
-    return error;
+  bool kept = false;
+  if constexpr (pieces == 1)
+    if (where.stage_slots > 0) {
+      kept = true;
+      if (const cudaError_t error = launch_kept_sweeps<K, half_precision>(states, sweep, args.workspace + where.stages, where.stage_slots,
+                                                                          machine, stream);
+          error != cudaSuccess)
+        return error;
+    }
+  if (!kept) {
+    if (const cudaError_t error =
+            launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, states, stream, ChunkShape{});
+        error != cudaSuccess)
+      return error;
+    if (const cudaError_t error =
+            launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+        error != cudaSuccess)
+      return error;
+  }
   GradientArguments last{.call = call,
                          .d_o = args.d_o,
                          .dq = args.dq,
@@ -111,12 +181,7 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
   if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
   // The device's limit, not what this call takes: calls of several threads set it for one another.
-  int device = 0, shared_limit = 0;
-  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-      error != cudaSuccess)
-    return error;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
       error != cudaSuccess)
     return error;
   if (where.segment_slots > 0)

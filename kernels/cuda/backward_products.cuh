@@ -9,6 +9,7 @@
 // A warp owns 16 channels of columns and rows for all 64 tokens; the scores are dealt out over the warps.
 
 #include "backward_layout.cuh"
+#include "chunk_scores.cuh"
 
 namespace kdacheck::cuda {
 

@@ -210,6 +210,20 @@ __device__ __forceinline__ void barrier_arrive_remote(Address barrier) {
 __device__ __forceinline__ void barrier_expect_remote(Address barrier, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
+/// Arrives at a barrier of this block, and makes the phase wait for that many bytes.
+__device__ __forceinline__ void barrier_expect(Address barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+/// Copies global memory to shared memory asynchronously, and counts the bytes at a barrier; all multiples of 16.
+__device__ __forceinline__ void copy_bulk(Address to, const void* from, unsigned bytes, Address barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes),
+               "r"(barrier)
+               : "memory");
+}
+/// Asks for global memory to be brought to the L2 cache; a multiple of 16 bytes.
+__device__ __forceinline__ void prefetch_bulk(const void* from, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
 /// Copies shared memory to another block asynchronously, and counts the bytes at a barrier there.
 __device__ __forceinline__ void copy_remote(Address to, Address from, unsigned bytes, Address barrier) {
   asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from),
