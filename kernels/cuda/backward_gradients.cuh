@@ -33,12 +33,6 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   const std::int64_t offset = (segment.span.batch * args.T + segment.first()) * row + static_cast<std::int64_t>(head) * args.V;
   copy_segment_keys<K, pieces, half_precision>(args, base, segment, head, head_q);
   copy_async_commit();
-  const BoundaryState S = state_before(gradient, segment, head), dS = cotangent_after(gradient, segment, head);
-  if (thread_index() == 0) {
-    const auto bytes = static_cast<unsigned>(4 * state_words(K, args.V));
-    if (dS.words != nullptr) prefetch_bulk(dS.words, bytes);
-    if (S.words != nullptr) prefetch_bulk(S.words, bytes);
-  }
   copy_values<pieces, threads>(base + Layout::R, at.value_row, at.value_piece, gradient.R + offset, row, plane, segment.tokens, args.V);
   copy_values<pieces, threads>(base + at.M, at.value_row, at.value_piece, gradient.M + offset, row, plane, segment.tokens, args.V);
   copy_cotangent<pieces, half_precision, threads>(base + at.d_o, at.value_row, at.value_piece, gradient.d_o,
@@ -57,6 +51,7 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
                  product * step_slope(args.beta_form, x), gradient.dbeta_format);
   });
   sync_block();
+  const BoundaryState S = state_before(gradient, segment, head), dS = cotangent_after(gradient, segment, head);
   {
     float C[sub_blocks][2][4];
     multiply_columns<K, pieces, half_precision>(C, args, base, at, S, dS, segment.tokens - 1);

@@ -224,20 +224,27 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
   if (dS.present()) {
     const bool with_S = S.present();
     const int steps = args.V / 16;
-    StateBlock d = state_block<K>(dS, args, group, 0, lane), s{};
-    if (with_S) s = state_block<K>(S, args, group, 0, lane);
+    StateBlock d[2], s[2]{}; // of this step and of the next
+#pragma unroll
+    for (int early = 0; early < 2; ++early)
+      if (early < steps) {
+        d[early] = state_block<K>(dS, args, group, early, lane);
+        if (with_S) s[early] = state_block<K>(S, args, group, early, lane);
+      }
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      const Operand<pieces> right = state_operand<pieces>(d);
+      const Operand<pieces> right = state_operand<pieces>(d[0]);
       if (with_S)
 #pragma unroll
         for (int part = 0; part < 4; ++part) {
-          const Pair x = s.numbers(part), y = d.numbers(part);
+          const Pair x = s[0].numbers(part), y = d[0].numbers(part);
           kept[part / 2] += x.x * y.x + x.y * y.y;
         }
-      if (step + 1 < steps) {
-        d = state_block<K>(dS, args, group, step + 1, lane);
-        if (with_S) s = state_block<K>(S, args, group, step + 1, lane);
+      d[0] = d[1];
+      s[0] = s[1];
+      if (step + 2 < steps) {
+        d[1] = state_block<K>(dS, args, group, step + 2, lane);
+        if (with_S) s[1] = state_block<K>(S, args, group, step + 2, lane);
       }
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {

@@ -14,14 +14,16 @@ template <int K> constexpr __device__ __host__ int kept_shared_bytes(int ring, i
   return copy_barrier_bytes + ring * StagePart<K, 1, Sweep::adjoint>::bytes + warps * consumer_bytes;
 }
 
-/// Blocks come in pairs: even ones go from first to last, odd ones back.
+/// The first half of the blocks goes back, the other half from first to last: multiprocessors, which take blocks in turn, then have
+/// a like share of both.
 template <int K, bool half_precision> __device__ __forceinline__ void kept_sweeps_block(const KeptSweepArguments& kept) {
   const ForwardArguments& args = kept.states.call;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32, slices = static_cast<unsigned>(kept.slices);
-  const unsigned pair = block_index() / 2, heads = static_cast<unsigned>(args.HV);
-  const bool back = block_index() % 2 != 0;
-  const int slice = static_cast<int>(pair % slices), head = static_cast<int>(pair / slices % heads);
-  const std::int64_t n = pair / slices / heads;
+  const unsigned heads = static_cast<unsigned>(args.HV), half = static_cast<unsigned>(args.N) * heads * slices;
+  const bool back = block_index() < half;
+  const unsigned part = back ? block_index() : block_index() - half;
+  const int slice = static_cast<int>(part % slices), head = static_cast<int>(part / slices % heads);
+  const std::int64_t n = part / slices / heads;
   const Span span = span_of(args, n);
   const Address base = shared_base(), stages = base + copy_barrier_bytes;
   const Address area = stages + kept.ring * StagePart<K, 1, Sweep::adjoint>::bytes + warp * consumer_bytes;

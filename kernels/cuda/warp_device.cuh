@@ -220,10 +220,6 @@ __device__ __forceinline__ void copy_bulk(Address to, const void* from, unsigned
                "r"(barrier)
                : "memory");
 }
-/// Asks for global memory to be brought to the L2 cache; a multiple of 16 bytes.
-__device__ __forceinline__ void prefetch_bulk(const void* from, unsigned bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
 /// Copies shared memory to another block asynchronously, and counts the bytes at a barrier there.
 __device__ __forceinline__ void copy_remote(Address to, Address from, unsigned bytes, Address barrier) {
   asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from),

@@ -328,7 +328,6 @@ inline void barrier_expect(Address barrier, unsigned) { barrier_arrive(barrier);
 inline void copy_bulk(Address to, const void* from, unsigned bytes, Address) {
   for (unsigned place = 0; place < bytes; place += 16) std::memcpy(simt::at(to + place, 16), static_cast<const unsigned char*>(from) + place, 16);
 }
-inline void prefetch_bulk(const void*, unsigned) {}
 inline void fence_async() {}
 
 } // namespace kdacheck::cuda
