@@ -155,8 +155,8 @@ __device__ __forceinline__ void store_value_gradient(const float (&dV)[2][4], vo
 
 /// All chunks of a sequence for value columns [column, column + 16), the last one first.
 template <int K, int pieces, bool half_precision, class Supply>
-__device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n, int head,
-                                int column, unsigned lane) {
+__device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
+                                                int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float dS[K / 8][4];
   load_state<K>(dS, sweep.d_final_state, args, n * args.HV + head, column, lane);
@@ -182,8 +182,8 @@ __device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Sup
     sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
     fetch(position + value_ring - 1);
     float M[2][4], dV[2][4];
-    retreat_adjoint<K, pieces, half_precision, typename Supply::Layout>(dS, M, dV, stage,
-                                               area + (position % value_ring) * tile_bytes, lane);
+    retreat_adjoint<K, pieces, half_precision, typename Supply::Layout>(dS, M, dV, stage, area + (position % value_ring) * tile_bytes,
+                                                                        lane);
     sync_warp();
     supply.give_back(lane);
     const std::int64_t first = start_of(position), left = span.length - first;
@@ -204,7 +204,8 @@ __device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Sup
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
   sweep_block<K, pieces, half_precision, Sweep::adjoint>(
       sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume_adjoint<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area, span, n, head, column, lane);
+        consume_adjoint<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area, span, n, head,
+                                                   column, lane);
       });
 }
 

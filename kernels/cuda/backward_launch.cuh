@@ -3,16 +3,20 @@
 // Tier `accurate`: every operand the sum of two bf16 terms.
 //
 // Four launches, no atomics, every sum in a fixed order:
-//   states     the chunks of 16 tokens again from first to last: R for every token, S every 64 tokens   (backward_states.cuh)
-//   adjoint    from last to first: M and dv for every token, dS every 64 tokens, dh0                     (backward_adjoint.cuh)
-//   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid        (backward_gradients.cuh)
-//   parameters sums over segments: d A_log, d dt_bias                                                    (backward_parameters.cuh)
+//   stages     parallel over chunks of 16 tokens: what both sweeps take of a chunk, into the workspace    (backward_stages.cuh)
+//   sweeps     side by side: from first to last, R for every token, S every 64 tokens                     (backward_states.cuh);
+//              from last to first, M and dv for every token, dS every 64 tokens, dh0                      (backward_adjoint.cuh)
+//   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid         (backward_gradients.cuh)
+//   parameters sums over segments: d A_log, d dt_bias                                                     (backward_parameters.cuh)
+// Where the workspace would exceed 1.5 times the tensors (tier `accurate`, grouped heads, short packed members) the sweeps are two
+// launches that each work the chunks out for themselves, with the producers of the forward pass.
 //
-// Bytes per token and head, K = V = 128, bf16, fast: states reads 770, writes R 256 and S 1024; adjoint reads 1026, writes M 256,
-// dv 256, dS 1024; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 8.97 KB in all, at the copy
-// bandwidth 2.4 to 2.9 ms for T 8192, H 96. The keys and the gate are read twice more by the last pass, mostly from L2.
-// Shared memory of the last pass at V = 128: 114,432 bytes (fast, two blocks a multiprocessor), 202,496 (accurate, one).
-// Registers, bytes spilled to the stack (K 128, bf16 in, bounded gate): fast states 168, 0; adjoint 168, 12; gradients 128, 56.
+// Bytes per token and head, K = V = 128, bf16, fast: stages reads 770, writes 904; sweeps read 616 and 872 of those and v, dO 512,
+// write R M dv 768 and S dS 2048; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 10.85 KB in all.
+// The keys and the gate are read twice more by the last pass, mostly from L2.
+// Shared memory of the last pass at V = 128: 114,432 bytes (fast, two blocks a multiprocessor), 202,496 (accurate, one); stages 230,400;
+// sweeps 66,176 (three blocks). Registers, bytes spilled to the stack (K 128, bf16 in, bounded gate): fast stages 168, 36; sweeps 168, 8;
+// gradients 128, 8.
 //
 // Story (H100, K = V = 128, T 8192, 96 heads, graph replay, ms: backward alone, fast / accurate):
 // 1. As above. Predicted: states 1.0, adjoint 1.1, gradients 2.1. Measured 9.61 / 14.98: states 1.0, adjoint 1.7, gradients 7.0. The
@@ -26,10 +30,15 @@
 // 5. The last pass made small: q, k, g staged by asynchronous copies in the places of qd, kd, kr and replaced word by word, loops
 //    rolled, one kernel for each kind of gate, states stored as fp32 words: 13,939 instructions become 8,349, and spills of 1096 bytes
 //    become 56. Predicted: it fits the instruction cache, 3 for the pass. Measured 5.92 / 11.03 (forward + backward 6.98 / 13.01).
-// What limits it (ncu, fast): the sweeps issue 0.2 to 0.4 instructions a cycle and scheduler; half of the adjoint's waiting (3.5 of 7.0
-// cycles an instruction) and a third of the states' (1.5 of 4.9) is for instructions: consumers and producers together do not fit the
-// cache either. The adjoint takes 2.3, the states 1.2 (each in two launches).
-// Next: roll the producer's loops in the same way; T and Aqk from the first sweep instead of anew.
+// 6. Chunks worked out once, by a kernel without a serial chain, and kept as images of shared memory; sweeps without producers, both in
+//    one launch, since neither needs the other. Predicted: stages 0.6, sweeps 1.5 (bandwidth), 4.6 in all. Measured 5.30 fast: 0.60,
+//    1.95, 2.76. Blocks of the two sweeps took turns, so that a multiprocessor got three of one kind; and S, dS asked for ahead into
+//    L2 cost 0.2.
+// 7. One kind of block after the other: predicted 1.6, measured 1.73. Rows past the end not addressed anew: stages 0.57. In the last
+//    pass two tokens a warp for dq, dk, states two steps ahead, the gate a step ahead, sums of squares in registers: predicted 2.0,
+//    measured 3.30: 9,032 instructions no longer fit the instruction cache (25 % of the waiting; 2 % at 8,424).
+// 8. One body for dq and dk, loops that begin early instead of code before them: 8,032 instructions, 8 bytes spilled instead of 220.
+//    Predicted 2.1 for the pass. Measured: reports/cuda/evidence.md, with the limits of each pass in reports/cuda/backward.md.
 
 #include "backward_gradients.cuh"
 #include "backward_parameters.cuh"
@@ -87,14 +96,15 @@ cudaError_t launch_kept_sweeps(const SweepArguments& states, const SweepArgument
   if (const cudaError_t error = cudaFuncSetAttribute(prepare, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
       error != cudaSuccess)
     return error;
-  prepare<<<static_cast<unsigned>(stages.blocks), static_cast<unsigned>(32 * stages.warps), static_cast<unsigned>(stages.warps * bench), stream>>>(
-      stages);
+  prepare<<<static_cast<unsigned>(stages.blocks), static_cast<unsigned>(32 * stages.warps), static_cast<unsigned>(stages.warps * bench),
+            stream>>>(stages);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   KeptSweepArguments kept{.states = states, .adjoint = adjoint, .data = data, .slots = slots};
   const int groups = call.V / 16;
   const std::int64_t units = call.N * call.HV;
   kept.warps = most_kept_warps;
-  while (groups % kept.warps != 0 || (kept.warps > 1 && 2 * units * (groups / kept.warps) < machine.multiprocessors * 9 / 10)) kept.warps /= 2;
+  while (groups % kept.warps != 0 || (kept.warps > 1 && 2 * units * (groups / kept.warps) < machine.multiprocessors * 9 / 10))
+    kept.warps /= 2;
   kept.slices = groups / kept.warps;
   kept.ring = 4;
   auto* kernel = backward_sweeps<K, half_precision>;
@@ -140,8 +150,8 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
   if constexpr (pieces == 1)
     if (where.stage_slots > 0) {
       kept = true;
-      if (const cudaError_t error = launch_kept_sweeps<K, half_precision>(states, sweep, args.workspace + where.stages, where.stage_slots,
-                                                                          machine, stream);
+      if (const cudaError_t error =
+              launch_kept_sweeps<K, half_precision>(states, sweep, args.workspace + where.stages, where.stage_slots, machine, stream);
           error != cudaSuccess)
         return error;
     }

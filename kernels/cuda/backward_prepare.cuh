@@ -61,14 +61,11 @@ template <int K> __device__ __forceinline__ void copy_keys(Address to, const Vie
   constexpr int pieces_of_row = K / 8, rows_at_once = 2 * K / pieces_of_row;
   static_assert(rows_at_once % 8 == 0, "all rows of a thread are exchanged alike");
   const int row = static_cast<int>(thread_index()) / pieces_of_row, channel = 8 * (static_cast<int>(thread_index()) % pieces_of_row);
-  const auto* from = static_cast<const std::uint16_t*>(view.data) + offset + channel;
-  const std::uint16_t* source = from + row * view.token;
+  const auto* source = static_cast<const std::uint16_t*>(view.data) + offset + channel + row * view.token;
   const Address place = to + swizzled(row, channel, 2 * K);
 #pragma unroll
-  for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token) {
-    const bool inside = row + step * rows_at_once < tokens;
-    copy_async(place + step * rows_at_once * 2 * K, inside ? source : from, inside ? 16 : 0);
-  }
+  for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token)
+    copy_async(place + step * rows_at_once * 2 * K, source, row + step * rows_at_once < tokens ? 16 : 0);
 }
 
 /// Starts copying the segment's rows of a workspace tensor [pieces][B T][HV][V] to shared memory; absent rows become zero.
@@ -84,8 +81,7 @@ __device__ __forceinline__ void copy_values(Address to, int row_bytes, int piece
 #pragma unroll 4
     for (int token = first; token < segment_tokens; token += rows_at_once) {
 #pragma unroll
-      for (int piece = 0; piece < pieces; ++piece)
-        copy_async(place + piece * piece_bytes, token < tokens ? source + piece * plane : from, token < tokens ? 16 : 0);
+      for (int piece = 0; piece < pieces; ++piece) copy_async(place + piece * piece_bytes, source + piece * plane, token < tokens ? 16 : 0);
       source += rows_at_once * row;
       place += rows_at_once * row_bytes;
     }

@@ -267,13 +267,13 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
   const int tokens = segment.tokens - first;
   const std::int64_t g_row = row_of(args.g, segment.span.batch, row, head) + channel;
   std::int64_t target = row_of(gradient.dg, segment.span.batch, row, head) + channel;
-  Pair x[4], next[4];
-  load_gate_rows(next, args, g_row, tokens);
+  Pair x[4], next[4]{};
 #pragma unroll 1
-  for (int quad = 0; quad < chunk_tokens && quad < tokens; quad += 4) {
+  for (int quad = -4; quad < chunk_tokens && quad < tokens; quad += 4) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) x[i] = next[i];
     if (quad + 4 < chunk_tokens) load_gate_rows(next, args, g_row + (quad + 4) * args.g.token, tokens - quad - 4);
+    if (quad < 0) continue;
 #pragma unroll
     for (int i = 0; i < 4; ++i, target += gradient.dg.token) {
       if (quad + i >= tokens) continue;

@@ -59,8 +59,8 @@ template <int K, bool half_precision> __device__ __forceinline__ void stages_blo
       sync_warp();
       unsigned char* place =
           stages.data + (static_cast<std::int64_t>(head) * stages.slots + stage_slot(args, at.span, at.n) + at.number) * Layout::bytes;
-      produce<K, 1, half_precision, Sweep::stored>(args, bench, place, gate_of(args, head), bench + Bench::biases, at.tokens, lane, begin_next,
-                                                   [] {});
+      produce<K, 1, half_precision, Sweep::stored>(args, bench, place, gate_of(args, head), bench + Bench::biases, at.tokens, lane,
+                                                   begin_next, [] {});
       sync_warp();
     } else {
       begin_next();

@@ -63,8 +63,8 @@ __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[
 
 /// All chunks of a sequence for value columns [column, column + 16).
 template <int K, int pieces, bool half_precision, class Supply>
-__device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n, int head, int column,
-                               unsigned lane) {
+__device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
+                                               int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float S[K / 8][4];
   load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
@@ -85,8 +85,7 @@ __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supp
     sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
     fetch(chunk + value_ring - 1);
     float R[2][4];
-    advance_states<K, pieces, half_precision, typename Supply::Layout>(S, R, stage,
-                                              area + (chunk % value_ring) * tile_bytes, lane);
+    advance_states<K, pieces, half_precision, typename Supply::Layout>(S, R, stage, area + (chunk % value_ring) * tile_bytes, lane);
     sync_warp();
     supply.give_back(lane);
     const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
@@ -102,7 +101,8 @@ __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supp
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
   sweep_block<K, pieces, half_precision, Sweep::states>(
       sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area, span, n, head, column, lane);
+        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area, span, n, head,
+                                                  column, lane);
       });
 }
 

@@ -42,7 +42,7 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct StageLayout {
 template <int K, int pieces> struct StageLayout<K, pieces, Sweep::stored> {
   static constexpr int piece = chunk_tokens * K * 2;
   static constexpr int T_states = 0, kd = T_states + pieces * tile_bytes, kr = kd + pieces * piece, decay = kr + pieces * piece,
-                       betas = decay + K * 4;                                 ///< twice, so that what follows lies at 128 bytes
+                       betas = decay + K * 4; ///< twice, so that what follows lies at 128 bytes
   static constexpr int T = betas + 128, Aqk = T + pieces * tile_bytes, qd = Aqk + pieces * tile_bytes, bytes = qd + pieces * piece;
 };
 /// The part of it that a sweep takes: bytes [first, first + bytes), and offsets in that.

@@ -15,13 +15,11 @@ template <int row_bytes> struct RowCopy {
   /// `rows`: those of the chunk that belong to the sequence; the others become zero.
   __device__ __forceinline__ void start(Address to, std::int64_t first_row, int rows, unsigned lane) const {
     const int row = static_cast<int>(lane) / segments;
-    const unsigned char* source = from + first_row * stride;
+    const unsigned char* source = from + first_row * stride; // where nothing is read, it may lie outside the tensor
     const Address place = to + row * row_bytes + 16 * (lane % segments);
 #pragma unroll
-    for (int step = 0; step < steps; ++step) {
-      const bool inside = row + step * rows_at_once < rows;
-      copy_async(place + step * rows_at_once * row_bytes, inside ? source + step * rows_at_once * stride : from, inside ? 16 : 0);
-    }
+    for (int step = 0; step < steps; ++step, source += rows_at_once * stride)
+      copy_async(place + step * rows_at_once * row_bytes, source, row + step * rows_at_once < rows ? 16 : 0);
   }
 };
 

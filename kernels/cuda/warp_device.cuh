@@ -188,6 +188,11 @@ __device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
   asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
 }
 
+/// Lets the next launch in the stream, if it asks for that, take multiprocessors as soon as this one leaves them.
+__device__ __forceinline__ void allow_next_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+/// Waits until the launch before, which has allowed this one, is complete; returns at once where none has.
+__device__ __forceinline__ void await_earlier_launch() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 /// Rank of this block among those of its cluster.
 __device__ __forceinline__ unsigned cluster_rank() {
   unsigned rank;

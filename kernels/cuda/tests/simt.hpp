@@ -326,8 +326,11 @@ inline void copy_remote(Address to, Address from, unsigned bytes, Address) {
 }
 inline void barrier_expect(Address barrier, unsigned) { barrier_arrive(barrier); }
 inline void copy_bulk(Address to, const void* from, unsigned bytes, Address) {
-  for (unsigned place = 0; place < bytes; place += 16) std::memcpy(simt::at(to + place, 16), static_cast<const unsigned char*>(from) + place, 16);
+  for (unsigned place = 0; place < bytes; place += 16)
+    std::memcpy(simt::at(to + place, 16), static_cast<const unsigned char*>(from) + place, 16);
 }
 inline void fence_async() {}
+inline void allow_next_launch() {}
+inline void await_earlier_launch() {}
 
 } // namespace kdacheck::cuda
