@@ -182,7 +182,7 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
     const int token = begin + lane / 16;
     const bool inside = token < segment.tokens; // all lanes take part in the sums
     const std::int64_t row = segment.first() + (inside ? token : begin);
-    std::uint32_t words[parts][2];
+    std::uint32_t words[parts][2]{};
     if (with_norm) {
       const auto* source = static_cast<const std::uint16_t*>(from.data) + row_of(from, segment.span.batch, row, head_q) + channel;
 #pragma unroll
