@@ -51,6 +51,14 @@ struct BackwardArguments {
   unsigned char* workspace = nullptr;
 };
 
+/// What the pass that keeps chunks for the sweeps is launched with.
+struct StageArguments {
+  ForwardArguments call;
+  unsigned char* data = nullptr; ///< [HV][slots] stages
+  std::int64_t slots = 0;        ///< some may hold no chunk
+  int warps = 1, blocks = 1;
+};
+
 /// What the sweeps of the backward pass are launched with (backward_workspace.hpp says what lies where).
 struct SweepArguments {
   ForwardArguments call; ///< `o` is not used
@@ -62,6 +70,14 @@ struct SweepArguments {
   std::uint16_t* rows = nullptr;        ///< R, or M: terms [pieces][B T][HV][V] of bf16
   std::int64_t rows_total = 0;          ///< B T
   std::uint32_t* states = nullptr;      ///< S, or dS, between segments
+};
+
+/// Both sweeps over chunks that have been kept, in one launch.
+struct KeptSweepArguments {
+  SweepArguments states, adjoint;
+  const unsigned char* data = nullptr; ///< [HV][slots] stages
+  std::int64_t slots = 0;
+  int slices = 1, warps = 1, ring = 2; ///< parts of the value columns; consumer warps of a block, 16 columns each; stages in flight
 };
 
 /// What the last pass, parallel over segments, is launched with.

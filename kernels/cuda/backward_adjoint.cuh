@@ -6,6 +6,7 @@
 // M is stored for every token and dS at the boundaries of segments.
 
 #include "backward_stores.cuh"
+#include "backward_supply.cuh"
 #include "chunk_producer.cuh"
 
 #include <cmath>
@@ -54,10 +55,9 @@ __device__ __forceinline__ void take_out_not_finite(std::uint32_t (&words)[4], i
 }
 
 /// One chunk back: M^T and dV^T of 16 tokens, dS one chunk earlier.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, class Layout>
 __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M)[2][4], float (&dV)[2][4], Address stage,
                                                 Address cotangents, unsigned lane) {
-  using Layout = StageLayout<K, pieces, Sweep::adjoint>;
   const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
   const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
   float dU[2][4] = {};
@@ -154,9 +154,9 @@ __device__ __forceinline__ void store_value_gradient(const float (&dV)[2][4], vo
 }
 
 /// All chunks of a sequence for value columns [column, column + 16), the last one first.
-template <int K, int pieces, bool half_precision>
-__device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head,
-                                int column, unsigned lane) {
+template <int K, int pieces, bool half_precision, class Supply>
+__device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
+                                                int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float dS[K / 8][4];
   load_state<K>(dS, sweep.d_final_state, args, n * args.HV + head, column, lane);
@@ -176,18 +176,16 @@ __device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, A
     copy_async_commit();
   };
   for (int position = 0; position < value_ring - 1; ++position) fetch(position);
-  int stage = 0;
-  unsigned parity = 0, owner = 0; // owner = stage % sharing
   for (int position = 0; position < chunks; ++position) {
     copy_async_wait<value_ring - 2>();
-    barrier_wait(ring.full(stage), parity);
+    const Address stage = supply.take(lane);
     sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
     fetch(position + value_ring - 1);
     float M[2][4], dV[2][4];
-    retreat_adjoint<K, pieces, half_precision>(dS, M, dV, ring.stages + stage * StageLayout<K, pieces, Sweep::adjoint>::bytes,
-                                               area + (position % value_ring) * tile_bytes, lane);
+    retreat_adjoint<K, pieces, half_precision, typename Supply::Layout>(dS, M, dV, stage, area + (position % value_ring) * tile_bytes,
+                                                                        lane);
     sync_warp();
-    if (lane == 0) ring.give_back(stage, owner);
+    supply.give_back(lane);
     const std::int64_t first = start_of(position), left = span.length - first;
     const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
     store_rows<pieces>(M, M_rows + first * row, row, plane, tokens, lane);
@@ -198,11 +196,6 @@ __device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, A
       const std::int64_t slot = boundary_slot(args, span, first / segment_tokens);
       store_boundary<K>(dS, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
     }
-    if (++owner == ring.sharing) owner = 0;
-    if (++stage == ring.count) {
-      stage = 0;
-      parity ^= 1;
-    }
   }
   copy_async_wait<0>();
   store_state<K>(dS, sweep.d_initial_state, args, n * args.HV + head, column, lane);
@@ -211,7 +204,8 @@ __device__ void consume_adjoint(const SweepArguments& sweep, const Ring& ring, A
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
   sweep_block<K, pieces, half_precision, Sweep::adjoint>(
       sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume_adjoint<K, pieces, half_precision>(sweep, ring, area, span, n, head, column, lane);
+        consume_adjoint<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area, span, n, head,
+                                                   column, lane);
       });
 }
 

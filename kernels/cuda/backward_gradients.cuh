@@ -69,10 +69,13 @@ __device__ __forceinline__ void segment_gradients(const GradientArguments& gradi
   sync_block();
   finish_sub_block<code>(args, base, at, segment, head, head_q);
   sync_block();
-  write_keys<K, half_precision>(args, base + Layout::row_q, base + at.norms, args.q, gradient.dq, gradient.dq_format, gradient.group_q,
-                                segment, head, head_q);
-  write_keys<K, half_precision>(args, base + Layout::row_k, base + at.norms + 4 * segment_tokens, args.k, gradient.dk, gradient.dk_format,
-                                gradient.group_k, segment, head, head_q);
+#pragma unroll 1
+  for (int which = 0; which < 2; ++which) { // one body for both: the code must fit the instruction cache
+    const bool of_q = which == 0;
+    write_keys<K, half_precision>(args, base + (of_q ? Layout::row_q : Layout::row_k), base + at.norms + which * (4 * segment_tokens),
+                                  of_q ? args.q : args.k, of_q ? gradient.dq : gradient.dk, of_q ? gradient.dq_format : gradient.dk_format,
+                                  of_q ? gradient.group_q : gradient.group_k, segment, head, head_q);
+  }
   if (args.gate == Gate::absent) return;
   const Address sums = base + at.scores;
   write_gate<code>(gradient, base, at, segment, head, sums);
@@ -99,7 +102,7 @@ __device__ __forceinline__ void gradients_block(const GradientArguments& gradien
   const auto all = static_cast<unsigned>(args.H);
   const std::int64_t slot = block_index() / all;
   const int head_q = static_cast<int>(block_index() % all), heads = args.HV / args.H;
-  const Segment segment = segment_of(args, slot);
+  const Segment segment = piece_of<segment_tokens>(args, slot);
   for (int head = head_q * heads; head < (head_q + 1) * heads; ++head) {
     if (segment.tokens > 0) {
       segment_gradients<code, K, pieces, half_precision>(gradient, segment, slot, head, head_q);

@@ -3,16 +3,20 @@
 // Tier `accurate`: every operand the sum of two bf16 terms.
 //
 // Four launches, no atomics, every sum in a fixed order:
-//   states     the chunks of 16 tokens again from first to last: R for every token, S every 64 tokens   (backward_states.cuh)
-//   adjoint    from last to first: M and dv for every token, dS every 64 tokens, dh0                     (backward_adjoint.cuh)
-//   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid        (backward_gradients.cuh)
-//   parameters sums over segments: d A_log, d dt_bias                                                    (backward_parameters.cuh)
+//   stages     parallel over chunks of 16 tokens: what both sweeps take of a chunk, into the workspace    (backward_stages.cuh)
+//   sweeps     side by side: from first to last, R for every token, S every 64 tokens                     (backward_states.cuh);
+//              from last to first, M and dv for every token, dS every 64 tokens, dh0                      (backward_adjoint.cuh)
+//   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid         (backward_gradients.cuh)
+//   parameters sums over segments: d A_log, d dt_bias                                                     (backward_parameters.cuh)
+// Where the workspace would exceed 1.5 times the tensors (tier `accurate`, grouped heads, short packed members) the sweeps are two
+// launches that each work the chunks out for themselves, with the producers of the forward pass.
 //
-// Bytes per token and head, K = V = 128, bf16, fast: states reads 770, writes R 256 and S 1024; adjoint reads 1026, writes M 256,
-// dv 256, dS 1024; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 8.97 KB in all, at the copy
-// bandwidth 2.4 to 2.9 ms for T 8192, H 96. The keys and the gate are read twice more by the last pass, mostly from L2.
-// Shared memory of the last pass at V = 128: 114,432 bytes (fast, two blocks a multiprocessor), 202,496 (accurate, one).
-// Registers, bytes spilled to the stack (K 128, bf16 in, bounded gate): fast states 168, 0; adjoint 168, 12; gradients 128, 56.
+// Bytes per token and head, K = V = 128, bf16, fast: stages reads 770, writes 904; sweeps read 616 and 872 of those and v, dO 512,
+// write R M dv 768 and S dS 2048; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 10.85 KB in all.
+// The keys and the gate are read twice more by the last pass, mostly from L2.
+// Shared memory of the last pass at V = 128: 114,432 bytes (fast, two blocks a multiprocessor), 202,496 (accurate, one); stages 230,400;
+// sweeps 66,176 (three blocks). Registers, bytes spilled to the stack (K 128, bf16 in, bounded gate): fast stages 168, 36; sweeps 168, 8;
+// gradients 128, 8.
 //
 // Story (H100, K = V = 128, T 8192, 96 heads, graph replay, ms: backward alone, fast / accurate):
 // 1. As above. Predicted: states 1.0, adjoint 1.1, gradients 2.1. Measured 9.61 / 14.98: states 1.0, adjoint 1.7, gradients 7.0. The
@@ -26,15 +30,19 @@
 // 5. The last pass made small: q, k, g staged by asynchronous copies in the places of qd, kd, kr and replaced word by word, loops
 //    rolled, one kernel for each kind of gate, states stored as fp32 words: 13,939 instructions become 8,349, and spills of 1096 bytes
 //    become 56. Predicted: it fits the instruction cache, 3 for the pass. Measured 5.92 / 11.03 (forward + backward 6.98 / 13.01).
-// What limits it (ncu, fast): the sweeps issue 0.2 to 0.4 instructions a cycle and scheduler; half of the adjoint's waiting (3.5 of 7.0
-// cycles an instruction) and a third of the states' (1.5 of 4.9) is for instructions: consumers and producers together do not fit the
-// cache either. The adjoint takes 2.3, the states 1.2 (each in two launches).
-// Next: roll the producer's loops in the same way; T and Aqk from the first sweep instead of anew.
+// 6. Chunks worked out once, by a kernel without a serial chain, and kept as images of shared memory; sweeps without producers, both in
+//    one launch, since neither needs the other. Predicted: stages 0.6, sweeps 1.5 (bandwidth), 4.6 in all. Measured 5.30 fast: 0.60,
+//    1.95, 2.76. Blocks of the two sweeps took turns, so that a multiprocessor got three of one kind; and S, dS asked for ahead into
+//    L2 cost 0.2.
+// 7. One kind of block after the other: predicted 1.6, measured 1.73. Rows past the end not addressed anew: stages 0.57. In the last
+//    pass two tokens a warp for dq, dk, states two steps ahead, the gate a step ahead, sums of squares in registers: predicted 2.0,
+//    measured 3.30: 9,032 instructions no longer fit the instruction cache (25 % of the waiting; 2 % at 8,424).
+// 8. One body for dq and dk, loops that begin early instead of code before them: 8,032 instructions, 8 bytes spilled instead of 220.
+//    Predicted 2.1 for the pass. Measured: reports/cuda/evidence.md, with the limits of each pass in reports/cuda/backward.md.
 
-#include "backward_adjoint.cuh"
 #include "backward_gradients.cuh"
 #include "backward_parameters.cuh"
-#include "backward_states.cuh"
+#include "backward_sweeps.cuh"
 #include "backward_workspace.hpp"
 #include "chunk_launch.cuh"
 
@@ -48,6 +56,64 @@ __global__ void __launch_bounds__(32 * most_warps, 1) backward_states(const __gr
 template <int K, int pieces, bool half_precision>
 __global__ void __launch_bounds__(32 * most_warps, 1) backward_adjoint(const __grid_constant__ SweepArguments args) {
   adjoint_block<K, pieces, half_precision>(args);
+}
+
+template <int K, bool half_precision>
+__global__ void __launch_bounds__(32 * most_stage_warps, 1) backward_stages(const __grid_constant__ StageArguments args) {
+  stages_block<K, half_precision>(args);
+}
+
+template <int K, bool half_precision>
+__global__ void __launch_bounds__(32 * most_kept_warps, 3) backward_sweeps(const __grid_constant__ KeptSweepArguments args) {
+  kept_sweeps_block<K, half_precision>(args);
+}
+
+/// What this machine offers.
+struct Machine {
+  int multiprocessors = 0, shared_limit = 0;
+};
+inline cudaError_t ask(Machine& machine) {
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  if (const cudaError_t error = cudaDeviceGetAttribute(&machine.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+      error != cudaSuccess)
+    return error;
+  return cudaDeviceGetAttribute(&machine.shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+}
+
+/// Chunks to the workspace, then both sweeps in one launch.
+template <int K, bool half_precision>
+cudaError_t launch_kept_sweeps(const SweepArguments& states, const SweepArguments& adjoint, unsigned char* data, std::int64_t slots,
+                               const Machine& machine, cudaStream_t stream) {
+  const ForwardArguments& call = states.call;
+  const int bench = WorkbenchLayout<K, 1, Sweep::stored>::bytes(call.gate_format == Stored::fp32 ? 4 : 2);
+  StageArguments stages{.call = call, .data = data, .slots = slots};
+  stages.warps = std::min(most_stage_warps, machine.shared_limit / bench);
+  const std::int64_t chunks = slots * call.HV, blocks = (chunks + stages.warps - 1) / stages.warps;
+  if (blocks == 0) return cudaSuccess;
+  stages.blocks = static_cast<int>(std::min<std::int64_t>(blocks, machine.multiprocessors));
+  auto* prepare = backward_stages<K, half_precision>;
+  if (const cudaError_t error = cudaFuncSetAttribute(prepare, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
+      error != cudaSuccess)
+    return error;
+  prepare<<<static_cast<unsigned>(stages.blocks), static_cast<unsigned>(32 * stages.warps), static_cast<unsigned>(stages.warps * bench),
+            stream>>>(stages);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  KeptSweepArguments kept{.states = states, .adjoint = adjoint, .data = data, .slots = slots};
+  const int groups = call.V / 16;
+  const std::int64_t units = call.N * call.HV;
+  kept.warps = most_kept_warps;
+  while (groups % kept.warps != 0 || (kept.warps > 1 && 2 * units * (groups / kept.warps) < machine.multiprocessors * 9 / 10))
+    kept.warps /= 2;
+  kept.slices = groups / kept.warps;
+  kept.ring = 4;
+  auto* kernel = backward_sweeps<K, half_precision>;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
+      error != cudaSuccess)
+    return error;
+  kernel<<<static_cast<unsigned>(2 * units * kept.slices), static_cast<unsigned>(32 * kept.warps),
+           static_cast<unsigned>(kept_shared_bytes<K>(kept.ring, kept.warps)), stream>>>(kept);
+  return cudaGetLastError();
 }
 
 template <GateCode code, int K, int pieces, bool half_precision>
@@ -74,17 +140,31 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                        .rows = static_cast<std::uint16_t*>(at(where.R)),
                        .rows_total = args.B * call.T,
                        .states = static_cast<std::uint32_t*>(at(where.S))};
-  if (const cudaError_t error =
-          launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, sweep, stream, ChunkShape{});
-      error != cudaSuccess)
-    return error;
+  const SweepArguments states = sweep;
+  Machine machine;
+  if (const cudaError_t error = ask(machine); error != cudaSuccess) return error;
   sweep.d_o = args.d_o, sweep.dv = args.dv;
   sweep.d_final_state = args.d_final_state, sweep.d_initial_state = args.d_initial_state;
   sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
-  if (const cudaError_t error =
-          launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
-      error != cudaSuccess)
-    return error;
+  bool kept = false;
+  if constexpr (pieces == 1)
+    if (where.stage_slots > 0) {
+      kept = true;
+      if (const cudaError_t error =
+              launch_kept_sweeps<K, half_precision>(states, sweep, args.workspace + where.stages, where.stage_slots, machine, stream);
+          error != cudaSuccess)
+        return error;
+    }
+  if (!kept) {
+    if (const cudaError_t error =
+            launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, states, stream, ChunkShape{});
+        error != cudaSuccess)
+      return error;
+    if (const cudaError_t error =
+            launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+        error != cudaSuccess)
+      return error;
+  }
   GradientArguments last{.call = call,
                          .d_o = args.d_o,
                          .dq = args.dq,
@@ -111,12 +191,7 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
   if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
   // The device's limit, not what this call takes: calls of several threads set it for one another.
-  int device = 0, shared_limit = 0;
-  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-      error != cudaSuccess)
-    return error;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
       error != cudaSuccess)
     return error;
   if (where.segment_slots > 0)

@@ -38,39 +38,41 @@ template <int K> constexpr __device__ __forceinline__ unsigned result_offset(uns
   return row * 4 * K + ((4 * channel) ^ ((row & 3) * 32));
 }
 
-/// Where one segment lies.
-struct Segment {
+/// Where one piece of `length` tokens of a sequence lies.
+template <int length> struct PieceOfSequence {
   Span span;
-  std::int64_t n, number; ///< sequence, and which segment of it
+  std::int64_t n, number; ///< sequence, and which piece of it
   int tokens;             ///< 0: this slot of the grid holds none
-  __device__ __forceinline__ std::int64_t first() const { return span.first + number * segment_tokens; }
-  __device__ __forceinline__ bool last() const { return (number + 1) * segment_tokens >= span.length; }
+  __device__ __forceinline__ std::int64_t first() const { return span.first + number * length; }
+  __device__ __forceinline__ bool last() const { return (number + 1) * length >= span.length; }
 };
+using Segment = PieceOfSequence<segment_tokens>;
+using ChunkPlace = PieceOfSequence<chunk_tokens>;
 
-__device__ __forceinline__ Segment segment_of(const ForwardArguments& args, std::int64_t slot) {
-  Segment segment{};
+template <int length> __device__ __forceinline__ PieceOfSequence<length> piece_of(const ForwardArguments& args, std::int64_t slot) {
+  PieceOfSequence<length> segment{};
   if (args.cu_seqlens == nullptr) {
     // Slots number less than 2^32: they are part of the grid.
-    const auto each = static_cast<unsigned>((args.T + segment_tokens - 1) / segment_tokens), place = static_cast<unsigned>(slot);
+    const auto each = static_cast<unsigned>((args.T + length - 1) / length), place = static_cast<unsigned>(slot);
     segment.n = place / each;
     segment.number = place % each;
     segment.span = span_of(args, segment.n);
   } else {
-    // Sequence n owns the slots from first / 64 + n on: the last n that starts at or before this one.
+    // Sequence n owns the slots from first / length + n on: the last n that starts at or before this one.
     std::int64_t low = 0, high = args.N - 1;
     while (low < high) {
       const std::int64_t middle = (low + high + 1) / 2;
-      if (span_of(args, middle).first / segment_tokens + middle <= slot)
+      if (span_of(args, middle).first / length + middle <= slot)
         low = middle;
       else
         high = middle - 1;
     }
     segment.n = low;
     segment.span = span_of(args, low);
-    segment.number = slot - segment.span.first / segment_tokens - low;
+    segment.number = slot - segment.span.first / length - low;
   }
-  const std::int64_t left = segment.span.length - segment.number * segment_tokens;
-  segment.tokens = left < 0 ? 0 : left < segment_tokens ? static_cast<int>(left) : segment_tokens;
+  const std::int64_t left = segment.span.length - segment.number * length;
+  segment.tokens = left < 0 ? 0 : left < length ? static_cast<int>(left) : length;
   return segment;
 }
 

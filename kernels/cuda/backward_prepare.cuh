@@ -20,17 +20,16 @@ template <GateCode code> __device__ __forceinline__ float decay_of(const Forward
   return exp2_approximate(x * log2_e);
 }
 
-/// Every lane has 32 numbers; lane l gets the sum over the lanes of number l. The order of the sum is fixed.
-__device__ __forceinline__ float sum_lanes(float (&x)[32], unsigned lane) {
+/// Every lane has 32 numbers; lane l gets the sum over the lanes of number l. The order of the sum is fixed. (A loop over `span`
+/// would not be unrolled, and the numbers would lie in memory.)
+template <int span = 16> __device__ __forceinline__ float sum_lanes(float (&x)[32], unsigned lane) {
+  const bool upper = (lane & span) != 0;
 #pragma unroll
-  for (int span = 16; span > 0; span /= 2) {
-    const bool upper = (lane & span) != 0;
-#pragma unroll
-    for (int i = 0; i < span; ++i) {
-      const float sent = upper ? x[i] : x[i + span], kept = upper ? x[i + span] : x[i];
-      x[i] = kept + shuffle_xor(sent, span);
-    }
+  for (int i = 0; i < span; ++i) {
+    const float low = x[i], high = x[i + span];
+    x[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, span);
   }
+  if constexpr (span > 1) return sum_lanes<span / 2>(x, lane);
   return x[0];
 }
 
@@ -62,14 +61,11 @@ template <int K> __device__ __forceinline__ void copy_keys(Address to, const Vie
   constexpr int pieces_of_row = K / 8, rows_at_once = 2 * K / pieces_of_row;
   static_assert(rows_at_once % 8 == 0, "all rows of a thread are exchanged alike");
   const int row = static_cast<int>(thread_index()) / pieces_of_row, channel = 8 * (static_cast<int>(thread_index()) % pieces_of_row);
-  const auto* from = static_cast<const std::uint16_t*>(view.data) + offset + channel;
-  const std::uint16_t* source = from + row * view.token;
+  const auto* source = static_cast<const std::uint16_t*>(view.data) + offset + channel + row * view.token;
   const Address place = to + swizzled(row, channel, 2 * K);
 #pragma unroll
-  for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token) {
-    const bool inside = row + step * rows_at_once < tokens;
-    copy_async(place + step * rows_at_once * 2 * K, inside ? source : from, inside ? 16 : 0);
-  }
+  for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token)
+    copy_async(place + step * rows_at_once * 2 * K, source, row + step * rows_at_once < tokens ? 16 : 0);
 }
 
 /// Starts copying the segment's rows of a workspace tensor [pieces][B T][HV][V] to shared memory; absent rows become zero.
@@ -85,8 +81,7 @@ __device__ __forceinline__ void copy_values(Address to, int row_bytes, int piece
 #pragma unroll 4
     for (int token = first; token < segment_tokens; token += rows_at_once) {
 #pragma unroll
-      for (int piece = 0; piece < pieces; ++piece)
-        copy_async(place + piece * piece_bytes, token < tokens ? source + piece * plane : from, token < tokens ? 16 : 0);
+      for (int piece = 0; piece < pieces; ++piece) copy_async(place + piece * piece_bytes, source + piece * plane, token < tokens ? 16 : 0);
       source += rows_at_once * row;
       place += rows_at_once * row_bytes;
     }
@@ -156,6 +151,22 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
 #pragma unroll
   for (int i = 0; i < 8; ++i) places[i] = base + swizzled(chunk_tokens * block + i, channel, 2 * K);
   const auto place_of = [&](int tensor, int i) { return places[i % 8] + tensor + i / 8 * (8 * 2 * K); };
+  std::uint32_t k_words[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) k_words[i] = load_shared_word(place_of(Layout::kd, i));
+  if (args.l2norm) {
+    float squares[32];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const Pair q = unpack<half_precision>(load_shared_word(place_of(Layout::qd, i))), k = unpack<half_precision>(k_words[i]);
+      squares[i] = q.x * q.x + q.y * q.y;
+      squares[16 + i] = k.x * k.x + k.y * k.y;
+    }
+    const float sum = sum_lanes(squares, lane);
+    store_shared(base + at.sums +
+                     4 * ((2 * part + static_cast<int>(lane) / 16) * segment_tokens + chunk_tokens * block + static_cast<int>(lane) % 16),
+                 sum);
+  }
   Pair alpha[16];
   if (args.gate == Gate::absent) {
 #pragma unroll
@@ -192,22 +203,6 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
                         load_number(args.beta.data, row_of(args.beta, segment.span.batch, segment.first() + token, head), args.beta_format))
             : 0.0f;
     store_shared(base + at.betas + 4 * token, beta);
-  }
-  std::uint32_t k_words[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) k_words[i] = load_shared_word(place_of(Layout::kd, i));
-  if (args.l2norm) {
-    float squares[32];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const Pair q = unpack<half_precision>(load_shared_word(place_of(Layout::qd, i))), k = unpack<half_precision>(k_words[i]);
-      squares[i] = q.x * q.x + q.y * q.y;
-      squares[16 + i] = k.x * k.x + k.y * k.y;
-    }
-    const float sum = sum_lanes(squares, lane);
-    store_shared(base + at.sums +
-                     4 * ((2 * part + static_cast<int>(lane) / 16) * segment_tokens + chunk_tokens * block + static_cast<int>(lane) % 16),
-                 sum);
   }
   sync_block();
   if (thread_index() < 2 * segment_tokens) { // a block has at least as many threads

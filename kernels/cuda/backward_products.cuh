@@ -9,6 +9,7 @@
 // A warp owns 16 channels of columns and rows for all 64 tokens; the scores are dealt out over the warps.
 
 #include "backward_layout.cuh"
+#include "chunk_scores.cuh"
 
 namespace kdacheck::cuda {
 
@@ -223,21 +224,25 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
   if (dS.present()) {
     const bool with_S = S.present();
     const int steps = args.V / 16;
-    StateBlock d = state_block<K>(dS, args, group, 0, lane), s{};
-    if (with_S) s = state_block<K>(S, args, group, 0, lane);
+    StateBlock d[2]{}, s[2]{}; // of this step and of the next
+    constexpr int early = 2;   // what is read ahead is read by the loop itself: code that is written once
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      const Operand<pieces> right = state_operand<pieces>(d);
+    for (int step = -early; step < steps; ++step) {
+      const StateBlock d_now = d[0], s_now = s[0];
+      d[0] = d[1];
+      s[0] = s[1];
+      if (step + early < steps) {
+        d[1] = state_block<K>(dS, args, group, step + early, lane);
+        if (with_S) s[1] = state_block<K>(S, args, group, step + early, lane);
+      }
+      if (step < 0) continue;
+      const Operand<pieces> right = state_operand<pieces>(d_now);
       if (with_S)
 #pragma unroll
         for (int part = 0; part < 4; ++part) {
-          const Pair x = s.numbers(part), y = d.numbers(part);
+          const Pair x = s_now.numbers(part), y = d_now.numbers(part);
           kept[part / 2] += x.x * y.x + x.y * y.y;
         }
-      if (step + 1 < steps) {
-        d = state_block<K>(dS, args, group, step + 1, lane);
-        if (with_S) s = state_block<K>(S, args, group, step + 1, lane);
-      }
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> left = left_values<pieces>(base + Layout::R, at.value_row, at.value_piece, 16 * block, 16 * step, lane);
@@ -319,11 +324,12 @@ __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], floa
   for (int e = 0; e < 8 * sub_blocks; ++e) Q[e / 8][e / 4 % 2][e % 4] = N[e / 8][e / 4 % 2][e % 4] = 0;
   if (S.present()) {
     const int steps = args.V / 16;
-    StateBlock next = state_block<K>(S, args, group, 0, lane);
+    StateBlock next{};
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (int step = -1; step < steps; ++step) {
       const Operand<pieces> right = state_operand<pieces>(next);
       if (step + 1 < steps) next = state_block<K>(S, args, group, step + 1, lane);
+      if (step < 0) continue;
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {
         const Operand<pieces> d_o =

@@ -165,64 +165,71 @@ __device__ __forceinline__ void store_channels(void* data, std::int64_t offset, 
   }
 }
 
-/// Writes dq or dk of all tokens from the gradient of what the l2norm gives. Where value heads are grouped, adds it to `group`
-/// first, and writes after the last of them; a lane always meets the same elements, in the order of heads.
+/// Writes dq or dk of all tokens from the gradient of what the l2norm gives: a warp two tokens at a time, 16 lanes each. Where
+/// value heads are grouped, adds it to `group` first, and writes after the last of them; a lane always meets the same elements, in
+/// the order of heads.
 template <int K, bool half_precision>
 __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address result, Address norms, const View& from, const View& to,
                                            Stored format, float* group, const Segment& segment, int head, int head_q) {
-  constexpr int count = K / 32, warps = K / 16;
-  const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), channel = count * lane;
+  constexpr int parts = K / 64, warps = K / 16, step = 2 * warps; // parts of four channels, 64 channels apart
+  const int lane = static_cast<int>(thread_index() % 32), channel = 4 * (lane % 16);
   const int heads = args.HV / args.H, place_in_group = head - head_q * heads;
   const bool first = place_in_group == 0, last = place_in_group == heads - 1;
   if (last && to.data == nullptr && heads == 1) return;
-  const std::int64_t row = segment.first() + warp;
-  const auto* source = static_cast<const std::uint16_t*>(from.data) + row_of(from, segment.span.batch, row, head_q) + channel;
-  std::int64_t target = row_of(to, segment.span.batch, row, head_q) + channel;
-  float* sum = heads > 1 ? group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel : nullptr;
-  const auto load_key = [&](std::uint32_t(&words)[count / 2], int token) {
-    if (token >= segment.tokens || !args.l2norm || !last) return;
-#pragma unroll
-    for (int e = 0; e < count / 2; ++e) words[e] = reinterpret_cast<const std::uint32_t*>(source)[e];
-    source += warps * from.token;
-  };
-  std::uint32_t words[count / 2] = {}, next[count / 2] = {};
-  load_key(next, warp);
+  const bool with_norm = args.l2norm && last;
 #pragma unroll 1
-  for (int token = warp; token < segment.tokens; token += warps, target += warps * to.token) {
+  for (int begin = 2 * static_cast<int>(thread_index() / 32); begin < segment.tokens; begin += step) {
+    const int token = begin + lane / 16;
+    const bool inside = token < segment.tokens; // all lanes take part in the sums
+    const std::int64_t row = segment.first() + (inside ? token : begin);
+    std::uint32_t words[parts][2]{};
+    if (with_norm) {
+      const auto* source = static_cast<const std::uint16_t*>(from.data) + row_of(from, segment.span.batch, row, head_q) + channel;
 #pragma unroll
-    for (int e = 0; e < count / 2; ++e) words[e] = next[e];
-    load_key(next, token + warps);
-    float d[count];
+      for (int part = 0; part < parts; ++part)
 #pragma unroll
-    for (int e = 0; e < count; e += 2) {
-      const Pair pair = load_shared_pair(result + result_offset<K>(token, channel + e));
-      d[e] = pair.x, d[e + 1] = pair.y;
+        for (int e = 0; e < 2; ++e) words[part][e] = reinterpret_cast<const std::uint32_t*>(source + 64 * part)[e];
     }
-    if (heads > 1) {
+    float d[parts][4];
 #pragma unroll
-      for (int e = 0; e < count; ++e) {
-        if (!first) d[e] += sum[e];
-        if (!last) sum[e] = d[e];
-      }
-      sum += static_cast<std::int64_t>(warps) * args.H * K;
+    for (int part = 0; part < parts; ++part) load_shared_quad(d[part], result + result_offset<K>(token, channel + 64 * part));
+    if (heads > 1) {
+      float* sum = group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel;
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (!first) d[part][e] += sum[64 * part + e];
+          if (!last && inside) sum[64 * part + e] = d[part][e];
+        }
       if (!last) continue;
     }
     if (to.data == nullptr) continue;
     if (args.l2norm) {
       const float norm = load_shared_float(norms + 4 * token);
-      float x[count], product = 0;
+      float product = 0;
 #pragma unroll
-      for (int e = 0; e < count; e += 2) {
-        const Pair pair = unpack<half_precision>(words[e / 2]);
-        x[e] = pair.x * norm, x[e + 1] = pair.y * norm;
-        product += x[e] * d[e] + x[e + 1] * d[e + 1];
-      }
+      for (int part = 0; part < parts; ++part)
 #pragma unroll
-      for (int mask = 16; mask > 0; mask /= 2) product += shuffle_xor(product, mask);
+        for (int e = 0; e < 2; ++e) {
+          const Pair x = unpack<half_precision>(words[part][e]);
+          product += x.x * norm * d[part][2 * e] + x.y * norm * d[part][2 * e + 1];
+        }
 #pragma unroll
-      for (int e = 0; e < count; ++e) d[e] = norm * (d[e] - x[e] * product);
+      for (int mask = 8; mask > 0; mask /= 2) product += shuffle_xor(product, mask);
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const Pair x = unpack<half_precision>(words[part][e]);
+          d[part][2 * e] = norm * (d[part][2 * e] - x.x * norm * product);
+          d[part][2 * e + 1] = norm * (d[part][2 * e + 1] - x.y * norm * product);
+        }
     }
-    store_channels<count>(to.data, target, d, format);
+    if (!inside) continue;
+    const std::int64_t target = row_of(to, segment.span.batch, row, head_q) + channel;
+#pragma unroll
+    for (int part = 0; part < parts; ++part) store_channels<4>(to.data, target + 64 * part, d[part], format);
   }
 }
 
@@ -260,10 +267,13 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
   const int tokens = segment.tokens - first;
   const std::int64_t g_row = row_of(args.g, segment.span.batch, row, head) + channel;
   std::int64_t target = row_of(gradient.dg, segment.span.batch, row, head) + channel;
+  Pair x[4], next[4]{};
 #pragma unroll 1
-  for (int quad = 0; quad < chunk_tokens && quad < tokens; quad += 4) {
-    Pair x[4];
-    load_gate_rows(x, args, g_row + quad * args.g.token, tokens - quad);
+  for (int quad = -4; quad < chunk_tokens && quad < tokens; quad += 4) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = next[i];
+    if (quad + 4 < chunk_tokens) load_gate_rows(next, args, g_row + (quad + 4) * args.g.token, tokens - quad - 4);
+    if (quad < 0) continue;
 #pragma unroll
     for (int i = 0; i < 4; ++i, target += gradient.dg.token) {
       if (quad + i >= tokens) continue;

@@ -4,14 +4,14 @@
 // of which R is stored for every token and S at the boundaries of segments; there is no q and no output.
 
 #include "backward_stores.cuh"
+#include "backward_supply.cuh"
 #include "chunk_producer.cuh"
 
 namespace kdacheck::cuda {
 
 /// One chunk: R^T of 16 tokens, the state one chunk later.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, class Layout>
 __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[2][4], Address stage, Address values, unsigned lane) {
-  using Layout = StageLayout<K, pieces, Sweep::states>;
   const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
   const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
   float P[2][4] = {};
@@ -62,9 +62,9 @@ __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[
 }
 
 /// All chunks of a sequence for value columns [column, column + 16).
-template <int K, int pieces, bool half_precision>
-__device__ void consume_states(const SweepArguments& sweep, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
-                               unsigned lane) {
+template <int K, int pieces, bool half_precision, class Supply>
+__device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
+                                               int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float S[K / 8][4];
   load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
@@ -79,28 +79,20 @@ __device__ void consume_states(const SweepArguments& sweep, const Ring& ring, Ad
     copy_async_commit();
   };
   for (int chunk = 0; chunk < value_ring - 1; ++chunk) fetch(chunk);
-  int stage = 0;
-  unsigned parity = 0, owner = 0; // owner = stage % sharing
   for (int chunk = 0; chunk < chunks; ++chunk) {
     copy_async_wait<value_ring - 2>();
-    barrier_wait(ring.full(stage), parity);
+    const Address stage = supply.take(lane);
     sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
     fetch(chunk + value_ring - 1);
     float R[2][4];
-    advance_states<K, pieces, half_precision>(S, R, ring.stages + stage * StageLayout<K, pieces, Sweep::states>::bytes,
-                                              area + (chunk % value_ring) * tile_bytes, lane);
+    advance_states<K, pieces, half_precision, typename Supply::Layout>(S, R, stage, area + (chunk % value_ring) * tile_bytes, lane);
     sync_warp();
-    if (lane == 0) ring.give_back(stage, owner);
+    supply.give_back(lane);
     const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
     store_rows<pieces>(R, R_rows + first * row, row, plane, left < chunk_tokens ? static_cast<int>(left) : chunk_tokens, lane);
     if ((first + chunk_tokens) % segment_tokens == 0 && chunk + 1 < chunks) {
       const std::int64_t slot = boundary_slot(args, span, (first + chunk_tokens) / segment_tokens);
       store_boundary<K>(S, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
-    }
-    if (++owner == ring.sharing) owner = 0;
-    if (++stage == ring.count) {
-      stage = 0;
-      parity ^= 1;
     }
   }
   copy_async_wait<0>();
@@ -109,7 +101,8 @@ __device__ void consume_states(const SweepArguments& sweep, const Ring& ring, Ad
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
   sweep_block<K, pieces, half_precision, Sweep::states>(
       sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume_states<K, pieces, half_precision>(sweep, ring, area, span, n, head, column, lane);
+        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area, span, n, head,
+                                                  column, lane);
       });
 }
 

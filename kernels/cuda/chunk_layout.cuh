@@ -26,8 +26,8 @@ constexpr __device__ __host__ __forceinline__ unsigned tile_offset(unsigned row,
 }
 
 /// What walks through the chunks: the forward pass; the first sweep of the backward pass, which needs only states and
-/// residuals; the second one, from the last chunk to the first.
-enum class Sweep { forward, states, adjoint };
+/// residuals; the second one, from the last chunk to the first. `stored`: none, but chunks are kept in memory for both of these.
+enum class Sweep { forward, states, adjoint, stored };
 
 /// A stage of a sweep also holds the 16 betas. For `states`, T is (I + Akk diag(beta))^{-1}; qd and Aqk are left empty. For
 /// `adjoint`, T is (I + diag(beta) Akk)^{-1}.
@@ -38,7 +38,23 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct StageLayout {
   static constexpr int betas = decay + K * 4, bytes = betas + (sweep == Sweep::forward ? 0 : 64);
 };
 
-template <int K, int pieces> struct WorkbenchLayout {
+/// A stage as the backward pass keeps it in memory, for both sweeps: each takes a part in one copy.
+template <int K, int pieces> struct StageLayout<K, pieces, Sweep::stored> {
+  static constexpr int piece = chunk_tokens * K * 2;
+  static constexpr int T_states = 0, kd = T_states + pieces * tile_bytes, kr = kd + pieces * piece, decay = kr + pieces * piece,
+                       betas = decay + K * 4; ///< twice, so that what follows lies at 128 bytes
+  static constexpr int T = betas + 128, Aqk = T + pieces * tile_bytes, qd = Aqk + pieces * tile_bytes, bytes = qd + pieces * piece;
+};
+/// The part of it that a sweep takes: bytes [first, first + bytes), and offsets in that.
+template <int K, int pieces, Sweep sweep> struct StagePart {
+  using Whole = StageLayout<K, pieces, Sweep::stored>;
+  static constexpr int first = sweep == Sweep::states ? 0 : Whole::kd, piece = Whole::piece;
+  static constexpr int kd = Whole::kd - first, kr = Whole::kr - first, decay = Whole::decay - first, betas = Whole::betas - first;
+  static constexpr int T = sweep == Sweep::states ? Whole::T_states : Whole::T - first, Aqk = Whole::Aqk - first, qd = Whole::qd - first;
+  static constexpr int bytes = sweep == Sweep::states ? Whole::T : Whole::bytes - first;
+};
+
+template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayout {
   static constexpr int raw_row = K * 2;
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
@@ -47,6 +63,16 @@ template <int K, int pieces> struct WorkbenchLayout {
                        L = score_rows + score_sets * pieces * score_piece; ///< transposed: [column][row] fp32; then T
   static constexpr int Aqk = L + 1024, norms = Aqk + 1024;                 ///< norms: factors of 16 q rows, of 16 k rows; 16 betas
   static constexpr int raw_g = norms + 192;
+  static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
+};
+/// Twelve of these fit a multiprocessor: the small matrices lie over a set of operands of scores that is no longer needed then.
+template <int K> struct WorkbenchLayout<K, 1, Sweep::stored> {
+  static constexpr int raw_row = K * 2;
+  static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
+  static constexpr int score_piece = 24 * 128, score_rows = raw_k + chunk_tokens * raw_row, score_sets = 2;
+  static constexpr int L = score_rows, L_states = L + 1024, Aqk = L_states + 1024;
+  static constexpr int norms = score_rows + score_sets * score_piece, diagonal = norms + 192, biases = diagonal + 64; ///< Aqk_ii; dt_bias
+  static constexpr int raw_g = biases + 4 * K;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
 

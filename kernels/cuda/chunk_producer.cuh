@@ -6,6 +6,7 @@
 // stay in its registers; only the norms need other lanes.
 
 #include "chunk_consumer.cuh"
+#include "chunk_rows.cuh"
 #include "chunk_scores.cuh"
 #include "gate.cuh"
 
@@ -25,53 +26,6 @@ __device__ __forceinline__ HeadGate gate_of(const ForwardArguments& args, int he
   return gate;
 }
 
-/// This lane's part of copying 16 rows of `row_bytes` each: a fixed 16-byte segment of every (32 / segments)-th row.
-template <int row_bytes> struct RowCopy {
-  static constexpr int segments = row_bytes / 16, rows_at_once = 32 / segments, steps = chunk_tokens / rows_at_once;
-  const unsigned char* from; ///< this lane's segment of its first row of the sequence
-  std::int64_t stride;       ///< bytes between rows
-
-  /// `rows`: those of the chunk that belong to the sequence; the others become zero.
-  __device__ __forceinline__ void start(Address to, std::int64_t first_row, int rows, unsigned lane) const {
-    const int row = static_cast<int>(lane) / segments;
-    const unsigned char* source = from + first_row * stride;
-    const Address place = to + row * row_bytes + 16 * (lane % segments);
-#pragma unroll
-    for (int step = 0; step < steps; ++step) {
-      const bool inside = row + step * rows_at_once < rows;
-      copy_async(place + step * rows_at_once * row_bytes, inside ? source + step * rows_at_once * stride : from, inside ? 16 : 0);
-    }
-  }
-};
-
-template <int row_bytes>
-__device__ __forceinline__ RowCopy<row_bytes> copy_of(const View& view, Span span, int head, int element_bytes, unsigned lane) {
-  using Copy = RowCopy<row_bytes>;
-  // A sequence without tokens copies nothing, and its first row may lie outside the tensor: only its address is taken.
-  const std::int64_t offset = row_of(view, span.batch, span.first, head);
-  const std::int64_t row = lane / Copy::segments;
-  return {static_cast<const unsigned char*>(view.data) + (offset + row * view.token) * element_bytes + 16 * (lane % Copy::segments),
-          view.token * element_bytes};
-}
-
-/// Starts copying q, k, g of a chunk. Addresses are worked out anew each time: registers are what a producer lacks.
-template <int K, int pieces, Sweep sweep = Sweep::forward>
-__device__ __forceinline__ void fetch_rows(const ForwardArguments& args, Address bench, Span span, int chunk, int head, int head_q,
-                                           unsigned lane) {
-  using Bench = WorkbenchLayout<K, pieces>;
-  const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
-  const int rows = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-  if constexpr (sweep != Sweep::states) copy_of<2 * K>(args.q, span, head_q, 2, lane).start(bench + Bench::raw_q, first, rows, lane);
-  copy_of<2 * K>(args.k, span, head_q, 2, lane).start(bench + Bench::raw_k, first, rows, lane);
-  if (args.gate != Gate::absent) {
-    if (args.gate_format == Stored::fp32)
-      copy_of<4 * K>(args.g, span, head, 4, lane).start(bench + Bench::raw_g, first, rows, lane);
-    else
-      copy_of<2 * K>(args.g, span, head, 2, lane).start(bench + Bench::raw_g, first, rows, lane);
-  }
-  copy_async_commit();
-}
-
 template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint32_t word) {
   return half_precision ? unpack_fp16(word) : unpack_bf16(word);
 }
@@ -80,7 +34,7 @@ template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint3
 /// Aqk_ii to its matrix. Two lanes a row, each half of it, in an order that keeps 8 lanes on different banks.
 template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void normalise(const ForwardArguments& args, Address bench, unsigned lane) {
-  using Bench = WorkbenchLayout<K, pieces>;
+  using Bench = WorkbenchLayout<K, pieces, sweep>;
   constexpr unsigned segments = K / 16;
   const unsigned row = lane / 2, half = lane % 2, turn = segments == 8 ? lane : row;
   const Address rows = bench + row * Bench::raw_row + half * (K);
@@ -108,7 +62,11 @@ __device__ __forceinline__ void normalise(const ForwardArguments& args, Address 
   const float factor_q = args.scale * (args.l2norm ? reciprocal_root(qq + 1e-6f) : 1.0f);
   const float factor_k = args.l2norm ? reciprocal_root(kk + 1e-6f) : 1.0f;
   store_shared(bench + Bench::norms + 4 * (16 * half + row), half == 0 ? factor_q : factor_k);
-  if (half == 0) store_shared(bench + Bench::Aqk + 4 * (17 * row), qk * factor_q * factor_k);
+  if (half != 0) return;
+  if constexpr (sweep == Sweep::stored)
+    store_shared(bench + Bench::diagonal + 4 * row, qk * factor_q * factor_k);
+  else
+    store_shared(bench + Bench::Aqk + 4 * (17 * row), qk * factor_q * factor_k);
 }
 
 /// Log2 decay of one channel; not for Gate::absent.
@@ -140,10 +98,10 @@ __device__ __forceinline__ void decays_of(Pair (&g)[16], const ForwardArguments&
   }
 }
 
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, Sweep sweep>
 __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Address biases,
                                           int pass, int tokens, unsigned lane) {
-  using Bench = WorkbenchLayout<K, pieces>;
+  using Bench = WorkbenchLayout<K, pieces, sweep>;
   const unsigned channel = 64 * pass + 2 * lane;
   if (args.gate == Gate::absent) {
 #pragma unroll
@@ -166,10 +124,10 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
 
 /// Turns what lies on the bench into a stage. `begin_next` is called once the raw rows are no longer needed, `await_stage`
 /// before the stage is written: as late as can be, so that fewer stages than producers do not make them wait.
-template <int K, int pieces, bool half_precision, Sweep sweep, class BeginNext, class AwaitStage>
-__device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Address stage, HeadGate head, Address biases,
-                                        int tokens, unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
-  using Bench = WorkbenchLayout<K, pieces>;
+template <int K, int pieces, bool half_precision, Sweep sweep, class Place, class BeginNext, class AwaitStage>
+__device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Place stage, HeadGate head, Address biases, int tokens,
+                                        unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
+  using Bench = WorkbenchLayout<K, pieces, sweep>;
   using Layout = StageLayout<K, pieces, sweep>;
   constexpr bool with_q = sweep != Sweep::states;
   float tiles[4][4] = {};
@@ -177,7 +135,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   for (int pass = 0; pass < K / 64; ++pass) {
     const unsigned channel = 64 * pass + 2 * lane;
     Pair alpha[16], q[16], k[16], decay{0, 0};
-    read_gate<K, pieces, half_precision>(alpha, args, bench, head, biases, pass, tokens, lane);
+    read_gate<K, pieces, sweep>(alpha, args, bench, head, biases, pass, tokens, lane);
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
@@ -224,13 +182,13 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
       level.template operator()<8>(tiles[3]);
     }
     if (pass == 0) await_stage();
-    store_shared(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
-    store_shared(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));
+    store_stage(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
+    store_stage(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));
     const auto put = [&](int place, int row, Pair value) {
       const Terms<pieces> terms = split<pieces>(value.x, value.y);
 #pragma unroll
       for (int piece = 0; piece < pieces; ++piece)
-        store_shared(stage + place + piece * Layout::piece + swizzled(row, channel, 2 * K), terms.word[piece]);
+        store_stage(stage + place + piece * Layout::piece + swizzled(row, channel, 2 * K), terms.word[piece]);
     };
     Pair factor{1, 1};
 #pragma unroll
@@ -248,6 +206,13 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   }
   begin_next(); // all lanes have read the raw rows: they met in every level
   const Address L = bench + Bench::L, Aqk = bench + Bench::Aqk, betas = bench + Bench::norms + 128;
+  if constexpr (sweep == Sweep::stored) { // Aqk's place held operands: all have been read before the products of the last level
+    const std::uint32_t zeros[4] = {};
+    store_shared(Aqk + 32 * lane, zeros);
+    store_shared(Aqk + 32 * lane + 16, zeros);
+    sync_warp();
+    if (lane < 16) store_shared(Aqk + 4 * (17 * lane), load_shared_float(bench + Bench::diagonal + 4 * lane));
+  }
   scatter_level<1, sweep>(tiles[0], betas, L, Aqk, lane);
   scatter_level<2, sweep>(tiles[1], betas, L, Aqk, lane);
   scatter_level<4, sweep>(tiles[2], betas, L, Aqk, lane);
@@ -256,9 +221,10 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   if constexpr (with_q) write_tile<pieces>(stage + Layout::Aqk, Aqk, lane);
   const float beta_j = load_shared_float(betas + 4 * (lane % 16));
   if constexpr (sweep != Sweep::forward)
-    if (lane < 16) store_shared(stage + Layout::betas + 4 * lane, beta_j);
-  solve(L, sweep == Sweep::forward ? beta_j : 1.0f, lane);
+    if (sweep == Sweep::stored || lane < 16) store_stage(stage + Layout::betas + 4 * lane, beta_j);
+  solve<sweep == Sweep::stored>(L, sweep == Sweep::forward ? beta_j : 1.0f, lane);
   write_tile<pieces>(stage + Layout::T, L, lane);
+  if constexpr (sweep == Sweep::stored) write_tile<pieces>(stage + Layout::T_states, L + 1024, lane);
 }
 
 /// Waits until this block may write round `round` of a stage: it has written the round before (a barrier tells only odd from
@@ -350,6 +316,7 @@ template <int K, int pieces, bool half_precision, Sweep sweep, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
+  allow_next_launch(); // of other units: nothing there depends on this one
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
   const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
@@ -386,6 +353,7 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
     sync_warp();
     sync_cluster(); // others may still send to this block's memory
   }
+  await_earlier_launch(); // whatever comes after the last launch comes after all of them
 }
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {

@@ -65,8 +65,8 @@ template <int pieces> __device__ __forceinline__ void multiply_level(float (&til
   }
 }
 
-/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed; in the sweep of states beta_j Akk_ij),
-/// Aqk_ij at Aqk[i][j].
+/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed; in the sweep of states beta_j Akk_ij; to be
+/// stored for both sweeps, that one 1024 bytes further), Aqk_ij at Aqk[i][j].
 template <int span, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
   const int rank = lane / 4, i = row_token<span>(rank);
@@ -79,6 +79,7 @@ __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address be
         store_shared(L + 4 * (16 * j + i), load_shared_float(betas + 4 * j) * tile[e]);
       } else {
         store_shared(L + 4 * (16 * j + i), beta_i * tile[e]);
+        if constexpr (sweep == Sweep::stored) store_shared(L + 1024 + 4 * (16 * j + i), load_shared_float(betas + 4 * j) * tile[e]);
         store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
       }
     }
@@ -86,9 +87,10 @@ __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address be
 }
 
 /// T = (I + L)^{-1} by forward substitution in fp32, times diag(beta) from the right; overwrites L, row-major. Lane j of
-/// each half warp solves for column j; `beta_j` is that column's.
-__device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
+/// each half warp solves for column j; `beta_j` is that column's. `both`: the upper half solves another system, 1024 bytes further.
+template <bool both = false> __device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
   const int j = lane % 16;
+  if constexpr (both) L += 1024 * (lane / 16);
   float x[16];
 #pragma unroll
   for (int i = 0; i < 16; ++i) x[i] = i == j ? 1.0f : 0.0f;
@@ -104,15 +106,21 @@ __device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
     }
   }
   sync_warp();
-  if (lane < 16) {
+  if (both || lane < 16) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i] * beta_j);
   }
   sync_warp();
 }
 
+/// Stores to a stage, in shared memory or in global memory.
+template <class Value> __device__ __forceinline__ void store_stage(Address to, const Value& x) { store_shared(to, x); }
+__device__ __forceinline__ void store_stage(unsigned char* to, std::uint32_t x) { *reinterpret_cast<std::uint32_t*>(to) = x; }
+__device__ __forceinline__ void store_stage(unsigned char* to, float x) { *reinterpret_cast<float*>(to) = x; }
+__device__ __forceinline__ void store_stage(unsigned char* to, const std::uint32_t (&x)[4]) { store_global(to, x); }
+
 /// A [16,16] fp32 matrix in shared memory as a tile of a stage.
-template <int pieces> __device__ __forceinline__ void write_tile(Address tile, Address matrix, unsigned lane) {
+template <int pieces, class Place> __device__ __forceinline__ void write_tile(Place tile, Address matrix, unsigned lane) {
   float x[8];
   float quad[4];
   load_shared_quad(quad, matrix + 32 * lane);
@@ -129,7 +137,7 @@ template <int pieces> __device__ __forceinline__ void write_tile(Address tile, A
     for (int piece = 0; piece < pieces; ++piece) words[piece][m] = terms.word[piece];
   }
 #pragma unroll
-  for (int piece = 0; piece < pieces; ++piece) store_shared(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
+  for (int piece = 0; piece < pieces; ++piece) store_stage(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
 }
 
 } // namespace kdacheck::cuda

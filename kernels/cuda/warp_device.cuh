@@ -188,6 +188,11 @@ __device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
   asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
 }
 
+/// Lets the next launch in the stream, if it asks for that, take multiprocessors as soon as this one leaves them.
+__device__ __forceinline__ void allow_next_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+/// Waits until the launch before, which has allowed this one, is complete; returns at once where none has.
+__device__ __forceinline__ void await_earlier_launch() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 /// Rank of this block among those of its cluster.
 __device__ __forceinline__ unsigned cluster_rank() {
   unsigned rank;
@@ -209,6 +214,16 @@ __device__ __forceinline__ void barrier_arrive_remote(Address barrier) {
 /// Arrives, and makes the phase wait for that many bytes.
 __device__ __forceinline__ void barrier_expect_remote(Address barrier, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+/// Arrives at a barrier of this block, and makes the phase wait for that many bytes.
+__device__ __forceinline__ void barrier_expect(Address barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+/// Copies global memory to shared memory asynchronously, and counts the bytes at a barrier; all multiples of 16.
+__device__ __forceinline__ void copy_bulk(Address to, const void* from, unsigned bytes, Address barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes),
+               "r"(barrier)
+               : "memory");
 }
 /// Copies shared memory to another block asynchronously, and counts the bytes at a barrier there.
 __device__ __forceinline__ void copy_remote(Address to, Address from, unsigned bytes, Address barrier) {

@@ -1,9 +1,8 @@
 // The backward pass on an emulated multiprocessor against the adjoint of the token recurrence, and that against differences.
 
-#include "../backward_adjoint.cuh"
 #include "../backward_gradients.cuh"
 #include "../backward_parameters.cuh"
-#include "../backward_states.cuh"
+#include "../backward_sweeps.cuh"
 #include "../recurrence_fp64.hpp"
 
 #include <catch2/catch.hpp>
@@ -88,7 +87,26 @@ Made make(const Case& test, Format format) {
   return made;
 }
 
-/// All four passes, block by block.
+/// Both sweeps over chunks kept in memory.
+template <int K, bool half_precision>
+void run_kept(const cuda::SweepArguments& states, const cuda::SweepArguments& adjoint, int gate_bytes) {
+  using namespace cuda;
+  const ForwardArguments& call = states.call;
+  const std::int64_t slots = call.cu_seqlens != nullptr ? call.T / 16 + call.N : call.N * ((call.T + 15) / 16);
+  std::vector<unsigned char> data(static_cast<std::size_t>(slots * call.HV) * kept_stage_bytes(K), 0xff);
+  StageArguments stages{.call = call, .data = data.data(), .slots = slots, .warps = 3, .blocks = 2};
+  const int bench = WorkbenchLayout<K, 1, Sweep::stored>::bytes(gate_bytes);
+  for (unsigned block = 0; block < 2; ++block)
+    simt::run_cluster(block, 1, 96, static_cast<std::size_t>(3 * bench), [&] { stages_block<K, half_precision>(stages); });
+  KeptSweepArguments kept{.states = states, .adjoint = adjoint, .data = data.data(), .slots = slots};
+  kept.warps = call.V % 32 == 0 ? 2 : 1, kept.slices = call.V / 16 / kept.warps, kept.ring = 3;
+  for (unsigned block = 0; block < static_cast<unsigned>(2 * call.N * call.HV * kept.slices); ++block)
+    simt::run_cluster(block, 1, static_cast<unsigned>(32 * kept.warps),
+                      static_cast<std::size_t>(kept_shared_bytes<K>(kept.ring, kept.warps)),
+                      [&] { kept_sweeps_block<K, half_precision>(kept); });
+}
+
+/// All passes, block by block. `sharing` 0: the sweeps take chunks kept in memory.
 template <int K, int pieces, bool half_precision> void run(const Case& test, Made& made, unsigned sharing) {
   const Shape& s = test.shape;
   cuda::ForwardArguments args;
@@ -105,7 +123,7 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   args.qkv_format = args.output_format = args.beta_format = half_precision ? cuda::Stored::fp16 : cuda::Stored::bf16;
   args.l2norm = test.options.l2norm, args.v_first = test.v_first, args.lower_bound = test.options.lower_bound;
   args.scale = test.options.scale;
-  const int consumers = static_cast<int>(s.V) / 16 / static_cast<int>(sharing);
+  const int consumers = static_cast<int>(s.V) / 16 / std::max(static_cast<int>(sharing), 1);
   args.slices = static_cast<int>(sharing), args.consumer_warps = consumers, args.producer_warps = 2, args.stages = 4;
   args.sharing = static_cast<int>(sharing);
   args.staged = sharing > 2;
@@ -125,24 +143,28 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   sweep.call = args;
   sweep.rows_total = s.B * s.T;
   sweep.rows = static_cast<std::uint16_t*>(at(where.R)), sweep.states = static_cast<std::uint32_t*>(at(where.S));
-  const auto blocks = static_cast<unsigned>(args.N * args.HV * args.slices);
-  const auto threads = static_cast<unsigned>(32 * (consumers + args.producer_warps));
-  const int gate_bytes = test.gate_fp32 ? 4 : 2;
-  for (unsigned block = 0; block < blocks; block += sharing)
-    cuda::simt::run_cluster(
-        block, sharing, threads,
-        static_cast<std::size_t>(cuda::chunk_shared_bytes<K, pieces, cuda::Sweep::states>(4, 2, consumers, gate_bytes, args.staged)),
-        [&] { cuda::states_block<K, pieces, half_precision>(sweep); });
+  const cuda::SweepArguments states = sweep;
   sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
   if (test.d_o) sweep.d_o = row_view(made.d_o.view);
   sweep.dv = gradient(Input::v), sweep.dv_format = format(Input::v);
   sweep.d_final_state = test.d_state ? static_cast<const float*>(made.d_state.view.data) : nullptr;
   sweep.d_initial_state = static_cast<float*>(made.gradient.at(Input::initial_state).view.data);
-  for (unsigned block = 0; block < blocks; block += sharing)
-    cuda::simt::run_cluster(
-        block, sharing, threads,
-        static_cast<std::size_t>(cuda::chunk_shared_bytes<K, pieces, cuda::Sweep::adjoint>(4, 2, consumers, gate_bytes, args.staged)),
-        [&] { cuda::adjoint_block<K, pieces, half_precision>(sweep); });
+  const auto blocks = static_cast<unsigned>(args.N * args.HV * args.slices);
+  const int gate_bytes = test.gate_fp32 ? 4 : 2;
+  if (sharing == 0) {
+    if constexpr (pieces == 1) run_kept<K, half_precision>(states, sweep, gate_bytes);
+  } else {
+    const auto threads = static_cast<unsigned>(32 * (consumers + args.producer_warps));
+    const auto shared_bytes = [&]<cuda::Sweep which> {
+      return static_cast<std::size_t>(cuda::chunk_shared_bytes<K, pieces, which>(4, 2, consumers, gate_bytes, args.staged));
+    };
+    for (unsigned block = 0; block < blocks; block += sharing) {
+      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::states>(),
+                              [&] { cuda::states_block<K, pieces, half_precision>(states); });
+      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::adjoint>(),
+                              [&] { cuda::adjoint_block<K, pieces, half_precision>(sweep); });
+    }
+  }
 
   cuda::GradientArguments last;
   last.call = args;
@@ -297,10 +319,11 @@ TEST_CASE("a cotangent that is not a number reaches no later token") {
   const Case test{
       .shape = {.B = 1, .T = 80, .H = 1, .HV = 1, .K = 64, .V = 32}, .options = {.l2norm = true, .scale = 0.125f}, .d_state = false};
   for (std::int64_t place : {std::int64_t{5}, std::int64_t{37}, std::int64_t{63}}) {
+    const unsigned sharing = place == 37 ? 1 : 0; // both forms of the sweep
     Made made = make(test, Format::bf16), clean = make(test, Format::bf16);
-    run<64, 1, false>(test, clean, 1);
+    run<64, 1, false>(test, clean, sharing);
     store(made.d_o.view, place * 32 + 3, NAN);
-    run<64, 1, false>(test, made, 1);
+    run<64, 1, false>(test, made, sharing);
     for (Input which : {Input::q, Input::k, Input::v, Input::g, Input::beta}) {
       const TensorView &spoilt = made.gradient.at(which).view, &good = clean.gradient.at(which).view;
       const std::int64_t width = spoilt.elements() / 80;
@@ -313,4 +336,18 @@ TEST_CASE("a cotangent that is not a number reaches no later token") {
       CHECK(reached);
     }
   }
+}
+
+TEST_CASE("sweeps over chunks kept in memory agree with the adjoint") {
+  const Case whole{.shape = {.B = 2, .T = 150, .H = 1, .HV = 1, .K = 128, .V = 48},
+                   .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.0884f},
+                   .gate_center = -3};
+  check(errors<128, 1>(whole, 0), bf16_bound);
+  const Case packed{.shape = {.B = 1, .T = 148, .H = 2, .HV = 4, .K = 64, .V = 32},
+                    .options = {.gate = GateForm::softplus, .beta = BetaForm::twice_sigmoid, .l2norm = true, .scale = 0.125f},
+                    .cu_seqlens = {0, 0, 17, 18, 18, 148},
+                    .gate_fp32 = true,
+                    .v_first = true,
+                    .gate_center = -3};
+  check(errors<64, 1, true>(packed, 0), bf16_bound);
 }

@@ -324,6 +324,13 @@ inline void copy_remote(Address to, Address from, unsigned bytes, Address) {
   std::memcpy(moved.data(), simt::at(from, bytes), bytes);
   std::memcpy(simt::at(to, bytes), moved.data(), bytes);
 }
+inline void barrier_expect(Address barrier, unsigned) { barrier_arrive(barrier); }
+inline void copy_bulk(Address to, const void* from, unsigned bytes, Address) {
+  for (unsigned place = 0; place < bytes; place += 16)
+    std::memcpy(simt::at(to + place, 16), static_cast<const unsigned char*>(from) + place, 16);
+}
 inline void fence_async() {}
+inline void allow_next_launch() {}
+inline void await_earlier_launch() {}
 
 } // namespace kdacheck::cuda
