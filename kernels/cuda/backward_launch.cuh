@@ -38,7 +38,10 @@
 //    pass two tokens a warp for dq, dk, states two steps ahead, the gate a step ahead, sums of squares in registers: predicted 2.0,
 //    measured 3.30: 9,032 instructions no longer fit the instruction cache (25 % of the waiting; 2 % at 8,424).
 // 8. One body for dq and dk, loops that begin early instead of code before them: 8,032 instructions, 8 bytes spilled instead of 220.
-//    Predicted 2.1 for the pass. Measured: reports/cuda/evidence.md, with the limits of each pass in reports/cuda/backward.md.
+//    Predicted 2.1 for the pass. Measured 4.70 for all. The sweeps read 1.99 GB where 1.54 would do: a stage has left L2 before the other
+//    block that takes it comes.
+// 9. States between segments, written once and read once, marked so that L2 keeps other lines. Predicted 1.6 for the sweeps. Measured:
+//    reports/cuda/evidence.md; what limits each pass: reports/cuda/backward.md.
 
 #include "backward_gradients.cuh"
 #include "backward_parameters.cuh"

@@ -30,14 +30,21 @@ struct StateBlock {
   }
 };
 
-template <int K>
+/// `passing`: this block is not read again.
+template <int K, bool passing = false>
 __device__ __forceinline__ StateBlock state_block(const BoundaryState& state, const ForwardArguments& args, int group, int step,
                                                   unsigned lane) {
   StateBlock block;
   if (state.words != nullptr) {
     const std::uint32_t* from = state.words + (group * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane);
-    load_global(block.word[0], from);
-    load_global(block.word[1], from + 8 * K * args.V / 16);
+    const std::uint32_t* upper = from + 8 * K * args.V / 16;
+    if constexpr (passing) {
+      load_global_passing(block.word[0], from);
+      load_global_passing(block.word[1], upper);
+    } else {
+      load_global(block.word[0], from);
+      load_global(block.word[1], upper);
+    }
     return block;
   }
 #pragma unroll
@@ -232,7 +239,7 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
       d[0] = d[1];
       s[0] = s[1];
       if (step + early < steps) {
-        d[1] = state_block<K>(dS, args, group, step + early, lane);
+        d[1] = state_block<K, true>(dS, args, group, step + early, lane);
         if (with_S) s[1] = state_block<K>(S, args, group, step + early, lane);
       }
       if (step < 0) continue;
@@ -328,7 +335,7 @@ __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], floa
 #pragma unroll 1
     for (int step = -1; step < steps; ++step) {
       const Operand<pieces> right = state_operand<pieces>(next);
-      if (step + 1 < steps) next = state_block<K>(S, args, group, step + 1, lane);
+      if (step + 1 < steps) next = state_block<K, true>(S, args, group, step + 1, lane);
       if (step < 0) continue;
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {

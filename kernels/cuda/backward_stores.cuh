@@ -31,7 +31,7 @@ __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      store_global(slot + ((half * (K / 16) + group) * (V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[half]);
+      store_global_passing(slot + ((half * (K / 16) + group) * (V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[half]);
   }
 }
 

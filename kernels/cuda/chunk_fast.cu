@@ -18,8 +18,8 @@
 //    cores (longer chain than 525 plain instructions), all operands of a level loaded ahead (spills): 1.24 to 1.36.
 // 6. Units cut so that the launches that follow one another take the least time: 96 = 66 on two multiprocessors each, the rest
 //    on four. Predicted 0.95. Measured 1.06 / 0.57 / 0.28; 0.31 for B 8, T 1024, H 32; 0.050 for B 1, T 512, H 32.
-// 7. Rows past the end of a sequence are not addressed anew: fewer instructions for a copy. Measured 1.03 at 96 heads. A launch may
-//    begin while the one before leaves its multiprocessors. Predicted 1.01. Measured: reports/cuda/evidence.md.
+// 7. Rows past the end of a sequence are not addressed anew: fewer instructions for a copy. Measured 1.03 at 96 heads.
+// 8. Tried and dropped: a launch that begins while the one before leaves its multiprocessors. Predicted 1.01. Measured 1.05.
 // What limits it now: 29 % of the waiting is for instructions (ncu); producers wait 18 % of their time for operands from shared memory and
 // issue one instruction in 4 cycles; 0.39 of the copy bandwidth at 96 heads. 168 registers, at most 16 bytes of stack, 190 to 223 KB shared
 // memory.

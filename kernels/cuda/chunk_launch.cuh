@@ -47,24 +47,21 @@ template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args
 }
 
 /// Launches `units` clusters of args.sharing blocks for each group of slices; with `at_once`, only asks how many clusters
-/// run at once. `follows`: units of the same call are before it in the stream, and it need not wait for them to begin.
+/// run at once.
 template <class Kernel, class Arguments>
-cudaError_t launch_clusters(Kernel kernel, Arguments arguments, std::int64_t units, int shared, cudaStream_t stream, int* at_once,
-                            bool follows = false) {
+cudaError_t launch_clusters(Kernel kernel, Arguments arguments, std::int64_t units, int shared, cudaStream_t stream, int* at_once) {
   const ForwardArguments& args = cut_of(arguments);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(units * args.slices));
   config.blockDim = dim3(32 * static_cast<unsigned>(args.consumer_warps + args.producer_warps));
   config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.stream = stream;
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = static_cast<unsigned>(args.sharing);
-  attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = attributes;
-  config.numAttrs = follows ? 2 : 1;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(args.sharing);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
   if (at_once != nullptr) return cudaOccupancyMaxActiveClusters(at_once, kernel, &config);
   return cudaLaunchKernelEx(&config, kernel, arguments);
 }
@@ -144,7 +141,7 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
     Cut<Arguments>& cut = cuts[choice];
     const std::int64_t now = many || wanted.slices || choice == cuts.size() - 1 ? units - done : std::min(units - done, cut.at_once);
     cut_of(cut.arguments).first_unit = done;
-    if (const cudaError_t error = launch_clusters(kernel, cut.arguments, now, cut.shared, stream, nullptr, done > 0); error != cudaSuccess)
+    if (const cudaError_t error = launch_clusters(kernel, cut.arguments, now, cut.shared, stream, nullptr); error != cudaSuccess)
       return error;
     done += now;
   }

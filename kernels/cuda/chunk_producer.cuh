@@ -316,7 +316,6 @@ template <int K, int pieces, bool half_precision, Sweep sweep, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
-  allow_next_launch(); // of other units: nothing there depends on this one
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
   const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
@@ -353,7 +352,6 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
     sync_warp();
     sync_cluster(); // others may still send to this block's memory
   }
-  await_earlier_launch(); // whatever comes after the last launch comes after all of them
 }
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {

@@ -13,6 +13,8 @@
 //    0.0099, 0.128 (87 %), 0.49 to 0.52 (85 to 90 %). 106 registers, no spills.
 // 3. Everything of a token read before the slot is known, beta and v with the rest: two waits for memory fewer one after the other.
 //    Predicted 0.0085 for one sequence. Measured 0.0080, 0.107, 0.404. 128 registers, no spills.
+// 4. 16 columns a block for few heads, K <= 128: twice the blocks, half the loads of a thread. Predicted 0.0076 for one sequence.
+//    Measured: reports/cuda/evidence.md.
 
 #include "gate.cuh"
 #include "launch.hpp"
@@ -211,7 +213,7 @@ constexpr std::int64_t many_heads = 512;
 cudaError_t launch_decode(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
   const bool many = sequences * args.HV >= many_heads;
   if (args.K <= 64) return many ? launch<64, 128, 256>(args, sequences, stream) : launch<64, 32, 128>(args, sequences, stream);
-  if (args.K <= 128) return many ? launch<128, 128, 256>(args, sequences, stream) : launch<128, 32, 128>(args, sequences, stream);
+  if (args.K <= 128) return many ? launch<128, 128, 256>(args, sequences, stream) : launch<128, 16, 128>(args, sequences, stream);
   return launch<256, 32, 128>(args, sequences, stream);
 }
 

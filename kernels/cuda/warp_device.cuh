@@ -63,6 +63,11 @@ __device__ __forceinline__ void store_global(void* to, const std::uint32_t (&x)[
   *static_cast<uint4*>(to) = make_uint4(x[0], x[1], x[2], x[3]);
 }
 
+/// The same where nothing soon reads them: the cache keeps other lines rather than these.
+__device__ __forceinline__ void store_global_passing(void* to, const std::uint32_t (&x)[4]) {
+  __stcs(static_cast<uint4*>(to), make_uint4(x[0], x[1], x[2], x[3]));
+}
+
 /// 1, 2 or 4 words to global memory.
 template <int count> __device__ __forceinline__ void store_global_words(void* to, const std::uint32_t (&x)[count]) {
   if constexpr (count == 4)
@@ -76,6 +81,12 @@ template <int count> __device__ __forceinline__ void store_global_words(void* to
 /// 16 bytes of global memory that nothing writes during this launch.
 __device__ __forceinline__ void load_global(std::uint32_t (&x)[4], const void* from) {
   const uint4 words = __ldg(static_cast<const uint4*>(from));
+  x[0] = words.x, x[1] = words.y, x[2] = words.z, x[3] = words.w;
+}
+
+/// The same where nothing reads them again.
+__device__ __forceinline__ void load_global_passing(std::uint32_t (&x)[4], const void* from) {
+  const uint4 words = __ldcs(static_cast<const uint4*>(from));
   x[0] = words.x, x[1] = words.y, x[2] = words.z, x[3] = words.w;
 }
 
@@ -187,11 +198,6 @@ __device__ __forceinline__ void word_wait(Address word, std::uint32_t value) {
 __device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
   asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
 }
-
-/// Lets the next launch in the stream, if it asks for that, take multiprocessors as soon as this one leaves them.
-__device__ __forceinline__ void allow_next_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-/// Waits until the launch before, which has allowed this one, is complete; returns at once where none has.
-__device__ __forceinline__ void await_earlier_launch() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 /// Rank of this block among those of its cluster.
 __device__ __forceinline__ unsigned cluster_rank() {

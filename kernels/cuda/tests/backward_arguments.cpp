@@ -1,5 +1,6 @@
 // The checks of a backward call, on a host, and the size of its workspace.
 
+#include "../backward_workspace.hpp"
 #include "../check.hpp"
 
 #include <catch2/catch.hpp>
@@ -96,4 +97,17 @@ TEST_CASE("the workspace is at most 1.5 times inputs, outputs and gradients at o
         INFO(K << ' ' << length);
         CHECK(static_cast<double>(backward_workspace_bytes(kernel, call.args)) <= 1.5 * moved + 8 * 256);
       }
+}
+
+TEST_CASE("chunks are kept for the sweeps where the workspace may hold them") {
+  const auto slots = [](int HV, int pieces, bool packed, std::int64_t members) {
+    ForwardArguments args;
+    args.N = members, args.T = 8192, args.H = 32, args.HV = HV, args.K = args.V = 128, args.gate = Gate::bounded;
+    return backward_workspace(args, 1, pieces, packed).stage_slots;
+  };
+  CHECK(slots(32, 1, false, 1) == 512);
+  CHECK(slots(32, 1, true, 3) == 515);
+  CHECK(slots(32, 1, true, 8192) == 0); // members of one token
+  CHECK(slots(32, 2, false, 1) == 0);   // two terms
+  CHECK(slots(128, 1, false, 1) == 0);  // grouped heads
 }

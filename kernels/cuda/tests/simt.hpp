@@ -193,6 +193,8 @@ inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x,
 inline void store_global(void* to, const std::uint32_t (&x)[4]) { std::memcpy(to, x, 16); }
 
 inline void load_global(std::uint32_t (&x)[4], const void* from) { std::memcpy(x, from, 16); }
+inline void store_global_passing(void* to, const std::uint32_t (&x)[4]) { store_global(to, x); }
+inline void load_global_passing(std::uint32_t (&x)[4], const void* from) { load_global(x, from); }
 
 namespace simt {
 /// Element (row, column) of matrix m, whose rows the lanes 8m .. 8m+7 address.
@@ -330,7 +332,5 @@ inline void copy_bulk(Address to, const void* from, unsigned bytes, Address) {
     std::memcpy(simt::at(to + place, 16), static_cast<const unsigned char*>(from) + place, 16);
 }
 inline void fence_async() {}
-inline void allow_next_launch() {}
-inline void await_earlier_launch() {}
 
 } // namespace kdacheck::cuda
