@@ -5,6 +5,8 @@
 set -eu -o pipefail
 out=$1 processes=${2:-$(nproc)} program=${3:-$(dirname -- "$0")/../../kdacheck}
 mkdir -p -- "$out"
+grep -m1 'model name' /proc/cpuinfo >"$out/machine"
+python3 "$(dirname -- "$0")/page.py" digest "$(dirname -- "$0")/../.." >"$out/sources"
 one_fault=(--fault output-bf16 --threads 1)
 
 # The names of all right kernels, from the smallest run there is.

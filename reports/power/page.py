@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Makes power.json and README.md of this folder from the folders that run.sh fills.
+
+    page.py make ROOT LIMITS RESULTS...    what a later folder of results holds replaces what an earlier one does;
+                                           LIMITS: power.json of `gate-power --limits`, or "" to keep the limits there are
+    page.py stale ROOT                     exit 0: all made from these sources; 5: stale; 1: something is missing
+    page.py digest ROOT                    prints what tells these sources from others
+"""
+import hashlib
+import json
+import pathlib
+import sys
+
+MADE_FROM = ("kernels/cpu", "kernels/faults", "properties", "reference")
+
+
+def digest(root):
+    """Of the names and contents of all sources that the campaign depends on; tests and benchmarks do not change it."""
+    total = hashlib.sha256()
+    for path in sorted(path for folder in MADE_FROM for path in (root / folder).rglob("*")):
+        name = path.relative_to(root)
+        if path.suffix in (".cpp", ".hpp", ".txt") and not {"tests", "bench", "modules"} & set(name.parts):
+            total.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def results_of(folder):
+    """Faults and right kernels by name, each with the sources it was measured on."""
+    sources = (folder / "sources").read_text().strip()
+    machine = (folder / "machine").read_text().split(":")[-1].strip()
+    parts = {"faults": faults_of(folder), "correct": right_of(folder, "correct"), "legal": right_of(folder, "legal")}
+    return {kind: {one["name"]: one | {"sources": sources, "machine": machine} for one in every} for kind, every in parts.items()}
+
+
+def faults_of(results):
+    """Every fault over all seeds: on which it was caught, where first, and the compute time until then."""
+    faults = {}
+    for file in sorted(results.glob("faults-*/power.json"), key=lambda f: int(f.parent.name.split("-")[1])):
+        seed = int(file.parent.name.split("-")[1])
+        for one in json.loads(file.read_text())["faults"]:
+            fault = faults.setdefault(one["name"], {
+                "name": one["name"], "origin": one["origin"], "what": one["what"], "seeds": [], "caught_on": [], "seconds": [], "first": {}})
+            fault["seeds"].append(seed)
+            if not one["caught"]:
+                continue
+            fault["caught_on"].append(seed)
+            fault["seconds"].append(one["first_catch_seconds"])
+            law, recipe = one["found"].split(":")[1:3]
+            cell = f"{law} on {recipe.split(',')[1]}"
+            fault["first"][cell] = fault["first"].get(cell, 0) + 1
+    return list(faults.values())
+
+
+def right_of(results, kind):
+    kernels = []
+    for file in sorted(results.glob("right-*/power.json"), key=lambda f: int(f.parent.name.split("-")[1])):
+        kernels += json.loads(file.read_text())[kind]
+    return kernels
+
+
+def median(numbers):
+    ordered = sorted(numbers)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def limits_table(limits):
+    """Best figure over regimes, by contract and tensor."""
+    contracts = list(dict.fromkeys(limit["label"] for limit in limits))
+    tensors = list(dict.fromkeys(limit["what"] for limit in limits))
+    lines = ["| error in | " + " | ".join(contracts) + " |", "|---|" + "---|" * len(contracts)]
+    for what in tensors:
+        cells = []
+        for label in contracts:
+            found = [(limit["exponent"], limit["regime"]) for limit in limits
+                     if limit["label"] == label and limit["what"] == what and limit["exponent"] is not None]
+            cells.append(f"{max(found)[0]} ({max(found)[1]})" if found else "none")
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def sources_table(data):
+    parts = [(kind, one) for kind in ("faults", "correct", "legal") for one in data[kind]]
+    for sources, machine in dict.fromkeys((one["sources"], one["machine"]) for _, one in parts):
+        of = [sum(kind == wanted and (one["sources"], one["machine"]) == (sources, machine) for kind, one in parts)
+              for wanted in ("faults", "correct", "legal")]
+        this = " (the last)" if sources == data["sources"] else ""
+        yield f"| {sources[:16]}{this} | {of[0]} | {of[1]} | {of[2]} | {machine} |"
+
+
+def limits_command(limits):
+    kernels = " ".join(f"--kernel correct.{label}" for label in dict.fromkeys(limit["label"] for limit in limits))
+    return f"./kdacheck gate-power --limits --seeds {limits[0]['seeds']} {kernels} --out LIMITS" if limits else "./kdacheck gate-power --limits --out LIMITS"
+
+
+def page(data):
+    faults, correct, legal = data["faults"], data["correct"], data["legal"]
+    seeds = sorted({seed for fault in faults for seed in fault["seeds"]})
+    everywhere = [fault for fault in faults if fault["caught_on"] == fault["seeds"]]
+    refused = sum(kernel["rejected"] for kernel in correct)
+    lines = [
+        "# What the gate catches and what it lets pass",
+        "",
+        f"**{len(everywhere)} of {len(faults)} planted faults are caught on every one of {len(seeds)} seeds** (seeds {seeds[0]} to {seeds[-1]}, quick tier).",
+        f"**{refused} of {sum(kernel['cases'] for kernel in correct)} cases of {len(correct)} correct variants are refused**, "
+        f"at least {min(kernel['cases'] for kernel in correct)} cases each; "
+        f"{sum(kernel['inconclusive'] for kernel in correct)} more are inconclusive.",
+        "",
+        "    reports/power/run.sh RESULTS        # `gate-power`, one process per seed of faults and per right kernel",
+        f"    {limits_command(data['limits'])}",
+        "    python3 reports/power/page.py make . LIMITS/power.json RESULTS",
+        "",
+        "`ctest -R reports/power` says whether the sources have changed since. Measured on (sha256 of the sources, as `page.py digest .` prints it):",
+        "",
+        "| sources | faults | correct variants | legal roundings | machine |",
+        "|---|--:|--:|--:|---|",
+        *sources_table(data),
+        "",
+        "What was measured on other sources than the last stands until it is measured again. All figures: [power.json](power.json).",
+        "",
+        "## Planted faults",
+        "",
+        "A run of `gate-power` stops at a fault's first catch on each seed: where it was caught first, and on how many seeds there. Time: compute",
+        "time of one thread from the fault's first case to its first catch, oracle and budgets included, median over seeds.",
+        "",
+        "| fault | caught on | first caught by (seeds) | time | origin |",
+        "|---|--:|---|--:|---|",
+    ]
+    for fault in sorted(faults, key=lambda fault: len(fault["caught_on"])):
+        first = sorted(fault["first"].items(), key=lambda item: -item[1])
+        where = "; ".join(f"{cell} ({count})" for cell, count in first[:2]) + (f"; {len(first) - 2} more" if len(first) > 2 else "")
+        time = median(fault["seconds"])
+        lines.append(f"| {fault['name']} | {len(fault['caught_on'])} of {len(fault['seeds'])} | {where} | "
+                     f"{'-' if time is None else f'{time:.2g} s'} | {fault['origin']} |")
+    lines += ["", "## Correct variants", "",
+              "A largest error / bound just below 1 comes from laws that compare a norm with a bound which some cases reach exactly.", "",
+              "| variant | cases | refused | inconclusive | largest error / bound |", "|---|--:|--:|--:|--:|"]
+    for kernel in correct:
+        lines.append(f"| {kernel['name'][8:]} | {kernel['cases']} | {kernel['rejected']} | {kernel['inconclusive']} | {kernel['worst_bound_util']:.3f} |")
+    lines += ["", "## What cannot be told apart, and why", "",
+              "A departure that is a fault under one contract and legal under another: no test may refuse it there.", "",
+              "| fault | under | cases | refused | reason |", "|---|---|--:|--:|---|"]
+    for kernel in legal:
+        reason = kernel["reason"].replace("|", "\\|")
+        lines.append(f"| {kernel['fault']} | {kernel['label']} | {kernel['cases']} | {kernel['rejected']} | {reason} |")
+    if data["limits"]:
+        lines += ["", "## Detection limits", "",
+                  f"By contract; a cell holds the largest e over {len({limit['regime'] for limit in data['limits']})} regimes such that a relative error of 2^-e is refused on every one of {data['limits'][0]['seeds']} seeds, "
+                  "and that regime. none: not even 1/2.", ""]
+        lines += limits_table(data["limits"])
+    return "\n".join(lines) + "\n"
+
+
+def make(root, limits, folders):
+    folder = root / "reports" / "power"
+    merged = {"faults": {}, "correct": {}, "legal": {}}
+    for results in folders:
+        for kind, every in results_of(results).items():
+            merged[kind].update(every)
+    kept = json.loads((folder / "power.json").read_text())["limits"] if (folder / "power.json").is_file() else []
+    data = {
+        "schema_version": 1,
+        "sources": digest(root),
+        **{kind: list(every.values()) for kind, every in merged.items()},
+        "limits": json.loads(pathlib.Path(limits).read_text())["limits"] if limits else kept,
+    }
+    for kind in ("faults", "correct", "legal"):
+        if not data[kind]:
+            print(f"no {kind} in the results")
+            return 1
+    (folder / "power.json").write_text(json.dumps(data, indent=1) + "\n")
+    (folder / "README.md").write_text(page(data))
+    return 0
+
+
+def stale(root):
+    file = root / "reports" / "power" / "power.json"
+    if not file.is_file() or not (file.parent / "README.md").is_file():
+        print("missing in reports/power: power.json or README.md")
+        return 1
+    data, now = json.loads(file.read_text()), digest(root)
+    parts = [one for kind in ("faults", "correct", "legal") for one in data[kind]]
+    old = sum(one["sources"] != now for one in parts)
+    if old == 0:
+        print("reports/power was made from these sources")
+        return 0
+    print(f"stale: kernels, properties or reference have changed since {old} of {len(parts)} figures of reports/power were measured; "
+          "reports/power/run.sh and page.py make it anew")
+    return 5
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["make"] and len(arguments) >= 4:
+        sys.exit(make(pathlib.Path(arguments[1]), arguments[2], [pathlib.Path(folder) for folder in arguments[3:]]))
+    if arguments[:1] == ["digest"] and len(arguments) == 2:
+        print(digest(pathlib.Path(arguments[1])))
+        sys.exit(0)
+    if arguments[:1] == ["stale"] and len(arguments) == 2:
+        sys.exit(stale(pathlib.Path(arguments[1])))
+    print(__doc__)
+    sys.exit(2)
