@@ -194,6 +194,7 @@ Json failures_of(const Results& results) {
                     {"util", figure(worst.finding.bound_util)},
                     {"place", worst.finding.place ? to_text(*worst.finding.place) : ""},
                     {"detail", worst.finding.detail},
+                    {"stage", group.tally->localised},
                     {"replay", worst.shrunk.empty() ? worst.replay : worst.shrunk},
                     {"cases", group.tally->counts.failures()}});
   }

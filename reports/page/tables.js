@@ -32,6 +32,7 @@ const show_failures = () => {
               " (" + failure.cases + (failure.cases === 1 ? " case" : " cases") + ", error / bound " + figure(failure.util) + ")"),
       failure.place ? element("p", {}, "at " + failure.place) : null,
       failure.detail ? element("p", {class: "quiet"}, failure.detail) : null,
+      failure.stage ? element("p", {class: "stage"}, failure.stage) : null,
       element("p", {}, element("code", {}, line), " ", copy_button(line))));
   }
   if (page.failures.length > most) home.append(element("p", {}, "and " + (page.failures.length - most) + " more groups: junit.xml lists them all."));

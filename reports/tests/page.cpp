@@ -97,6 +97,16 @@ TEST_CASE("every failing group is on the page with its place and replay token") 
   }
 }
 
+TEST_CASE("a failing group says on the page which stage of the kernel its error came from") {
+  CaseResult failing = sample_case("cpu.wrong", Verdict::failed_proved, 13.25),
+             other = sample_case("cpu.wrong", Verdict::crashed, 0, "long");
+  failing.localised = "stage inverse (confidence 0.93)";
+  const Json page = page_of({failing, other});
+  REQUIRE(page["failures"].size() == 2);
+  for (const Json& failure : page["failures"])
+    CHECK(failure["stage"] == (failure["regime"] == "long" ? "" : "stage inverse (confidence 0.93)"));
+}
+
 TEST_CASE("a page holds its parts in place, and a mark inside one of them is left alone") {
   const std::string page = to_page("{\"a\":\"{{script}}\"}", "var library = 1;");
   CHECK(page.find("id=\"data\">{\"a\":\"{{script}}\"}</script>") != std::string::npos);
