@@ -87,6 +87,14 @@ def sources_table(data):
         yield f"| {sources[:16]}{this} | {of[0]} | {of[1]} | {of[2]} | {machine} |"
 
 
+def missed_before(faults):
+    """What got through first: the page must not look as if it had been caught from the start."""
+    for fault in faults:
+        if before := fault.get("missed_before"):
+            yield (f"`{fault['name']}` was caught on {len(before['caught_on'])} of {len(before['seeds'])} seeds of {before['sources'][:16]}; "
+                   "the figure below is of the later sources. ")
+
+
 def limits_command(limits):
     kernels = " ".join(f"--kernel correct.{label}" for label in dict.fromkeys(limit["label"] for limit in limits))
     return f"./kdacheck gate-power --limits --seeds {limits[0]['seeds']} {kernels} --out LIMITS" if limits else "./kdacheck gate-power --limits --out LIMITS"
@@ -101,6 +109,7 @@ def page(data):
         "# What the gate catches and what it lets pass",
         "",
         f"**{len(everywhere)} of {len(faults)} planted faults are caught on every one of {len(seeds)} seeds** (seeds {seeds[0]} to {seeds[-1]}, quick tier).",
+        *(["Not all on the same sources: see the table."] if len({one["sources"] for one in faults + correct + legal}) > 1 else []),
         f"**{refused} of {sum(kernel['cases'] for kernel in correct)} cases of {len(correct)} correct variants are refused**, "
         f"at least {min(kernel['cases'] for kernel in correct)} cases each; "
         f"{sum(kernel['inconclusive'] for kernel in correct)} more are inconclusive.",
@@ -115,6 +124,7 @@ def page(data):
         "|---|--:|--:|--:|---|",
         *sources_table(data),
         "",
+        *missed_before(faults),
         "What was measured on other sources than the last stands until it is measured again. All figures: [power.json](power.json).",
         "",
         "## Planted faults",
@@ -155,7 +165,11 @@ def make(root, limits, folders):
     merged = {"faults": {}, "correct": {}, "legal": {}}
     for results in folders:
         for kind, every in results_of(results).items():
-            merged[kind].update(every)
+            for name, one in every.items():
+                before = merged[kind].get(name)
+                if kind == "faults" and before and before["caught_on"] != before["seeds"]:
+                    one["missed_before"] = {key: before[key] for key in ("sources", "seeds", "caught_on")}
+                merged[kind][name] = one
     kept = json.loads((folder / "power.json").read_text())["limits"] if (folder / "power.json").is_file() else []
     data = {
         "schema_version": 1,
