@@ -280,7 +280,9 @@ private:
     auto* command = app.add_subcommand("bench", "time kernels, the oracle and the gate; writes bench.json");
     command->add_option("--kernel", bench.kernels, "only kernels whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
     command->add_option("--repeats", bench.repeats, "timed runs of each row")->check(CLI::Range(1, 10000))->capture_default_str();
-    command->add_flag("--round-trips", bench.only_round_trips, "only what a call of a foreign kernel adds");
+    auto* round_trips = command->add_flag("--round-trips", bench.only_round_trips, "only what a call of a foreign kernel adds");
+    command->add_flag("--modules", bench.only_modules, "only the modules, beside the figures of the summary they grew from")
+        ->excludes(round_trips);
     command->add_option("--out", bench.out, "folder for bench.json")->capture_default_str();
     command->callback([this] { chosen = [this] { return bench_command(bench); }; });
   }

@@ -8,6 +8,7 @@
 #include "../reference/truth.hpp"
 #include "commands.hpp"
 #include "context.hpp"
+#include "module_bench.hpp"
 #include "round_trip.hpp"
 #include "whole_runs.hpp"
 
@@ -168,6 +169,18 @@ void compare_oracles(Bench& bench) {
         [&] { gradient_truth(problem, arithmetic); }, [&] { forward_truth(problem, arithmetic); }));
 }
 
+/// KDA by its own chunk kernel and by the general one, which is told a = beta k and b = k (.) alpha: the same problem.
+void compare_specialised(Bench& bench) {
+  constexpr double allowed = 1 / 1.8;
+  const auto named = [](std::string_view name) { return std::ranges::find(built_in_kernels(), name, &Kernel::name); };
+  const auto own = named("cpu.chunk16.fp32"), general = named("cpu.kda_via_dplr.chunk16.fp32");
+  const Recipe recipe = benchmark_case(2048, 2, 64, 64);
+  const Problem problem = make_problem(recipe, input_formats(own->contract));
+  bench.ratios.push_back(compared(
+      own->name, "forward / " + general->name, label_of(recipe.shape), allowed, bench.repeats, [&] { run_forward(*own, problem); },
+      [&] { run_forward(*general, problem); }));
+}
+
 bool chunkwise_fp32(const Contract& c) { return c.chunk > 1 && c.operands == Format::fp32 && c.state == Format::fp32; }
 
 } // namespace
@@ -230,8 +243,8 @@ std::string to_text(const Bench& bench) {
     text +=
         fmt::format("\n{:<30} {:<46} {:<32} {:>10} {:>17} {:>8}\n", "side by side", "what", "case", "ratio", "least .. most", "allowed");
   for (const BenchRatio& r : bench.ratios)
-    text += fmt::format("{:<30} {:<46} {:<32} {:>10.2f} {:>17} {:>8.0f}\n", r.subject, r.what, r.label, r.ratio,
-                        fmt::format("{:.2f} .. {:.2f}", r.least, r.most), r.allowed);
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3g} {:>17} {:>8.3g}\n", r.subject, r.what, r.label, r.ratio,
+                        fmt::format("{:.3g} .. {:.3g}", r.least, r.most), r.allowed);
   return text;
 }
 
@@ -239,7 +252,7 @@ int bench_command(const BenchArguments& arguments) {
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
   make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
-  if (!arguments.only_round_trips) {
+  if (!arguments.only_round_trips && !arguments.only_modules) {
     bench_kernels(bench, kernels);
     for (const Kernel* kernel : kernels)
       if (chunkwise_fp32(kernel->contract)) compare_kernel(bench, *kernel);
@@ -249,7 +262,11 @@ int bench_command(const BenchArguments& arguments) {
       bench_whole_runs(bench);
     }
   }
-  if (arguments.kernels.empty() || arguments.only_round_trips) bench_round_trips(bench);
+  if (arguments.only_modules || (arguments.kernels.empty() && !arguments.only_round_trips)) {
+    bench_modules(bench);
+    compare_specialised(bench);
+  }
+  if (arguments.only_round_trips || (arguments.kernels.empty() && !arguments.only_modules)) bench_round_trips(bench);
   if (bench.rows.empty()) {
     std::fprintf(stderr, "kdacheck: no selected kernel supports the benchmark's case\n");
     return 5;

@@ -73,7 +73,7 @@ int search_command(const SearchArguments&);
 struct BenchArguments {
   std::vector<std::string> kernels;
   int repeats = 5;
-  bool only_round_trips = false;
+  bool only_round_trips = false, only_modules = false;
   std::string out = "results";
 };
 int bench_command(const BenchArguments&);

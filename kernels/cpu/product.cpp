@@ -1,4 +1,5 @@
-// Tiles of 8 rows by 32 columns: 16 sums stay in registers, each loaded vector serves 8 rows.
+// Tiles of 8 rows by 32 columns (by 8 where a register holds 8 numbers): their sums stay in registers, each loaded vector
+// serves 8 rows. An element is one chain of multiply-adds, in the same order whatever the columns of a tile.
 
 #include "product.hpp"
 
@@ -10,15 +11,15 @@ namespace kdacheck::cpu {
 namespace {
 
 constexpr std::int64_t tile_rows = 8;
+constexpr int tile_wide = lane_count == 16 ? 2 : 1; ///< 16 of 32 registers, or 8 of 16
 
 /// Inner indices [from, to).
 struct Depth {
   std::int64_t from, to;
 };
 
-template <int rows, int wide>
-inline void tile(Depth depth, Left left, float sign, const float* right, std::int64_t right_row, bool fresh, float* target,
-                 std::int64_t target_row) {
+template <int rows, int wide, bool subtract>
+inline void tile(Depth depth, Left left, const float* right, std::int64_t right_row, bool fresh, float* target, std::int64_t target_row) {
   Lanes sums[rows][wide];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r)
@@ -30,7 +31,8 @@ inline void tile(Depth depth, Left left, float sign, const float* right, std::in
     for (int w = 0; w < wide; ++w) values[w] = load(right + m * right_row + w * lane_count);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      const Lanes factor = broadcast(sign * left.data[r * left.row + m * left.step]);
+      const float x = left.data[r * left.row + m * left.step];
+      const Lanes factor = broadcast(subtract ? -x : x);
 #pragma GCC unroll 2
       for (int w = 0; w < wide; ++w) sums[r][w] = multiply_add(factor, values[w], sums[r][w]);
     }
@@ -41,13 +43,20 @@ inline void tile(Depth depth, Left left, float sign, const float* right, std::in
     for (int w = 0; w < wide; ++w) store(target + r * target_row + w * lane_count, sums[r][w]);
 }
 
+template <int rows, bool subtract>
+void signed_band(std::int64_t columns, Depth depth, Left left, const float* right, std::int64_t right_row, bool fresh, float* target,
+                 std::int64_t target_row) {
+  std::int64_t j = 0;
+  for (; j + tile_wide * lane_count <= columns; j += tile_wide * lane_count)
+    tile<rows, tile_wide, subtract>(depth, left, right + j, right_row, fresh, target + j, target_row);
+  if (j < columns) tile<rows, 1, subtract>(depth, left, right + j, right_row, fresh, target + j, target_row);
+}
+
 template <int rows>
 void band(std::int64_t columns, Depth depth, Left left, float sign, const float* right, std::int64_t right_row, bool fresh, float* target,
           std::int64_t target_row) {
-  std::int64_t j = 0;
-  for (; j + 2 * lane_count <= columns; j += 2 * lane_count)
-    tile<rows, 2>(depth, left, sign, right + j, right_row, fresh, target + j, target_row);
-  if (j < columns) tile<rows, 1>(depth, left, sign, right + j, right_row, fresh, target + j, target_row);
+  if (sign < 0) return signed_band<rows, true>(columns, depth, left, right, right_row, fresh, target, target_row);
+  signed_band<rows, false>(columns, depth, left, right, right_row, fresh, target, target_row);
 }
 
 Left from_row(Left left, std::int64_t i) { return {left.data + i * left.row, left.row, left.step}; }

@@ -1,5 +1,5 @@
 #pragma once
-// The gate forms on sixteen logits at a time, without cancellation at either end.
+// The gate forms on a register of logits at a time, without cancellation at either end.
 
 #include "../../reference/problem.hpp"
 #include "../cpu/lanes.hpp"
@@ -41,7 +41,7 @@ struct Logistic {
   Lanes softplus_of_negative() const { return at_least(-x, 0.0f) + log1p_of(small); }
 };
 
-/// Parameters of sixteen channels.
+/// Parameters of as many channels.
 struct GateColumns {
   Lanes rate, bias; ///< e^{A_log}, dt_bias
   Lanes lower_bound;

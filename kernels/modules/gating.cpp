@@ -54,11 +54,11 @@ template <class Task> void for_bands(std::int64_t total, std::int64_t band, bool
   for (std::int64_t first = 0; first < total; first += band) task(first, std::min(band, total - first));
 }
 
-/// d logits in place of logits for sixteen columns, and their sums for A_log and dt_bias.
+/// d logits in place of logits for as many columns as there are lanes, and their sums for A_log and dt_bias.
 template <GateForm form>
 void logits_backward(const Gating& module, const ColumnParameters& columns, const GateCotangents& d, std::int64_t rows, std::int64_t at,
                      float* logits, double* A_sums, double* bias_sums) {
-  const std::int64_t W = module.width(), stride = padded(W), width = std::min(lane_count, W - at);
+  const std::int64_t W = module.width(), stride = padded(W), width = std::clamp<std::int64_t>(W - at, 0, lane_count);
   const GateColumns column = columns_at(module, columns, at);
   const auto part = [&](std::span<const float> values, std::int64_t row) {
     Lanes lanes{};

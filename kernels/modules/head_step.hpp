@@ -30,6 +30,8 @@ using cpu::lane_count;
 using cpu::Lanes;
 using cpu::multiply_add;
 
+constexpr int most_wide = static_cast<int>(64 / lane_count); ///< vectors in 64 columns
+
 /// `wide` vectors from a place; of the last one only `last` lanes exist unless it is whole.
 template <int wide, bool whole> struct Columns {
   std::int64_t last;
@@ -51,14 +53,14 @@ void step_columns(const KdaHead& head, std::int64_t K, std::int64_t V, float* S,
   // the first pass only reads: storing the decayed state here, to load it again below, made the step four times slower
   for (std::int64_t i = 0; i < K; ++i) {
     const Lanes read = broadcast(keys[i] * alpha[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) held[w] = multiply_add(read, columns.load(S + i * V, w), held[w]);
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int w = 0; w < wide; ++w) held[w] = broadcast(head.beta) * ((v ? columns.load(v, w) : Lanes{}) - held[w]);
   for (std::int64_t i = 0; i < K; ++i) {
     const Lanes decay = broadcast(alpha[i]), k = broadcast(keys[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) columns.store(S + i * V, w, multiply_add(k, held[w], decay * columns.load(S + i * V, w)));
   }
 }
@@ -69,12 +71,12 @@ void step_columns(const DplrHead& head, std::int64_t K, std::int64_t V, float* S
   Lanes read[wide]{};
   for (std::int64_t i = 0; i < K; ++i) {
     const Lanes b = broadcast(head.b[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) read[w] = multiply_add(b, columns.load(S + i * V, w), read[w]);
   }
   for (std::int64_t i = 0; i < K; ++i) {
     const Lanes d = broadcast(head.d[i]), a = broadcast(-head.a[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) {
       Lanes next = multiply_add(a, read[w], d * columns.load(S + i * V, w));
       if (v) next = multiply_add(broadcast(head.k[i]), columns.load(v, w), next);
@@ -89,7 +91,8 @@ template <class Head> void step_head(const Head& head, std::int64_t K, std::int6
   using namespace head_step_detail;
   const auto values = [&](std::int64_t at) { return head.v ? head.v + at : nullptr; };
   std::int64_t at = 0;
-  for (; at + 4 * lane_count <= V; at += 4 * lane_count) step_columns<4, true>(head, K, V, S + at, values(at), lane_count);
+  for (; at + most_wide * lane_count <= V; at += most_wide * lane_count)
+    step_columns<most_wide, true>(head, K, V, S + at, values(at), lane_count);
   for (; at + lane_count <= V; at += lane_count) step_columns<1, true>(head, K, V, S + at, values(at), lane_count);
   if (at < V) step_columns<1, false>(head, K, V, S + at, values(at), V - at);
 }

@@ -4,6 +4,7 @@
 #include "../../reference/safetensors.hpp"
 #include "../cpu/parallel.hpp"
 #include "head_step.hpp"
+#include "partial_lanes.hpp"
 #include "state_file.hpp"
 
 #include <algorithm>
@@ -23,6 +24,11 @@ bool all_finite(const float* values, std::int64_t count) {
   std::uint32_t found = 0; // without a branch: this runs over every state after every token
   for (std::int64_t i = 0; i < count; ++i) found |= (std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
   return found == 0;
+}
+
+/// By whole registers: memmove of a head took twenty times the step itself.
+void copy_head(const float* from, std::int64_t count, float* to) {
+  for (std::int64_t at = 0; at < count; at += cpu::lane_count) store_part(to + at, load_part(from + at, count - at), count - at);
 }
 
 void check_size(const char* tensor, const char* shape, std::size_t found, std::int64_t wanted) {
@@ -89,7 +95,7 @@ void StateManager::step_heads(const StateTokens& tokens, std::int64_t first, std
                        float *state = states_.data() + task * size, *before = reinterpret_cast<float*>(memory);
                        for (std::int64_t t = first; t < first + count; ++t) {
                          const std::int64_t row = (b * tokens.T + t) * heads + h;
-                         std::copy_n(state, size, before);
+                         copy_head(state, size, before);
                          step_head(KdaHead{.alpha = tokens.alpha.data() + row * keys,
                                            .k = tokens.k.data() + row * keys,
                                            .beta = tokens.beta[static_cast<std::size_t>(row)],
