@@ -179,21 +179,21 @@ public:
       const Lanes y = x * scale_[index(site)];
       Lanes rounded;
       if (r.truncate) {
-        rounded = std::bit_cast<Lanes>(std::bit_cast<LaneBits>(y) & ~((1ull << 42) - 1)); // tf32 keeps 10 stored bits
+        rounded = lanes_of(bits_of(y) & ~((1ull << 42) - 1)); // tf32 keeps 10 stored bits
       } else {
         const Lanes shifted = y * r.splitter;
         rounded = shifted - (shifted - y);
       }
       if (r.quantum > 0) {
-        rounded = size < 0x1p-14 ? on_quanta(y, r.quantum) : rounded;
+        rounded = select(size < 0x1p-14, on_quanta(y, r.quantum), rounded);
       } else {
-        rounded = size < r.least ? Lanes{} : rounded;
+        rounded = select(size < r.least, Lanes{}, rounded);
       }
       result = x + (rounded * inverse_[index(site)] - x) * r.amplitude;
     }
     if (r.overflow < std::numeric_limits<double>::infinity()) {
-      const Lanes infinite = x > 0 ? lanes(std::numeric_limits<double>::infinity()) : lanes(-std::numeric_limits<double>::infinity());
-      result = size >= r.overflow ? infinite : result;
+      constexpr double infinity = std::numeric_limits<double>::infinity();
+      result = select(size >= r.overflow, select(x > 0, lanes(infinity), lanes(-infinity)), result);
     }
     return result;
   }
@@ -203,9 +203,9 @@ public:
   Lanes underflow(const Rounding& r, Site site, Lanes x) {
     const Lanes size = absolute(x);
     if constexpr (model == NoiseModel::independent) return x + minimum(size, r.least) * generator_.uniform();
-    if (!(r.quantum > 0)) return size < r.least ? Lanes{} : x;
+    if (!(r.quantum > 0)) return select(size < r.least, Lanes{}, x);
     const Lanes y = x * scale_[index(site)];
-    return size < 0x1p-14 ? on_quanta(y, r.quantum) * inverse_[index(site)] : x;
+    return select(size < 0x1p-14, on_quanta(y, r.quantum) * inverse_[index(site)], x);
   }
 
   /// An error of at most `largest` that, in the grid model, is a function of `value` (computed from the same number twice,
@@ -234,7 +234,7 @@ private:
   Lanes variate(Site site, Lanes value) {
     if constexpr (model == NoiseModel::independent) return generator_.uniform();
     // Values that are the same number in fp32 (29 bits shorter) give the same error, neighbours an unrelated one.
-    const LaneBits bits = (std::bit_cast<LaneBits>(value * scale_[index(site)]) + (1ull << 28)) >> 29;
+    const LaneBits bits = (bits_of(value * scale_[index(site)]) + (1ull << 28)) >> 29;
     return symmetric(bits * 0x9e3779b97f4a7c15ull);
   }
 
