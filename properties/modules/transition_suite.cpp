@@ -99,7 +99,6 @@ std::span<const float> part(const NamedTensor& tensor, std::int64_t index, std::
 /// The largest singular value of (I - beta k k^T) Diag(alpha) is no larger than the monitor's bound; Jacobi's is right to
 /// K^2 roundings of the matrix's norm.
 Finding monitor_bounds_the_norm(const ModuleCase& c, std::uint64_t) {
-  double largest = 0;
   for (std::int64_t at = 0; at < c.call.rows() * H; ++at) {
     const auto alpha = part(c.call.inputs[0], at, K), k = part(c.call.inputs[1], at, K);
     const float beta = c.call.inputs[2].values[static_cast<std::size_t>(at)];
@@ -117,9 +116,8 @@ Finding monitor_bounds_the_norm(const ModuleCase& c, std::uint64_t) {
     if (!(bounds.norm_at_least <= norm + slack))
       return broken("alpha",
                     fmt::format("token and head {}: the norm is {:.17g}, at least {:.17g} was said", at, norm, bounds.norm_at_least));
-    largest = std::max(largest, norm / (bounds.norm + slack));
   }
-  return {.verdict = Verdict::passed, .bound_util = largest, .place = {}, .detail = {}, .metrics = {}};
+  return {}; // norm / bound is 1 where the bound is sharp, as it often is: no error that the report's error / bound should show
 }
 
 std::vector<ModuleFault> faults_of(std::string_view module) {
