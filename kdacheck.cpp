@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <malloc.h>
 #include <new>
 
 using namespace kdacheck;
@@ -323,6 +324,11 @@ int complain(int status, const char* sentence) {
 } // namespace
 
 int main(int argc, char** argv) try {
+#ifdef __GLIBC__
+  // Cases ask for the same megabytes again and again: they are kept instead of being returned to the system each time.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
   std::signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is met like a full disk: as an error of the write
   CommandLine line;
   for (int i = 0; i < argc; ++i) line.verify.command += (i ? " " : "") + std::string(i ? argv[i] : "./kdacheck");

@@ -24,6 +24,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
       collect(submodel, input, first / count, squares * (1 / static_cast<double>(count)));
     };
   };
+  Tape tape;
   for (const Sequence& sequence : sequences(problem))
     for (std::int64_t key_head = 0; key_head < problem.shape.H; ++key_head) {
       const PreparedGroup group = prepare_group(contract, problem, sequence, key_head);
@@ -31,9 +32,9 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
         for (int batch = 0; batch < batches; ++batch) {
           const std::uint64_t stream = scatter(scatter(scatter(seed + i) + static_cast<std::uint64_t>(batch)) +
                                                static_cast<std::uint64_t>(sequence.index * problem.shape.H + key_head));
-          Tape tape;
+          tape.clear();
           if (roundings.accumulates) {
-            Recorder recorder(stream, roundings.accumulate, tape);
+            Recorder recorder(stream, roundings.accumulate, tape, all);
             auto unused = parameter_sums<double>(problem);
             run_group(contract, roundings, problem, sequence, group, orders[i], recorder, unused,
                       [](Input, std::int64_t, std::int64_t, const double*) {});

@@ -149,7 +149,7 @@ private:
       const std::uint64_t stream = scatter(seed + static_cast<std::uint64_t>(batch));
       Batch& b = all.emplace_back();
       b.state = initial_state<double>(head_);
-      b.recorder.emplace(scatter(stream), roundings_.accumulate, b.tape);
+      b.recorder.emplace(scatter(stream), roundings_.accumulate, b.tape, of_grid != nullptr);
       b.independent.emplace(trial<NoiseModel::independent>(stream + 1, b.tape));
       b.grid.emplace(trial<NoiseModel::grid>(stream + 2, b.tape));
     }

@@ -112,8 +112,9 @@ public:
   using Number = double;
   static constexpr bool records = true;
 
-  Recorder(std::uint64_t seed, Format accumulate, Tape& tape)
-      : tape_(tape), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
+  /// `for_grid`: the errors themselves are kept for runs of the grid model, not their size alone.
+  Recorder(std::uint64_t seed, Format accumulate, Tape& tape, bool for_grid = true)
+      : tape_(tape), for_grid_(for_grid), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
     LaneGenerator generator(seed);
     const Lanes exponent = 0.5 * (generator.uniform() + 1.0);
     for (int lane = 0; lane < draws_per_batch; ++lane) scale_[lane] = std::exp2(exponent[lane]);
@@ -136,7 +137,7 @@ public:
   }
   void finish(const Twin& twin, double sum) {
     const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
-    tape_.error.push_back(error);
+    if (for_grid_) tape_.error.push_back(error);
     double spread = 0;
     for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
     tape_.size.push_back(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares)));
@@ -149,6 +150,7 @@ private:
   }
 
   Tape& tape_;
+  bool for_grid_;
   double unit_, splitter_;
   Lanes scale_{}, inverse_{};
 };
