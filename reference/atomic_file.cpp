@@ -16,6 +16,16 @@ FileTrouble cannot_write(const std::filesystem::path& path, int error_number) {
 
 AtomicFile::AtomicFile(std::filesystem::path goal) : goal_(std::move(goal)) {
   static std::atomic<unsigned> serial = 0;
+  // A link stays one, and so does what is no file: renamed over, /dev/stdout would be a file for every program from then on.
+  std::error_code ignored;
+  const auto type = std::filesystem::status(goal_, ignored).type();
+  using enum std::filesystem::file_type;
+  if (type == character || type == fifo || type == socket || type == block) {
+    descriptor_ = ::open(goal_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) throw cannot_write(goal_, errno);
+    return;
+  }
+  if (std::filesystem::is_symlink(goal_, ignored)) goal_ = std::filesystem::weakly_canonical(goal_, ignored);
   partial_ = goal_;
   partial_ += ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(serial++);
   descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -25,7 +35,7 @@ AtomicFile::AtomicFile(std::filesystem::path goal) : goal_(std::move(goal)) {
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(partial_.c_str());
+  if (!partial_.empty()) ::unlink(partial_.c_str());
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
@@ -38,6 +48,10 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::commit() {
+  if (partial_.empty()) {
+    ::close(std::exchange(descriptor_, -1));
+    return;
+  }
   if (::fsync(descriptor_) != 0) throw cannot_write(goal_, errno);
   if (::rename(partial_.c_str(), goal_.c_str()) != 0) throw cannot_write(goal_, errno);
   ::close(std::exchange(descriptor_, -1));

@@ -15,7 +15,8 @@ struct FileTrouble : std::runtime_error {
 };
 
 /// A file that appears under its name only when `commit` returns. Until then, and if it is destroyed before, whatever
-/// stood under that name stays untouched and nothing half-written is left. Every function throws FileTrouble.
+/// stood under that name stays untouched and nothing half-written is left. A link leads to what is written; a device or a pipe
+/// is written to as the bytes come. Every function throws FileTrouble.
 class AtomicFile {
 public:
   explicit AtomicFile(std::filesystem::path goal);

@@ -3,10 +3,12 @@
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <fcntl.h>
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 using namespace kdacheck;
@@ -47,6 +49,27 @@ TEST_CASE("a committed file replaces the old one and leaves nothing beside it") 
   write_atomically(folder.path / "a", std::string("new\0bytes", 9));
   CHECK(contents(folder.path / "a") == std::string("new\0bytes", 9));
   CHECK(folder.files() == 1);
+}
+
+TEST_CASE("a link still leads to the file that is written, and a pipe stays a pipe") {
+  const Folder folder;
+  const fs::path file = folder.path / "file", link = folder.path / "link", pipe = folder.path / "pipe";
+  write_atomically(file, "old");
+  fs::create_symlink("file", link);
+  write_atomically(link, "new");
+  CHECK(fs::is_symlink(link));
+  CHECK(contents(file) == "new");
+
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const int reader = ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);
+  REQUIRE(reader >= 0);
+  write_atomically(pipe, "bytes");
+  CHECK(fs::is_fifo(pipe));
+  char read[8] = {};
+  CHECK(::read(reader, read, sizeof read) == 5);
+  CHECK(std::string(read) == "bytes");
+  ::close(reader);
+  CHECK(folder.files() == 3);
 }
 
 TEST_CASE("a file that was not committed leaves the old one as it was") {
