@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 #include <new>
 
 using namespace kdacheck;

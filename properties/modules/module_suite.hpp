@@ -92,7 +92,10 @@ struct ModuleCaseResult {
   double seconds = 0;
 };
 
-/// Checks one law on one drawn case. What a module throws is a finding, never an exception.
+/// One law on a case. What a module throws is a finding, never an exception.
+Finding checked(const ModuleLaw&, const ModuleCase&, std::uint64_t seed);
+
+/// Checks one law on one drawn case.
 ModuleCaseResult run_module_case(const ModuleSuite&, const ModuleLaw&, std::string_view regime, std::uint64_t seed,
                                  std::string_view fault = {});
 

@@ -13,6 +13,26 @@ std::span<const ModuleSuite> module_suites() {
   return all;
 }
 
+namespace {
+
+Finding thrown(const std::exception& error) {
+  return {.verdict = Verdict::crashed,
+          .bound_util = std::numeric_limits<double>::infinity(),
+          .place = {},
+          .detail = fmt::format("it threw: {}", error.what()),
+          .metrics = {}};
+}
+
+} // namespace
+
+Finding checked(const ModuleLaw& law, const ModuleCase& one, std::uint64_t seed) try {
+  if (law.backward && !one.module.backward)
+    return {.verdict = Verdict::not_supported, .place = {}, .detail = "the module has no backward pass", .metrics = {}};
+  return law.check(one, seed);
+} catch (const std::exception& error) {
+  return thrown(error);
+}
+
 ModuleCaseResult run_module_case(const ModuleSuite& suite, const ModuleLaw& law, std::string_view regime, std::uint64_t seed,
                                  std::string_view fault) {
   const auto started = std::chrono::steady_clock::now();
@@ -22,16 +42,9 @@ ModuleCaseResult run_module_case(const ModuleSuite& suite, const ModuleLaw& law,
     ModuleCase drawn = suite.draw(regime, seed);
     drawn.fault = fault;
     if (!fault.empty() && drawn.planted) drawn.module = drawn.planted(fault);
-    if (law.backward && !drawn.module.backward)
-      result.finding = {.verdict = Verdict::not_supported, .place = {}, .detail = "the module has no backward pass", .metrics = {}};
-    else
-      result.finding = law.check(drawn, seed);
+    result.finding = checked(law, drawn, seed);
   } catch (const std::exception& error) {
-    result.finding = {.verdict = Verdict::crashed,
-                      .bound_util = std::numeric_limits<double>::infinity(),
-                      .place = {},
-                      .detail = fmt::format("it threw: {}", error.what()),
-                      .metrics = {}};
+    result.finding = thrown(error);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;

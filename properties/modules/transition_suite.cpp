@@ -5,8 +5,8 @@
 #include "../../kernels/modules/spectral_monitor.hpp"
 #include "../../reference/adjoint.hpp"
 #include "core_oracle.hpp"
-#include "drawn_tensors.hpp"
 #include "in_arithmetic.hpp"
+#include "step_regimes.hpp"
 #include "suites.hpp"
 
 #include <Eigen/SVD>
@@ -67,14 +67,8 @@ template <Number N> ExactTensors transition_oracle(const ModuleCall& call, const
 ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   ModuleCase c{.module = transition_module(H, K, V), .oracle = {}, .call = {}, .cotangents = {}};
   c.call.cu_seqlens = offsets_of({9, 0, 4});
-  const std::int64_t R = c.call.rows(), N = c.call.sequences();
-  double least = 0.6, most = 1, beta = 1, size = 0.7;
-  if (regime == "heavy-forgetting") least = 0, most = 1e-3;
-  if (regime == "minimal-forgetting") least = 0.9999;
-  if (regime == "reflections") beta = 2;
-  if (regime == "long-keys") size = 1.5;
-  c.call.inputs = {drawn_tensor("alpha", {R, H, K}, least, most, seed, 1), drawn_tensor("k", {R, H, K}, -size, size, seed, 2),
-                   drawn_tensor("beta", {R, H}, 0, beta, seed, 3), drawn_tensor("v", {R, H, V}, -1, 1, seed, 4)};
+  const std::int64_t N = c.call.sequences();
+  c.call.inputs = step_inputs(regime, c.call.rows(), H, K, V, seed);
   c.call.states = {drawn_tensor("memory", {N, H, K, V}, -1, 1, seed, 5)};
   c.cotangents.states = {drawn_tensor("memory", {N, H, K, V}, -1, 1, seed, 6)};
   c.oracle = {.orders = 1, .evaluate = [](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
@@ -127,19 +121,13 @@ std::vector<ModuleFault> faults_of(std::string_view module) {
   return faults;
 }
 
-const std::vector<ModuleRegime> all_regimes{{"usual", "alpha from 0.6 to 1"},
-                                            {"heavy-forgetting", "alpha to 1e-3"},
-                                            {"minimal-forgetting", "alpha above 0.9999"},
-                                            {"reflections", "beta to 2: negative eigenvalues"},
-                                            {"long-keys", "|k| beyond 1: the state may grow"}};
-
 } // namespace
 
 ModuleSuite transition_suite() {
   ModuleSuite suite{.name = "DPLRTransition",
                     .summary = "one token's transition and update of a batch of states in O(K V), with its monitor",
                     .source = "arXiv 2510.26692, eq. 1 and section 6.2",
-                    .regimes = all_regimes,
+                    .regimes = step_regimes(),
                     .laws = token_laws(),
                     .faults = faults_of("DPLRTransition"),
                     .draw = draw};

@@ -23,11 +23,7 @@ Finding expect_right(const ModuleSuite& suite, std::string_view regime, std::uin
 }
 
 Finding expect_right(const ModuleCase& one, std::span<const ModuleLaw> laws, std::uint64_t seed) {
-  return gravest_of(laws, [&](const ModuleLaw& law) -> Finding {
-    if (law.backward && !one.module.backward)
-      return {.verdict = Verdict::not_supported, .bound_util = 0, .place = {}, .detail = "the module has no backward pass", .metrics = {}};
-    return law.check(one, seed);
-  });
+  return gravest_of(laws, [&](const ModuleLaw& law) { return checked(law, one, seed); });
 }
 
 } // namespace kdacheck

@@ -103,7 +103,7 @@ def limits_command(limits):
 def page(data):
     faults, correct, legal = data["faults"], data["correct"], data["legal"]
     seeds = sorted({seed for fault in faults for seed in fault["seeds"]})
-    everywhere = [fault for fault in faults if fault["caught_on"] == fault["seeds"]]
+    everywhere = [fault for fault in faults if sorted(fault["caught_on"]) == seeds]
     refused = sum(kernel["rejected"] for kernel in correct)
     lines = [
         "# What the gate catches and what it lets pass",

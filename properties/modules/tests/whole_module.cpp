@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
+#include <stdexcept>
+#include <string>
 
 using namespace kdacheck;
 
@@ -70,4 +73,12 @@ TEST_CASE("a NaN that travels back in time, and one that is hidden, are found") 
     CHECK(is_failure(finding.verdict));
     CHECK(finding.detail.starts_with("a-nan-stays-in-its-place"));
   }
+}
+
+TEST_CASE("a module that throws is a finding") {
+  const Finding finding = verb([](modules::Module& module) {
+    module.forward = [](const modules::ModuleCall&) -> modules::ModuleResult { throw std::runtime_error("no weights"); };
+  });
+  CHECK(finding.verdict == Verdict::crashed);
+  CHECK(finding.detail.find("no weights") != std::string::npos);
 }
