@@ -16,6 +16,7 @@
 // 4. 16 columns a block for few heads, K <= 128: twice the blocks, half the loads of a thread. Predicted 0.0076 for one sequence.
 //    Measured: reports/cuda/evidence.md.
 
+#include "exponential.cuh"
 #include "gate.cuh"
 #include "launch.hpp"
 #include "rows.cuh"
@@ -77,7 +78,7 @@ __device__ __forceinline__ void prepare(Token<K>& token, const ForwardArguments&
     q[m] = number_of(bits.q[m], args.qkv_format);
     k[m] = number_of(bits.k[m], args.qkv_format);
     token.alpha[lane + 32 * m] =
-        expf(log_decay(args.gate, number_of(bits.gate[m], args.gate_format), bits.bias[m], growth, args.lower_bound));
+        decay_exponential(log_decay(args.gate, number_of(bits.gate[m], args.gate_format), bits.bias[m], growth, args.lower_bound));
     qq += q[m] * q[m];
     kk += k[m] * k[m];
     qk += q[m] * k[m];
