@@ -91,4 +91,40 @@ bool check_accuracy(nlohmann::json& report, bool quick) {
   return all;
 }
 
+bool check_long_runs(nlohmann::json& report) {
+  const Regime regime{.name = "1000000 tokens",
+                      .shape = {.B = 1, .T = 1000000, .H = 2, .HV = 2, .K = 64, .V = 16},
+                      .options = {.gate = GateForm::log_decay, .l2norm = true, .scale = 0.125f},
+                      .gate_spread = 1e-3f};
+  std::vector<Kernel> all, kernels;
+  append_cuda_kernels(all);
+  for (Kernel& kernel : all)
+    if (!kernel.backward && kernel.contract.input != Format::fp16 && !kernel.contract.state_v_first && accepts(kernel.contract, regime))
+      kernels.push_back(std::move(kernel));
+  std::vector<Errors> errors(kernels.size(), Errors{NAN, NAN});
+  std::vector<std::thread> threads; // the truth takes seconds
+  for (std::size_t i = 0; i < kernels.size(); ++i)
+    threads.emplace_back([&, i] {
+      try {
+        Case made = make_case(regime, kernels[i].contract, 77);
+        kernels[i].forward(made.in, {.o = made.o.view, .final_state = made.final_state.view}, {});
+        errors[i] = compare(made, regime, false);
+      } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", kernels[i].name.c_str(), error.what());
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  bool good = !kernels.empty();
+  std::printf("%-16s", regime.name);
+  for (std::size_t i = 0; i < kernels.size(); ++i) {
+    const bool right = errors[i].o <= bound(kernels[i].contract, true) && errors[i].state <= bound(kernels[i].contract, false);
+    good = good && right;
+    report["accuracy"].push_back(
+        {{"regime", regime.name}, {"kernel", kernels[i].name}, {"o", errors[i].o}, {"state", errors[i].state}, {"good", right}});
+    std::printf(" | %s %s%.1e %.1e", kernels[i].name.c_str() + 5, right ? "" : "BAD ", errors[i].o, errors[i].state);
+  }
+  std::printf("\n");
+  return good;
+}
+
 } // namespace kdacheck::cuda

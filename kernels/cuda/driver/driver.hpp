@@ -11,6 +11,12 @@ namespace kdacheck::cuda {
 /// any is beyond its bound.
 bool check_accuracy(nlohmann::json& report, bool quick);
 
+/// The same for a million tokens.
+bool check_long_runs(nlohmann::json& report);
+
+/// Tensors of more than 2^31 elements, where the device has the memory. Adds rows to `report["behaviour"]`.
+bool check_far_offsets(nlohmann::json& report);
+
 /// Guards, repeatability under load, graph replay, refused calls. Adds rows to `report["behaviour"]`.
 bool check_behaviour(nlohmann::json& report);
 

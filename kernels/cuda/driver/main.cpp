@@ -49,9 +49,11 @@ int main(int argc, char** argv) try {
   report["multiprocessors"] = properties.multiProcessorCount;
   bool accurate = true, behaved = true;
   if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick);
+  if (checked && forward && !quick) accurate = kdacheck::cuda::check_long_runs(report) && accurate;
   if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick) && accurate;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report);
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report) && behaved;
+  if (checked && behaviour && !quick) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';
   if (checked) std::printf("%s: accuracy %s, behaviour %s\n", properties.name, accurate ? "good" : "BAD", behaved ? "good" : "BAD");

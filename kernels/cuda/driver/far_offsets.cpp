@@ -1,0 +1,118 @@
+// Tensors of more than 2^31 elements: the first and the last head of a call must give the bits that they give in a call of their own.
+
+#include "device.hpp"
+#include "driver.hpp"
+
+#include <cstdio>
+
+namespace kdacheck::cuda {
+namespace {
+
+constexpr std::int64_t T = 8192, H = 2056, K = 128;
+static_assert(T * H * K > std::int64_t{1} << 31);
+
+/// One head of a tensor [1,T,H,channels] of 16-bit numbers, dense.
+void take_head(void* to, const void* from, std::int64_t head, std::int64_t channels) {
+  const auto bytes = static_cast<std::size_t>(channels) * 2;
+  require(cudaMemcpy2D(to, bytes, static_cast<const unsigned char*>(from) + static_cast<std::size_t>(head) * bytes,
+                       static_cast<std::size_t>(H) * bytes, bytes, static_cast<std::size_t>(T), cudaMemcpyDeviceToDevice),
+          "copy");
+}
+void take(const float* to, const float* from, std::int64_t head, std::int64_t count) {
+  require(cudaMemcpy(const_cast<float*>(to), from + head * count, static_cast<std::size_t>(count) * 4, cudaMemcpyDeviceToDevice), "copy");
+}
+
+std::vector<unsigned char> bytes_of(const void* from, std::size_t bytes) {
+  std::vector<unsigned char> host(bytes);
+  require(cudaMemcpy(host.data(), from, bytes, cudaMemcpyDeviceToHost), "copy");
+  return host;
+}
+
+/// Whether a head of `all` is, bit for bit, what `one` holds.
+bool same_head(const void* all, const void* one, std::int64_t head, std::int64_t channels) {
+  const std::size_t bytes = static_cast<std::size_t>(T * channels) * 2;
+  const DeviceMemory dense = allocate(bytes);
+  take_head(dense.get(), all, head, channels);
+  return bytes_of(dense.get(), bytes) == bytes_of(one, bytes);
+}
+bool same_numbers(const float* all, const float* one, std::int64_t head, std::int64_t count) {
+  const auto bytes = static_cast<std::size_t>(count) * 4;
+  return bytes_of(all + head * count, bytes) == bytes_of(one, bytes);
+}
+
+/// That head of a problem as a problem of its own.
+DeviceProblem alone(const DeviceProblem& all, std::int64_t head) {
+  DeviceProblem one = make_problem(1, T, 1, K, K, 5);
+  const kdacheck_cuda_problem &from = all.problem, &to = one.problem;
+  take_head(to.q.data, from.q.data, head, K), take_head(to.k.data, from.k.data, head, K), take_head(to.v.data, from.v.data, head, K);
+  take_head(to.g.data, from.g.data, head, K), take_head(to.beta.data, from.beta.data, head, 1);
+  take(to.A_log, from.A_log, head, 1), take(to.dt_bias, from.dt_bias, head, K);
+  return one;
+}
+
+bool forward_agrees(int kernel, const DeviceProblem& all) {
+  require(cudaMemset(all.problem.o.data, 0xff, static_cast<std::size_t>(T * H * K) * 2), "poison");
+  require(all.forward(kernel, nullptr));
+  bool same = true;
+  for (const std::int64_t head : {std::int64_t{0}, H - 1}) {
+    const DeviceProblem one = alone(all, head);
+    require(one.forward(kernel, nullptr));
+    require(cudaDeviceSynchronize(), "run");
+    same = same && same_head(all.problem.o.data, one.problem.o.data, head, K) &&
+           same_numbers(all.problem.final_state, one.problem.final_state, head, K * K);
+  }
+  return same;
+}
+
+bool backward_agrees(int kernel, const DeviceProblem& all) {
+  const auto run = [&](const DeviceProblem& problem, const DeviceGradients& back) {
+    require(kdacheck_cuda_backward(kernel, &problem.problem, &back.gradients, back.workspace.get(), back.workspace_bytes, nullptr));
+    require(cudaDeviceSynchronize(), "run");
+  };
+  const DeviceGradients back = make_gradients(kernel, all, 300);
+  run(all, back);
+  bool same = true;
+  for (const std::int64_t head : {std::int64_t{0}, H - 1}) {
+    const DeviceProblem one = alone(all, head);
+    const DeviceGradients own = make_gradients(kernel, one, 300);
+    const kdacheck_cuda_gradients &many = back.gradients, &few = own.gradients;
+    take_head(few.d_o.data, many.d_o.data, head, K);
+    take(few.d_final_state, many.d_final_state, head, K * K);
+    run(one, own);
+    same = same && same_head(many.dq.data, few.dq.data, head, K) && same_head(many.dk.data, few.dk.data, head, K) &&
+           same_head(many.dv.data, few.dv.data, head, K) && same_head(many.dg.data, few.dg.data, head, K) &&
+           same_head(many.dbeta.data, few.dbeta.data, head, 1) && same_numbers(many.d_A_log, few.d_A_log, head, 1) &&
+           same_numbers(many.d_dt_bias, few.d_dt_bias, head, K) && same_numbers(many.d_initial_state, few.d_initial_state, head, K * K);
+  }
+  return same;
+}
+
+} // namespace
+
+bool check_far_offsets(nlohmann::json& report) {
+  bool all = true;
+  const auto note = [&](const char* what, const char* kernel, bool good) {
+    report["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", good}});
+    std::printf("%-48s %-12s %s\n", what, kernel, good ? "yes" : "NO");
+    std::fflush(stdout);
+    all = all && good;
+  };
+  std::size_t free = 0, total = 0;
+  require(cudaMemGetInfo(&free, &total), "memory");
+  constexpr auto GiB = std::size_t{1} << 30;
+  if (free < 24 * GiB) {
+    std::printf("tensors of more than 2^31 elements: not run, they need 24 GiB\n");
+    return true;
+  }
+  const DeviceProblem problem = make_problem(1, T, H, K, K, 21);
+  note("heads of tensors beyond 2^31 elements keep their bits", "recurrence", forward_agrees(KDACHECK_CUDA_RECURRENCE, problem));
+  note("heads of tensors beyond 2^31 elements keep their bits", "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
+  note("heads of tensors beyond 2^31 elements keep their bits", "accurate", forward_agrees(KDACHECK_CUDA_CHUNK_ACCURATE, problem));
+  if (free < 124 * GiB)
+    std::printf("gradients of more than 2^31 elements: not run, they need 124 GiB\n");
+  else
+    note("gradients beyond 2^31 elements keep their bits", "fast", backward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
+  return all;
+}
+
+} // namespace kdacheck::cuda
