@@ -1,6 +1,7 @@
 #pragma once
 // What a forward kernel is launched with: device pointers, strides and options, already checked (check.hpp).
 
+#include <cstddef>
 #include <cstdint>
 
 namespace kdacheck::cuda {
@@ -37,7 +38,15 @@ struct ForwardArguments {
   // Where many share, chunks are prepared beside the ring (`staged`), not in it: a place in the ring is then held shortly.
   bool staged = false;
   int sharing = 1, slices = 1, consumer_warps = 1, producer_warps = 1, stages = 2;
+  // Where the chunks of all units are dealt out evenly (chunk_shifts.cuh): chunks a gang, and what gangs hand over.
+  int share = 0; ///< 0: a gang has one unit
+  unsigned char* handover = nullptr;
 };
+
+inline constexpr std::int64_t least_dealt_tokens = 256;  ///< shorter sequences are not dealt out: it would not pay
+inline constexpr int most_gangs = 256, most_groups = 16; ///< groups of 16 value columns
+/// Count and flags at the beginning of the handover; zero before a launch.
+inline constexpr int handover_head_bytes = 256 + most_gangs * most_groups * 4;
 
 /// A checked call of a backward pass.
 struct BackwardArguments {

@@ -100,9 +100,10 @@ __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supp
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
   sweep_block<K, pieces, half_precision, Sweep::states>(
-      sweep.call, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area, span, n, head,
-                                                  column, lane);
+      sweep.call, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
+        const std::int64_t unit = sweep.call.first_unit + gang, n = unit / sweep.call.HV;
+        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area,
+                                                  span_of(sweep.call, n), n, static_cast<int>(unit % sweep.call.HV), column, lane);
       });
 }
 

@@ -7,7 +7,7 @@
 // Warps do not talk to each other; they wait for stages and give them back.
 
 #include "chunk_layout.cuh"
-#include "rows.cuh"
+#include "chunk_shifts.cuh"
 
 namespace kdacheck::cuda {
 
@@ -187,58 +187,69 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   multiply_add(O[1], u, Aqk, 1);
 }
 
-/// All chunks of a sequence for value columns [column, column + 16).
+/// All chunks of a gang for value columns [column, column + 16).
 template <int K, int pieces, bool half_precision>
-__device__ void consume(const ForwardArguments& args, const Ring& ring, Address area, Span span, std::int64_t n, int head, int column,
-                        unsigned lane) {
-  float S[K / 8][4];
-  load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
-  // Each lane copies 16 bytes of a tile: half a row of one token.
-  const unsigned token = lane / 2, half = lane % 2;
-  const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * half;
-  auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first, head) + column + 8 * half;
-  const auto fetch = [&](int chunk) {
-    if (chunk < chunks) {
-      const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-      const bool inside = t < span.length;
-      copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v + (inside ? t * args.v.token : 0), inside ? 16 : 0);
-    }
-    copy_async_commit();
-  };
-  for (int chunk = 0; chunk < value_ring - 1; ++chunk) fetch(chunk);
+__device__ void consume(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column, unsigned own_lane) {
   const Address output = area + value_ring * tile_bytes;
   int stage = 0;
   unsigned parity = 0, owner = 0; // owner = stage % sharing
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    copy_async_wait<value_ring - 2>();
-    barrier_wait(ring.full(stage), parity);
-    sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
-    fetch(chunk + value_ring - 1);
-    float O[2][4];
-    advance<K, pieces, half_precision>(S, O, ring.stages + stage * StageLayout<K, pieces>::bytes, area + (chunk % value_ring) * tile_bytes,
-                                       lane);
-    sync_warp();
-    if (lane == 0) ring.give_back(stage, owner);
-    std::uint32_t words[4];
+  Stretch stretch;
+#pragma unroll 1
+  for (int number = 0; stretch_of(args, gang, number, stretch); ++number) {
+    const int head = stretch.unit % args.HV;
+    const Span span = span_of(args, stretch.unit / args.HV);
+    float S[K / 8][4];
+    if (stretch.first > 0)
+      take_over<K>(S, args, gang, column, own_lane);
+    else
+      load_state<K>(S, args.initial_state, args, stretch.unit, column, own_lane);
+    // Places that a lane addresses are kept in registers from here on; known before, they were worked out in every chunk.
+    const unsigned lane = renewed(own_lane), token = lane / 2, half = lane % 2; // each lane copies 16 bytes: half a row of one token
+    const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * half;
+    auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first, head) + column + 8 * half;
+    const auto fetch = [&](int chunk) {
+      if (chunk < stretch.last) {
+        const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
+        const bool inside = t < span.length;
+        copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v + (inside ? t * args.v.token : 0),
+                   inside ? 16 : 0);
+      }
+      copy_async_commit();
+    };
+    for (int chunk = stretch.first; chunk < stretch.first + value_ring - 1; ++chunk) fetch(chunk);
+    for (int chunk = stretch.first; chunk < stretch.last; ++chunk) {
+      copy_async_wait<value_ring - 2>();
+      barrier_wait(ring.full(stage), parity);
+      sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
+      fetch(chunk + value_ring - 1);
+      float O[2][4];
+      advance<K, pieces, half_precision>(S, O, ring.stages + stage * StageLayout<K, pieces>::bytes,
+                                         area + (chunk % value_ring) * tile_bytes, lane);
+      sync_warp();
+      if (lane == 0) ring.give_back(stage, owner);
+      std::uint32_t words[4];
 #pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      const float x = O[m / 2][2 * (m % 2)], y = O[m / 2][2 * (m % 2) + 1];
-      words[m] = half_precision ? pack_fp16(x, y) : pack_bf16(x, y);
+      for (int m = 0; m < 4; ++m) {
+        const float x = O[m / 2][2 * (m % 2)], y = O[m / 2][2 * (m % 2) + 1];
+        words[m] = half_precision ? pack_fp16(x, y) : pack_bf16(x, y);
+      }
+      store_matrices_transposed(output + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
+      sync_warp();
+      load_shared_quad(words, output + tile_offset(token, half));
+      const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
+      if (t < span.length) store_global(o + t * args.o.token, words);
+      if (++owner == ring.sharing) owner = 0;
+      if (++stage == ring.count) {
+        stage = 0;
+        parity ^= 1;
+      }
     }
-    store_matrices_transposed(output + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
-    sync_warp();
-    load_shared_quad(words, output + tile_offset(token, half));
-    const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-    if (t < span.length) store_global(o + t * args.o.token, words);
-    if (++owner == ring.sharing) owner = 0;
-    if (++stage == ring.count) {
-      stage = 0;
-      parity ^= 1;
-    }
+    copy_async_wait<0>();
+    if (stretch.last < stretch.chunks)
+      hand_over<K>(S, args, gang + 1, column, own_lane);
+    else
+      store_state<K>(S, args.final_state, args, stretch.unit, column, own_lane);
   }
-  copy_async_wait<0>();
-  store_state<K>(S, args.final_state, args, n * args.HV + head, column, lane);
 }
 
 } // namespace kdacheck::cuda

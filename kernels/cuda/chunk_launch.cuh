@@ -31,7 +31,7 @@ template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args
   const int most = std::min(8, most_warps - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
-    const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes<K>;
+    const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes;
     int stages = std::min(wanted.stages ? wanted.stages : most_stages, (room - taken) / StageLayout<K, pieces, sweep>::bytes);
     if (args.staged) stages = std::min(stages, std::max(4, args.sharing));
     stages = stages / args.sharing * args.sharing;
@@ -74,11 +74,13 @@ template <class Arguments> struct Cut {
   double time = 0;
 };
 
-/// Measured on an H100 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors.
+/// Measured on an H200 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors, as many as run at once.
 template <int pieces> double unit_time(int sharing) {
-  if (pieces == 1) return sharing >= 8 ? 0.29 : sharing >= 4 ? 0.36 : sharing >= 2 ? 0.57 : 1.19;
-  return sharing >= 4 ? 0.75 : sharing >= 2 ? 1.40 : 1.90;
+  if (pieces == 1) return sharing >= 8 ? 0.35 : sharing >= 4 ? 0.50 : sharing >= 2 ? 0.645 : 1.30;
+  return sharing >= 8 ? 0.89 : sharing >= 4 ? 1.50 : sharing >= 2 ? 1.55 : 2.20;
 }
+/// What the beginning of a unit costs a gang that goes on to it, in chunks.
+inline constexpr double chunks_between_units = 12;
 
 /// Least total time for `units` in at most `waves` launches one after the other; `first` is the cut of the first.
 template <class Arguments> double plan(const std::vector<Cut<Arguments>>& cuts, std::int64_t units, int waves, std::size_t& first) {
@@ -93,6 +95,31 @@ template <class Arguments> double plan(const std::vector<Cut<Arguments>>& cuts, 
     }
   }
   return best;
+}
+
+/// Deals the chunks of all units out to as many gangs as run at once, if that takes clearly less than `otherwise`; false if not.
+template <class Kernel, class Arguments>
+cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, double otherwise, cudaStream_t stream, bool& dealt) {
+  const ForwardArguments& call = cut_of(cuts.front().arguments);
+  const std::int64_t units = call.N * call.HV, chunks = (call.T + chunk_tokens - 1) / chunk_tokens;
+  Cut<Arguments>* best = nullptr;
+  double least = 0.97 * otherwise;
+  dealt = false;
+  if (call.handover == nullptr || call.cu_seqlens != nullptr || chunks == 0 || units * chunks >= std::int64_t{1} << 31) return cudaSuccess;
+  for (Cut<Arguments>& cut : cuts) {
+    const ForwardArguments& args = cut_of(cut.arguments);
+    if (args.sharing != args.slices || units <= cut.at_once || cut.at_once > most_gangs) continue;
+    const double time =
+        cut.time * static_cast<double>(units) / static_cast<double>(cut.at_once) * (1 + chunks_between_units / static_cast<double>(chunks));
+    if (time < least) best = &cut, least = time;
+  }
+  if (best == nullptr) return cudaSuccess;
+  dealt = true;
+  ForwardArguments& args = cut_of(best->arguments);
+  args.share = static_cast<int>((units * chunks + best->at_once - 1) / best->at_once);
+  const std::int64_t gangs = (units * chunks + args.share - 1) / args.share;
+  if (const cudaError_t error = cudaMemsetAsync(args.handover, 0, handover_head_bytes, stream); error != cudaSuccess) return error;
+  return launch_clusters(kernel, best->arguments, gangs, best->shared, stream, nullptr);
 }
 
 /// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
@@ -119,7 +146,7 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
       if ((wanted.slices && slices != wanted.slices) || (wanted.sharing && sharing != wanted.sharing)) continue;
       args.slices = slices;
       args.sharing = sharing;
-      args.staged = sharing > 2 || (sharing == 2 && pieces == 2);
+      args.staged = sharing > 2;
       if (!fill_shape<K, pieces, sweep>(args, wanted, shared_limit)) continue;
       const int shared =
           chunk_shared_bytes<K, pieces, sweep>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
@@ -130,6 +157,15 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
   if (cuts.empty()) return cudaErrorInvalidConfiguration;
   const std::int64_t units = args.N * args.HV;
   constexpr int most_waves = 3;
+  if (!wanted.slices && units > 0) {
+    std::size_t first = 0;
+    const double rounds = std::ceil(static_cast<double>(units) / static_cast<double>(cuts.back().at_once));
+    bool dealt = false;
+    if (const cudaError_t error =
+            launch_dealt(kernel, cuts, std::min(cuts.back().time * rounds, plan(cuts, units, most_waves, first)), stream, dealt);
+        error != cudaSuccess || dealt)
+      return error;
+  }
   for (std::int64_t done = 0; done < units;) {
     std::size_t choice = cuts.size() - 1;
     const bool many = units - done > 2 * cuts[choice].at_once;

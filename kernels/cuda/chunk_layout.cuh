@@ -54,38 +54,29 @@ template <int K, int pieces, Sweep sweep> struct StagePart {
   static constexpr int bytes = sweep == Sweep::states ? Whole::T : Whole::bytes - first;
 };
 
+/// The small matrices lie over the first set of operands of scores, which is no longer needed when they are made.
 template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayout {
   static constexpr int raw_row = K * 2;
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
-  static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
-  static constexpr int score_sets = pieces == 1 ? 2 : 1,
-                       L = score_rows + score_sets * pieces * score_piece; ///< transposed: [column][row] fp32; then T
-  static constexpr int Aqk = L + 1024, norms = Aqk + 1024;                 ///< norms: factors of 16 q rows, of 16 k rows; 16 betas
-  static constexpr int raw_g = norms + 192;
-  static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
-};
-/// Twelve of these fit a multiprocessor: the small matrices lie over a set of operands of scores that is no longer needed then.
-template <int K> struct WorkbenchLayout<K, 1, Sweep::stored> {
-  static constexpr int raw_row = K * 2;
-  static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
-  static constexpr int score_piece = 24 * 128, score_rows = raw_k + chunk_tokens * raw_row, score_sets = 2;
-  static constexpr int L = score_rows, L_states = L + 1024, Aqk = L_states + 1024;
-  static constexpr int norms = score_rows + score_sets * score_piece, diagonal = norms + 192, biases = diagonal + 64; ///< Aqk_ii; dt_bias
+  static constexpr int score_rows = raw_k + chunk_tokens * raw_row, score_sets = pieces == 1 ? 2 : 1;
+  static constexpr int L = score_rows, L_states = L + 1024; ///< transposed: [column][row] fp32; then T. The second one: Sweep::stored
+  static constexpr int Aqk = sweep == Sweep::stored ? L_states + 1024 : L + 1024;
+  static constexpr int norms = score_rows + score_sets * pieces * score_piece; ///< factors of 16 q rows, of 16 k rows; 16 betas
+  static constexpr int diagonal = norms + 192, biases = diagonal + 64;         ///< Aqk_ii; dt_bias
   static constexpr int raw_g = biases + 4 * K;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
 
 inline constexpr int most_stages = 8;
-inline constexpr int barrier_bytes = 24 * most_stages; ///< full and empty barriers, and a count of rounds, for each stage
-/// Barriers, then dt_bias [K] fp32.
-template <int K> inline constexpr int header_bytes = barrier_bytes + 4 * K;
+inline constexpr int barrier_bytes = 24 * most_stages;  ///< full and empty barriers, and a count of rounds, for each stage
+inline constexpr int header_bytes = barrier_bytes + 64; ///< and the number of the gang
 inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
 
 /// Dynamic shared memory of a block. `staged`: chunks are prepared beside the ring.
 template <int K, int pieces, Sweep sweep = Sweep::forward>
 constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes, bool staged) {
-  return header_bytes<K> + (stages + (staged ? producer_warps : 0)) * StageLayout<K, pieces, sweep>::bytes +
+  return header_bytes + (stages + (staged ? producer_warps : 0)) * StageLayout<K, pieces, sweep>::bytes +
          producer_warps * WorkbenchLayout<K, pieces>::bytes(gate_bytes) + consumer_warps * consumer_bytes;
 }
 

@@ -30,8 +30,8 @@ template <bool half_precision> __device__ __forceinline__ Pair unpack(std::uint3
   return half_precision ? unpack_fp16(word) : unpack_bf16(word);
 }
 
-/// Norms of the rows and the diagonal of Aqk: writes 16 factors for q (scale included) and 16 for k to the bench, and
-/// Aqk_ii to its matrix. Two lanes a row, each half of it, in an order that keeps 8 lanes on different banks.
+/// Norms of the rows and the diagonal of Aqk: writes 16 factors for q (scale included), 16 for k and Aqk_ii to the bench. Two lanes a row,
+/// each half of it, in an order that keeps 8 lanes on different banks.
 template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
 __device__ __forceinline__ void normalise(const ForwardArguments& args, Address bench, unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces, sweep>;
@@ -62,11 +62,7 @@ __device__ __forceinline__ void normalise(const ForwardArguments& args, Address 
   const float factor_q = args.scale * (args.l2norm ? reciprocal_root(qq + 1e-6f) : 1.0f);
   const float factor_k = args.l2norm ? reciprocal_root(kk + 1e-6f) : 1.0f;
   store_shared(bench + Bench::norms + 4 * (16 * half + row), half == 0 ? factor_q : factor_k);
-  if (half != 0) return;
-  if constexpr (sweep == Sweep::stored)
-    store_shared(bench + Bench::diagonal + 4 * row, qk * factor_q * factor_k);
-  else
-    store_shared(bench + Bench::Aqk + 4 * (17 * row), qk * factor_q * factor_k);
+  if (half == 0) store_shared(bench + Bench::diagonal + 4 * row, qk * factor_q * factor_k);
 }
 
 /// Log2 decay of one channel; not for Gate::absent.
@@ -206,7 +202,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   }
   begin_next(); // all lanes have read the raw rows: they met in every level
   const Address L = bench + Bench::L, Aqk = bench + Bench::Aqk, betas = bench + Bench::norms + 128;
-  if constexpr (sweep == Sweep::stored) { // Aqk's place held operands: all have been read before the products of the last level
+  if constexpr (with_q) { // Aqk's place held operands: all have been read before or with the products of the last level
     const std::uint32_t zeros[4] = {};
     store_shared(Aqk + 32 * lane, zeros);
     store_shared(Aqk + 32 * lane + 16, zeros);
@@ -260,93 +256,100 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
   if (lane == 0) barrier_arrive(ring.full(stage));
 }
 
-/// Every `step`-th chunk of a sequence from `first` on, counted from its end in the adjoint sweep. `staging`: room for a stage, if
-/// args.staged.
+/// Every `step`-th chunk of a gang's from `first` on; those of a unit are counted from its end in the adjoint sweep. `staging`: room
+/// for a stage, if args.staged.
 template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
-__device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, Address biases, Span span,
-                            int head, int first, int step, unsigned lane) {
+__device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, int gang, int first, int step,
+                            unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens), head_q = head / (args.HV / args.H);
-  const HeadGate gate = gate_of(args, head);
-  // The upper triangle of Aqk stays zero from here on.
-  for (int i = lane; i < 256; i += 32) store_shared(bench + Bench::Aqk + 4 * i, 0.0f);
-  const auto place_of = [&](int chunk) { return sweep == Sweep::adjoint ? chunks - 1 - chunk : chunk; };
-  if (first < chunks) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(first), head, head_q, lane);
-  for (int chunk = first; chunk < chunks; chunk += step) {
-    const std::int64_t start = static_cast<std::int64_t>(place_of(chunk)) * chunk_tokens, left = span.length - start;
-    const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-    const bool has_token = static_cast<int>(lane) < tokens;
-    const std::uint32_t beta_bits =
-        has_token ? load_bits(args.beta.data, row_of(args.beta, span.batch, span.first + start + lane, head), args.beta_format) : 0;
-    copy_async_wait<0>();
-    sync_warp();
-    normalise<K, pieces, half_precision, sweep>(args, bench, lane);
-    if (lane < 16)
-      store_shared(bench + Bench::norms + 128 + 4 * lane,
-                   has_token ? step_size(args.beta_form, number_of(beta_bits, args.beta_format)) : 0.0f);
-    sync_warp();
-    const int stage = chunk % ring.count, round = chunk / ring.count;
-    const auto await_stage = [&] {
-      if (!args.staged)
-        await_turn(ring, stage, round);
-      else if (chunk >= step)
-        await_consumed(ring, (chunk - step) % ring.count, (chunk - step) / ring.count);
-    };
-    const auto begin_next = [&] {
-      if (chunk + step < chunks) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(chunk + step), head, head_q, lane);
-    };
-    const Address place = args.staged ? staging : ring.stages + stage * stage_bytes;
-    produce<K, pieces, half_precision, sweep>(args, bench, place, gate, biases, tokens, lane, begin_next, await_stage);
-    if (ring.sharing > 1) fence_async();
-    sync_warp();
-    if (args.staged) {
-      await_turn(ring, stage, round);
+  int turn = first; // of the gang's chunks, this warp's next one
+  Stretch stretch;
+#pragma unroll 1
+  for (int number = 0; stretch_of(args, gang, number, stretch); ++number) {
+    const int head = stretch.unit % args.HV, head_q = head / (args.HV / args.H);
+    const Span span = span_of(args, stretch.unit / args.HV);
+    const HeadGate gate = gate_of(args, head);
+    for (unsigned c = lane; c < K; c += 32)
+      store_shared(bench + Bench::biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
+    const auto place_of = [&](int chunk) { return sweep == Sweep::adjoint ? stretch.chunks - 1 - chunk : chunk; };
+    const int shifted = stretch.first - stretch.done; // from a turn to the unit's chunk
+    if (turn + shifted < stretch.last) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(turn + shifted), head, head_q, lane);
+    for (; turn + shifted < stretch.last; turn += step) {
+      const int chunk = turn + shifted;
+      const std::int64_t start = static_cast<std::int64_t>(place_of(chunk)) * chunk_tokens, left = span.length - start;
+      const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+      const bool has_token = static_cast<int>(lane) < tokens;
+      const std::uint32_t beta_bits =
+          has_token ? load_bits(args.beta.data, row_of(args.beta, span.batch, span.first + start + lane, head), args.beta_format) : 0;
+      copy_async_wait<0>();
       sync_warp();
+      normalise<K, pieces, half_precision, sweep>(args, bench, lane);
+      if (lane < 16)
+        store_shared(bench + Bench::norms + 128 + 4 * lane,
+                     has_token ? step_size(args.beta_form, number_of(beta_bits, args.beta_format)) : 0.0f);
+      sync_warp();
+      const int stage = turn % ring.count, round = turn / ring.count;
+      const auto await_stage = [&] {
+        if (!args.staged)
+          await_turn(ring, stage, round);
+        else if (turn >= step)
+          await_consumed(ring, (turn - step) % ring.count, (turn - step) / ring.count);
+      };
+      const auto begin_next = [&] {
+        if (chunk + step < stretch.last) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(chunk + step), head, head_q, lane);
+      };
+      const Address place = args.staged ? staging : ring.stages + stage * stage_bytes;
+      produce<K, pieces, half_precision, sweep>(args, bench, place, gate, bench + Bench::biases, tokens, lane, begin_next, await_stage);
+      if (ring.sharing > 1) fence_async();
+      sync_warp();
+      if (args.staged) {
+        await_turn(ring, stage, round);
+        sync_warp();
+      }
+      send_stage<stage_bytes>(ring, place, stage, args.staged, lane);
+      sync_warp();
+      if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
     }
-    send_stage<stage_bytes>(ring, place, stage, args.staged, lane);
-    sync_warp();
-    if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
   }
 }
 
-/// A block: one sequence and value head, one slice of the value columns. `consume_part` runs a consumer warp, given the ring,
-/// its area in shared memory, where its sequence lies, the number of that sequence, the head, and its first column.
+/// A block: a gang's, or a slice of one unit's value columns. `consume_part` runs a consumer warp, given the ring, its area in shared
+/// memory, the number of its gang, and its first column.
 template <int K, int pieces, bool half_precision, Sweep sweep, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
-  const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
-  const int head = static_cast<int>(unit % args.HV);
   const bool sharing = args.sharing > 1;
   const int bench_bytes = Bench::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
-  const Address base = shared_base(), biases = base + barrier_bytes;
-  const Ring ring{base, base + header_bytes<K>, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
+  const Address base = shared_base(), number = base + barrier_bytes;
+  const Ring ring{base, base + header_bytes, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
   const Address stagings = ring.stages + args.stages * stage_bytes;
   const Address benches = stagings + (args.staged ? args.producer_warps * stage_bytes : 0);
   const Address areas = benches + args.producer_warps * bench_bytes;
-  if (thread_index() == 0)
+  if (thread_index() == 0) {
     for (int stage = 0; stage < args.stages; ++stage) {
       barrier_init(ring.full(stage), 1);
       barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
       store_shared(ring.rounds(stage), std::uint32_t{0});
     }
-  const unsigned threads = 32 * (args.consumer_warps + args.producer_warps);
-  for (unsigned c = thread_index(); c < K; c += threads)
-    store_shared(biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
+    if (args.share > 0 && ring.rank == 0) store_shared(number, take_ticket(args.handover));
+  }
   sync_block();
   if (sharing) sync_cluster();
-  const Span span = span_of(args, n);
+  const auto gang = static_cast<int>(args.share == 0 ? block_index() / static_cast<unsigned>(args.slices)
+                                     : sharing       ? load_remote_word(remote_address(number, 0))
+                                                     : load_shared_word(number));
   if (static_cast<int>(warp) < args.consumer_warps) {
     const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
-    consume_part(ring, areas + warp * consumer_bytes, span, n, head, column, lane);
+    consume_part(ring, areas + warp * consumer_bytes, gang, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, biases,
-                                                  span, head, static_cast<int>(ring.rank) + args.sharing * producer,
-                                                  args.sharing * args.producer_warps, lane);
+    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, gang,
+                                                  static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps,
+                                                  lane);
   }
   if (sharing) {
     sync_warp();
@@ -355,10 +358,9 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
 }
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
-  sweep_block<K, pieces, half_precision, Sweep::forward>(
-      args, [&](const Ring& ring, Address area, Span span, std::int64_t n, int head, int column, unsigned lane) {
-        consume<K, pieces, half_precision>(args, ring, area, span, n, head, column, lane);
-      });
+  sweep_block<K, pieces, half_precision, Sweep::forward>(args, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
+    consume<K, pieces, half_precision>(args, ring, area, gang, column, lane);
+  });
 }
 
 } // namespace kdacheck::cuda

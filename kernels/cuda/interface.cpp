@@ -62,6 +62,9 @@ kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_probl
   if (call.result.status != KDACHECK_CUDA_OK) return call.result;
   const size_t due = workspace_bytes(kernel, call.args);
   if (workspace_size < due || (due > 0 && workspace == nullptr)) return refuse(KDACHECK_CUDA_SMALL_WORKSPACE, "the workspace is too small");
+  if (due > 0 && reinterpret_cast<std::uintptr_t>(workspace) % 256 != 0)
+    return refuse(KDACHECK_CUDA_BAD_LAYOUT, "the workspace must be aligned to 256 bytes");
+  if (due > 0) call.device_pointers.push_back(workspace), call.args.handover = static_cast<unsigned char*>(workspace);
   if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
   if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
   const cudaError_t error = launch(kernel, call, static_cast<cudaStream_t>(stream));

@@ -15,12 +15,21 @@ void forward(int kernel, bool v_first, const Inputs& in, const Outputs& out) {
   const std::vector<std::byte> zero_state(decode && !in[Input::initial_state] ? state_bytes : 0);
   const std::size_t state =
       decode ? call.buffers.add("state", state_bytes, in[Input::initial_state] ? in[Input::initial_state].data : zero_state.data()) : 0;
+  const auto posed = [&] {
+    kdacheck_cuda_problem problem = call.problem(v_first);
+    problem.o = call.tensor(o);
+    problem.final_state = call.numbers(final_state);
+    if (decode) problem.state = static_cast<float*>(call.buffers[state]), problem.slots = in.N();
+    return problem;
+  };
+  // The size of the workspace depends on what is present, not on where it will lie.
+  const kdacheck_cuda_problem unplaced = posed();
+  std::size_t bytes = 0;
+  cuda::refuse_unless_ok(kdacheck_cuda_workspace_bytes(kernel, &unplaced, &bytes));
+  const std::size_t workspace = call.buffers.add("workspace", bytes, nullptr);
   call.place();
-  kdacheck_cuda_problem problem = call.problem(v_first);
-  problem.o = call.tensor(o);
-  problem.final_state = call.numbers(final_state);
-  if (decode) problem.state = static_cast<float*>(call.buffers[state]), problem.slots = in.N();
-  cuda::refuse_unless_ok(kdacheck_cuda_forward(kernel, &problem, nullptr, 0, nullptr));
+  const kdacheck_cuda_problem problem = posed();
+  cuda::refuse_unless_ok(kdacheck_cuda_forward(kernel, &problem, call.buffers[workspace], bytes, nullptr));
   call.finish(decode ? state : static_cast<std::size_t>(-1));
   call.buffers.read(o.index, out.o.data);
   if (out.final_state) call.buffers.read(decode ? state : final_state.index, out.final_state.data);
@@ -32,8 +41,7 @@ void backward(int kernel, bool v_first, const Inputs& in, const Cotangents& cota
   std::array<cuda::Twin, all_inputs.size()> twins;
   const auto of = [&](Input input) -> cuda::Twin& { return twins[static_cast<std::size_t>(input)]; };
   for (Input input : all_inputs) of(input) = call.mirror("d " + std::string(name(input)), out[input], false);
-  // The size of the workspace depends on what is present, not on where it will lie.
-  const kdacheck_cuda_problem unplaced = call.problem(v_first);
+  const kdacheck_cuda_problem unplaced = call.problem(v_first); // as in forward()
   std::size_t bytes = 0;
   cuda::refuse_unless_ok(kdacheck_cuda_backward_workspace_bytes(kernel, &unplaced, &bytes));
   const std::size_t workspace = call.buffers.add("workspace", bytes, nullptr);

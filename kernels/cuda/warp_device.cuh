@@ -16,6 +16,12 @@ __device__ __forceinline__ float shuffle(float x, int lane) { return __shfl_sync
 /// Whether any lane of the warp says so.
 __device__ __forceinline__ bool any_lane(bool x) { return __any_sync(0xffffffffu, x) != 0; }
 
+/// The same number as one that the compiler knows nothing of: what is worked out from it is worked out here, not before.
+__device__ __forceinline__ unsigned renewed(unsigned x) {
+  asm volatile("mov.u32 %0, %1;" : "=r"(x) : "r"(x));
+  return x;
+}
+
 /// First byte of the block's dynamic shared memory.
 __device__ __forceinline__ Address shared_base() {
   extern __shared__ __align__(128) unsigned char dynamic[];
@@ -87,6 +93,12 @@ __device__ __forceinline__ void load_global(std::uint32_t (&x)[4], const void* f
 /// The same where nothing reads them again.
 __device__ __forceinline__ void load_global_passing(std::uint32_t (&x)[4], const void* from) {
   const uint4 words = __ldcs(static_cast<const uint4*>(from));
+  x[0] = words.x, x[1] = words.y, x[2] = words.z, x[3] = words.w;
+}
+
+/// 16 bytes of global memory that another block has written during this launch.
+__device__ __forceinline__ void load_global_fresh(float (&x)[4], const float* from) {
+  const float4 words = __ldcg(reinterpret_cast<const float4*>(from));
   x[0] = words.x, x[1] = words.y, x[2] = words.z, x[3] = words.w;
 }
 
@@ -199,6 +211,20 @@ __device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
   asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
 }
 
+/// Says to a warp of another block that what this one has written may be read.
+__device__ __forceinline__ void flag_set(std::uint32_t* flag) {
+  asm volatile("fence.acq_rel.gpu;\nst.release.gpu.global.b32 [%0], %1;" ::"l"(flag), "r"(1) : "memory");
+}
+__device__ __forceinline__ void flag_wait(const std::uint32_t* flag) {
+  std::uint32_t now;
+  do {
+    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(now) : "l"(flag) : "memory");
+    if (now == 0) __nanosleep(100);
+  } while (now == 0);
+}
+/// How many have called this before.
+__device__ __forceinline__ std::uint32_t take_ticket(void* count) { return atomicAdd(static_cast<unsigned*>(count), 1u); }
+
 /// Rank of this block among those of its cluster.
 __device__ __forceinline__ unsigned cluster_rank() {
   unsigned rank;
@@ -213,6 +239,11 @@ __device__ __forceinline__ Address remote_address(Address local, unsigned rank) 
   Address remote;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
   return remote;
+}
+__device__ __forceinline__ std::uint32_t load_remote_word(Address at) {
+  std::uint32_t x;
+  asm volatile("ld.shared::cluster.b32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+  return x;
 }
 __device__ __forceinline__ void barrier_arrive_remote(Address barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");

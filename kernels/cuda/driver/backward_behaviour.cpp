@@ -32,7 +32,7 @@ bool repeats(int kernel, const DeviceProblem& made) {
   bool same = true;
   for (int run = 0; run < 50; ++run) {
     const int poison = run % 2 ? 0xff : 0x7b;
-    for (int i = 0; i < run % 4; ++i) require(kdacheck_cuda_forward(KDACHECK_CUDA_CHUNK_FAST, &load.problem, nullptr, 0, busy));
+    for (int i = 0; i < run % 4; ++i) require(load.forward(KDACHECK_CUDA_CHUNK_FAST, busy));
     for (const auto& [data, bytes] : back.outputs) require(cudaMemsetAsync(data, poison, bytes, stream), "poison");
     require(cudaMemsetAsync(back.workspace.get(), poison, back.workspace_bytes, stream), "poison");
     enqueue(kernel, made, back, stream);

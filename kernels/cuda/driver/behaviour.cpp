@@ -33,10 +33,10 @@ bool repeats(int kernel, const DeviceProblem& made) {
   std::vector<unsigned char> first;
   bool same = true;
   for (int run = 0; run < 50; ++run) {
-    for (int i = 0; i < run % 4; ++i) require(kdacheck_cuda_forward(KDACHECK_CUDA_CHUNK_FAST, &load.problem, nullptr, 0, busy));
+    for (int i = 0; i < run % 4; ++i) require(load.forward(KDACHECK_CUDA_CHUNK_FAST, busy));
     require(cudaMemsetAsync(p.o.data, run % 2 ? 0xff : 0x7b, output_bytes(p), stream), "poison");
     require(cudaMemsetAsync(p.final_state, run % 2 ? 0xff : 0x7b, state_bytes(p), stream), "poison");
-    require(kdacheck_cuda_forward(kernel, &p, nullptr, 0, stream));
+    require(made.forward(kernel, stream));
     require(cudaDeviceSynchronize(), "run");
     auto now = results(p);
     if (run == 0)
@@ -52,13 +52,13 @@ bool repeats(int kernel, const DeviceProblem& made) {
 /// Later tokens replaced: everything before them must keep its bits.
 bool causal(int kernel, const DeviceProblem& made, std::int64_t kept) {
   const kdacheck_cuda_problem& p = made.problem;
-  require(kdacheck_cuda_forward(kernel, &p, nullptr, 0, nullptr));
+  require(made.forward(kernel, nullptr));
   const auto row = static_cast<std::size_t>(p.HV * p.V) * 2;
   const auto before = download(p.o.data, row * static_cast<std::size_t>(kept));
   kdacheck_cuda_problem shorter = p; // B = 1: the same memory, fewer tokens
   shorter.T = kept;
   require(cudaMemset(p.o.data, 0xff, output_bytes(p)), "poison");
-  require(kdacheck_cuda_forward(kernel, &shorter, nullptr, 0, nullptr));
+  require(made.forward(kernel, shorter, nullptr));
   return before == download(p.o.data, row * static_cast<std::size_t>(kept));
 }
 
@@ -70,7 +70,7 @@ bool replays(int kernel, const DeviceProblem& made) {
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  require(kdacheck_cuda_forward(kernel, &p, nullptr, 0, stream));
+  require(made.forward(kernel, stream));
   require(cudaStreamEndCapture(stream, &graph), "capture");
   require(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
   const auto count = p.B * p.T * p.HV * p.V;
@@ -79,7 +79,7 @@ bool replays(int kernel, const DeviceProblem& made) {
   require(cudaGraphLaunch(exec, stream), "launch");
   require(cudaStreamSynchronize(stream), "replay");
   const auto replayed = results(p);
-  require(kdacheck_cuda_forward(kernel, &p, nullptr, 0, nullptr));
+  require(made.forward(kernel, nullptr));
   require(cudaDeviceSynchronize(), "run");
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
@@ -98,7 +98,7 @@ bool respects_slots() {
   const auto before = download(p.state, state_bytes(p));
   require(cudaMemset(p.o.data, 0x55, output_bytes(p)), "poison");
   p.slot = static_cast<const std::int32_t*>(device_slots.get());
-  require(kdacheck_cuda_forward(KDACHECK_CUDA_DECODE, &p, nullptr, 0, nullptr));
+  require(made.forward(KDACHECK_CUDA_DECODE, p, nullptr));
   const auto after = download(p.state, state_bytes(p)), o = download(p.o.data, output_bytes(p));
   const std::size_t one = before.size() / 4, row = o.size() / 4;
   const auto equal = [&](std::size_t slot) { return std::memcmp(before.data() + slot * one, after.data() + slot * one, one) == 0; };
@@ -115,10 +115,10 @@ bool refuses() {
   require(cudaMemset(p.o.data, 0x55, output_bytes(p)), "poison");
   std::vector<std::uint16_t> host(static_cast<std::size_t>(p.T * p.H * p.K));
   p.q.data = host.data();
-  bool good = kdacheck_cuda_forward(KDACHECK_CUDA_CHUNK_FAST, &p, nullptr, 0, nullptr).status == KDACHECK_CUDA_NOT_DEVICE_MEMORY;
+  bool good = made.forward(KDACHECK_CUDA_CHUNK_FAST, p, nullptr).status == KDACHECK_CUDA_NOT_DEVICE_MEMORY;
   p = made.problem;
   p.k.data = static_cast<std::uint16_t*>(p.k.data) + 1;
-  good = good && kdacheck_cuda_forward(KDACHECK_CUDA_CHUNK_FAST, &p, nullptr, 0, nullptr).status == KDACHECK_CUDA_BAD_LAYOUT;
+  good = good && made.forward(KDACHECK_CUDA_CHUNK_FAST, p, nullptr).status == KDACHECK_CUDA_BAD_LAYOUT;
   good = good && cudaDeviceSynchronize() == cudaSuccess && cudaGetLastError() == cudaSuccess;
   const auto o = download(p.o.data, output_bytes(p));
   return good && std::all_of(o.begin(), o.end(), [](auto x) { return x == 0x55; });

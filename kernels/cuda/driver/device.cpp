@@ -74,6 +74,8 @@ DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::
   } else {
     p.final_state = static_cast<float*>(keep(allocate(static_cast<std::size_t>(states) * 4)));
   }
+  if (!decode && V % 16 == 0) require(kdacheck_cuda_workspace_bytes(KDACHECK_CUDA_CHUNK_FAST, &p, &made.workspace_bytes));
+  if (made.workspace_bytes > 0) made.workspace = allocate(made.workspace_bytes);
   return made;
 }
 

@@ -34,6 +34,14 @@ DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsign
 struct DeviceProblem {
   std::vector<DeviceMemory> memory;
   kdacheck_cuda_problem problem{};
+  DeviceMemory workspace; ///< enough for every forward kernel
+  std::size_t workspace_bytes = 0;
+  /// Enqueues a forward pass.
+  kdacheck_cuda_result forward(int kernel, void* stream) const { return forward(kernel, problem, stream); }
+  /// Of a problem like this one, of the same size or smaller.
+  kdacheck_cuda_result forward(int kernel, const kdacheck_cuda_problem& like, void* stream) const {
+    return kdacheck_cuda_forward(kernel, &like, workspace.get(), workspace_bytes, stream);
+  }
 };
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
                            bool decode = false);

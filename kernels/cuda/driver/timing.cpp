@@ -131,8 +131,9 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
       for (const ChunkShape& shape : shapes) try {
           std::vector<Enqueue> jobs;
           for (const DeviceProblem& set : sets) {
-            const CheckedCall call = check_call(kernel, &set.problem);
+            CheckedCall call = check_call(kernel, &set.problem);
             require(call.result);
+            call.args.handover = static_cast<unsigned char*>(set.workspace.get());
             jobs.push_back([=](cudaStream_t stream) { require(launch_chunk_kernel(kernel, call.args, stream, shape), "launch"); });
           }
           add(kernel_name, row, time_graphs(jobs, 100), bytes, shape);
@@ -159,7 +160,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
         for (const DeviceProblem& set : sets) backs.push_back(make_gradients(kernel, set, 300));
         for (std::size_t i = 0; i < sets.size(); ++i)
           jobs.push_back([&, i](cudaStream_t stream) {
-            if (forward) require(kdacheck_cuda_forward(kernel, &sets[i].problem, nullptr, 0, stream));
+            if (forward) require(sets[i].forward(kernel, stream));
             require(kdacheck_cuda_backward(kernel, &sets[i].problem, &backs[i].gradients, backs[i].workspace.get(),
                                            backs[i].workspace_bytes, stream));
           });
@@ -176,8 +177,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
     const auto sets = input_sets(row, true, bytes);
     std::vector<Enqueue> jobs;
     for (const DeviceProblem& set : sets)
-      jobs.push_back(
-          [&set](cudaStream_t stream) { require(kdacheck_cuda_forward(KDACHECK_CUDA_DECODE, &set.problem, nullptr, 0, stream)); });
+      jobs.push_back([&set](cudaStream_t stream) { require(set.forward(KDACHECK_CUDA_DECODE, stream)); });
     add("decode", row, time_graphs(jobs, 200), bytes, {});
   }
 }

@@ -79,7 +79,8 @@ std::int64_t sequences_of(const Case& test) {
   return test.cu_seqlens.empty() ? test.shape.B : static_cast<std::int64_t>(test.cu_seqlens.size()) - 1;
 }
 
-template <int K, int pieces> void run(Emulated& data, const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
+template <int K, int pieces>
+void run(Emulated& data, const Case& test, int consumers, int producers, int stages, unsigned sharing = 1, int gangs = 0) {
   const Shape& s = test.shape;
   cuda::ForwardArguments args;
   args.q = row_view(data.q.view), args.k = row_view(data.k.view), args.v = row_view(data.v.view), args.g = row_view(data.g.view);
@@ -99,7 +100,16 @@ template <int K, int pieces> void run(Emulated& data, const Case& test, int cons
   args.stages = stages;
   args.sharing = static_cast<int>(sharing);
   args.staged = sharing > 2;
-  const auto blocks = static_cast<unsigned>(data.N * s.HV * args.slices);
+  const std::int64_t chunks = (s.T + cuda::chunk_tokens - 1) / cuda::chunk_tokens, units = data.N * s.HV;
+  std::vector<unsigned char> handover;
+  if (gangs > 0) {
+    args.share = (units * chunks + gangs - 1) / gangs;
+    const std::size_t head = cuda::handover_head_bytes;
+    handover.assign(head + static_cast<std::size_t>(gangs) * static_cast<std::size_t>(K * s.V) * 4 + 255, 0xff);
+    args.handover = handover.data() + (256 - reinterpret_cast<std::uintptr_t>(handover.data()) % 256) % 256;
+    std::fill(args.handover, args.handover + head, static_cast<unsigned char>(0));
+  }
+  const auto blocks = static_cast<unsigned>((gangs > 0 ? gangs : units) * args.slices);
   const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, args.staged);
   for (unsigned block = 0; block < blocks; block += sharing)
     cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
@@ -234,4 +244,18 @@ TEST_CASE("what is not finite reaches its own token and later ones, and no other
     }
   CHECK(spread_of<64, 1>(Input::v, 11, 7, infinite).strayed == 0);
   CHECK(spread_of<64, 2>(Input::v, 11, 7, -infinite).strayed == 0);
+}
+
+TEST_CASE("chunks dealt out evenly to gangs, with states handed over, give the bits of a gang for each unit") {
+  Case test{.shape = {.B = 1, .T = 83, .H = 2, .HV = 4, .K = 64, .V = 64},
+            .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.125f},
+            .cu_seqlens = {}};
+  for (const auto& [sharing, gangs, B] : std::vector<std::array<int, 3>>{{1, 3, 1}, {2, 3, 1}, {4, 3, 2}, {2, 7, 2}, {2, 8, 2}}) {
+    test.shape.B = B;
+    Emulated whole(test, B), dealt(test, B);
+    run<64, 1>(whole, test, 4 / sharing, 1, 4, static_cast<unsigned>(sharing));
+    run<64, 1>(dealt, test, 4 / sharing, 1, 4, static_cast<unsigned>(sharing), gangs);
+    CHECK(whole.o.bytes == dealt.o.bytes);
+    CHECK(whole.h.bytes == dealt.h.bytes);
+  }
 }

@@ -193,6 +193,7 @@ inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x,
 inline void store_global(void* to, const std::uint32_t (&x)[4]) { std::memcpy(to, x, 16); }
 
 inline void load_global(std::uint32_t (&x)[4], const void* from) { std::memcpy(x, from, 16); }
+inline void load_global_fresh(float (&x)[4], const float* from) { std::memcpy(x, from, 16); }
 inline void store_global_passing(void* to, const std::uint32_t (&x)[4]) { store_global(to, x); }
 inline void load_global_passing(std::uint32_t (&x)[4], const void* from) { load_global(x, from); }
 
@@ -318,6 +319,13 @@ inline void word_wait(Address word, std::uint32_t value) {
   while (simt::read<std::uint32_t>(word) != value) simt::yield_in_block();
 }
 inline void word_set(Address word, std::uint32_t value) { simt::write(word, value); }
+inline unsigned renewed(unsigned x) { return x; }
+inline void flag_set(std::uint32_t* flag) { *flag = 1; }
+inline void flag_wait(const std::uint32_t* flag) {
+  if (*flag == 0) std::abort(); // clusters run one after the other
+}
+inline std::uint32_t take_ticket(void* count) { return (*static_cast<std::uint32_t*>(count))++; }
+inline std::uint32_t load_remote_word(Address at) { return simt::read<std::uint32_t>(at); }
 inline Address remote_address(Address local, unsigned rank) { return local | (rank + 1) << 24; }
 inline void barrier_arrive_remote(Address barrier) { barrier_arrive(barrier); }
 inline void barrier_expect_remote(Address barrier, unsigned) { barrier_arrive(barrier); } // the copy follows before any lane runs
