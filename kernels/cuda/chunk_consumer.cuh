@@ -73,6 +73,57 @@ struct Ring {
   }
 };
 
+/// Of the 16 tokens of column lane/4 + 8 half of a left operand, the first that is not finite; 16 if all are.
+template <int pieces> __device__ __forceinline__ float first_not_finite(const Operand<pieces>& x, int half, unsigned lane) {
+  float first = 16;
+#pragma unroll
+  for (int part = 1; part >= 0; --part) {
+    const Pair pair = unpack_bf16(x.word[0][half + 2 * part]);
+    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
+    if (!is_finite(pair.y)) first = token + 1;
+    if (!is_finite(pair.x)) first = token;
+  }
+  first = fminf(first, shuffle_xor(first, 1));
+  return fminf(first, shuffle_xor(first, 2));
+}
+
+/// Sets the tokens from `first` on of that column to 0.
+template <int pieces> __device__ __forceinline__ void cut_tokens(Operand<pieces>& x, int half, float first, unsigned lane) {
+#pragma unroll
+  for (int part = 0; part < 2; ++part) {
+    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
+    const std::uint32_t kept = token + 1 < first ? 0xffffffffu : token < first ? 0xffffu : 0u;
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) x.word[piece][half + 2 * part] &= kept;
+  }
+}
+
+/// Where U holds something that is not finite: products with the zeros above the diagonals of T and Aqk have then carried it, as
+/// NaN, to tokens before its own. Forms u anew with what is not finite taken for 0, and makes O NaN from the first such token on.
+/// `r`: residuals.
+template <int pieces>
+__device__ __forceinline__ void keep_in_order(Operand<pieces>& u, float (&O)[2][4], Operand<pieces> r, const Operand<pieces>& triangle,
+                                              unsigned lane) {
+  float first[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    first[half] = first_not_finite(r, half, lane);
+    cut_tokens(r, half, first[half], lane);
+  }
+  float U[2][4] = {};
+  multiply_add(U[0], r, triangle, 0);
+  multiply_add(U[1], r, triangle, 1);
+  u = as_operand<pieces>(U[0], U[1]);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    first[half] = fminf(first[half], first_not_finite(u, half, lane));
+    cut_tokens(u, half, first[half], lane);
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (static_cast<float>(8 * (e / 2) + 2 * (lane % 4) + e % 2) >= first[half]) O[e / 2][2 * half + e % 2] = bits_as_float(0x7fffffffu);
+  }
+}
+
 /// One chunk: outputs of 16 tokens in O, the state one chunk later.
 template <int K, int pieces, bool half_precision>
 __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
@@ -111,6 +162,7 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   float U[2][4] = {};
   multiply_add(U[0], r, triangle, 0);
   multiply_add(U[1], r, triangle, 1);
+  const bool finite = is_finite(((U[0][0] + U[0][1]) + (U[0][2] + U[0][3])) + ((U[1][0] + U[1][1]) + (U[1][2] + U[1][3])));
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile) {
     const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
@@ -119,13 +171,17 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
     S[tile][2] *= decay.x;
     S[tile][3] *= decay.y;
   }
-  const Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
+  Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
     Operand<pieces> kr;
     load_operand_transposed(kr, stage + Layout::kr + swizzled(row_t, 16 * step + 8 * segment_t, K * 2), Layout::piece);
     multiply_add(S[2 * step], u, kr, 0);
     multiply_add(S[2 * step + 1], u, kr, 1);
+  }
+  if (any_lane(!finite)) [[unlikely]] { // a sum of finite numbers that overflows does no harm here
+    load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
+    keep_in_order<pieces>(u, O, r, triangle, lane);
   }
   multiply_add(O[0], u, Aqk, 0);
   multiply_add(O[1], u, Aqk, 1);

@@ -86,14 +86,15 @@ __device__ __forceinline__ void scatter_level(const float (&tile)[4], Address be
   }
 }
 
-/// T = (I + L)^{-1} by forward substitution in fp32, times diag(beta) from the right; overwrites L, row-major. Lane j of
-/// each half warp solves for column j; `beta_j` is that column's. `both`: the upper half solves another system, 1024 bytes further.
+/// T = (I + L)^{-1} diag(beta) by forward substitution in fp32; overwrites L, row-major. Lane j of each half warp solves for
+/// column j; `beta_j` is that column's. What is above the diagonal stays 0 where the column's beta is not a number. `both`: the
+/// upper half solves another system, 1024 bytes further.
 template <bool both = false> __device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
   const int j = lane % 16;
   if constexpr (both) L += 1024 * (lane / 16);
   float x[16];
 #pragma unroll
-  for (int i = 0; i < 16; ++i) x[i] = i == j ? 1.0f : 0.0f;
+  for (int i = 0; i < 16; ++i) x[i] = i == j ? beta_j : 0.0f;
 #pragma unroll
   for (int m = 0; m < 15; ++m) {
 #pragma unroll
@@ -108,7 +109,7 @@ template <bool both = false> __device__ __forceinline__ void solve(Address L, fl
   sync_warp();
   if (both || lane < 16) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i] * beta_j);
+    for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i]);
   }
   sync_warp();
 }

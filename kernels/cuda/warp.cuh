@@ -21,3 +21,10 @@ struct Pair {
 #else
 #include "tests/simt.hpp"
 #endif
+
+namespace kdacheck::cuda {
+
+/// Neither infinite nor NaN.
+__device__ __forceinline__ bool is_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
+
+} // namespace kdacheck::cuda

@@ -4,6 +4,7 @@
 #include "../recurrence_fp64.hpp"
 
 #include <catch2/catch.hpp>
+#include <limits>
 #include <random>
 
 using namespace kdacheck;
@@ -38,43 +39,59 @@ cuda::Stored stored(Format format) { return format == Format::fp32 ? cuda::Store
 
 double relative_error(double difference, double norm) { return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference); }
 
-/// Worst relative error over heads and sequences of o and the state.
-template <int K, int pieces>
-std::pair<double, double> worst_errors(const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
-  std::mt19937 engine(7);
-  std::normal_distribution<float> normal;
+/// A case's tensors, and what the emulated kernel made of them.
+struct Emulated {
+  Owned q, k, v, g, beta, A_log, bias, h0, o, h;
+  Inputs in;
+  std::int64_t N;
+
+  Emulated(const Case& test, std::int64_t sequences)
+      : q(Format::bf16, shape_of(Input::q, test.shape, sequences)), k(Format::bf16, shape_of(Input::k, test.shape, sequences)),
+        v(Format::bf16, shape_of(Input::v, test.shape, sequences)),
+        g(test.gate_fp32 ? Format::fp32 : Format::bf16, shape_of(Input::g, test.shape, sequences)),
+        beta(Format::bf16, shape_of(Input::beta, test.shape, sequences)),
+        A_log(Format::fp32, shape_of(Input::A_log, test.shape, sequences)),
+        bias(Format::fp32, shape_of(Input::dt_bias, test.shape, sequences)), h0(Format::fp32, state_shape(test, sequences)),
+        o(Format::bf16, shape_of(Output::o, test.shape, sequences)), h(Format::fp32, state_shape(test, sequences)), N(sequences) {
+    std::mt19937 engine(7);
+    std::normal_distribution<float> normal;
+    const auto gauss = [&] { return normal(engine); };
+    for (Owned* tensor : {&q, &k, &v, &beta, &bias, &h0}) tensor->fill(gauss);
+    if (!test.options.l2norm) k.fill([&] { return gauss() / std::sqrt(static_cast<float>(test.shape.K)); });
+    g.fill([&] {
+      const float x = test.gate_center + test.gate_spread * gauss();
+      return test.options.gate == GateForm::log_decay ? -std::fabs(x) : x;
+    });
+    A_log.fill([&] { return 0.3f * gauss(); });
+    in = {.shape = test.shape, .options = test.options, .tensor = {}, .cu_seqlens = test.cu_seqlens};
+    in[Input::q] = q.view, in[Input::k] = k.view, in[Input::v] = v.view, in[Input::g] = g.view, in[Input::beta] = beta.view;
+    if (parametric()) in[Input::A_log] = A_log.view, in[Input::dt_bias] = bias.view;
+    if (test.initial) in[Input::initial_state] = h0.view;
+  }
+  static std::array<std::int64_t, 4> state_shape(const Case& test, std::int64_t N) {
+    const Shape& s = test.shape;
+    return test.v_first ? std::array{N, s.HV, s.V, s.K} : shape_of(Input::initial_state, s, N);
+  }
+  bool parametric() const { return in.options.gate == GateForm::bounded || in.options.gate == GateForm::softplus; }
+};
+
+std::int64_t sequences_of(const Case& test) {
+  return test.cu_seqlens.empty() ? test.shape.B : static_cast<std::int64_t>(test.cu_seqlens.size()) - 1;
+}
+
+template <int K, int pieces> void run(Emulated& data, const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
   const Shape& s = test.shape;
-  const std::int64_t N = test.cu_seqlens.empty() ? s.B : static_cast<std::int64_t>(test.cu_seqlens.size()) - 1;
-  const auto gauss = [&] { return normal(engine); };
-  Owned q(Format::bf16, shape_of(Input::q, s, N)), k(Format::bf16, shape_of(Input::k, s, N)), v(Format::bf16, shape_of(Input::v, s, N));
-  Owned g(test.gate_fp32 ? Format::fp32 : Format::bf16, shape_of(Input::g, s, N)), beta(Format::bf16, shape_of(Input::beta, s, N));
-  Owned A_log(Format::fp32, shape_of(Input::A_log, s, N)), bias(Format::fp32, shape_of(Input::dt_bias, s, N));
-  const auto state_shape = test.v_first ? std::array{N, s.HV, s.V, s.K} : shape_of(Input::initial_state, s, N);
-  Owned h0(Format::fp32, state_shape), o(Format::bf16, shape_of(Output::o, s, N)), h(Format::fp32, state_shape);
-  for (Owned* tensor : {&q, &k, &v, &beta, &bias, &h0}) tensor->fill(gauss);
-  if (!test.options.l2norm) k.fill([&] { return gauss() / std::sqrt(static_cast<float>(s.K)); });
-  g.fill([&] {
-    const float x = test.gate_center + test.gate_spread * gauss();
-    return test.options.gate == GateForm::log_decay ? -std::fabs(x) : x;
-  });
-  A_log.fill([&] { return 0.3f * gauss(); });
-
-  Inputs in{.shape = s, .options = test.options, .tensor = {}, .cu_seqlens = test.cu_seqlens};
-  in[Input::q] = q.view, in[Input::k] = k.view, in[Input::v] = v.view, in[Input::g] = g.view, in[Input::beta] = beta.view;
-  const bool parametric = test.options.gate == GateForm::bounded || test.options.gate == GateForm::softplus;
-  if (parametric) in[Input::A_log] = A_log.view, in[Input::dt_bias] = bias.view;
-  if (test.initial) in[Input::initial_state] = h0.view;
-
   cuda::ForwardArguments args;
-  args.q = row_view(q.view), args.k = row_view(k.view), args.v = row_view(v.view), args.g = row_view(g.view);
-  args.beta = row_view(beta.view), args.o = row_view(o.view);
-  if (parametric) args.A_log = static_cast<float*>(A_log.view.data), args.dt_bias = static_cast<float*>(bias.view.data);
-  if (test.initial) args.initial_state = static_cast<float*>(h0.view.data);
-  args.final_state = static_cast<float*>(h.view.data);
+  args.q = row_view(data.q.view), args.k = row_view(data.k.view), args.v = row_view(data.v.view), args.g = row_view(data.g.view);
+  args.beta = row_view(data.beta.view), args.o = row_view(data.o.view);
+  if (data.parametric()) args.A_log = static_cast<float*>(data.A_log.view.data), args.dt_bias = static_cast<float*>(data.bias.view.data);
+  if (test.initial) args.initial_state = static_cast<float*>(data.h0.view.data);
+  args.final_state = static_cast<float*>(data.h.view.data);
   args.cu_seqlens = test.cu_seqlens.empty() ? nullptr : test.cu_seqlens.data();
-  args.N = N, args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV), args.K = K, args.V = static_cast<int>(s.V);
+  args.N = data.N, args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV), args.K = K,
+  args.V = static_cast<int>(s.V);
   args.gate = static_cast<cuda::Gate>(test.options.gate), args.beta_form = static_cast<cuda::Beta>(test.options.beta);
-  args.gate_format = stored(g.view.format), args.beta_format = cuda::Stored::bf16;
+  args.gate_format = stored(data.g.view.format), args.beta_format = cuda::Stored::bf16;
   args.qkv_format = args.output_format = cuda::Stored::bf16;
   args.l2norm = test.options.l2norm, args.v_first = test.v_first;
   args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
@@ -82,34 +99,68 @@ std::pair<double, double> worst_errors(const Case& test, int consumers, int prod
   args.stages = stages;
   args.sharing = static_cast<int>(sharing);
   args.staged = sharing > 2;
-  const auto blocks = static_cast<unsigned>(N * s.HV * args.slices);
+  const auto blocks = static_cast<unsigned>(data.N * s.HV * args.slices);
   const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, args.staged);
   for (unsigned block = 0; block < blocks; block += sharing)
     cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
                             [&] { cuda::chunk_forward_block<K, pieces, false>(args); });
+}
 
+/// Worst relative error over heads and sequences of o and the state.
+template <int K, int pieces>
+std::pair<double, double> worst_errors(const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
+  const Shape& s = test.shape;
+  Emulated data(test, sequences_of(test));
+  run<K, pieces>(data, test, consumers, producers, stages, sharing);
   std::pair<double, double> worst{0, 0};
-  for (std::int64_t n = 0; n < N; ++n)
+  for (std::int64_t n = 0; n < data.N; ++n)
     for (std::int64_t head = 0; head < s.HV; ++head) {
-      const auto truth = cuda::recurrence_fp64(in, n, head, test.v_first);
+      const auto truth = cuda::recurrence_fp64(data.in, n, head, test.v_first);
       const std::int64_t first = test.cu_seqlens.empty() ? 0 : test.cu_seqlens[static_cast<std::size_t>(n)];
       double difference = 0, norm = 0;
       for (std::size_t e = 0; e < truth.o.size(); ++e) {
         const auto row = static_cast<std::int64_t>(e) / s.V, j = static_cast<std::int64_t>(e) % s.V;
-        const double d = load(o.view, o.view.offset(test.cu_seqlens.empty() ? n : 0, first + row, head, j)) - truth.o[e];
+        const double d = load(data.o.view, data.o.view.offset(test.cu_seqlens.empty() ? n : 0, first + row, head, j)) - truth.o[e];
         difference += d * d, norm += truth.o[e] * truth.o[e];
       }
       if (const double error = relative_error(difference, norm); !(error <= worst.first)) worst.first = error;
       difference = norm = 0;
       for (std::int64_t c = 0; c < s.K; ++c)
         for (std::int64_t j = 0; j < s.V; ++j) {
+          const auto& h = data.h.view;
           const double exact = truth.state[static_cast<std::size_t>(c * s.V + j)];
-          const double d = load(h.view, test.v_first ? h.view.offset(n, head, j, c) : h.view.offset(n, head, c, j)) - exact;
+          const double d = load(h, test.v_first ? h.offset(n, head, j, c) : h.offset(n, head, c, j)) - exact;
           difference += d * d, norm += exact * exact;
         }
       if (const double error = relative_error(difference, norm); !(error <= worst.second)) worst.second = error;
     }
   return worst;
+}
+
+/// Makes one number of an input NaN or infinite, and counts the numbers of o that thereby changed before that token or outside what
+/// may see it (`column`: of v, else all columns), and those at and after it that do not show it.
+struct Spread {
+  int strayed = 0, hidden = 0;
+};
+template <int K, int pieces> Spread spread_of(Input input, std::int64_t token, std::int64_t channel, float value) {
+  const Case test{.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = K, .V = 32},
+                  .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.125f},
+                  .cu_seqlens = {}};
+  Emulated clean(test, 1), poisoned(test, 1);
+  run<K, pieces>(clean, test, 2, 2, 3);
+  const TensorView& view = poisoned.in[input];
+  store(view, view.offset(0, token, 0, input == Input::beta ? 0 : channel), value);
+  run<K, pieces>(poisoned, test, 2, 2, 3);
+  Spread spread;
+  for (std::int64_t t = 0; t < test.shape.T; ++t)
+    for (std::int64_t j = 0; j < test.shape.V; ++j) {
+      const float before = load(clean.o.view, clean.o.view.offset(0, t, 0, j)),
+                  after = load(poisoned.o.view, poisoned.o.view.offset(0, t, 0, j));
+      const bool reached = input == Input::q ? t == token : t >= token && (input != Input::v || j == channel);
+      if (!reached && before != after) ++spread.strayed;
+      if (reached && std::isfinite(after)) ++spread.hidden;
+    }
+  return spread;
 }
 
 // A wrong index gives errors of order one. Roundings of bf16 operands give about 2^-8, of two-term ones 2^-16; o is stored
@@ -168,4 +219,19 @@ TEST_CASE("blocks of a cluster that share their chunks agree with the recurrence
     CHECK(o <= 0x1p-8);
     CHECK(state <= two_term_bound);
   }
+}
+
+TEST_CASE("what is not finite reaches its own token and later ones, and no other column of values") {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  for (Input input : {Input::q, Input::k, Input::v, Input::g, Input::beta})
+    for (const std::int64_t token : {0, 5, 15, 16, 30, 39}) {
+      const Spread one = spread_of<64, 1>(input, token, 21, nan), two = spread_of<64, 2>(input, token, 21, nan);
+      INFO(name(input) << ", token " << token);
+      CHECK(one.strayed == 0);
+      CHECK(one.hidden == 0);
+      CHECK(two.strayed == 0);
+      CHECK(two.hidden == 0);
+    }
+  CHECK(spread_of<64, 1>(Input::v, 11, 7, infinite).strayed == 0);
+  CHECK(spread_of<64, 2>(Input::v, 11, 7, -infinite).strayed == 0);
 }
