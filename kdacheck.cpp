@@ -194,6 +194,9 @@ private:
     generate->add_option("--regime", golden_arguments.regimes, "only regimes whose name matches GLOB")
         ->type_name("GLOB")
         ->allow_extra_args(false);
+    generate->add_option("--cases", golden_arguments.cases, "the cases that FILE lists, a line NAME DTYPE RECIPE for each")
+        ->type_name("FILE");
+    generate->add_flag("--found", golden_arguments.found, "the cases that verify always runs: properties/found_cases.txt");
     auto* token = generate->add_option("--token", golden_arguments.token, "one case: a recipe or replay token")->type_name("TOKEN");
     generate->add_option("--name", golden_arguments.name, "of that case's folder")->needs(token);
     generate->add_option("--dtype", golden_arguments.dtype, "of q, k, v")

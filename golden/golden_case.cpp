@@ -52,6 +52,9 @@ struct Collector {
     tensors.push_back({{label + ".high", ElementType::F64, shape, bytes_of(value)}, radius});
     tensors.push_back({{label + ".low", ElementType::F64, shape, bytes_of(low)}, radius});
   }
+  void bound(const std::string& label, const std::vector<double>& values, const Extents& shape) {
+    if (!values.empty()) tensors.push_back({{label, ElementType::F64, shape, bytes_of(values)}, 0});
+  }
   void enclosed(const std::string& label, const Enclosed& tensor, const std::array<std::int64_t, 4>& shape, std::size_t rank) {
     if (tensor.empty()) return;
     pair(label, tensor.value, tensor.low, Extents(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(rank)),
@@ -103,6 +106,8 @@ void add_states(Collector& collect, const Problem& problem) {
 
 } // namespace
 
+bool holds_bounds(std::string_view tensor) { return tensor.find(".bound.") != std::string_view::npos; }
+
 GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const GoldenContents& contents) {
   const Problem problem = make_problem(recipe, contents.formats);
   if (auto trouble = malformed(problem)) throw std::invalid_argument("golden case " + name_of_case + ": " + *trouble);
@@ -111,8 +116,10 @@ GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const Gol
   const bool gradients = contents.gradients && (!problem.d_o.empty() || !problem.d_final_state.empty());
   const Truth truth = sharp_truth(problem, gradients);
   GoldenCase result{.name = std::move(name_of_case),
+                    .why = {},
                     .recipe = recipe,
                     .contents = contents,
+                    .bounds = golden_bounds(problem, contents.formats, truth),
                     .tensors = {},
                     .metadata = metadata_of(problem),
                     .arithmetic = std::string(name(truth.arithmetic)),
@@ -124,6 +131,11 @@ GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const Gol
   if (gradients)
     for (Input input : all_inputs)
       collect.enclosed("d" + std::string(name(input)), truth[input], shape_of(input, problem.shape, N), rank_of(input));
+  const Shape& s = problem.shape;
+  for (const GoldenBound& bound : result.bounds) {
+    collect.bound("o.bound." + bound.name, bound.o, {s.B, s.T, s.HV});
+    collect.bound("final_state.bound." + bound.name, bound.final_state, {N, s.HV, s.K});
+  }
   if (contents.intermediates_chunk > 0) add_intermediates(collect, problem, contents.intermediates_chunk);
   if (contents.states) add_states(collect, problem);
   return result;

@@ -3,12 +3,15 @@
 // manifest that says where all of it comes from and how far it can be trusted.
 
 #include "../properties/recipe.hpp"
+#include "golden_bounds.hpp"
 #include "recorded.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace kdacheck {
@@ -21,17 +24,22 @@ struct GoldenContents {
   bool states = false;                  ///< the state after every token (a decode chain), per sequence as one run
 };
 
-/// Every tensor with its certified radius (0 for inputs, -1 where none is certified: chunk intermediates, whose 50 digits
-/// are not).
+/// Every tensor with its certified radius (0 for inputs and bounds, -1 where none is certified: chunk intermediates, whose 50
+/// digits are not).
 struct GoldenTensor {
   OwnedTensor tensor;
   double radius = 0;
 };
 
+/// Whether a tensor of that name holds bounds: o.bound.fp32 and the like.
+bool holds_bounds(std::string_view tensor);
+
 struct GoldenCase {
   std::string name; ///< folder
+  std::string why;  ///< why it is kept; empty: what its regime exposes
   Recipe recipe;
   GoldenContents contents;
+  std::vector<GoldenBound> bounds; ///< what tensors o.bound.NAME and final_state.bound.NAME hold
   std::vector<GoldenTensor> tensors;
   Metadata metadata; ///< of the safetensors file
   std::string arithmetic;
@@ -42,8 +50,11 @@ struct GoldenCase {
 /// and escalates until every radius is at most 2^-60 of its tensor's largest element, or nothing more precise is left.
 GoldenCase golden_case(std::string name, const Recipe&, const GoldenContents&);
 
-/// manifest.json, schema version 1 (manifest.schema.json). `commit` is the generator's.
+/// manifest.json, schema version 2 (manifest.schema.json; version 1 had no bounds). `commit` is the generator's.
 nlohmann::json manifest_of(const GoldenCase&, const std::string& commit);
+
+/// Its text: one tensor a line.
+std::string manifest_text(const nlohmann::json& manifest);
 
 /// One sentence for the first breach of the schema, or nothing.
 std::optional<std::string> manifest_breach(const nlohmann::json&);

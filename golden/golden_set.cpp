@@ -1,86 +1,46 @@
 #include "golden_set.hpp"
 
 #include "../reference/atomic_file.hpp"
-#include "../reference/sha256.hpp"
+#include "case_difference.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <map>
 #include <set>
 
 namespace kdacheck {
 namespace {
 
-using nlohmann::json;
 namespace fs = std::filesystem;
-
-json manifest_in(const fs::path& folder) {
-  const fs::path path = folder / "manifest.json";
-  std::ifstream file(path);
-  if (!file) throw BadFile(path.string() + " cannot be read");
-  json manifest = json::parse(file, nullptr, false);
-  if (manifest.is_discarded()) throw BadFile(path.string() + " is no JSON");
-  if (auto breach = manifest_breach(manifest)) throw BadFile(path.string() + ": " + *breach);
-  return manifest;
-}
-
-std::map<std::string, std::string> hashes_in(const json& manifest) {
-  std::map<std::string, std::string> hashes;
-  for (const json& tensor : manifest["tensors"]) hashes[tensor["name"].get<std::string>()] = tensor["sha256"].get<std::string>();
-  return hashes;
-}
-
-std::map<std::string, std::string> hashes_of(const GoldenCase& golden) {
-  std::map<std::string, std::string> hashes;
-  for (const GoldenTensor& tensor : golden.tensors) hashes[tensor.tensor.name] = sha256_of(tensor.tensor.bytes);
-  return hashes;
-}
-
-/// A sentence per name that the two sides do not share with the same hash.
-std::vector<std::string> differences(const std::map<std::string, std::string>& before, const std::map<std::string, std::string>& after) {
-  std::vector<std::string> remarks;
-  for (const auto& [label, hash] : before)
-    if (const auto found = after.find(label); found == after.end())
-      remarks.push_back(label + " is gone");
-    else if (found->second != hash)
-      remarks.push_back(label + " has changed");
-  for (const auto& [label, hash] : after)
-    if (!before.contains(label)) remarks.push_back(label + " is new");
-  return remarks;
-}
 
 void write_case(const fs::path& folder, const GoldenCase& golden, const std::string& commit) {
   make_folder(folder);
   std::vector<OwnedTensor> tensors;
   for (const GoldenTensor& tensor : golden.tensors) tensors.push_back(tensor.tensor);
   write_tensors(folder / "tensors.safetensors", tensors, golden.metadata);
-  write_atomically(folder / "manifest.json", manifest_of(golden, commit).dump(1) + "\n");
+  write_atomically(folder / "manifest.json", manifest_text(manifest_of(golden, commit)));
 }
 
-GoldenOutcome verify_case(const fs::path& folder) {
-  GoldenOutcome outcome{.kind = GoldenOutcome::Kind::damaged, .name = folder.filename().string(), .remarks = {}};
-  try {
-    const json manifest = manifest_in(folder);
-    const SafetensorsFile file(folder / manifest["file"].get<std::string>());
-    std::map<std::string, std::string> stored;
-    for (const StoredTensor& tensor : file.table().tensors) stored[tensor.name] = sha256_of(tensor.bytes);
-    const auto promised = hashes_in(manifest);
-    outcome.remarks = differences(promised, stored);
-    for (std::string& remark : outcome.remarks) remark += ": the file does not hold what the sha256 in its manifest promises";
-    if (!outcome.remarks.empty()) return outcome;
-    const GoldenCase blueprint = blueprint_of(manifest, folder.string());
-    outcome.remarks = differences(promised, hashes_of(golden_case(blueprint.name, blueprint.recipe, blueprint.contents)));
-    outcome.kind = outcome.remarks.empty() ? GoldenOutcome::Kind::same : GoldenOutcome::Kind::changed;
-  } catch (const BadFile& error) {
-    outcome.remarks = {error.what()};
-  } catch (const std::invalid_argument& error) {
-    outcome.remarks = {error.what()};
-  }
-  return outcome;
+/// Written, but not yet accepted.
+bool waits(const fs::path& folder) { return folder.extension() == ".new"; }
+
+void put_into_index(const fs::path& set, SetIndex index, const std::string& label) {
+  index[label] = manifest_hash(set / label);
+  write_index(set, index);
+}
+
+GoldenOutcome outcome_of(const fs::path& folder, CaseDifference difference) {
+  using enum GoldenOutcome::Kind;
+  return {difference.damaged           ? damaged
+          : difference.remarks.empty() ? same
+                                       : changed,
+          folder.filename().string(), std::move(difference.remarks)};
+}
+
+void demand_cases(const fs::path& set) {
+  if (!fs::exists(set / "manifest.json") && golden_cases(set).empty()) throw BadFile(set.string() + " holds no golden case");
 }
 
 std::string difference(const StoredTensor& before, const StoredTensor& after) {
@@ -127,38 +87,44 @@ std::vector<fs::path> golden_cases(const fs::path& set) {
 
 GoldenOutcome store_golden(const fs::path& set, const GoldenCase& golden, const std::string& commit) {
   const fs::path folder = set / golden.name;
-  GoldenOutcome outcome{.kind = GoldenOutcome::Kind::written, .name = golden.name, .remarks = {}};
+  const SetIndex index = index_so_far(set);
   if (!fs::exists(folder)) {
     write_case(folder, golden, commit);
-    return outcome;
+    put_into_index(set, index, golden.name);
+    return {.kind = GoldenOutcome::Kind::written, .name = golden.name, .remarks = {}};
   }
-  try {
-    outcome.remarks = differences(hashes_in(manifest_in(folder)), hashes_of(golden));
-  } catch (const BadFile& error) {
-    outcome.remarks = {error.what()};
-  }
-  outcome.kind = outcome.remarks.empty() ? GoldenOutcome::Kind::same : GoldenOutcome::Kind::changed;
-  if (!outcome.remarks.empty()) write_case(set / (golden.name + ".new"), golden, commit);
+  GoldenOutcome outcome = outcome_of(folder, difference_of(folder, index.contains(golden.name) ? &index : nullptr, &golden));
+  if (outcome.kind != GoldenOutcome::Kind::same)
+    write_case(set / (golden.name + ".new"), golden, commit);
+  else if (!index.contains(golden.name))
+    put_into_index(set, index, golden.name);
   return outcome;
 }
 
 std::vector<GoldenOutcome> verify_golden(const fs::path& set, const std::function<void(const GoldenOutcome&)>& on_case) {
   const auto cases = golden_cases(set);
   if (cases.empty()) throw BadFile(set.string() + " holds no golden case");
+  const SetIndex index = read_index(set);
   std::vector<GoldenOutcome> outcomes;
-  for (const fs::path& folder : cases) {
-    outcomes.push_back(verify_case(folder));
+  const auto keep = [&](GoldenOutcome outcome) {
+    outcomes.push_back(std::move(outcome));
     if (on_case) on_case(outcomes.back());
-  }
+  };
+  for (const fs::path& folder : cases) keep(outcome_of(folder, difference_of(folder, waits(folder) ? nullptr : &index, nullptr)));
+  for (const auto& [label, hash] : index)
+    if (!fs::exists(set / label / "manifest.json"))
+      keep({GoldenOutcome::Kind::damaged, label, {"index.sha256 names it, but there is no " + label + "/manifest.json"}});
   return outcomes;
 }
 
 std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& after) {
-  if (fs::exists(before / "manifest.json") && fs::exists(after / "manifest.json")) return {diff_case(before, after)};
+  demand_cases(before), demand_cases(after);
+  if (fs::exists(before / "manifest.json") != fs::exists(after / "manifest.json"))
+    throw BadFile("one of " + before.string() + " and " + after.string() + " is a case, the other a set");
+  if (fs::exists(before / "manifest.json")) return {diff_case(before, after)};
   std::set<std::string> names;
   for (const fs::path& folder : golden_cases(before)) names.insert(folder.filename().string());
   for (const fs::path& folder : golden_cases(after)) names.insert(folder.filename().string());
-  if (names.empty()) throw BadFile("neither " + before.string() + " nor " + after.string() + " holds a golden case");
   std::vector<GoldenOutcome> outcomes;
   for (const std::string& label : names) {
     const bool left = fs::exists(before / label / "manifest.json"), right = fs::exists(after / label / "manifest.json");
@@ -173,6 +139,7 @@ std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& a
 void accept_golden(const fs::path& set, const std::string& label) {
   const fs::path fresh = set / (label + ".new"), folder = set / label, old = set / (label + ".old");
   if (!fs::exists(fresh / "manifest.json")) throw BadFile("there is no " + fresh.string() + " to accept");
+  const SetIndex index = index_so_far(set); // before anything is moved
   std::error_code error;
   fs::remove_all(old, error);
   if (fs::exists(folder)) fs::rename(folder, old, error);
@@ -180,6 +147,7 @@ void accept_golden(const fs::path& set, const std::string& label) {
   if (error) throw FileTrouble("cannot replace " + folder.string() + ": " + error.message());
   // The manifest still names the case, not the folder it waited in.
   fs::remove_all(old, error);
+  put_into_index(set, index, label);
 }
 
 } // namespace kdacheck

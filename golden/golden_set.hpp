@@ -1,5 +1,5 @@
 #pragma once
-// A golden set: a folder with one folder per case, each of tensors.safetensors and manifest.json.
+// A golden set: a folder with one folder per case, each of tensors.safetensors and manifest.json, and index.sha256 (set_index.hpp).
 
 #include "golden_case.hpp"
 
@@ -18,15 +18,15 @@ struct GoldenOutcome {
 };
 
 /// Writes a case into `set`. If one of that name is there and its tensors differ, the new one is written beside it as
-/// NAME.new and nothing is overwritten. Throws FileTrouble.
+/// NAME.new and nothing is overwritten; so if what is there is damaged. Throws FileTrouble, and BadFile for a broken index.
 GoldenOutcome store_golden(const std::filesystem::path& set, const GoldenCase&, const std::string& commit);
 
-/// Checks every case of a set: manifest against its schema, tensors against their sha256, and both against what the
-/// recipe gives today. `on_case` is called after each. Throws BadFile if the folder holds no case.
+/// Checks every case of a set: the index, manifest against its schema, tensors against their sha256, and both against what the
+/// recipe gives today. `on_case` is called after each. Throws BadFile if the folder holds no case or no index.
 std::vector<GoldenOutcome> verify_golden(const std::filesystem::path& set, const std::function<void(const GoldenOutcome&)>& on_case = {});
 
 /// Compares two cases (or two sets) tensor by tensor: added, removed, of another shape, or with the number of elements
-/// that differ and the largest difference. Throws BadFile.
+/// that differ and the largest difference. Throws BadFile, also if one of the two holds no case.
 std::vector<GoldenOutcome> diff_golden(const std::filesystem::path& before, const std::filesystem::path& after);
 
 /// Replaces a case by its NAME.new. Throws BadFile if there is none.

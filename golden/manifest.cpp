@@ -6,12 +6,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 namespace kdacheck {
 namespace {
 
 using nlohmann::json;
 
-constexpr int schema_version = 1;
+constexpr int schema_version = 2;
 
 std::string why_of(const Recipe& recipe) {
   const Regime* regime = regime_named(recipe.regime);
@@ -27,6 +30,8 @@ const json& layout() {
                          {"states", "[T,HV,K,V]: after every token"},
                          {"chunk.i.*", "one chunk of one value head: G W [C,K], Akk Aqk T [C,C], U [C,V], S_start [K,V]"},
                          {"x.high x.low", "fp64 parts of one number x.high + x.low"},
+                         {"o.bound.*", "[B,T,HV]: a kernel of that contract (bounds) is off by no more in any channel of o"},
+                         {"final_state.bound.*", "[N,HV,K]: the same for the rows of final_state"},
                          {"order", "row-major, value head j reads q/k head j / (HV/H)"}};
   return text;
 }
@@ -70,7 +75,9 @@ std::optional<std::string> breach_in(const json& object, const std::string& wher
 } // namespace
 
 json manifest_of(const GoldenCase& golden, const std::string& commit) {
-  json tensors = json::array();
+  json tensors = json::array(), bounds = json::array();
+  for (const GoldenBound& bound : golden.bounds)
+    if (!bound.o.empty()) bounds.push_back({{"name", bound.name}, {"contract", bound.contract}});
   for (const GoldenTensor& tensor : golden.tensors)
     tensors.push_back({{"name", tensor.tensor.name},
                        {"dtype", std::string(name(tensor.tensor.type))},
@@ -81,7 +88,7 @@ json manifest_of(const GoldenCase& golden, const std::string& commit) {
   return {{"schema_version", schema_version},
           {"case", golden.name},
           {"regime", golden.recipe.regime},
-          {"why", why_of(golden.recipe)},
+          {"why", golden.why.empty() ? why_of(golden.recipe) : golden.why},
           {"token", to_token(golden.recipe)},
           {"options", golden.metadata},
           {"formats",
@@ -94,10 +101,20 @@ json manifest_of(const GoldenCase& golden, const std::string& commit) {
            {{"arithmetic", golden.arithmetic},
             {"bits", golden.bits},
             {"radius", "largest over a tensor; -1: computed with 50 digits, not certified"}}},
+          {"bounds", bounds},
           {"layout", layout()},
           {"file", "tensors.safetensors"},
           {"tensors", tensors},
           {"generator", {{"program", "kdacheck golden generate"}, {"commit", commit}}}};
+}
+
+std::string manifest_text(const json& manifest) {
+  json frame = manifest;
+  frame["tensors"] = json::array();
+  std::string text = frame.dump(1) + "\n", tensors;
+  for (const json& tensor : manifest["tensors"]) tensors += (tensors.empty() ? "\n  " : ",\n  ") + tensor.dump();
+  const std::string_view empty = "\n \"tensors\": []"; // a line of its own: strings hold no line ends
+  return text.replace(text.find(empty) + empty.size() - 1, 0, tensors + "\n ");
 }
 
 std::optional<std::string> manifest_breach(const json& manifest) {
@@ -116,6 +133,7 @@ std::optional<std::string> manifest_breach(const json& manifest) {
                                {"formats", Kind::object},
                                {"contents", Kind::object},
                                {"oracle", Kind::object},
+                               {"bounds", Kind::list},
                                {"layout", Kind::object},
                                {"file", Kind::text},
                                {"tensors", Kind::list},
@@ -131,6 +149,10 @@ std::optional<std::string> manifest_breach(const json& manifest) {
   if (auto breach = breach_in(manifest["oracle"], "oracle", {{"arithmetic", Kind::text}, {"bits", Kind::whole}, {"radius", Kind::text}}))
     return breach;
   if (auto breach = breach_in(manifest["generator"], "generator", {{"program", Kind::text}, {"commit", Kind::text}})) return breach;
+  for (const json& bound : manifest["bounds"]) {
+    if (!bound.is_object()) return "bounds: an entry is no object";
+    if (auto breach = breach_in(bound, "a bound", {{"name", Kind::text}, {"contract", Kind::text}})) return breach;
+  }
   for (const json& tensor : manifest["tensors"]) {
     if (!tensor.is_object()) return "tensors: an entry is no object";
     if (auto breach = breach_in(
@@ -139,6 +161,8 @@ std::optional<std::string> manifest_breach(const json& manifest) {
       return breach;
     if (!element_type_named(tensor["dtype"].get<std::string>()))
       return "tensor " + tensor["name"].dump() + " has the unknown dtype " + tensor["dtype"].dump();
+    if (!std::all_of(tensor["shape"].begin(), tensor["shape"].end(), [](const json& size) { return size.is_number_integer(); }))
+      return "tensor " + tensor["name"].dump() + " has a shape that is none";
     if (tensor["sha256"].get<std::string>().size() != 64) return "tensor " + tensor["name"].dump() + " has a sha256 that is none";
   }
   return std::nullopt;
@@ -148,6 +172,7 @@ GoldenCase blueprint_of(const json& manifest, const std::string& source) {
   if (auto breach = manifest_breach(manifest)) throw BadFile(source + ": " + *breach);
   GoldenCase golden;
   golden.name = manifest["case"].get<std::string>();
+  golden.why = manifest["why"].get<std::string>();
   try {
     golden.recipe = from_token(manifest["token"].get<std::string>());
   } catch (const std::invalid_argument& error) {

@@ -33,8 +33,9 @@ struct GradientBudget {
 
 /// Bound that no kernel keeping its contract can exceed, per element group, or empty where none was derived.
 struct ProvedBound {
-  std::vector<double> token;     ///< [B*T*HV]: largest |error| of an element of o before its last rounding
-  std::vector<double> state_row; ///< [N*HV*K]
+  std::vector<double> token;                                   ///< [B*T*HV]: largest |error| of an element of o before its last rounding
+  std::vector<double> state_row;                               ///< [N*HV*K]
+  std::array<std::vector<double>, all_inputs.size()> gradient; ///< in the groups of GradientBudget::fine
 };
 
 struct Budget {

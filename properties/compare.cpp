@@ -289,6 +289,7 @@ Comparison compare_backward(const Contract& contract, const Problem& problem, co
     const Format format =
         input == Input::initial_state || input == Input::A_log || input == Input::dt_bias ? Format::fp32 : contract.gradient;
     const std::size_t width = written.size() / std::max<std::size_t>(sigma.fine.size(), 1);
+    const std::vector<double>& proved = budget.proved.gradient[static_cast<std::size_t>(input)];
     double size = 0;
     for (double x : exact.value) size = std::max(size, std::abs(x));
     for (std::size_t group = 0; group < sigma.fine.size(); ++group) {
@@ -299,7 +300,8 @@ Comparison compare_backward(const Contract& contract, const Problem& problem, co
         metrics.add(written[i], exact.value[i], format);
       }
       metrics.end_line();
-      scale.weigh(Group::gradient, "gradient", sum, sigma.fine[group], sigma.freedom[group], 0, size,
+      scale.weigh(Group::gradient, "gradient", sum, sigma.fine[group], sigma.freedom[group], proved.empty() ? 0 : proved[group],
+                  size,
                   [&](std::int64_t i) { return place_of(input, problem, contract.chunk, i); });
     }
   }

@@ -4,6 +4,7 @@
 
 #include "confidence.hpp"
 #include "gradient_trial.hpp"
+#include "proved_bound.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -53,6 +54,7 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
   const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
   Budget budget;
   budget.draws = batches * draws_per_batch;
+  budget.proved = proved_gradient_bound(contract, problem);
   std::vector<GradientMoments> moments;
   const auto collect = [&](std::size_t submodel, Input input, std::int64_t group, Lanes mean_square) {
     while (moments.size() <= submodel) {

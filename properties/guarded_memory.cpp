@@ -144,7 +144,9 @@ std::unique_ptr<GuardedBuffer::Region> take_region(std::size_t bytes) {
 }
 
 void write_pattern(std::byte* to, std::size_t bytes, std::uint32_t pattern) {
-  for (std::size_t i = 0; i < bytes; i += 4) std::memcpy(to + i, &pattern, std::min<std::size_t>(4, bytes - i));
+  std::size_t i = 0;
+  for (; i + 4 <= bytes; i += 4) std::memcpy(to + i, &pattern, 4);
+  if (i < bytes) std::memcpy(to + i, &pattern, bytes - i);
 }
 
 // Index after the last byte (or of the first) that does not hold the pattern, counted from `at`; none: 0 wrong bytes.

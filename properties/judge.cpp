@@ -37,6 +37,7 @@ std::size_t bytes_of(const Budget& budget) {
   std::size_t numbers = 2 * (o.token.size() + o.channel.size() + o.state_row.size() + o.state_column.size());
   for (const GradientBudget& g : budget.gradient) numbers += g.fine.size() + g.freedom.size();
   numbers += budget.proved.token.size() + budget.proved.state_row.size();
+  for (const std::vector<double>& gradient : budget.proved.gradient) numbers += gradient.size();
   return numbers * sizeof(double) + sizeof(Budget);
 }
 

@@ -61,17 +61,29 @@ void sum_columns(Run& run, std::int64_t i, std::int64_t j0, Range r, Start& star
   typename Run::Number sum[width];
   for (std::int64_t j = 0; j < width; ++j) sum[j] = start(i, j0 + j);
   if constexpr (Run::records) {
-    typename Run::Twin twin[width];
-    for (std::int64_t j = 0; j < width; ++j) twin[j] = run.start(sum[j]);
-    for (std::int64_t c = r.begin; c < r.end; ++c) {
-      const auto x = a(i, c);
-      for (std::int64_t j = 0; j < width; ++j) {
-        const double term = x * b(c, j0 + j);
-        sum[j] += term;
-        run.add(twin[j], term, sum[j]);
+    if (run.follows()) {
+      typename Run::Twin twin[width];
+      for (std::int64_t j = 0; j < width; ++j) twin[j] = run.start(sum[j]);
+      for (std::int64_t c = r.begin; c < r.end; ++c) {
+        const auto x = a(i, c);
+        for (std::int64_t j = 0; j < width; ++j) {
+          const double term = x * b(c, j0 + j);
+          sum[j] += term;
+          run.add(twin[j], term, sum[j]);
+        }
       }
+      for (std::int64_t j = 0; j < width; ++j) run.finish(twin[j], sum[j]);
+    } else {
+      double squares[width] = {};
+      for (std::int64_t c = r.begin; c < r.end; ++c) {
+        const auto x = a(i, c);
+        for (std::int64_t j = 0; j < width; ++j) {
+          sum[j] += x * b(c, j0 + j);
+          squares[j] += sum[j] * sum[j];
+        }
+      }
+      for (std::int64_t j = 0; j < width; ++j) run.finish(squares[j]);
     }
-    for (std::int64_t j = 0; j < width; ++j) run.finish(twin[j], sum[j]);
   } else {
     for (std::int64_t c = r.begin; c < r.end; ++c) {
       const auto x = a(i, c);

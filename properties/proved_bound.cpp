@@ -13,13 +13,6 @@
 namespace kdacheck {
 namespace {
 
-/// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which
-/// where e^x is small is much against its value.
-double gate_floor_of(const Problem& problem, std::int64_t head) {
-  if (problem.options.gate != GateForm::softplus || problem.A_log.empty()) return 0;
-  return 4 * ProvedUnits::single * std::exp(static_cast<double>(problem.A_log[static_cast<std::size_t>(head)]));
-}
-
 /// The declared chunk and its halvings.
 std::vector<std::int64_t> lengths_of(std::int64_t chunk, std::int64_t tokens) {
   std::vector<std::int64_t> lengths{chunk};
@@ -72,9 +65,13 @@ void bound_chunks(const Contract& contract, const ProvedUnits& units, const Head
 
 } // namespace
 
+double resolving_floor(const Problem& problem, std::int64_t head) {
+  if (problem.options.gate != GateForm::softplus || problem.A_log.empty()) return 0;
+  return 4 * ProvedUnits::single * std::exp(static_cast<double>(problem.A_log[static_cast<std::size_t>(head)]));
+}
+
 ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
   const bool general = problem.options.rule == Rule::dplr, undeclared = contract.order == Order::undeclared;
-  if (general && (undeclared || contract.order == Order::recurrence)) return {};
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const ProvedUnits units(contract);
   const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
@@ -87,10 +84,13 @@ ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
   for (const Sequence& sequence : sequences(problem))
     for (std::int64_t head = 0; head < HV; ++head) {
       const Head data = read_head(contract, problem, sequence, head, columns);
-      const double gate_floor = gate_floor_of(problem, head);
+      const double gate_floor = resolving_floor(problem, head);
       std::vector<double> token(static_cast<std::size_t>(sequence.length), 0.0);
       double* row = result.state_row.data() + (sequence.index * HV + head) * K;
-      if (undeclared || contract.order == Order::recurrence) bound_recurrence(units, data, gate_floor, chunk, token.data(), row);
+      if (undeclared || contract.order == Order::recurrence) {
+        if (!general) bound_recurrence(units, data, gate_floor, chunk, token.data(), row);
+        if (general || undeclared) bound_general_recurrence(units, data, gate_floor, chunk, token.data(), row);
+      }
       if (contract.order != Order::recurrence)
         for (std::int64_t length : lengths_of(chunk, sequence.length)) {
           if (!general) bound_chunks<ChunkBound>(contract, units, data, gate_floor, orders, length, token.data(), row);

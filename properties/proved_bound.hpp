@@ -11,8 +11,16 @@ namespace kdacheck {
 ///             the state stays in fp32 and is rounded to its declared format only every `chunk` tokens and at the end
 ///   sums      in any order, on tensor cores too; sums of log decay in any order; exponentials split by anchors
 ///   inverse   any algorithm with a small residual in the solve's format (proved_chunk.cpp, 4)
-/// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp and proved_units.hpp. Entries may be
-/// infinite: nothing is known there. Empty where none was derived: the rule DPLR token by token (order=recurrence, or undeclared).
+/// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp, proved_general_recurrence.cpp (DPLR)
+/// and proved_units.hpp. Entries may be infinite: nothing is known there.
 ProvedBound proved_bound(const Contract&, const Problem&);
+
+/// The same for gradients, formed token by token: proved_adjoint.cpp. Empty for contracts of chunks or of no declared order, and where fp16
+/// is computed with.
+ProvedBound proved_gradient_bound(const Contract&, const Problem&);
+
+/// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is
+/// small is much against its value. Absolute error of a log decay of this head besides Head::gate_error.
+double resolving_floor(const Problem&, std::int64_t head);
 
 } // namespace kdacheck

@@ -7,13 +7,21 @@
 
 namespace kdacheck {
 
-ProvedCase::ProvedCase(const Contract& contract, const Problem& problem)
-    : contract_(contract), problem_(problem), truth_(forward_truth(problem, Arithmetic::double_double)) {
+ProvedCase::ProvedCase(const Contract& contract, const Problem& problem, bool backward)
+    : contract_(contract), problem_(problem), truth_((backward ? gradient_truth : forward_truth)(problem, Arithmetic::double_double, 106)),
+      backward_(backward) {
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const std::int64_t N = sequence_count(problem);
   budget_.draws = 1;
-  budget_.proved = proved_bound(contract, problem);
+  budget_.proved = backward ? proved_gradient_bound(contract, problem) : proved_bound(contract, problem);
   // no statistical budget: every group's sigma is 0
+  for (Input input : all_inputs) {
+    const auto shape = shape_of(input, problem.shape, N);
+    const bool single = input == Input::beta || input == Input::A_log || input == Input::dt_bias; // a group each
+    const auto groups = static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * (single ? shape[3] : 1));
+    GradientBudget& gradient = budget_.gradient[static_cast<std::size_t>(input)];
+    if (!truth_[input].empty()) gradient.fine.assign(groups, 0.0), gradient.freedom.assign(groups, 1.0);
+  }
   OutputBudget& o = budget_.output;
   for (auto [sigma, freedom, size] : {std::tuple{&o.token, &o.token_freedom, B * T * HV},
                                       {&o.channel, &o.channel_freedom, N * HV * V},
@@ -24,6 +32,8 @@ ProvedCase::ProvedCase(const Contract& contract, const Problem& problem)
   }
 }
 
-double ProvedCase::ratio(const Run& run) const { return compare_forward(contract_, problem_, truth_, budget_, run).proved; }
+double ProvedCase::ratio(const Run& run) const {
+  return (backward_ ? compare_backward : compare_forward)(contract_, problem_, truth_, budget_, run).proved;
+}
 
 } // namespace kdacheck

@@ -12,10 +12,11 @@ namespace kdacheck {
 /// problem must outlive it.
 class ProvedCase {
 public:
-  ProvedCase(const Contract&, const Problem&);
+  /// `backward`: of gradients.
+  ProvedCase(const Contract&, const Problem&, bool backward = false);
 
-  /// Largest excess error over proved bound of o and of the final state; 0 where the bound is nowhere finite or nothing
-  /// errs, infinite for a NaN under a finite bound.
+  /// Largest excess error over proved bound of o and of the final state, or of all gradients; 0 where the bound is nowhere finite or
+  /// nothing errs, infinite for a NaN under a finite bound.
   double ratio(const Run&) const;
 
   const ProvedBound& bound() const { return budget_.proved; }
@@ -25,6 +26,7 @@ private:
   const Problem& problem_;
   Truth truth_;
   Budget budget_;
+  bool backward_;
 };
 
 } // namespace kdacheck

@@ -20,20 +20,30 @@
 
 namespace kdacheck {
 
-void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, double* token, double* row) {
+std::vector<double> error_of_stored_start(const ProvedUnits& units, const Head& head) {
+  std::vector<double> error(static_cast<std::size_t>(head.V), 0.0);
+  if (!(units.state.unit > ProvedUnits::single)) return error;
+  for (std::int64_t j = 0; j < head.V; ++j) {
+    double square = 0;
+    for (std::int64_t c = 0; c < head.K; ++c) {
+      const double s = head.state[static_cast<std::size_t>(c * head.V + j)];
+      square += s * s;
+    }
+    error[static_cast<std::size_t>(j)] = units.state.error(std::sqrt(square)) + std::sqrt(static_cast<double>(head.K)) * units.state.flush;
+  }
+  return error;
+}
+
+void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, double* token, double* row,
+                      double* columns) {
   constexpr double u = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
   const std::int64_t K = head.K, V = head.V;
   const double operand = 2.02 * units.operand.unit, gamma = units.gamma(K + 1), read_unit = (1 + gamma) * (1 + operand) - 1;
   const double theta = head.normalised ? (1 + units.norm(K)) * (1 + units.operand.unit) - 1 : 0, root = std::sqrt(static_cast<double>(K));
   const auto sane = [](double x) { return x <= 0x1p100 ? x : infinity; }; // beyond it something may overflow; NaN is not known
-  std::vector<double> state = head.state, decayed(static_cast<std::size_t>(V)), scaled(decayed), dot(decayed), rho(decayed);
-  if (units.state.unit > u)
-    for (std::int64_t j = 0; j < V; ++j) { // a state that is kept in a coarse format may be rounded before the first token
-      double square = 0;
-      for (std::int64_t c = 0; c < K; ++c)
-        square += state[static_cast<std::size_t>(c * V + j)] * state[static_cast<std::size_t>(c * V + j)];
-      rho[static_cast<std::size_t>(j)] = units.state.error(std::sqrt(square)) + root * units.state.flush;
-    }
+  std::vector<double> state = head.state, decayed(static_cast<std::size_t>(V)), scaled(decayed), dot(decayed),
+                      rho = error_of_stored_start(units, head);
+  if (columns) std::copy(rho.begin(), rho.end(), columns);
   for (std::int64_t t = 0; t < head.tokens; ++t) {
     std::fill(decayed.begin(), decayed.end(), 0.0), std::fill(scaled.begin(), scaled.end(), 0.0), std::fill(dot.begin(), dot.end(), 0.0);
     double largest_decay = 0, largest_error = 0, key_square = 0, query_square = 0;
@@ -81,6 +91,7 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
         state[static_cast<std::size_t>(c * V + j)] += head.k[static_cast<std::size_t>(t * K + c)] * exact;
     }
     token[t] = std::max(token[t], worst);
+    if (columns) std::copy(rho.begin(), rho.end(), columns + (t + 1) * V);
   }
   const double largest_column = rho.empty() ? 0.0 : *std::max_element(rho.begin(), rho.end());
   for (std::int64_t c = 0; c < K; ++c) row[c] = std::max(row[c], largest_column); // an element errs by no more than its column

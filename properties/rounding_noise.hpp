@@ -112,9 +112,10 @@ public:
   using Number = double;
   static constexpr bool records = true;
 
-  /// `for_grid`: the errors themselves are kept for runs of the grid model, not their size alone.
-  Recorder(std::uint64_t seed, Format accumulate, Tape& tape, bool for_grid = true)
-      : tape_(tape), for_grid_(for_grid), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
+  /// `follows`: sums are followed on the grids. Otherwise the tape holds sizes alone, those of additions that round
+  /// independently of each other, and serves no run of the grid model.
+  Recorder(std::uint64_t seed, Format accumulate, Tape& tape, bool follows = true)
+      : tape_(tape), follows_(follows), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
     LaneGenerator generator(seed);
     const Lanes exponent = 0.5 * (generator.uniform() + 1.0);
     for (int lane = 0; lane < draws_per_batch; ++lane) scale_[lane] = std::exp2(exponent[lane]);
@@ -124,6 +125,7 @@ public:
   double underflow(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
   double sum_error(double sum) { return sum; }
+  bool follows() const { return follows_; }
 
   /// One sum in the making, rounded after every addition.
   struct Twin {
@@ -137,11 +139,13 @@ public:
   }
   void finish(const Twin& twin, double sum) {
     const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
-    if (for_grid_) tape_.error.push_back(error);
+    tape_.error.push_back(error);
     double spread = 0;
     for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
     tape_.size.push_back(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares)));
   }
+  /// A sum that is not followed, by the squares of its partial sums.
+  void finish(double squares) { tape_.size.push_back(unit_ * std::sqrt(squares)); }
 
 private:
   Lanes on_grid(Lanes x) const {
@@ -150,7 +154,7 @@ private:
   }
 
   Tape& tape_;
-  bool for_grid_;
+  bool follows_;
   double unit_, splitter_;
   Lanes scale_{}, inverse_{};
 };

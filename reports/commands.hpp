@@ -94,6 +94,8 @@ struct GoldenArguments {
   std::string set; ///< folder
   std::vector<std::string> regimes;
   std::string token, name;    ///< one case of this recipe or replay token, in the folder of this name, instead of regimes
+  std::string cases;          ///< file of cases (golden/listed_cases.hpp), instead of regimes
+  bool found = false;         ///< the cases of properties/found_cases.txt, instead of regimes
   std::string dtype = "fp32"; ///< of q, k, v: fp32 | bf16 | fp16
   int count = 1;              ///< cases per regime
   std::uint64_t seed = 1;

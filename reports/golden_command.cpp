@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/golden_set.hpp"
+#include "../golden/listed_cases.hpp"
 #include "../properties/campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
@@ -9,6 +10,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 
 namespace kdacheck {
 namespace {
@@ -51,49 +54,79 @@ int status_of(const std::vector<GoldenOutcome>& outcomes) {
   return damaged ? 2 : changed ? 1 : 0;
 }
 
+Format dtype_of(const GoldenArguments& arguments) { return format_named(arguments.dtype).value_or(Format::fp32); }
+
+GoldenContents contents_of(const GoldenArguments& arguments, Format dtype) {
+  return {.formats = {.qkv = dtype, .gate = Format::fp32, .beta = Format::fp32},
+          .gradients = arguments.gradients,
+          .intermediates_chunk = arguments.intermediates,
+          .states = arguments.states};
+}
+
 /// A case whose recipe is taken as it stands.
-GoldenCase case_of_token(const GoldenArguments& arguments, const GoldenContents& contents) {
+ListedCase case_of_token(const GoldenArguments& arguments) {
   if (arguments.name.empty() || arguments.name.find('/') != std::string::npos || arguments.name.front() == '.')
     throw UsageError("--token needs --name NAME, the name of the case's folder");
   try {
     const bool whole = arguments.token.find(':') != std::string::npos;
-    return golden_case(arguments.name, whole ? replay_from_token(arguments.token).recipe : from_token(arguments.token), contents);
+    return {.name = arguments.name,
+            .dtype = dtype_of(arguments),
+            .recipe = whole ? replay_from_token(arguments.token).recipe : from_token(arguments.token),
+            .why = {}};
   } catch (const std::invalid_argument& error) {
     throw UsageError(std::string("--token: ") + error.what());
   }
+}
+
+std::vector<ListedCase> cases_in(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw BadFile("cannot read " + path);
+  return parse_listed_cases(std::string{std::istreambuf_iterator<char>(file), {}}, path);
+}
+
+/// Cases that were named, in the place of those that regimes draw.
+std::vector<ListedCase> listed_cases(const GoldenArguments& arguments) {
+  if (!arguments.token.empty()) return {case_of_token(arguments)};
+  std::vector<ListedCase> listed = arguments.found ? listed_found_cases() : std::vector<ListedCase>();
+  if (arguments.cases.empty()) return listed;
+  for (ListedCase& each : cases_in(arguments.cases)) listed.push_back(std::move(each));
+  return listed;
+}
+
+GoldenCase computed(const ListedCase& listed, const GoldenArguments& arguments) {
+  GoldenCase made = [&] {
+    try {
+      return golden_case(listed.name, listed.recipe, contents_of(arguments, listed.dtype));
+    } catch (const std::invalid_argument& error) {
+      throw UsageError(error.what());
+    }
+  }();
+  made.why = listed.why;
+  return made;
 }
 
 } // namespace
 
 int golden_generate_command(const GoldenArguments& arguments) {
   const auto chosen = matching<Regime>("regime", arguments.regimes, regimes());
-  const Format format = format_named(arguments.dtype).value_or(Format::fp32);
   const Contract bounds = bounds_of(arguments);
-  const std::string commit = this_context().commit;
+  const std::vector<ListedCase> listed = listed_cases(arguments);
   std::vector<GoldenOutcome> outcomes;
-  if (!arguments.token.empty()) {
-    const GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
-                                  .gradients = arguments.gradients,
-                                  .intermediates_chunk = arguments.intermediates,
-                                  .states = arguments.states};
-    const GoldenCase made = case_of_token(arguments, contents); // refused before anything is written
-    make_folder(arguments.set);
+  std::string commit;
+  const auto store = [&](const GoldenCase& made) {
+    if (outcomes.empty()) make_folder(arguments.set), commit = this_context().commit; // a case that cannot be made is refused first
     outcomes.push_back(store_golden(arguments.set, made, commit));
     show(outcomes.back());
-  } else {
-    make_folder(arguments.set);
-    for (const Regime* regime : chosen)
-      for (int i = 0; i < arguments.count; ++i) {
-        const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
-        GoldenContents contents{.formats = {.qkv = format, .gate = Format::fp32, .beta = Format::fp32},
-                                .gradients = arguments.gradients,
-                                .intermediates_chunk = arguments.intermediates,
-                                .states = arguments.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0};
-        const std::string label = fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i));
-        outcomes.push_back(store_golden(arguments.set, golden_case(label, recipe, contents), commit));
-        show(outcomes.back());
-      }
-  }
+  };
+  for (const ListedCase& each : listed) store(computed(each, arguments));
+  for (const Regime* regime : listed.empty() ? chosen : std::vector<const Regime*>())
+    for (int i = 0; i < arguments.count; ++i) {
+      const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
+      GoldenContents contents = contents_of(arguments, dtype_of(arguments));
+      contents.states = contents.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0;
+      store(golden_case(fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i)), recipe,
+                        contents));
+    }
   const int status = status_of(outcomes);
   if (status)
     fmt::print("changed cases were written beside the old ones as NAME.new; ./kdacheck golden accept {} NAME takes one\n", arguments.set);

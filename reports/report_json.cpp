@@ -196,7 +196,7 @@ Tally tally_from(const Json& json) {
 }
 
 Results results_of(const Json& json) {
-  if (json.at("schema_version").get<int>() != schema_version)
+  if (json.at("schema_version") != schema_version)
     throw std::invalid_argument("has schema version " + json.at("schema_version").dump() + "; this program reads version 1");
   Results results;
   const Json& context = json.at("context");

@@ -1,11 +1,16 @@
 #include "../golden_set.hpp"
+#include "../listed_cases.hpp"
+#include "../set_index.hpp"
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
+#include <span>
 
 using namespace kdacheck;
 using nlohmann::json;
@@ -93,7 +98,9 @@ TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
     return manifest_breach(copy).value_or("");
   };
   CHECK(broken([](json& m) { m.erase("token"); }) == "the manifest lacks 'token'");
-  CHECK(broken([](json& m) { m["schema_version"] = 2; }) == "the manifest is of schema version 2, not 1");
+  CHECK(broken([](json& m) { m["schema_version"] = 3; }) == "the manifest is of schema version 3, not 2");
+  CHECK(broken([](json& m) { m["tensors"][0]["shape"] = {1, "x"}; }).find("shape") != std::string::npos);
+  CHECK(broken([](json& m) { m["bounds"][0].erase("contract"); }) == "a bound lacks 'contract'");
   CHECK(broken([](json& m) { m["colour"] = "blue"; }) == "the manifest has an unknown key 'colour'");
   CHECK(broken([](json& m) { m["tensors"][0]["sha256"] = "00"; }).find("sha256") != std::string::npos);
   CHECK(broken([](json& m) { m["tensors"][0]["dtype"] = "F8"; }).find("F8") != std::string::npos);
@@ -112,6 +119,19 @@ TEST_CASE("the schema file names the keys that the program demands") {
   CHECK(required == keys);
   const json tensor = manifest_of(small_case(), "")["tensors"][0];
   for (const auto& [key, value] : tensor.items()) CHECK(schema["properties"]["tensors"]["items"]["properties"].contains(key));
+}
+
+TEST_CASE("a manifest's text is the manifest, one tensor a line") {
+  const json manifest = manifest_of(small_case(), "abc");
+  const std::string text = manifest_text(manifest);
+  CHECK(json::parse(text) == manifest);
+  std::size_t lines = 0;
+  for (auto at = text.find("\"sha256\""); at != std::string::npos; at = text.find("\"sha256\"", at + 1)) {
+    const auto end = text.find('\n', at);
+    CHECK(text.find("\"sha256\"", at + 1) > end);
+    ++lines;
+  }
+  CHECK(lines == manifest["tensors"].size());
 }
 
 TEST_CASE("generating again writes nothing, verifying finds nothing") {
@@ -160,18 +180,171 @@ TEST_CASE("one flipped bit, a truncated file, a tampered manifest and a foreign 
   CHECK(kind() == GoldenOutcome::Kind::same);
 
   json other = json::parse(good_manifest);
-  other["token"] = to_token(small_recipe(8));
-  write_text(manifest, other.dump());
-  CHECK(kind() == GoldenOutcome::Kind::changed);
   other["schema_version"] = 9;
   write_text(manifest, other.dump());
   CHECK(kind() == GoldenOutcome::Kind::damaged);
   write_text(manifest, "{");
   CHECK(kind() == GoldenOutcome::Kind::damaged);
+  write_text(manifest, good_manifest);
+  CHECK(kind() == GoldenOutcome::Kind::same);
+}
+
+namespace {
+
+/// What verify says of a set of one case whose manifest was changed, with an index that was made to fit again.
+GoldenOutcome forged(const std::function<void(json&)>& change) {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  json manifest = json::parse(text_of(set.path / "small/manifest.json"));
+  change(manifest);
+  write_text(set.path / "small/manifest.json", manifest_text(manifest));
+  write_index(set.path, {{"small", manifest_hash(set.path / "small")}});
+  return verify_golden(set.path).at(0);
+}
+
+void change_tensor(json& manifest, const std::string& name, const char* key, const json& value) {
+  for (json& tensor : manifest["tensors"])
+    if (tensor["name"] == name) tensor[key] = value;
+}
+
+} // namespace
+
+TEST_CASE("a manifest that was forged together with its index still has to follow from its recipe") {
+  using enum GoldenOutcome::Kind;
+  CHECK(forged([](json&) {}).kind == same);
+  CHECK(forged([](json& m) { m["token"] = to_token(small_recipe(8)); }).kind == changed);
+  const GoldenOutcome narrow = forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-300); });
+  CHECK(narrow.kind == changed);
+  CHECK(narrow.remarks.at(0).find("o.high: radius 1e-300 is promised") == 0);
+  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-9); }).kind == same); // wider: true still
+  CHECK(forged([](json& m) { change_tensor(m, "q", "dtype", "F32"); }).kind == damaged);
+  CHECK(forged([](json& m) { change_tensor(m, "q", "shape", {5, 3}); }).kind == damaged);
+  CHECK(forged([](json& m) { m["options"]["scale"] = "2"; }).kind == damaged);
+  CHECK(forged([](json& m) { m["bounds"][0]["contract"] = "input=fp32"; }).kind == changed);
+  CHECK(forged([](json& m) { m["file"] = "../other/tensors.safetensors"; }).kind == damaged);
+}
+
+TEST_CASE("the index names every manifest of a set, and each departure from it is a sentence") {
+  using enum GoldenOutcome::Kind;
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  GoldenCase second = small_case(8);
+  second.name = "second";
+  store_golden(set.path, second, "");
+  const std::string index = text_of(set.path / "index.sha256"), manifest = text_of(set.path / "small/manifest.json");
+  CHECK(read_index(set.path).size() == 2);
+  CHECK(index.find(manifest_hash(set.path / "small") + "  small/manifest.json\n") != std::string::npos);
+
+  json why = json::parse(manifest);
+  why["why"] = "another reason"; // nothing that the recipe gives
+  write_text(set.path / "small/manifest.json", manifest_text(why));
+  const GoldenOutcome tampered = verify_golden(set.path).at(1);
+  CHECK(tampered.kind == damaged);
+  CHECK(tampered.remarks.at(0) == "manifest.json is not the one of which index.sha256 holds the sha256");
+  write_text(set.path / "small/manifest.json", manifest);
+
+  fs::rename(set.path / "second", set.path / "moved");
+  const auto moved = verify_golden(set.path);
+  REQUIRE(moved.size() == 3);
+  CHECK(moved[0].remarks.at(0) == "index.sha256 does not name its manifest.json");
+  CHECK(moved[1].kind == same);
+  CHECK(moved[2].remarks.at(0) == "index.sha256 names it, but there is no second/manifest.json");
+  fs::rename(set.path / "moved", set.path / "second");
+
+  fs::remove(set.path / "index.sha256");
+  CHECK_THROWS_WITH(verify_golden(set.path), Catch::Contains("has no index.sha256"));
+  for (const std::string& broken : {std::string("x"), index + index, "0" + index}) {
+    write_text(set.path / "index.sha256", broken);
+    CHECK_THROWS_AS(verify_golden(set.path), BadFile);
+    CHECK_THROWS_AS(store_golden(set.path, small_case(), ""), BadFile);
+    CHECK(text_of(set.path / "index.sha256") == broken);
+  }
+}
+
+TEST_CASE("generating over a damaged case leaves it as it is and writes the right one beside it") {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  const std::string good = text_of(set.path / "small/tensors.safetensors"), half = good.substr(0, good.size() / 2);
+  write_text(set.path / "small/tensors.safetensors", half);
+  CHECK(store_golden(set.path, small_case(), "").kind == GoldenOutcome::Kind::damaged);
+  CHECK(text_of(set.path / "small/tensors.safetensors") == half);
+  CHECK(text_of(set.path / "small.new/tensors.safetensors") == good);
+  accept_golden(set.path, "small");
+  CHECK(verify_golden(set.path).at(0).kind == GoldenOutcome::Kind::same);
+}
+
+TEST_CASE("stored bounds hold what a kernel of their contract may be off by, and not much more") {
+  for (const Rule rule : {Rule::kda, Rule::dplr}) {
+    Recipe recipe = small_recipe();
+    recipe.options.rule = rule;
+    const GoldenCase golden = golden_case("small", recipe, {.formats = {.qkv = Format::bf16, .gate = Format::fp32, .beta = Format::fp32}});
+    REQUIRE(golden.bounds.size() == 2);
+    CHECK(golden.bounds[0].contract.find("operands=fp32") != std::string::npos);
+    CHECK(golden.bounds[1].contract.find("operands=bf16") != std::string::npos);
+    const auto o = numbers(tensor_named(golden, "o.high")), radius = std::vector<double>{tensor_named(golden, "o.high").radius};
+    const auto fp32 = numbers(tensor_named(golden, "o.bound.fp32")), bf16 = numbers(tensor_named(golden, "o.bound.bf16"));
+    REQUIRE(fp32.size() == 10);
+    CHECK(numbers(tensor_named(golden, "final_state.bound.fp32")).size() == 6);
+    for (std::size_t group = 0; group < fp32.size(); ++group) {
+      double size = 0;
+      for (std::size_t j = 0; j < 4; ++j) size = std::max(size, std::fabs(o[group * 4 + j]));
+      CHECK(fp32[group] >= radius[0] + 0x1p-24 * size);
+      CHECK(fp32[group] < 1e-3);
+      CHECK(bf16[group] > 0x1p-8 * size);
+      CHECK(fp32[group] * 256 < bf16[group] * 2);
+      int exponent = 0;
+      const double eight_bits = std::frexp(fp32[group], &exponent) * 256;
+      CHECK(eight_bits == std::nearbyint(eight_bits));
+    }
+  }
+}
+
+TEST_CASE("a stored bound that is narrower than today's is a change, a wider one is not") {
+  using enum GoldenOutcome::Kind;
+  for (const double factor : {0.5, 2.0}) {
+    const Folder set;
+    GoldenCase golden = small_case();
+    for (GoldenTensor& tensor : golden.tensors)
+      if (tensor.tensor.name == "o.bound.fp32") {
+        auto values = numbers(tensor);
+        for (double& x : values) x *= factor;
+        const auto bytes = std::as_bytes(std::span(values));
+        tensor.tensor.bytes.assign(bytes.begin(), bytes.end());
+      }
+    store_golden(set.path, golden, "");
+    CHECK(verify_golden(set.path).at(0).kind == (factor < 1 ? changed : same));
+    CHECK(store_golden(set.path, small_case(), "").kind == (factor < 1 ? changed : same));
+  }
+}
+
+TEST_CASE("a list of cases gives names, formats and reasons, and is refused with the line's number") {
+  const std::string token = to_token(small_recipe());
+  const auto cases = parse_listed_cases(
+      "# a heading\n\n# why\n#  in two lines\none fp32 " + token + "\ntwo bf16 " + token + "\n\nthree fp16 " + token + "\n", "list");
+  REQUIRE(cases.size() == 3);
+  CHECK(cases[0].why == "why in two lines");
+  CHECK(cases[1].why == "why in two lines");
+  CHECK(cases[2].why.empty());
+  CHECK(cases[1].dtype == Format::bf16);
+  CHECK(cases[0].recipe == small_recipe());
+  for (const std::string& line :
+       std::vector<std::string>{"one fp32", "one fp8 ", "../one fp32 ", ".one fp32 ", "one fp32 x", "one fp32 " + token + " more"}) {
+    INFO(line);
+    const std::string text = "# why\n" + (line.ends_with(' ') ? line + token : line) + "\n";
+    CHECK_THROWS_WITH(parse_listed_cases(text, "list"), Catch::StartsWith("list, line 2: "));
+  }
+  CHECK_THROWS_WITH(parse_listed_cases("a fp32 " + token + "\na fp32 " + token, "list"), Catch::Contains("twice"));
+  CHECK_THROWS_WITH(parse_listed_cases("# nothing\n", "list"), "list lists no case");
 }
 
 TEST_CASE("a folder without a case is refused") {
   const Folder set;
   CHECK_THROWS_AS(verify_golden(set.path), BadFile);
   CHECK_THROWS_AS(diff_golden(set.path, set.path), BadFile);
+  const Folder other;
+  store_golden(other.path, small_case(), "");
+  CHECK_THROWS_AS(diff_golden(set.path, other.path), BadFile);
+  CHECK_THROWS_AS(diff_golden(other.path, set.path / "nowhere"), BadFile);
+  CHECK_THROWS_AS(diff_golden(other.path, other.path / "small"), BadFile);
+  CHECK(diff_golden(other.path, other.path).at(0).kind == GoldenOutcome::Kind::same);
 }

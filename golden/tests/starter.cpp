@@ -1,14 +1,26 @@
 #include "../golden_set.hpp"
+#include "../listed_cases.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <nlohmann/json.hpp>
 
 #include <fstream>
+#include <iterator>
 #include <set>
-#include <sstream>
 
 using namespace kdacheck;
+
+namespace {
+
+nlohmann::json manifest_of_case(const std::string& name) {
+  INFO(name << ": golden/starter.sh makes what is missing");
+  std::ifstream file(std::filesystem::path(KDACHECK_GOLDEN) / "starter" / name / "manifest.json");
+  REQUIRE(file);
+  return nlohmann::json::parse(file);
+}
+
+} // namespace
 
 TEST_CASE("the committed starter set is whole, follows from its recipes, and has a case for every regime") {
   const std::filesystem::path set = std::filesystem::path(KDACHECK_GOLDEN) / "starter";
@@ -26,21 +38,24 @@ TEST_CASE("the committed starter set is whole, follows from its recipes, and has
 
 TEST_CASE("the starter set holds every case on which a kernel was once wrong") {
   std::ifstream list(std::filesystem::path(KDACHECK_GOLDEN) / "faults.txt");
-  std::size_t faults = 0;
-  for (std::string line; std::getline(list, line);) {
-    if (line.starts_with('#')) continue;
-    std::istringstream words(line);
-    std::string name, dtype, token;
-    words >> name >> dtype >> token;
-    INFO(name);
-    std::ifstream file(std::filesystem::path(KDACHECK_GOLDEN) / "starter" / name / "manifest.json");
-    REQUIRE(file);
-    const auto manifest = nlohmann::json::parse(file);
-    CHECK(manifest["token"] == token);
-    CHECK(manifest["formats"]["qkv"] == dtype);
-    ++faults;
+  const auto faults = parse_listed_cases(std::string{std::istreambuf_iterator<char>(list), {}}, "faults.txt");
+  CHECK(faults.size() >= 5);
+  for (const ListedCase& fault : faults) {
+    const auto manifest = manifest_of_case(fault.name);
+    CHECK(manifest["token"] == to_token(fault.recipe));
+    CHECK(manifest["formats"]["qkv"] == name(fault.dtype));
+    CHECK(manifest["why"].get<std::string>().find("wrong here") != std::string::npos);
   }
-  CHECK(faults >= 5);
+}
+
+TEST_CASE("the starter set holds every recipe that verify always runs, with the reason why") {
+  const auto listed = listed_found_cases();
+  CHECK(listed.size() > 100);
+  for (const ListedCase& each : listed) {
+    const auto manifest = manifest_of_case(each.name);
+    CHECK(manifest["token"] == to_token(each.recipe));
+    CHECK(manifest["why"].get<std::string>().size() > 10);
+  }
 }
 
 TEST_CASE("the starter set has every option: both passes, decode chains, packing, groups, the general form, each gate and beta") {

@@ -30,11 +30,11 @@ Result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequ
   return accepted;
 }
 
-Result check_options(int kernel, const kdacheck_cuda_problem& p) {
+Result check_options(int kernel, const kdacheck_cuda_problem& p, bool backward) {
   if (p.rule != KDACHECK_CUDA_KDA && p.rule != KDACHECK_CUDA_DPLR)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "rule is none of kdacheck_cuda_rule");
-  if (p.rule == KDACHECK_CUDA_DPLR && kernel != KDACHECK_CUDA_RECURRENCE)
-    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the recurrence computes DPLR");
+  if (p.rule == KDACHECK_CUDA_DPLR && (backward || (kernel != KDACHECK_CUDA_RECURRENCE && kernel != KDACHECK_CUDA_CHUNK_FAST)))
+    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the forward passes of the recurrence and of the fast chunk kernel compute DPLR");
   if (p.gate < KDACHECK_CUDA_LOG_DECAY || p.gate > KDACHECK_CUDA_NO_GATE)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "gate is none of kdacheck_cuda_gate");
   if (p.beta_form < KDACHECK_CUDA_BETA_VALUE || p.beta_form > KDACHECK_CUDA_BETA_TWICE_SIGMOID)
@@ -139,7 +139,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
   const kdacheck_cuda_problem& p = *problem;
   const bool packed = p.cu_seqlens != nullptr || p.cu_seqlens_host != nullptr;
   call.sequences = packed ? p.sequences : p.B;
-  if (refused(check_shape(kernel, p, call.sequences)) || refused(check_options(kernel, p)) || refused(check_sequences(kernel, p)))
+  if (refused(check_shape(kernel, p, call.sequences)) || refused(check_options(kernel, p, backward)) || refused(check_sequences(kernel, p)))
     return call;
 
   ForwardArguments& args = call.args;
@@ -199,7 +199,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
 
 std::size_t workspace_bytes(int kernel, const ForwardArguments& args) {
   const std::int64_t units = args.N * args.HV;
-  if (!is_chunk(kernel) || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
+  if (!is_chunk(kernel) || args.dplr || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
   const auto gangs = static_cast<std::size_t>(std::min<std::int64_t>(units, most_gangs));
   return handover_head_bytes + gangs * static_cast<std::size_t>(args.K) * static_cast<std::size_t>(args.V) * 4;
 }

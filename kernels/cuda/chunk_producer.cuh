@@ -94,10 +94,10 @@ __device__ __forceinline__ void decays_of(Pair (&g)[16], const ForwardArguments&
   }
 }
 
-template <int K, int pieces, Sweep sweep>
+/// The rows of g lie at `raw_g` on the bench.
+template <int K, int raw_g>
 __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Address biases,
                                           int pass, int tokens, unsigned lane) {
-  using Bench = WorkbenchLayout<K, pieces, sweep>;
   const unsigned channel = 64 * pass + 2 * lane;
   if (args.gate == Gate::absent) {
 #pragma unroll
@@ -106,12 +106,12 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
   }
   if (args.gate_format == Stored::fp32) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) g[i] = load_shared_pair(bench + Bench::raw_g + 4 * (i * K + channel));
+    for (int i = 0; i < 16; ++i) g[i] = load_shared_pair(bench + raw_g + 4 * (i * K + channel));
   } else {
     const bool bf16 = args.gate_format == Stored::bf16;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      const std::uint32_t word = load_shared_word(bench + Bench::raw_g + 2 * (i * K + channel));
+      const std::uint32_t word = load_shared_word(bench + raw_g + 2 * (i * K + channel));
       g[i] = bf16 ? unpack_bf16(word) : unpack_fp16(word);
     }
   }
@@ -131,7 +131,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   for (int pass = 0; pass < K / 64; ++pass) {
     const unsigned channel = 64 * pass + 2 * lane;
     Pair alpha[16], q[16], k[16], decay{0, 0};
-    read_gate<K, pieces, sweep>(alpha, args, bench, head, biases, pass, tokens, lane);
+    read_gate<K, Bench::raw_g>(alpha, args, bench, head, biases, pass, tokens, lane);
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};

@@ -36,7 +36,7 @@ kdacheck_cuda_result check_pointers(const std::vector<const void*>& pointers) {
 cudaError_t launch(int kernel, const CheckedCall& call, cudaStream_t stream) {
   switch (kernel) {
   case KDACHECK_CUDA_RECURRENCE: return launch_recurrence(call.args, stream);
-  case KDACHECK_CUDA_CHUNK_FAST: return launch_chunk_fast(call.args, stream);
+  case KDACHECK_CUDA_CHUNK_FAST: return call.args.dplr ? launch_general_fast(call.args, stream) : launch_chunk_fast(call.args, stream);
   case KDACHECK_CUDA_CHUNK_ACCURATE: return launch_chunk_accurate(call.args, stream);
   default: return launch_decode(call.args, call.sequences, stream);
   }

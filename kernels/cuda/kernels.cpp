@@ -115,6 +115,13 @@ Contract chunk_contract(Format input, bool accurate) {
   return contract;
 }
 
+/// The general rule alone: what it promises of KDA is the other kernels' affair.
+Contract general_contract(Format input) {
+  Contract contract = chunk_contract(input, false);
+  contract.rules = {Rule::dplr};
+  return contract;
+}
+
 Contract decode_contract() {
   Contract contract = recurrence_contract(false);
   contract.rules = {Rule::kda};
@@ -151,6 +158,9 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
       if (accurate) contract.V.most = 128;
       kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract));
     }
+  for (Format input : {Format::bf16, Format::fp16})
+    kernels.push_back(make("cuda.dplr_chunk16.fast." + std::string(name(input)), "general DPLR in chunks of 16, bf16 operands",
+                           KDACHECK_CUDA_CHUNK_FAST, general_contract(input)));
 }
 
 } // namespace kdacheck

@@ -1,6 +1,7 @@
 // What the proved bound is worth.
 //
-//   proved --correct [--kernel GLOB] [--regime GLOB] [--seeds N] [--seconds S]   error / bound of kernels that are right
+//   proved --correct [--kernel GLOB] [--regime GLOB] [--seeds N] [--seconds S] [--backward]   error / bound of kernels that are right,
+//                                   or of their gradients where these have a bound
 //   proved --faults [--seeds N]     error / bound of planted faults on one chunk from a warm state (least over seeds)
 //   proved --cost                   time of the proved bound beside that of the perturbed runs of the same case
 //
@@ -44,7 +45,7 @@ std::vector<Kernel> correct_kernels() {
   return all;
 }
 
-int correct(const std::string& kernel_pattern, const std::string& regime_pattern, std::uint64_t seeds, double seconds) {
+int correct(const std::string& kernel_pattern, const std::string& regime_pattern, std::uint64_t seeds, double seconds, bool backward) {
   struct Cell {
     double largest = 0;
     std::int64_t cases = 0, bound = 0, above = 0;
@@ -57,10 +58,11 @@ int correct(const std::string& kernel_pattern, const std::string& regime_pattern
     for (const Regime& regime : regimes()) {
       if (!glob_matches(regime_pattern, regime.name)) continue;
       for (const Kernel& kernel : kernels) {
-        if (!glob_matches(kernel_pattern, kernel.name)) continue;
+        if (!glob_matches(kernel_pattern, kernel.name) || (backward && kernel.contract.order != Order::recurrence)) continue;
         const Problem problem = make_problem(fitted(regime.draw(seed, Tier::quick), kernel.contract), input_formats(kernel.contract));
         if (outside_domain(kernel.contract, problem)) continue;
-        const double ratio = ProvedCase(kernel.contract, problem).ratio(run_forward(kernel, problem));
+        const double ratio =
+            ProvedCase(kernel.contract, problem, backward).ratio(backward ? run_backward(kernel, problem) : run_forward(kernel, problem));
         Cell& cell = cells[kernel.name];
         ++cell.cases;
         cell.bound += ratio > 0;
@@ -183,17 +185,18 @@ int main(int count, char** arguments) {
   std::string kernel_pattern = "*", regime_pattern = "*", fault_pattern = "*";
   std::uint64_t seeds = 3;
   double seconds = 1e9;
-  bool of_correct = false, of_faults = false, of_cost = false;
+  bool backward = false, of_correct = false, of_faults = false, of_cost = false;
   app.add_option("--kernel", kernel_pattern);
   app.add_option("--regime", regime_pattern);
   app.add_option("--seeds", seeds);
   app.add_option("--seconds", seconds);
   app.add_option("--fault", fault_pattern);
   app.add_flag("--correct", of_correct);
+  app.add_flag("--backward", backward);
   app.add_flag("--faults", of_faults);
   app.add_flag("--cost", of_cost);
   CLI11_PARSE(app, count, arguments);
-  if (of_correct) return correct(kernel_pattern, regime_pattern, seeds, seconds);
+  if (of_correct) return correct(kernel_pattern, regime_pattern, seeds, seconds, backward);
   if (of_faults) return faults(fault_pattern, regime_pattern, seeds);
   if (of_cost) return cost();
   fmt::print(stderr, "one of --correct, --faults, --cost is needed\n");

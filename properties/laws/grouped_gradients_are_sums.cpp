@@ -2,6 +2,8 @@
 
 #include "../trial.hpp"
 
+#include <algorithm>
+
 namespace kdacheck::laws {
 namespace {
 
@@ -10,6 +12,7 @@ void law(Trial& trial) {
   Recipe recipe = trial.recipe;
   recipe.loss = LossPattern::everywhere;
   if (recipe.shape.H < 2 || recipe.shape.HV == recipe.shape.H) {
+    recipe.shape.V = std::max(std::min<std::int64_t>(recipe.shape.V, 8), recipe.shape.V * recipe.shape.HV / 4); // about the same work
     recipe.shape.H = 2;
     recipe.shape.HV = 4;
   }

@@ -136,17 +136,21 @@ def spectra(page):
 
 
 def limits(page):
-    rows = [row for row in page.get("limits") or [] if math.isfinite(float(row["log2_relative_error"]))]
+    rows = page.get("limits") or []
     if not rows:
         return None
-    contracts, kinds = list(dict.fromkeys(row["contract"] for row in rows)), list(dict.fromkeys(row["what"] for row in rows))
-    figure, axes = plt.subplots(figsize=(6.8, 1.2 + 0.25 * len(contracts)))
-    for at, what in enumerate(kinds):
-        here = [row for row in rows if row["what"] == what]
-        scatter(axes, [float(row["log2_relative_error"]) for row in here], [contracts.index(row["contract"]) for row in here], s=16, marker=MARKS[at % len(MARKS)], color=COLOURS[at % len(COLOURS)], label=what)
-    axes.set_yticks(range(len(contracts)), [text if len(text) < 47 else text[:44] + ".." for text in contracts])
-    axes.set_xlabel("log2 of the smallest relative error that is caught")
-    axes.legend()
+    labels, kinds = list(dict.fromkeys(row["label"] for row in rows)), list(dict.fromkeys(row["what"] for row in rows))
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    width = 0.8 / len(labels)
+    for at, label in enumerate(labels):
+        bars = [(x, [-(row["exponent"] or 0) for row in rows if row["label"] == label and row["what"] == what]) for x, what in enumerate(kinds)]
+        bars = [(x - 0.4 + (at + 0.5) * width, min(sizes), max(max(sizes) - min(sizes), 0.15)) for x, sizes in bars if sizes]
+        axes.bar([x for x, _, _ in bars], [height for _, _, height in bars], width, [low for _, low, _ in bars], color=COLOURS[at % len(COLOURS)], label=label)
+    axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
+    axes.set(ylabel="smallest relative error refused", ylim=(None, 0))
+    axes.yaxis.set_major_formatter(lambda value, _: f"$2^{{{value:.0f}}}$")
+    axes.invert_yaxis()
+    axes.legend(ncol=len(labels), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

@@ -88,24 +88,38 @@ const norm_picture = (kernel, colours, on_point) => {
   };
 };
 
-// Smallest relative error that the gate catches, per contract: the least over the regimes is what a user can rely on where such cases are run.
+// Smallest relative error that the gate refuses, 2^-exponent: keys of power_json.hpp. A bar spans the regimes, from the one that sees least to
+// the one that sees most; where even 1/2 gets through, it starts at 2^0.
+const limit_of = (row) => row.exponent === null || row.exponent === undefined ? 0 : -row.exponent;
+const in_words = (exponent) => exponent === null || exponent === undefined ? "none" : "2^-" + exponent;
 const limits_picture = (kernel, colours, on_point) => {
-  const contracts = [...new Set(page.limits.map((row) => row.contract))], kinds = [...new Set(page.limits.map((row) => row.what))];
+  const distinct = (key) => [...new Set(page.limits.map((row) => row[key]))];
+  const labels = distinct("label"), kinds = distinct("what"), regimes = distinct("regime");
+  const here = (label, what) => page.limits.filter((row) => row.label === label && row.what === what);
+  const best = (rows) => rows.reduce((a, b) => limit_of(b) < limit_of(a) ? b : a);
   const options = base_options(colours, on_point);
-  options.scales = {x: axis(colours, "log2 of the smallest relative error that is caught", {type: "linear"}), y: axis(colours, "", {type: "category", labels: contracts, offset: true, ticks: {color: colours.text, autoSkip: false, callback: (value) => contracts[value].length > 46 ? contracts[value].slice(0, 44) + ".." : contracts[value]}})};
-  const says = (row) => row.contract + ", " + row.what + " on " + row.regime + ": 2^" + figure(row.log2_relative_error);
+  options.scales = {x: axis(colours, "error in", {type: "category", ticks: {color: colours.text, autoSkip: false, maxRotation: 60}}),
+    y: axis(colours, "smallest relative error that is refused", {type: "linear", reverse: true, max: 0, ticks: {color: colours.text, stepSize: 4, callback: (value) => "2^" + value}})};
+  const says = (label, what, rows) => label + ", error in " + what + ": " + rows.map((row) => in_words(row.exponent) + " on " + row.regime).join(", ");
+  const bar = (label) => kinds.flatMap((what) => {
+    const rows = here(label, what), sizes = rows.map(limit_of), low = Math.min(...sizes), high = Math.max(...sizes);
+    return rows.length ? [{x: what, y: [low, low === high ? low + 0.15 : high], says: says(label, what, rows)}] : [];
+  });
   return {
-    type: "scatter", height: Math.max(12, 6 + 1.8 * contracts.length) + "rem",
-    data: {datasets: kinds.map((what, at) => ({label: what, pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 5, pointBackgroundColor: series[at % series.length], pointBorderColor: series[at % series.length],
-      data: page.limits.filter((row) => row.what === what && Number.isFinite(Number(row.log2_relative_error))).map((row) => ({x: Number(row.log2_relative_error), y: row.contract, says: says(row)}))}))},
-    options, caption: "An error of this relative size, and larger, is refused; a smaller one hides in what the contract allows.",
-    columns: [["contract"], ["what"], ["regime"], ["log2 of relative error", true], ["seeds", true]],
-    rows: page.limits.map((row) => [row.contract, row.what, row.regime, figure(row.log2_relative_error), String(Array.isArray(row.seeds) ? row.seeds.length : row.seeds)]),
+    type: "bar", height: "26rem",
+    data: {labels: kinds, datasets: labels.map((label, at) => ({label, data: bar(label), pointStyle: "rect", backgroundColor: series[at % series.length], borderSkipped: false}))},
+    options, caption: "An error of that relative size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds; a smaller one hides in what the contract allows. A bar spans " +
+      regimes.length + " regimes: its lower end is what a run of all of them sees.",
+    columns: [["contract"], ["error in"], ["best", true], ...regimes.map((regime) => [regime, true])],
+    rows: labels.flatMap((label) => kinds.filter((what) => here(label, what).length).map((what) => {
+      const rows = here(label, what);
+      return [element("span", {title: rows[0].contract}, label), what, in_words(best(rows).exponent), ...regimes.map((regime) => { const found = rows.find((row) => row.regime === regime); return found ? in_words(found.exponent) : "–"; })];
+    })),
   };
 };
 const show_limits = () => {
   if (page.limits && page.limits.length) add_picture("limits", limits_picture, {replays: false});
-  else section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power"), ")."));
+  else section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power --limits"), " writes one; ", element("code", {}, "--power FILE"), " takes another's)."));
 };
 
 // Shares of the two ceilings that the same process measured; the nearer one is what a kernel could still gain against.

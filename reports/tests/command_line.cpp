@@ -248,9 +248,13 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   const Folder set;
   const std::string folder = (set.path / "case").string(), verify = "golden verify " + set.path.string();
   const std::string manifest = folder + "/manifest.json", tensors = folder + "/tensors.safetensors";
+  const auto index = [&] {
+    REQUIRE(run_in_shell("cd " + set.path.string() + " && sha256sum case/manifest.json >index.sha256").status == 0);
+  };
   const auto restore = [&] {
     std::filesystem::remove_all(folder);
     std::filesystem::copy(KDACHECK_SOURCE "/golden/starter/zero-keys.bf16.1", folder);
+    index();
   };
   const auto text_of = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -263,12 +267,13 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   const auto refused = [&](const std::string& path, const std::string& damaged, const std::string& sentence) {
     restore();
     std::ofstream(path, std::ios::binary) << damaged;
+    index();
     const Ended ended = run(verify);
     INFO(ended.text);
     CHECK(ended.status == 2);
     CHECK(contains(ended.text, sentence));
     CHECK(text_of(path) == damaged);
-    CHECK(std::distance(std::filesystem::directory_iterator(set.path), std::filesystem::directory_iterator()) == 1);
+    CHECK(std::distance(std::filesystem::directory_iterator(set.path), std::filesystem::directory_iterator()) == 2);
   };
   restore();
   const std::string good = text_of(tensors), written = text_of(manifest);
@@ -276,12 +281,12 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   flipped.back() = static_cast<char>(flipped.back() ^ 1);
   refused(tensors, flipped, "sha256");
   refused(tensors, good.substr(0, good.size() / 2), "DAMAGED");
-  const std::string key = "\"schema_version\": 1";
+  const std::string key = "\"schema_version\": 2";
   const auto at = written.find(key);
   REQUIRE(at != std::string::npos);
   std::string foreign = written;
   foreign.replace(at, key.size(), "\"schema_version\": 9");
-  refused(manifest, foreign, "schema version 9, not 1");
+  refused(manifest, foreign, "schema version 9, not 2");
   refused(manifest, "{", "DAMAGED");
 
   restore(); // sound in itself, but not what the recipe gives
@@ -293,6 +298,10 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   const auto stands = written.find(token);
   REQUIRE(stands != std::string::npos);
   std::ofstream(manifest, std::ios::binary) << std::string(written).replace(stands, token.size(), another);
+  const Ended tampered = run(verify);
+  CHECK(tampered.status == 2);
+  CHECK(contains(tampered.text, "index.sha256"));
+  index();
   const Ended ended = run(verify);
   INFO(ended.text);
   CHECK(ended.status == 1);

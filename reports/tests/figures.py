@@ -32,7 +32,7 @@ def main(program):
         run = [program, "verify", "--kernel", "cpu.chunk16.fp32", "--property", "agrees-with-the-oracle", "--regime", "*-keys", "--shrink-seconds", "0", "--out", place]
         subprocess.run(run, check=True, capture_output=True)
         subprocess.run([program, "measure", "--kernel", "cpu.chunk16.fp32", "--regime", "no-decay", "--longest", "256", "--out", place], check=True, capture_output=True)
-        (place / "power.json").write_text('{"schema_version": 1, "faults": [], "limits": [{"contract": "chunk=16", "what": "o", "regime": "x", "log2_relative_error": -12, "seeds": 2}]}')
+        (place / "power.json").write_text('{"schema_version": 1, "faults": [], "limits": [{"contract": "chunk=16", "label": "x", "what": "o", "regime": "x", "exponent": 12, "relative": 0.000244140625, "seeds": 2}]}')
         for folder in ("once", "twice"):
             drawn = subprocess.run([program, "report", place, "--figures", place / folder], capture_output=True, text=True)
             assert drawn.returncode == 0, drawn.stderr

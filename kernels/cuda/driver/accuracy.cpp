@@ -60,7 +60,7 @@ double bound(const Contract& contract, bool output) {
 
 } // namespace
 
-bool check_accuracy(nlohmann::json& report, bool quick) {
+bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filter) {
   std::vector<Kernel> kernels;
   append_cuda_kernels(kernels);
   if (kernels.empty()) return false;
@@ -69,7 +69,9 @@ bool check_accuracy(nlohmann::json& report, bool quick) {
   for (const Regime& regime : regimes()) {
     std::printf("%-16s", regime.name);
     for (const Kernel& kernel : kernels) {
-      if (kernel.backward || !accepts(kernel.contract, regime) || (quick && regime.shape.T > 1000)) continue;
+      if (kernel.name.find(filter) == std::string::npos || kernel.backward || !accepts(kernel.contract, regime) ||
+          (quick && regime.shape.T > 1000))
+        continue;
       Case made = make_case(regime, kernel.contract, ++seed);
       std::string trouble;
       Errors errors{NAN, NAN};

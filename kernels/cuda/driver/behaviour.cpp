@@ -144,6 +144,11 @@ bool check_behaviour(nlohmann::json& report) {
     note("a prefix keeps its bits", k.name, causal(k.kernel, make_problem(1, 333, 5, 128, 128, 4), 137));
     note("a replayed graph sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5)));
   }
+  note("50 runs under load are bitwise equal", "dplr",
+       repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, 333, 20, 128, 128, 3, false, true)));
+  note("a prefix keeps its bits", "dplr", causal(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, 333, 5, 128, 128, 4, false, true), 137));
+  note("a replayed graph sees new values", "dplr", replays(KDACHECK_CUDA_CHUNK_FAST, make_problem(2, 100, 5, 64, 64, 5, false, true)));
+  note("more than 65535 blocks run", "dplr", repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1000, 1, 70, 64, 16, 6, false, true)));
   note("more than 65535 blocks run", "fast", repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1000, 1, 70, 64, 16, 6)));
   note("negative slots are skipped", "decode", respects_slots());
   note("refused calls write nothing", "all", refuses());

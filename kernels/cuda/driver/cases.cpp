@@ -98,6 +98,9 @@ std::vector<Regime> regimes() {
   absent.gate = GateForm::absent;
   plain.gate = GateForm::log_decay, plain.l2norm = false, plain.beta = BetaForm::value;
   dplr.rule = Rule::dplr, dplr.gate = GateForm::log_decay;
+  Options dplr_gated = gated, dplr_softplus = softplus, dplr_plain = dplr;
+  dplr_gated.rule = dplr_softplus.rule = Rule::dplr;
+  dplr_plain.l2norm = false;
   Options given = plain;
   given.l2norm = true;
   return {
@@ -128,6 +131,28 @@ std::vector<Regime> regimes() {
       {.name = "odd sizes", .shape = {.B = 2, .T = 37, .H = 3, .HV = 6, .K = 37, .V = 19}, .options = given},
       {.name = "K 256", .shape = {.B = 1, .T = 50, .H = 2, .HV = 2, .K = 256, .V = 200}, .options = given},
       {.name = "DPLR", .shape = {.B = 1, .T = 200, .H = 2, .HV = 4, .K = 64, .V = 64}, .options = dplr, .gate_spread = 0.1f},
+      {.name = "DPLR gate inside", .options = dplr_gated, .gate_center = -2},
+      {.name = "DPLR slow decay", .options = dplr, .gate_spread = 1e-3f},
+      {.name = "DPLR steep", .options = dplr, .gate_center = 60, .gate_spread = 40},
+      {.name = "DPLR half steep", .options = dplr, .gate_center = 0, .gate_spread = 5},
+      {.name = "DPLR to 0", .shape = {.B = 1, .T = 97, .H = 2, .HV = 2, .K = 64, .V = 128}, .options = dplr, .gate_spread = 1000},
+      {.name = "DPLR packed",
+       .shape = {.B = 1, .T = 214, .H = 2, .HV = 4, .K = 64, .V = 128},
+       .options = dplr_softplus,
+       .cu_seqlens = {0, 0, 1, 17, 17, 33, 150, 213, 214}},
+      {.name = "DPLR V 48",
+       .shape = {.B = 3, .T = 31, .H = 2, .HV = 4, .K = 128, .V = 48},
+       .options = dplr_plain,
+       .gate_spread = 0.1f,
+       .initial_state = false},
+      {.name = "DPLR V 256", .shape = {.B = 1, .T = 65, .H = 1, .HV = 1, .K = 128, .V = 256}, .options = dplr_gated},
+      {.name = "DPLR many heads", .shape = {.B = 2, .T = 40, .H = 70, .HV = 140, .K = 128, .V = 128}, .options = dplr_gated},
+      {.name = "DPLR T 4000", .shape = {.B = 1, .T = 4000, .H = 8, .HV = 8, .K = 128, .V = 128}, .options = dplr_gated},
+      {.name = "DPLR 96 heads",
+       .shape = {.B = 1, .T = 250, .H = 96, .HV = 96, .K = 128, .V = 128},
+       .options = dplr_gated,
+       .gate_center = -2},
+      {.name = "DPLR 1 token", .shape = {.B = 5, .T = 1, .H = 2, .HV = 2, .K = 64, .V = 64}, .options = dplr},
   };
 }
 

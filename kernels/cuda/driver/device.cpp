@@ -2,6 +2,7 @@
 
 #include "../../../reference/number_format.hpp"
 
+#include <cmath>
 #include <random>
 
 namespace kdacheck::cuda {
@@ -49,7 +50,8 @@ DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsign
   return tile(pool.data(), pool.size() * 4, static_cast<std::size_t>(count) * 4);
 }
 
-DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed, bool decode) {
+DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed, bool decode,
+                           bool dplr) {
   DeviceProblem made;
   kdacheck_cuda_problem& p = made.problem;
   p.B = B, p.T = T, p.H = p.HV = H, p.K = K, p.V = V;
@@ -63,7 +65,15 @@ DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::
     return kdacheck_cuda_tensor{keep(random_bf16(count, mean, 1, ++seed)), KDACHECK_CUDA_BF16, {}};
   };
   const std::int64_t rows = B * T * H;
-  p.q = bf16(rows * K, 0), p.k = bf16(rows * K, 0), p.v = bf16(rows * V, 0), p.g = bf16(rows * K, -2), p.beta = bf16(rows, 0);
+  p.q = bf16(rows * K, 0), p.k = bf16(rows * K, 0), p.v = bf16(rows * V, 0), p.g = bf16(rows * K, -2);
+  if (dplr) {
+    const float size = 0.5f / std::sqrt(static_cast<float>(K));
+    p.rule = KDACHECK_CUDA_DPLR;
+    p.a = {keep(random_bf16(rows * K, 0, size, ++seed)), KDACHECK_CUDA_BF16, {}};
+    p.b = {keep(random_bf16(rows * K, 0, size, ++seed)), KDACHECK_CUDA_BF16, {}};
+  } else {
+    p.beta = bf16(rows, 0);
+  }
   p.A_log = static_cast<const float*>(keep(random_fp32(H, 0, 0.3f, ++seed)));
   p.dt_bias = static_cast<const float*>(keep(random_fp32(H * K, 0, 0.5f, ++seed)));
   p.o = {keep(allocate(static_cast<std::size_t>(rows * V) * 2)), KDACHECK_CUDA_BF16, {}};

@@ -7,9 +7,9 @@
 
 namespace kdacheck::cuda {
 
-/// Relative errors of every kernel against the recurrence in double, by regime. Adds rows to `report["accuracy"]`; false if
-/// any is beyond its bound.
-bool check_accuracy(nlohmann::json& report, bool quick);
+/// Relative errors of every kernel whose name contains `filter` against the recurrence in double, by regime. Adds rows to
+/// `report["accuracy"]`; false if any is beyond its bound.
+bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filter);
 
 /// The same for a million tokens.
 bool check_long_runs(nlohmann::json& report);

@@ -75,10 +75,11 @@ cudaError_t launch_chunk_kernel(int kernel, const ForwardArguments& args, cudaSt
 }
 
 /// Distinct inputs, enough to exceed the cache where one set does not.
-std::vector<DeviceProblem> input_sets(const Row& row, bool decode, double bytes) {
+std::vector<DeviceProblem> input_sets(const Row& row, bool decode, double bytes, bool dplr = false) {
   const int count = std::clamp(static_cast<int>(200e6 / bytes) + 1, 1, 8);
   std::vector<DeviceProblem> sets;
-  for (int i = 0; i < count; ++i) sets.push_back(make_problem(row.B, row.T, row.H, 128, 128, 100 + 20 * static_cast<unsigned>(i), decode));
+  for (int i = 0; i < count; ++i)
+    sets.push_back(make_problem(row.B, row.T, row.H, 128, 128, 100 + 20 * static_cast<unsigned>(i), decode, dplr));
   return sets;
 }
 
@@ -142,6 +143,32 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
           cudaGetLastError();
         }
     }
+  }
+  // The general rule on the same cases, with a and b instead of beta.
+  for (const Row& row : std::vector<Row>{{"B1 T8192 H96", 1, 8192, 96, 2.0},
+                                         {"B1 T8192 H32", 1, 8192, 32, 0},
+                                         {"B1 T8192 H16", 1, 8192, 16, 0},
+                                         {"B8 T1024 H32", 8, 1024, 32, 0}}) {
+    const double bytes = static_cast<double>(row.B * row.T * row.H) * 1792 + static_cast<double>(row.B * row.H) * 65536;
+    if (!wanted("dplr", row)) continue;
+    const auto sets = input_sets(row, false, bytes, true);
+    std::vector<ChunkShape> shapes{{}};
+    if (sweep)
+      for (int sharing : {1, 2, 4, 8})
+        for (int producers : {2, 3, 4, 5, 6, 7, 8})
+          if (8 / sharing + producers <= 12 && row.H * row.B * sharing <= 264) shapes.push_back({sharing, producers, 0, sharing});
+    for (const ChunkShape& shape : shapes) try {
+        std::vector<Enqueue> jobs;
+        for (const DeviceProblem& set : sets) {
+          const CheckedCall call = check_call(KDACHECK_CUDA_CHUNK_FAST, &set.problem);
+          require(call.result);
+          jobs.push_back([=](cudaStream_t stream) { require(launch_general_fast(call.args, stream, shape), "launch"); });
+        }
+        add("dplr", row, time_graphs(jobs, sweep ? 30 : 100), bytes, shape);
+      } catch (const std::exception& error) {
+        std::printf("%s [%d %d %d]: %s\n", row.name, shape.slices, shape.producer_warps, shape.stages, error.what());
+        cudaGetLastError();
+      }
   }
   for (const Row& row : std::vector<Row>{{"B1 T8192 H96", 1, 8192, 96, 5.4},
                                          {"B1 T8192 H32", 1, 8192, 32, 0},

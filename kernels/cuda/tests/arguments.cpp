@@ -74,10 +74,42 @@ TEST_CASE("formats and options out of range are refused") {
   CHECK(status_after([](Problem& p, Lengths&) { p.g.format = 7; }) == KDACHECK_CUDA_BAD_FORMAT);
   CHECK(status_after([](Problem& p, Lengths&) { p.o.format = KDACHECK_CUDA_FP32; }) == KDACHECK_CUDA_BAD_FORMAT);
   CHECK(status_after([](Problem& p, Lengths&) { p.gate = 9; }) == KDACHECK_CUDA_BAD_OPTION);
-  CHECK(status_after([](Problem& p, Lengths&) { p.rule = KDACHECK_CUDA_DPLR; }) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem& p, Lengths&) { p.scale = NAN; }) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem& p, Lengths&) { p.lower_bound = NAN; }) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem&, Lengths&) {}, 99) == KDACHECK_CUDA_BAD_OPTION);
+}
+
+TEST_CASE("the general rule takes a and b instead of beta, forward, in the recurrence and the fast chunk kernel") {
+  const auto general = [](Problem& p, Lengths&) {
+    p.rule = KDACHECK_CUDA_DPLR;
+    p.a = p.q, p.b = p.k;
+    p.beta.data = nullptr;
+  };
+  for (int kernel : {KDACHECK_CUDA_RECURRENCE, KDACHECK_CUDA_CHUNK_FAST}) {
+    CHECK(status_after(general, kernel) == KDACHECK_CUDA_OK);
+    const auto refused = [&](auto change) {
+      return status_after(
+          [&](Problem& p, Lengths& l) {
+            general(p, l);
+            change(p);
+          },
+          kernel);
+    };
+    CHECK(refused([](Problem& p) { p.a.data = nullptr; }) == KDACHECK_CUDA_NULL_POINTER);
+    CHECK(refused([](Problem& p) { p.b.data = nullptr; }) == KDACHECK_CUDA_NULL_POINTER);
+    CHECK(refused([](Problem& p) { p.beta = p.q; }) == KDACHECK_CUDA_NULL_POINTER);
+    CHECK(refused([](Problem& p) { p.b.format = KDACHECK_CUDA_FP16; }) == KDACHECK_CUDA_BAD_FORMAT);
+  }
+  CHECK(status_after(
+            [&](Problem& p, Lengths& l) {
+              general(p, l);
+              p.a.data = static_cast<char*>(p.a.data) + 2;
+            },
+            KDACHECK_CUDA_CHUNK_FAST) == KDACHECK_CUDA_BAD_LAYOUT);
+  CHECK(status_after(general, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_OPTION);
+  Good good;
+  general(good.problem, good.lengths);
+  CHECK(check_call(KDACHECK_CUDA_CHUNK_FAST, &good.problem, true).result.status == KDACHECK_CUDA_BAD_OPTION);
 }
 
 TEST_CASE("misaligned and overlapping rows are refused where the kernel cannot take them") {

@@ -1,0 +1,24 @@
+#pragma once
+// What is wrong with a golden case on disk, or not what its recipe gives today.
+
+#include "golden_case.hpp"
+#include "set_index.hpp"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kdacheck {
+
+/// Sentences, of the first kind that there is.
+struct CaseDifference {
+  bool damaged = false; ///< it breaks its own hashes, its index or the schema
+  std::vector<std::string> remarks;
+};
+
+/// Reads the case in `folder` and checks it against the index (unless that is null), the schema, its hashes, and `today`, or if that is
+/// nothing what the manifest's recipe gives. A bound may be wider than today's, it holds then too; a radius may not be far narrower.
+CaseDifference difference_of(const std::filesystem::path& folder, const SetIndex* index, const GoldenCase* today);
+
+} // namespace kdacheck

@@ -1,0 +1,298 @@
+#pragma once
+// The parallel half of the general rule's chunk kernel: one warp turns 16 tokens of q, k, g, a, b into a stage.
+//
+// As in chunk_producer.cuh a lane owns a pair of neighbouring channels of all 16 tokens, 64 channels a pass. Rows are read, decayed and
+// written back where they lie; as operands of the state they are operands of the scores as well (dplr_scores.cuh), so that a chunk
+// takes six bf16 roundings a channel and token. What the state needs is copied to the ring when its place there is free; the bench is
+// then free for the next rows, before the triangle is solved.
+
+#include "chunk_producer.cuh"
+#include "dplr_consumer.cuh"
+#include "dplr_scores.cuh"
+
+namespace kdacheck::cuda {
+
+/// Starts copying a chunk's rows, each 16-byte segment to where `swizzled` has it.
+template <int row_bytes>
+__device__ __forceinline__ void start_swizzled(const View& view, Address to, Span span, std::int64_t first, int rows, int head,
+                                               unsigned lane) {
+  using Copy = RowCopy<row_bytes>;
+  const Copy copy = copy_of<row_bytes>(view, span, head, 2, lane);
+  const unsigned row = lane / Copy::segments, segment = lane % Copy::segments;
+  const unsigned char* source = copy.from + first * copy.stride;
+#pragma unroll
+  for (int step = 0; step < Copy::steps; ++step, source += Copy::rows_at_once * copy.stride) {
+    const unsigned now = row + step * Copy::rows_at_once;
+    copy_async(to + now * row_bytes + 16 * (segment ^ (now & 7)), source, static_cast<int>(now) < rows ? 16 : 0);
+  }
+}
+
+/// Starts copying q, k, a, b, g of a chunk; rows past the end of the sequence become zero.
+template <int K>
+__device__ __forceinline__ void fetch_general(const ForwardArguments& args, Address bench, Span span, int chunk, int head, int head_q,
+                                              unsigned lane) {
+  using Bench = GeneralBench<K>;
+  const std::int64_t first = static_cast<std::int64_t>(chunk) * chunk_tokens, left = span.length - first;
+  const int rows = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+  start_swizzled<2 * K>(args.q, bench + Bench::q, span, first, rows, head_q, lane);
+  start_swizzled<2 * K>(args.k, bench + Bench::k, span, first, rows, head_q, lane);
+  start_swizzled<2 * K>(args.a, bench + Bench::a, span, first, rows, head, lane);
+  start_swizzled<2 * K>(args.b, bench + Bench::b, span, first, rows, head, lane);
+  if (args.gate != Gate::absent) {
+    if (args.gate_format == Stored::fp32)
+      copy_of<4 * K>(args.g, span, head, 4, lane).start(bench + Bench::raw_g, first, rows, lane);
+    else
+      copy_of<2 * K>(args.g, span, head, 2, lane).start(bench + Bench::raw_g, first, rows, lane);
+  }
+  copy_async_commit();
+}
+
+/// Writes 16 factors for q (scale included) and 16 for k to the bench. Two lanes a row, each half of it, in an order that keeps 8 lanes
+/// on different banks; where in its row a segment lies does not matter to a norm.
+template <int K, bool half_precision>
+__device__ __forceinline__ void normalise_general(const ForwardArguments& args, Address bench, unsigned lane) {
+  using Bench = GeneralBench<K>;
+  const unsigned row = lane / 2, half = lane % 2;
+  float factor_q = args.scale, factor_k = 1;
+  if (args.l2norm) {
+    constexpr unsigned segments = K / 16;
+    const unsigned turn = segments == 8 ? lane : row;
+    const Address rows = bench + row * (2 * K) + half * K;
+    float qq = 0, kk = 0;
+#pragma unroll
+    for (unsigned s = 0; s < segments; ++s) {
+      const unsigned offset = 16 * ((s + turn) % segments);
+      std::uint32_t q_words[4], k_words[4];
+      load_shared_quad(q_words, rows + Bench::q + offset);
+      load_shared_quad(k_words, rows + Bench::k + offset);
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        const Pair q = unpack<half_precision>(q_words[m]), k = unpack<half_precision>(k_words[m]);
+        qq += q.x * q.x + q.y * q.y;
+        kk += k.x * k.x + k.y * k.y;
+      }
+    }
+    qq += shuffle_xor(qq, 1);
+    kk += shuffle_xor(kk, 1);
+    factor_q *= reciprocal_root(qq + 1e-6f);
+    factor_k = reciprocal_root(kk + 1e-6f);
+  }
+  store_shared(bench + Bench::norms + 4 * (16 * half + row), half == 0 ? factor_q : factor_k);
+}
+
+/// First token before whose end some lane's channel has decayed beyond span_limit, or is not a number; 16 if there is none.
+__device__ __forceinline__ int first_steep(const Pair (&g)[16]) {
+  Pair sum{0, 0};
+  float first = 16;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    sum = {sum.x + g[i].x, sum.y + g[i].y};
+    if (!(sum.x >= -span_limit && sum.y >= -span_limit) && first == 16) first = static_cast<float>(i);
+  }
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) first = fminf(first, shuffle_xor(first, mask));
+  return static_cast<int>(first);
+}
+
+/// The 64 channels of a pass: turns the rows on the bench into operands of the state, adds their products to the scores.
+template <int K, bool half_precision, bool steep>
+__device__ __forceinline__ void decay_rows(float (&score)[8][4], Address bench, const Pair (&g)[16], Pair whole, int good, int pass,
+                                           unsigned lane) {
+  using Bench = GeneralBench<K>;
+  const auto place = [&](int token) { return bench + swizzled(token, 64 * pass + 2 * lane, 2 * K); };
+  const auto put = [&](Address to, Pair value) { store_shared(to, pack_bf16(value.x, value.y)); };
+  // Rows of four tokens are on their way while those of the four before are worked on.
+  std::uint32_t words[2][4][4];
+  const auto read = [&](int quad) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      words[quad % 2][e][0] = load_shared_word(place(4 * quad + e) + Bench::b);
+      words[quad % 2][e][1] = load_shared_word(place(4 * quad + e) + Bench::q);
+      words[quad % 2][e][2] = load_shared_word(place(4 * quad + e) + Bench::a);
+      words[quad % 2][e][3] = load_shared_word(place(4 * quad + e) + Bench::k);
+    }
+  };
+  Pair sum{0, 0}, decayed{1, 1}; // by all tokens before
+  read(0);
+#pragma unroll
+  for (int quad = 0; quad < 4; ++quad) {
+    float norm_q[4], norm_k[4];
+    load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
+    load_shared_quad(norm_k, bench + Bench::norms + 64 + 16 * quad);
+    if (quad < 3) read(quad + 1);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int i = 4 * quad + e;
+      const std::uint32_t(&raw)[4] = words[quad % 2][e];
+      sum = {sum.x + g[i].x, sum.y + g[i].y};
+      put(place(i) + Bench::b, unpack<half_precision>(raw[0]) * decayed);
+      decayed = {exp2_approximate(sum.x), exp2_approximate(sum.y)};
+      put(place(i) + Bench::q, unpack<half_precision>(raw[1]) * Pair{norm_q[e], norm_q[e]} * decayed);
+      const Pair grown{exp2_approximate(-sum.x), exp2_approximate(-sum.y)};
+      const Pair a = unpack<half_precision>(raw[2]) * grown;
+      const Pair k = unpack<half_precision>(raw[3]) * Pair{norm_k[e], norm_k[e]} * grown;
+      const Address column = bench + Bench::scores + swizzled(i, 2 * lane, 128);
+      if constexpr (!steep) {
+        put(column, a);
+        put(column + 16 * 128, k);
+        put(place(i) + Bench::a, a * whole);
+        put(place(i) + Bench::k, k * whole);
+      } else {
+        put(column, i < good ? a : Pair{0, 0}); // growth may have overflowed
+        put(column + 16 * 128, i < good ? k : Pair{0, 0});
+      }
+    }
+  }
+  if constexpr (steep) {
+    Pair left{1, 1};
+#pragma unroll
+    for (int i = 15; i >= 0; --i) {
+      const float norm = load_shared_float(bench + Bench::norms + 64 + 4 * i);
+      put(place(i) + Bench::a, unpack<half_precision>(load_shared_word(place(i) + Bench::a)) * left);
+      put(place(i) + Bench::k, unpack<half_precision>(load_shared_word(place(i) + Bench::k)) * Pair{norm, norm} * left);
+      left = left * Pair{exp2_approximate(g[i].x), exp2_approximate(g[i].y)};
+    }
+  }
+  sync_warp();
+  multiply_scores<K, steep>(score, bench, pass, good, lane);
+  sync_warp();
+}
+
+/// Turns what lies on the bench into a stage. `begin_next` is called once the bench is free for other rows, `await_stage` before the
+/// stage is written.
+template <int K, bool half_precision, class BeginNext, class AwaitStage>
+__device__ __forceinline__ void prepare_general(const ForwardArguments& args, Address bench, Address stage, HeadGate head, Address biases,
+                                                int tokens, unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
+  using Bench = GeneralBench<K>;
+  using Stage = GeneralStage<K>;
+  float score[8][4] = {};
+  SteepScores level;
+  bool any_steep = false;
+#pragma unroll 1
+  for (int pass = 0; pass < K / 64; ++pass) {
+    Pair g[16], sum{0, 0}, least{0, 0};
+    read_gate<K, Bench::raw_g>(g, args, bench, head, biases, pass, tokens, lane);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      sum = {sum.x + g[i].x, sum.y + g[i].y};
+      least = {fminf(least.x, sum.x), fminf(least.y, sum.y)};
+    }
+    const Pair whole{exp2_approximate(sum.x), exp2_approximate(sum.y)};
+    store_shared(bench + Bench::decay + 4 * (64 * pass + 2 * lane), whole);
+    const bool mild = fminf(least.x, least.y) >= -span_limit && sum.x == sum.x && sum.y == sum.y;
+    if (any_lane(!mild)) [[unlikely]] {
+      if (!any_steep) {
+#pragma unroll
+        for (int e = 0; e < 32; ++e) level[e / 8][e / 4 % 2][e % 4] = 0;
+      }
+      any_steep = true;
+      const int good = first_steep(g);
+      score_steep<K, half_precision>(level, bench, g, good, pass, lane);
+      decay_rows<K, half_precision, true>(score, bench, g, whole, good, pass, lane);
+    } else {
+      decay_rows<K, half_precision, false>(score, bench, g, whole, chunk_tokens, pass, lane);
+    }
+  }
+  if (any_steep) [[unlikely]]
+    add_steep<K>(score, level, bench, lane);
+  const Address L = bench + Bench::scores; // transposed: [column][row]
+#pragma unroll
+  for (int tile = 0; tile < 2; ++tile)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) store_shared(L + 4 * (16 * (8 * tile + 2 * (lane % 4) + e % 2) + lane / 4 + 8 * (e / 2)), score[tile][e]);
+  sync_warp();
+  if (args.staged) solve(L, -1.0f, lane);
+  await_stage();
+  constexpr int batch = 8;
+#pragma unroll 1
+  for (int at = 16 * static_cast<int>(lane); at < Stage::rows_bytes; at += batch * 512) {
+    std::uint32_t words[batch][4];
+#pragma unroll
+    for (int i = 0; i < batch; ++i) load_shared_quad(words[i], bench + at + i * 512);
+#pragma unroll
+    for (int i = 0; i < batch; ++i) store_shared(stage + at + i * 512, words[i]);
+  }
+  if (16 * lane < K * 4) {
+    std::uint32_t words[4];
+    load_shared_quad(words, bench + Bench::decay + 16 * lane);
+    store_shared(stage + Stage::decay + 16 * lane, words);
+  }
+  put_lower<true>(stage + Stage::M, score[2], score[3], lane);
+  put_lower<false>(stage + Stage::Aqa, score[4], score[5], lane);
+  put_lower<false>(stage + Stage::Aqk, score[6], score[7], lane);
+  sync_warp();
+  begin_next();
+  if (!args.staged) solve(L, -1.0f, lane);
+  write_tile<1>(stage + Stage::T, L, lane);
+}
+
+/// Every `step`-th chunk of a sequence from `first` on.
+template <int K, bool half_precision>
+__device__ void prepare_chunks(const ForwardArguments& args, const Ring& ring, Address bench, Address biases, Span span, int head,
+                               int first, int step, unsigned lane) {
+  using Bench = GeneralBench<K>;
+  constexpr int stage_bytes = GeneralStage<K>::bytes;
+  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens), head_q = head / (args.HV / args.H);
+  const HeadGate gate = gate_of(args, head);
+  if (first < chunks) fetch_general<K>(args, bench, span, first, head, head_q, lane);
+  for (int chunk = first; chunk < chunks; chunk += step) {
+    const std::int64_t left = span.length - static_cast<std::int64_t>(chunk) * chunk_tokens;
+    const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+    copy_async_wait<0>();
+    sync_warp();
+    normalise_general<K, half_precision>(args, bench, lane);
+    store_shared(bench + Bench::diagonal + 4 * lane, 0.0f);
+    sync_warp();
+    const int stage = chunk % ring.count, round = chunk / ring.count;
+    const Address place = ring.stages + stage * stage_bytes;
+    prepare_general<K, half_precision>(
+        args, bench, place, gate, biases, tokens, lane,
+        [&] {
+          if (chunk + step < chunks) fetch_general<K>(args, bench, span, chunk + step, head, head_q, lane);
+        },
+        [&] { await_turn(ring, stage, round); });
+    if (ring.sharing > 1) fence_async();
+    sync_warp();
+    send_stage<stage_bytes>(ring, place, stage, false, lane);
+    sync_warp();
+    if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
+  }
+}
+
+/// A block: one sequence and value head, one slice of the value columns.
+template <int K, bool half_precision> __device__ __forceinline__ void general_forward_block(const ForwardArguments& args) {
+  const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
+  const int slice = static_cast<int>(block_index() % args.slices);
+  const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
+  const int head = static_cast<int>(unit % args.HV), bench_bytes = GeneralBench<K>::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
+  const bool sharing = args.sharing > 1;
+  const Address base = shared_base(), biases = base + barrier_bytes;
+  const Ring ring{base, base + general_header_bytes<K>, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
+  const Address benches = ring.stages + args.stages * GeneralStage<K>::bytes, areas = benches + args.producer_warps * bench_bytes;
+  if (thread_index() == 0)
+    for (int stage = 0; stage < args.stages; ++stage) {
+      barrier_init(ring.full(stage), 1);
+      barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
+      store_shared(ring.rounds(stage), std::uint32_t{0});
+    }
+  const unsigned threads = 32 * (args.consumer_warps + args.producer_warps);
+  for (unsigned c = thread_index(); c < K; c += threads)
+    store_shared(biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
+  sync_block();
+  if (sharing) sync_cluster();
+  const Span span = span_of(args, n);
+  if (static_cast<int>(warp) < args.consumer_warps) {
+    const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
+    consume_general<K, half_precision>(args, ring, areas + warp * consumer_bytes, span, n, head, column, lane);
+  } else {
+    const int producer = static_cast<int>(warp) - args.consumer_warps;
+    prepare_chunks<K, half_precision>(args, ring, benches + producer * bench_bytes, biases, span, head,
+                                      static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps, lane);
+  }
+  if (sharing) {
+    sync_warp();
+    sync_cluster(); // others may still send to this block's memory
+  }
+}
+
+} // namespace kdacheck::cuda

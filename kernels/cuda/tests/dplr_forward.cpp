@@ -1,0 +1,269 @@
+// The general rule's chunk kernel on an emulated multiprocessor against the token recurrence.
+
+#include "../dplr_producer.cuh"
+#include "../recurrence_fp64.hpp"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+using namespace kdacheck;
+
+namespace {
+
+struct Case {
+  Shape shape;
+  Options options;
+  std::vector<std::int64_t> cu_seqlens{};
+  Format input = Format::bf16, gate = Format::bf16;
+  bool initial = true, v_first = false;
+  float gate_center = 0, gate_spread = 1, strength = 0.5f; ///< strength: |a|, |b|
+};
+
+struct Cut {
+  int consumers = 1, producers = 1, stages = 2, sharing = 1;
+};
+
+/// A tensor with its own storage.
+struct Owned {
+  std::vector<unsigned char> bytes;
+  TensorView view;
+  Owned() = default;
+  Owned(Format format, std::array<std::int64_t, 4> shape) : view{nullptr, format, shape, contiguous_strides(shape)} {
+    bytes.assign(static_cast<std::size_t>(view.elements()) * storage_bytes(format), 0xff);
+    view.data = bytes.data();
+  }
+};
+
+cuda::View row_view(const TensorView& view) { return {view.data, view.stride[0], view.stride[1], view.stride[2]}; }
+cuda::Stored stored(Format format) {
+  return format == Format::fp32 ? cuda::Stored::fp32 : format == Format::bf16 ? cuda::Stored::bf16 : cuda::Stored::fp16;
+}
+
+/// A case's tensors, and what the emulated kernel makes of them.
+struct Emulated {
+  const Case test;
+  const std::int64_t N;
+  std::array<Owned, all_inputs.size()> owned;
+  Owned o, h;
+  Inputs in;
+
+  explicit Emulated(const Case& what)
+      : test(what), N(test.cu_seqlens.empty() ? test.shape.B : static_cast<std::int64_t>(test.cu_seqlens.size()) - 1),
+        o(test.input, shape_of(Output::o, test.shape, N)), h(Format::fp32, state_shape()),
+        in{.shape = test.shape, .options = test.options, .tensor = {}, .cu_seqlens = test.cu_seqlens} {
+    std::mt19937 engine(7);
+    std::normal_distribution<float> normal;
+    const Options& options = test.options;
+    const bool parametric = options.gate == GateForm::bounded || options.gate == GateForm::softplus;
+    const float small = 1 / std::sqrt(static_cast<float>(test.shape.K));
+    const auto fill = [&](Input input, Format format, auto draw) {
+      Owned& tensor = owned[static_cast<std::size_t>(input)] =
+          Owned(format, input == Input::initial_state ? state_shape() : shape_of(input, test.shape, N));
+      for (std::int64_t i = 0; i < tensor.view.elements(); ++i) store(tensor.view, i, draw());
+      in[input] = tensor.view;
+    };
+    const auto gauss = [&] { return normal(engine); };
+    fill(Input::q, test.input, gauss);
+    fill(Input::k, test.input, [&] { return options.l2norm ? gauss() : small * gauss(); });
+    fill(Input::v, test.input, gauss);
+    for (Input input : {Input::a, Input::b}) fill(input, test.input, [&] { return test.strength * small * gauss(); });
+    if (options.gate != GateForm::absent)
+      fill(Input::g, test.gate, [&] {
+        const float x = test.gate_center + test.gate_spread * gauss();
+        return options.gate == GateForm::log_decay ? -std::fabs(x) : x;
+      });
+    if (parametric) fill(Input::A_log, Format::fp32, [&] { return 0.3f * gauss(); });
+    if (parametric) fill(Input::dt_bias, Format::fp32, gauss);
+    if (test.initial) fill(Input::initial_state, Format::fp32, gauss);
+  }
+
+  std::array<std::int64_t, 4> state_shape() const {
+    const Shape& s = test.shape;
+    return test.v_first ? std::array{N, s.HV, s.V, s.K} : shape_of(Input::initial_state, s, N);
+  }
+
+  template <int K> void run(Cut cut) {
+    const Shape& s = test.shape;
+    cuda::ForwardArguments args;
+    args.q = row_view(in[Input::q]), args.k = row_view(in[Input::k]), args.v = row_view(in[Input::v]), args.a = row_view(in[Input::a]);
+    args.b = row_view(in[Input::b]), args.o = row_view(o.view);
+    if (in[Input::g]) args.g = row_view(in[Input::g]), args.gate_format = stored(test.gate);
+    args.A_log = static_cast<const float*>(in[Input::A_log].data), args.dt_bias = static_cast<const float*>(in[Input::dt_bias].data);
+    args.initial_state = static_cast<const float*>(in[Input::initial_state].data);
+    args.final_state = static_cast<float*>(h.view.data);
+    args.cu_seqlens = test.cu_seqlens.empty() ? nullptr : test.cu_seqlens.data();
+    args.N = N, args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV), args.K = K, args.V = static_cast<int>(s.V);
+    args.gate = static_cast<cuda::Gate>(test.options.gate), args.qkv_format = args.output_format = stored(test.input);
+    args.dplr = true, args.l2norm = test.options.l2norm, args.v_first = test.v_first;
+    args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
+    args.slices = static_cast<int>(s.V / 16 / cut.consumers), args.consumer_warps = cut.consumers, args.producer_warps = cut.producers;
+    args.stages = cut.stages, args.sharing = cut.sharing;
+    const int shared =
+        cuda::general_shared_bytes<K>(cut.stages, cut.producers, cut.consumers, args.gate_format == cuda::Stored::fp32 ? 4 : 2);
+    for (std::int64_t block = 0; block < N * s.HV * args.slices; block += cut.sharing)
+      cuda::simt::run_cluster(static_cast<unsigned>(block), static_cast<unsigned>(cut.sharing),
+                              static_cast<unsigned>(32 * (cut.consumers + cut.producers)), static_cast<std::size_t>(shared), [&] {
+                                if (test.input == Format::fp16)
+                                  cuda::general_forward_block<K, true>(args);
+                                else
+                                  cuda::general_forward_block<K, false>(args);
+                              });
+  }
+  float output(std::int64_t b, std::int64_t t, std::int64_t head, std::int64_t j) const {
+    return load(o.view, o.view.offset(b, t, head, j));
+  }
+};
+
+double relative_error(double difference, double norm) { return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference); }
+
+/// Worst relative error over heads and sequences of o and the state.
+template <int K> std::pair<double, double> worst_errors(const Case& test, Cut cut) {
+  const Shape& s = test.shape;
+  Emulated data(test);
+  data.run<K>(cut);
+  std::pair<double, double> worst{0, 0};
+  for (std::int64_t n = 0; n < data.N; ++n)
+    for (std::int64_t head = 0; head < s.HV; ++head) {
+      const auto truth = cuda::recurrence_fp64(data.in, n, head, test.v_first);
+      const std::int64_t first = test.cu_seqlens.empty() ? 0 : test.cu_seqlens[static_cast<std::size_t>(n)];
+      double difference = 0, norm = 0;
+      for (std::size_t e = 0; e < truth.o.size(); ++e) {
+        const auto row = static_cast<std::int64_t>(e) / s.V, j = static_cast<std::int64_t>(e) % s.V;
+        const double d = data.output(test.cu_seqlens.empty() ? n : 0, first + row, head, j) - truth.o[e];
+        difference += d * d, norm += truth.o[e] * truth.o[e];
+      }
+      if (const double error = relative_error(difference, norm); !(error <= worst.first)) worst.first = error;
+      difference = norm = 0;
+      const TensorView& h = data.h.view;
+      for (std::int64_t c = 0; c < s.K; ++c)
+        for (std::int64_t j = 0; j < s.V; ++j) {
+          const double exact = truth.state[static_cast<std::size_t>(c * s.V + j)];
+          const double d = load(h, test.v_first ? h.offset(n, head, j, c) : h.offset(n, head, c, j)) - exact;
+          difference += d * d, norm += exact * exact;
+        }
+      if (const double error = relative_error(difference, norm); !(error <= worst.second)) worst.second = error;
+    }
+  INFO("o " << worst.first << ", state " << worst.second);
+  CHECK(worst.first < 1); // shows the figures of a failure
+  return worst;
+}
+
+// A wrong index gives errors of order one, roundings of bf16 operands about 2^-8.
+constexpr double bound = 0x1p-6;
+
+Options usual() { return {.rule = Rule::dplr, .l2norm = true, .scale = 0.125f}; }
+Options bounded() {
+  Options options = usual();
+  options.gate = GateForm::bounded;
+  return options;
+}
+
+} // namespace
+
+TEST_CASE("general rule: one chunk and a tail agree with the recurrence") {
+  const auto [o, state] = worst_errors<64>({.shape = {.B = 1, .T = 21, .H = 1, .HV = 1, .K = 64, .V = 16}, .options = usual()}, {});
+  CHECK(o <= bound);
+  CHECK(state <= bound);
+}
+
+TEST_CASE("general rule: both input formats, 128 channels and a gate inside agree with the recurrence") {
+  for (Format input : {Format::bf16, Format::fp16}) {
+    const auto [o, state] = worst_errors<128>(
+        {.shape = {.B = 2, .T = 50, .H = 1, .HV = 1, .K = 128, .V = 32}, .options = bounded(), .input = input}, {2, 2, 3});
+    CHECK(o <= bound);
+    CHECK(state <= bound);
+  }
+}
+
+TEST_CASE("general rule: packed members of length 0 and 1, grouped heads, slices and a V-first state agree with the recurrence") {
+  Options options = usual();
+  options.gate = GateForm::softplus, options.l2norm = false, options.scale = 0.7f;
+  const auto [o, state] = worst_errors<64>({.shape = {.B = 1, .T = 58, .H = 1, .HV = 2, .K = 64, .V = 32},
+                                            .options = options,
+                                            .cu_seqlens = {0, 0, 17, 18, 18, 58},
+                                            .gate = Format::fp32,
+                                            .v_first = true},
+                                           {1, 2, 2});
+  CHECK(o <= bound);
+  CHECK(state <= bound);
+}
+
+TEST_CASE("general rule: decay beyond any range, and decay that passes it within a chunk, agree with the recurrence") {
+  // per token, natural logarithm: hundreds; a few; some channels slow, some fast; none
+  const std::vector<std::pair<float, float>> gates{{60, 40}, {5, 1}, {0, 6}, {0, 1000}};
+  for (const auto& [center, spread] : gates) {
+    const auto [o, state] = worst_errors<128>({.shape = {.B = 1, .T = 37, .H = 1, .HV = 1, .K = 128, .V = 16},
+                                               .options = usual(),
+                                               .gate = Format::fp32,
+                                               .gate_center = center,
+                                               .gate_spread = spread,
+                                               .strength = 0.9f},
+                                              {1, 3, 4});
+    CHECK(o <= bound);
+    CHECK(state <= bound);
+  }
+  Options options = usual();
+  options.gate = GateForm::absent;
+  const auto [o, state] = worst_errors<64>({.shape = {.B = 1, .T = 33, .H = 1, .HV = 1, .K = 64, .V = 16}, .options = options}, {});
+  CHECK(o <= bound);
+  CHECK(state <= bound);
+}
+
+TEST_CASE("general rule: blocks of a cluster that share their chunks agree with the recurrence") {
+  for (int sharing : {2, 4}) {
+    const auto [o, state] = worst_errors<64>(
+        {.shape = {.B = 1, .T = 150, .H = 1, .HV = 2, .K = 64, .V = 64}, .options = bounded(), .cu_seqlens = {0, 130, 130, 133, 150}},
+        {4 / sharing, 2, 4, sharing});
+    CHECK(o <= bound);
+    CHECK(state <= bound);
+  }
+}
+
+TEST_CASE("general rule: later tokens, however they decay, change no bit before them") {
+  const Case test{
+      .shape = {.B = 1, .T = 32, .H = 1, .HV = 1, .K = 128, .V = 16}, .options = usual(), .gate = Format::fp32, .gate_spread = 0.5f};
+  Emulated first(test);
+  first.run<128>({1, 2, 2});
+  for (float decay : {0.0f, -100.0f, -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+    for (std::int64_t token : {7, 12, 21}) {
+      Emulated changed(test);
+      const TensorView& g = changed.in[Input::g];
+      for (std::int64_t c = 0; c < 70; ++c) store(g, g.offset(0, token, 0, c), decay);
+      changed.run<128>({1, 2, 2});
+      int differ = 0, finite = 0;
+      for (std::int64_t t = 0; t < test.shape.T; ++t)
+        for (std::int64_t j = 0; j < 16; ++j) {
+          if (t < token && first.output(0, t, 0, j) != changed.output(0, t, 0, j)) ++differ;
+          if (t >= token && std::isfinite(changed.output(0, t, 0, j))) ++finite;
+        }
+      CHECK(differ == 0);
+      CHECK((finite == 0) == std::isnan(decay));
+    }
+}
+
+TEST_CASE("general rule: what is not finite in one token shows there and not before") {
+  const Case test{.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = 64, .V = 32}, .options = bounded()};
+  Emulated clean(test);
+  clean.run<64>({2, 2, 3});
+  for (Input input : {Input::q, Input::k, Input::v, Input::a, Input::b, Input::g})
+    for (float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+      for (std::int64_t token : {0, 22}) {
+        if (input == Input::g && std::isinf(value)) continue; // a gate that is open
+        Emulated poisoned(test);
+        const TensorView& view = poisoned.in[input];
+        store(view, view.offset(0, token, 0, 5), value);
+        poisoned.run<64>({2, 2, 3});
+        int strayed = 0, hidden = 0;
+        for (std::int64_t t = 0; t < test.shape.T; ++t)
+          for (std::int64_t j = 0; j < test.shape.V; ++j) {
+            const bool reached = input == Input::q ? t == token : t >= token && (input != Input::v || j == 5);
+            if (!reached && clean.output(0, t, 0, j) != poisoned.output(0, t, 0, j)) ++strayed;
+            // a reaches what is read later; b, what has been written before
+            const bool shows = input == Input::a ? t > token : input == Input::b ? token > 0 || test.initial : true;
+            if (reached && shows && std::isfinite(poisoned.output(0, t, 0, j))) ++hidden;
+          }
+        INFO(name(input) << ' ' << value << " at " << token);
+        CHECK(strayed == 0);
+        CHECK(hidden == 0);
+      }
+}

@@ -1,0 +1,116 @@
+// What bound_adjoint says of every head, as the gradients that a kernel writes: summed over the heads that share a key, taken through
+// gates and betas. A row of l2norm inside the kernel has no bound: its projection was not derived.
+
+#include "proved_bound.hpp"
+
+#include "budget_head.hpp"
+#include "proved_adjoint.hpp"
+#include "proved_solve.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace kdacheck {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::size_t index(Input input) { return static_cast<std::size_t>(input); }
+
+/// A sum that is written once all its terms are known.
+struct Sum {
+  double error = 0, size = 0;
+  std::int64_t terms = 0;
+  void add(double e, double s) { error += e, size += s, ++terms; }
+  double bound(const ProvedUnits& units) const {
+    return sane((error + (terms > 1 ? units.gamma(terms) : 0) * (size + error)) * ProvedUnits::up);
+  }
+};
+
+/// Through a factor that errs itself, and a product.
+double through(double factor, double factor_error, double error, double size) {
+  return std::abs(factor) * error + factor_error * (size + error) +
+         2 * ProvedUnits::single * (std::abs(factor) + factor_error) * (size + error);
+}
+
+/// fp16 has numbers so few that cotangents overflow or vanish: nothing was derived.
+bool covered(const Contract& contract) {
+  const auto fp16 = [](Format format) { return format == Format::fp16; };
+  return contract.order == Order::recurrence && !fp16(contract.operands) && !fp16(contract.state) && !fp16(contract.gradient_state) &&
+         !fp16(contract.accumulate);
+}
+
+} // namespace
+
+ProvedBound proved_gradient_bound(const Contract& contract, const Problem& problem) {
+  ProvedBound result;
+  if (!covered(contract)) return result;
+  const auto& [B, T, H, HV, K, V] = problem.shape;
+  const std::int64_t N = sequence_count(problem), rows = B * T;
+  const bool general = problem.options.rule == Rule::dplr;
+  const ProvedUnits units(contract);
+  const auto of = [&](Input input) -> std::vector<double>& { return result.gradient[index(input)]; };
+  const auto prepare = [&](Input input, std::int64_t groups) {
+    if (!problem[input].empty()) of(input).assign(at(groups), 0.0);
+  };
+  prepare(Input::q, rows * H), prepare(Input::k, rows * H), prepare(Input::v, rows * HV), prepare(Input::g, rows * HV);
+  prepare(Input::a, rows * HV), prepare(Input::b, rows * HV), prepare(Input::beta, rows * HV);
+  prepare(Input::initial_state, N * HV * K), prepare(Input::A_log, HV), prepare(Input::dt_bias, HV * K);
+  std::vector<Sum> queries(at(rows * H * K)), keys(queries), rates(at(HV)), biases(at(HV * K));
+  std::vector<std::int64_t> columns(at(V));
+  std::iota(columns.begin(), columns.end(), 0);
+  const auto largest = [](double& bound, double error) { bound = std::max(bound, sane(error * ProvedUnits::up)); };
+  for (const Sequence& sequence : sequences(problem))
+    for (std::int64_t head = 0; head < HV; ++head) {
+      const Head data = read_head(contract, problem, sequence, head, columns);
+      std::vector<double> d_o, d_state;
+      for (std::int64_t t = 0; t < (problem.d_o.empty() ? 0 : sequence.length); ++t) {
+        const float* row = problem.d_o.data() + ((sequence.first + t) * HV + head) * V;
+        d_o.insert(d_o.end(), row, row + V);
+      }
+      if (!problem.d_final_state.empty()) {
+        const float* matrix = problem.d_final_state.data() + (sequence.index * HV + head) * K * V;
+        d_state.assign(matrix, matrix + K * V);
+      }
+      const AdjointBound bound =
+          bound_adjoint(units, data, resolving_floor(problem, head), std::max<std::int64_t>(contract.chunk, 1), d_o, d_state);
+      for (std::int64_t t = 0; t < sequence.length; ++t) {
+        const std::int64_t row = (sequence.first + t) * HV + head, shared = (sequence.first + t) * H + head / (HV / H);
+        if (!of(Input::v).empty()) largest(of(Input::v)[at(row)], bound.v[at(t)]);
+        if (!of(Input::beta).empty())
+          largest(of(Input::beta)[at(row)],
+                  problem.options.beta == BetaForm::value
+                      ? bound.beta[at(t)]
+                      : through(data.beta_slope[at(t)], data.beta_slope_error[at(t)], bound.beta[at(t)], bound.beta_size[at(t)]));
+        for (std::int64_t c = 0; c < K; ++c) {
+          const std::size_t entry = at(t * K + c);
+          queries[at(shared * K + c)].add(bound.q[entry], bound.q_size[entry]);
+          keys[at(shared * K + c)].add(bound.k[entry], bound.k_size[entry]);
+          if (general) largest(of(Input::a)[at(row)], bound.a[entry]), largest(of(Input::b)[at(row)], bound.b[entry]);
+          const bool plain = problem.options.gate == GateForm::log_decay || problem.options.gate == GateForm::absent;
+          const double slope = plain ? 1 : data.gate_slope[entry], slope_error = plain ? 0 : data.gate_slope_error[entry];
+          const double g = plain ? bound.g[entry] : through(slope, slope_error, bound.g[entry], bound.g_size[entry]);
+          if (!of(Input::g).empty()) largest(of(Input::g)[at(row)], g);
+          biases[at(head * K + c)].add(g, std::abs(slope) * bound.g_size[entry]);
+          if (!data.rate_slope.empty())
+            rates[at(head)].add(through(data.rate_slope[entry], data.rate_slope_error[entry], bound.g[entry], bound.g_size[entry]),
+                                std::abs(data.rate_slope[entry]) * bound.g_size[entry]);
+        }
+      }
+      for (std::int64_t c = 0; c < K && !of(Input::initial_state).empty(); ++c)
+        largest(of(Input::initial_state)[at((sequence.index * HV + head) * K + c)], bound.state[at(c)]);
+    }
+  for (std::int64_t row = 0; row < rows * H; ++row)
+    for (std::int64_t c = 0; c < K; ++c) {
+      largest(of(Input::q)[at(row)], problem.options.l2norm ? infinity : queries[at(row * K + c)].bound(units));
+      largest(of(Input::k)[at(row)], problem.options.l2norm ? infinity : keys[at(row * K + c)].bound(units));
+    }
+  for (std::size_t i = 0; i < of(Input::A_log).size(); ++i) of(Input::A_log)[i] = rates[i].bound(units);
+  for (std::size_t i = 0; i < of(Input::dt_bias).size(); ++i) of(Input::dt_bias)[i] = biases[i].bound(units);
+  return result;
+}
+
+} // namespace kdacheck

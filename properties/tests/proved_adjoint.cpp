@@ -1,0 +1,302 @@
+#include "../proved_adjoint.hpp"
+#include "../budget_head.hpp"
+#include "../judge.hpp"
+#include "../proved_bound.hpp"
+#include "../proved_ratio.hpp"
+#include "drawn_problem.hpp"
+
+#include "../../kernels/kernel.hpp"
+
+#include <algorithm>
+#include <array>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <numeric>
+
+using namespace kdacheck;
+using namespace kdacheck::testing;
+
+namespace {
+
+Contract contract_of(const std::string& text) {
+  const ParsedContract parsed = parse_contract(text);
+  INFO(parsed.error);
+  REQUIRE(parsed.contract);
+  return *parsed.contract;
+}
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// Direction in which each kind of step errs: -1, 0 (exact) or 1.
+struct Push {
+  double operand = 0, exponential = 0, accumulate = 0, state = 0, adjoint = 0;
+  static constexpr std::array members{&Push::operand, &Push::exponential, &Push::accumulate, &Push::state, &Push::adjoint};
+};
+
+using Matrix = std::vector<double>;
+
+/// Gradients of one head, token by token in fp64, erring as much as a contract allows: q k v g beta a b and d initial_state.
+struct Gradients {
+  Matrix q, k, v, g, beta, a, b, state;
+};
+
+class PushedAdjoint {
+public:
+  PushedAdjoint(const Contract& contract, const Head& head, const Push& push) : contract_(contract), head_(head), push_(push) {}
+
+  Gradients run(const Problem& problem) {
+    const std::int64_t T = head_.tokens, K = head_.K, V = head_.V;
+    std::vector<Matrix> S{head_.state};
+    for (std::int64_t t = 0; t < T; ++t) S.push_back(advanced(t, S.back()));
+    Matrix L(problem.d_final_state.begin(), problem.d_final_state.end());
+    Gradients out;
+    for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b}) rows->assign(at(T * K), 0.0);
+    out.v.assign(at(T * V), 0.0), out.beta.assign(at(T), 0.0);
+    for (std::int64_t t = T - 1; t >= 0; --t) {
+      Matrix d_o(problem.d_o.begin() + t * V, problem.d_o.begin() + (t + 1) * V);
+      const auto k = [&](std::int64_t c) { return operand(head_.k[at(t * K + c)]); };
+      const auto over_V = [&](auto&& term) { return sum(V, term); };
+      for (std::int64_t c = 0; c < K; ++c) {
+        const std::size_t entry = at(t * K + c);
+        out.q[entry] = head_.scale * over_V([&](std::int64_t j) { return operand(S[at(t + 1)][at(c * V + j)]) * operand(d_o[at(j)]); });
+        for (std::int64_t j = 0; j < V; ++j)
+          L[at(c * V + j)] =
+              kept(L[at(c * V + j)] + operand(head_.scale * head_.q[entry]) * operand(d_o[at(j)]), Format::fp32, push_.adjoint);
+      }
+      Matrix alpha(at(K)), X(S[at(t)]), w(at(V)), m(at(V)), held(at(V));
+      for (std::int64_t c = 0; c < K; ++c) {
+        alpha[at(c)] = decay(t, c);
+        for (std::int64_t j = 0; j < V; ++j) X[at(c * V + j)] *= alpha[at(c)];
+      }
+      const auto reads = [&](auto&& row, const Matrix& matrix, std::int64_t j) {
+        return sum(K, [&](std::int64_t c) { return row(c) * operand(matrix[at(c * V + j)]); });
+      };
+      const double beta = head_.dplr ? 1 : head_.beta[at(t)];
+      for (std::int64_t j = 0; j < V; ++j) {
+        if (head_.dplr) {
+          w[at(j)] = -reads([&](std::int64_t c) { return operand(head_.b[at(t * K + c)]); }, S[at(t)], j);
+          m[at(j)] = reads([&](std::int64_t c) { return operand(head_.a[at(t * K + c)]); }, L, j);
+          out.v[at(t * V + j)] = reads(k, L, j);
+        } else {
+          w[at(j)] = head_.v[at(t * V + j)] - reads(k, X, j);
+          m[at(j)] = reads(k, L, j);
+          out.v[at(t * V + j)] = operand(beta) * operand(m[at(j)]);
+        }
+      }
+      out.beta[at(t)] = over_V([&](std::int64_t j) { return operand(m[at(j)]) * operand(w[at(j)]); });
+      for (std::int64_t c = 0; c < K; ++c) {
+        const std::size_t entry = at(t * K + c);
+        const auto row = [&](const Matrix& matrix, const Matrix& by) {
+          return over_V([&](std::int64_t j) { return operand(matrix[at(c * V + j)]) * operand(by[at(j)]); });
+        };
+        if (head_.dplr) {
+          Matrix v(head_.v.begin() + t * V, head_.v.begin() + (t + 1) * V);
+          out.k[entry] = row(L, v), out.a[entry] = row(L, w), out.b[entry] = -row(S[at(t)], m);
+        } else {
+          out.k[entry] = beta * (row(L, w) - row(X, m));
+          for (std::int64_t j = 0; j < V; ++j)
+            L[at(c * V + j)] = kept(L[at(c * V + j)] - operand(beta * head_.k[entry]) * operand(m[at(j)]), Format::fp32, push_.adjoint);
+        }
+        out.g[entry] = over_V([&](std::int64_t j) { return operand(X[at(c * V + j)]) * operand(L[at(c * V + j)]); });
+        for (std::int64_t j = 0; j < V; ++j) {
+          double& lambda = L[at(c * V + j)];
+          lambda = alpha[at(c)] * lambda - (head_.dplr ? operand(head_.b[entry]) * operand(m[at(j)]) : 0);
+          lambda = kept(lambda, contract_.state, push_.adjoint);
+        }
+      }
+    }
+    out.state = L;
+    return out;
+  }
+
+private:
+  double operand(double x) const { return x * (1 + push_.operand * unit_roundoff(contract_.operands)); }
+  double kept(double x, Format format, double push) const { return x * (1 + push * unit_roundoff(format)); }
+  double decay(std::int64_t t, std::int64_t c) const {
+    return std::exp(head_.g[at(t * head_.K + c)]) * (1 + push_.exponential * 2 * contract_.exp_ulp * 0x1p-24);
+  }
+  template <class Term> double sum(std::int64_t n, Term&& term) const {
+    double total = 0, size = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double x = term(i);
+      total += x, size += std::abs(x);
+    }
+    return total + push_.accumulate * static_cast<double>(n) * unit_roundoff(contract_.accumulate) * size;
+  }
+
+  Matrix advanced(std::int64_t t, Matrix S) const {
+    const std::int64_t K = head_.K, V = head_.V;
+    for (std::int64_t j = 0; j < V; ++j) {
+      const double v = head_.v[at(t * V + j)];
+      if (head_.dplr) {
+        const double read = sum(K, [&](std::int64_t c) { return operand(head_.b[at(t * K + c)]) * operand(S[at(c * V + j)]); });
+        for (std::int64_t c = 0; c < K; ++c) {
+          double& s = S[at(c * V + j)];
+          const std::size_t entry = at(t * K + c);
+          s = kept(decay(t, c) * s - operand(head_.a[entry]) * operand(read) + operand(head_.k[entry]) * operand(v), contract_.state,
+                   push_.state);
+        }
+        continue;
+      }
+      for (std::int64_t c = 0; c < K; ++c) S[at(c * V + j)] *= decay(t, c);
+      const double read = sum(K, [&](std::int64_t c) { return operand(head_.k[at(t * K + c)]) * operand(S[at(c * V + j)]); });
+      for (std::int64_t c = 0; c < K; ++c) {
+        double& s = S[at(c * V + j)];
+        s = kept(s + operand(head_.k[at(t * K + c)]) * operand(head_.beta[at(t)] * (v - read)), contract_.state, push_.state);
+      }
+    }
+    return S;
+  }
+
+  const Contract& contract_;
+  const Head& head_;
+  Push push_;
+};
+
+Problem problem_of(Rule rule, std::uint64_t seed, double decay, double beta) {
+  Drawn drawn;
+  drawn.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = 8, .V = 3};
+  drawn.rule = rule, drawn.seed = seed, drawn.decay = decay, drawn.beta_most = beta, drawn.correlation = beta > 1 ? 0.9 : 0;
+  return draw(drawn);
+}
+
+/// Largest error / bound of every gradient over legal evaluations.
+std::array<double, 8> worst_ratios(const Contract& contract, const Problem& problem) {
+  std::vector<std::int64_t> columns(at(problem.shape.V));
+  std::iota(columns.begin(), columns.end(), 0);
+  const Head head = read_head(contract, problem, sequences(problem)[0], 0, columns);
+  const std::vector<double> d_o(problem.d_o.begin(), problem.d_o.end()),
+      d_state(problem.d_final_state.begin(), problem.d_final_state.end());
+  const AdjointBound bound = bound_adjoint(ProvedUnits(contract), head, 0, contract.chunk, d_o, d_state);
+  const Gradients exact = PushedAdjoint(contract, head, {}).run(problem);
+  std::array<double, 8> worst{};
+  const auto compare = [&](const Push& push) {
+    const Gradients run = PushedAdjoint(contract, head, push).run(problem);
+    const auto each = [&](std::size_t which, const Matrix& left, const Matrix& right, const std::vector<double>& bounds) {
+      for (std::size_t i = 0; i < left.size() && !bounds.empty(); ++i)
+        worst[which] = std::max(worst[which], std::abs(left[i] - right[i]) / bounds[i / (left.size() / bounds.size())]);
+    };
+    each(0, run.q, exact.q, bound.q), each(1, run.k, exact.k, bound.k), each(2, run.v, exact.v, bound.v), each(3, run.g, exact.g, bound.g);
+    if (head.dplr)
+      each(5, run.a, exact.a, bound.a), each(6, run.b, exact.b, bound.b);
+    else
+      each(4, run.beta, exact.beta, bound.beta);
+    each(7, run.state, exact.state, bound.state);
+  };
+  Numbers numbers{23};
+  for (double sign : {-1.0, 1.0}) {
+    for (auto member : Push::members) {
+      Push one;
+      one.*member = sign;
+      compare(one);
+    }
+    for (int mixture = 0; mixture < 12; ++mixture) {
+      Push all;
+      for (auto member : Push::members) all.*member = mixture == 0 ? sign : numbers.uniform() < 0.5 ? -1 : 1;
+      compare(all);
+    }
+  }
+  return worst;
+}
+
+} // namespace
+
+TEST_CASE("the worst legal evaluations of every gradient stay inside its bound, and come near enough to need each term") {
+  for (Rule rule : {Rule::kda, Rule::dplr}) {
+    struct Kind {
+      const char* text;
+      double near; ///< what the largest error / bound of each gradient must reach
+    };
+    for (const Kind& kind :
+         {Kind{"order=recurrence", 0.01}, Kind{"order=recurrence operands=bf16", 0.03}, Kind{"order=recurrence state=bf16 chunk=1", 0.02},
+          Kind{"order=recurrence exp_ulp=20000", 0.02}, Kind{"order=recurrence accumulate=bf16", 0.01}}) {
+      const Contract contract = contract_of(std::string(kind.text) + (rule == Rule::dplr ? " rule=dplr" : ""));
+      std::array<double, 8> closest{};
+      for (double decay : {0.0, 1e-3, 0.3, 5.0})
+        for (double beta : {0.5, 2.0}) {
+          const auto ratios = worst_ratios(contract, problem_of(rule, 3, decay, beta));
+          for (std::size_t which = 0; which < ratios.size(); ++which) {
+            INFO(to_text(contract) << ", decay " << decay << ", beta to " << beta << ", gradient " << which << ": " << ratios[which]);
+            CHECK(ratios[which] <= 1);
+            closest[which] = std::max(closest[which], ratios[which]);
+          }
+        }
+      for (std::size_t which = 0; which < closest.size(); ++which) {
+        if (rule == Rule::dplr ? which == 4 : which == 5 || which == 6) continue; // there is none
+        INFO(to_text(contract) << ", gradient " << which << " comes within " << closest[which]);
+        CHECK(closest[which] > kind.near);
+      }
+    }
+  }
+}
+
+TEST_CASE("right backward passes stay below the bound of every gradient, summed over groups and through gates and betas") {
+  for (const char* name : {"cpu.recurrence.fp32", "cpu.dplr.recurrence.fp32"}) {
+    const auto kernel = std::ranges::find(built_in_kernels(), std::string(name), &Kernel::name);
+    REQUIRE(kernel != built_in_kernels().end());
+    double closest = 0;
+    int cases = 0;
+    for (double decay : {0.0, 0.05, 3.0, 100.0})
+      for (GateForm gate : {GateForm::log_decay, GateForm::softplus, GateForm::sigmoid}) {
+        Drawn drawn;
+        drawn.shape = {.B = 2, .T = 50, .H = 2, .HV = 4, .K = 17, .V = 5};
+        drawn.rule = kernel->contract.rules[0], drawn.decay = decay, drawn.seed = 4;
+        Problem problem = draw(drawn);
+        problem.options.gate = gate;
+        if (gate == GateForm::softplus) {
+          problem.A_log = {-1, 0, 1, -2};
+          problem.dt_bias.assign(4 * 17, -0.5f);
+        }
+        if (gate != GateForm::log_decay && drawn.rule == Rule::kda) problem.options.beta = BetaForm::sigmoid;
+        if (outside_domain(kernel->contract, problem)) continue;
+        const double ratio = ProvedCase(kernel->contract, problem, true).ratio(run_backward(*kernel, problem));
+        INFO(name << ", decay " << decay << ", gate " << kdacheck::name(gate) << ": " << ratio);
+        CHECK(ratio < 0.5);
+        closest = std::max(closest, ratio);
+        ++cases;
+      }
+    CHECK(cases >= 8);
+    CHECK(closest > 1e-3);
+  }
+}
+
+TEST_CASE("a backward pass that reads an input or a cotangent in bf16 is refused as proved") {
+  const auto kernel = std::ranges::find(built_in_kernels(), std::string("cpu.recurrence.fp32"), &Kernel::name);
+  REQUIRE(kernel != built_in_kernels().end());
+  Drawn drawn;
+  drawn.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = 16, .V = 8};
+  drawn.formats.qkv = Format::fp32;
+  const Problem problem = draw(drawn);
+  Judge judge;
+  CHECK(judge.backward(kernel->contract, problem, run_backward(*kernel, problem)).verdict == Verdict::passed);
+  for (Input input : {Input::q, Input::k, Input::v, Input::g, Input::beta}) {
+    Problem misread = problem;
+    for (float& x : misread[input]) x = round_to(Format::bf16, x);
+    INFO(name(input));
+    CHECK(judge.backward(kernel->contract, problem, run_backward(*kernel, misread)).verdict == Verdict::failed_proved);
+  }
+  // an error three times the bound, in one place of one gradient
+  const ProvedBound bound = proved_gradient_bound(kernel->contract, problem);
+  for (Input input : {Input::q, Input::k, Input::v, Input::g, Input::beta, Input::initial_state}) {
+    Run run = run_backward(*kernel, problem);
+    auto& gradient = run.gradient[static_cast<std::size_t>(input)];
+    const auto& groups = bound.gradient[static_cast<std::size_t>(input)];
+    const std::size_t place = gradient.size() / 2, group = place / (gradient.size() / groups.size());
+    gradient[place] += static_cast<float>(3 * groups[group]);
+    INFO("d" << name(input));
+    CHECK(judge.backward(kernel->contract, problem, run).verdict == Verdict::failed_proved);
+  }
+}
+
+TEST_CASE("what was not derived has no bound: chunks, fp16, and rows that are normalised inside") {
+  const Problem plain = problem_of(Rule::kda, 1, 0.05, 1);
+  const auto of_q = [](const ProvedBound& bound) { return bound.gradient[static_cast<std::size_t>(Input::q)]; };
+  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first"), plain)).empty());
+  CHECK(of_q(proved_gradient_bound(contract_of("order=undeclared"), plain)).empty());
+  CHECK(of_q(proved_gradient_bound(contract_of("order=recurrence operands=fp16"), plain)).empty());
+  Problem normed = plain;
+  normed.options.l2norm = true;
+  const ProvedBound bound = proved_gradient_bound(contract_of("order=recurrence l2norm=both"), normed);
+  CHECK(std::isinf(of_q(bound)[0]));
+  CHECK(std::isfinite(bound.gradient[static_cast<std::size_t>(Input::v)][0]));
+}

@@ -1,0 +1,172 @@
+#include "../case_log.hpp"
+#include "../commands.hpp"
+#include "../compare.hpp"
+#include "../result_files.hpp"
+#include "sample_results.hpp"
+
+#include "../../reference/atomic_file.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <sstream>
+
+using namespace kdacheck;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// A good run in `good`, another in `other` to be spoilt, pages of before in both; gone with the object.
+struct TwoRuns {
+  fs::path place, good, other;
+
+  TwoRuns() {
+    std::string pattern = (fs::temp_directory_path() / "kdacheck-test-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    place = pattern, good = place / "good", other = place / "other";
+    for (const fs::path& folder : {good, other}) {
+      make_folder(folder);
+      write(folder, true);
+      for (const char* page : {"report.html", "history.html"}) write_atomically(folder / page, "page from before");
+    }
+  }
+  TwoRuns(const TwoRuns&) = delete;
+  TwoRuns& operator=(const TwoRuns&) = delete;
+  ~TwoRuns() { fs::remove_all(place); }
+
+  static void write(const fs::path& folder, bool with_case) {
+    fs::remove(folder / "cases.jsonl");
+    Results results;
+    results.context.program = "abcdef";
+    CaseLog log(folder / "cases.jsonl", results.context.program, false);
+    if (with_case) {
+      const CaseResult result = sample_case("k", Verdict::passed, 0.5);
+      log.append(result);
+      add(results, result);
+    }
+    write_result_files(results, folder);
+  }
+
+  void replace(const char* file, const std::string& part, const std::string& by) const {
+    std::string text = text_of(other / file);
+    const auto at = text.find(part);
+    REQUIRE(at != std::string::npos);
+    write_atomically(other / file, text.replace(at, part.size(), by));
+  }
+};
+
+/// How a command refuses: every way in which it can be given the spoilt run says the same sentence (status 2), and writes nothing.
+void refused(const TwoRuns& runs, const std::function<int()>& command, const std::string& sentence) {
+  INFO(sentence);
+  const auto listing = [&] {
+    std::ostringstream names;
+    for (const auto& entry : fs::recursive_directory_iterator(runs.place)) names << entry.path() << "\n";
+    return names.str();
+  };
+  const std::string before = listing();
+  std::string said;
+  try {
+    command();
+  } catch (const std::invalid_argument& error) { // status 2
+    said = error.what();
+  }
+  CHECK_THAT(said, Catch::Contains(sentence));
+  CHECK(said.find('\n') == std::string::npos);
+  CHECK(listing() == before);
+  for (const fs::path& folder : {runs.good, runs.other})
+    for (const char* page : {"report.html", "history.html"}) CHECK(text_of(folder / page) == "page from before");
+}
+
+void refused_by_all(const TwoRuns& runs, const std::string& sentence) {
+  const std::string good = runs.good.string(), other = runs.other.string();
+  refused(
+      runs, [&] { return report_command({.folders = {other}}); }, sentence);
+  refused(
+      runs,
+      [&] {
+        return history_command({.folders = {good, other}, .history = true});
+      },
+      sentence);
+  refused(
+      runs,
+      [&] {
+        return history_command({.folders = {other, good}, .history = true});
+      },
+      sentence);
+  refused(
+      runs, [&] { return compare_command(good, other); }, sentence);
+  refused(
+      runs, [&] { return compare_command(other, good); }, sentence);
+}
+
+} // namespace
+
+TEST_CASE("two good runs are reported, compared and put in a row") {
+  const TwoRuns runs;
+  CHECK(report_command({.folders = {runs.other.string()}}) == 0);
+  CHECK(compare_command(runs.good.string(), runs.other.string()) == 0);
+  CHECK(history_command({.folders = {runs.good.string(), runs.other.string()}, .history = true}) == 0);
+}
+
+TEST_CASE("an empty run is refused by report, history and compare") {
+  const TwoRuns runs;
+  TwoRuns::write(runs.other, false);
+  refused_by_all(runs, "holds an empty run");
+}
+
+TEST_CASE("results of another schema version are refused by report, history and compare") {
+  const TwoRuns runs;
+  runs.replace("report.json", "\"schema_version\": 1", "\"schema_version\": 7");
+  refused_by_all(runs, "report.json has schema version 7; this program reads version 1");
+}
+
+TEST_CASE("a schema version that is none, a report that is another program's and one that is cut off are refused by all") {
+  for (const char* version : {"\"one\"", "null", "1.5"}) {
+    const TwoRuns runs;
+    runs.replace("report.json", "\"schema_version\": 1", std::string("\"schema_version\": ") + version);
+    refused_by_all(runs, "report.json");
+  }
+  const TwoRuns runs;
+  write_atomically(runs.other / "report.json", R"({"version": 1, "tests": []})");
+  refused_by_all(runs, "report.json is not a report of this suite");
+  write_atomically(runs.other / "report.json", text_of(runs.good / "report.json").substr(0, 300));
+  refused_by_all(runs, "report.json is not a report of this suite");
+  write_atomically(runs.other / "report.json", "");
+  refused_by_all(runs, "report.json is not a report of this suite");
+  fs::remove(runs.other / "report.json");
+  refused_by_all(runs, "cannot read " + (runs.other / "report.json").string());
+}
+
+TEST_CASE("cases that another build of the program wrote are not taken for the report's") {
+  const TwoRuns runs;
+  runs.replace("cases.jsonl", "\"program\":\"abcdef\"", "\"program\":\"fedcba\"");
+  refused(
+      runs, [&] { return report_command({.folders = {runs.other.string()}}); }, "holds other cases than");
+}
+
+TEST_CASE("what lies beside a run is refused if it is of another version or of another kind") {
+  for (const char* name : {"series.json", "bench.json", "power.json"}) {
+    const TwoRuns runs;
+    for (const char* text :
+         {R"({"schema_version": 7, "rows": [], "faults": [], "drift": [], "spectra": []})", "{", "[]", R"({"schema_version": 1})"}) {
+      write_atomically(runs.other / name, text);
+      refused(
+          runs, [&] { return report_command({.folders = {runs.other.string()}}); }, name);
+    }
+  }
+  const TwoRuns runs;
+  write_atomically(runs.good / "bench.json", R"({"schema_version": 1, "rows": []})");
+  for (const char* text : {R"({"schema_version": 7, "rows": []})", "{", "[]"}) {
+    write_atomically(runs.other / "bench.json", text);
+    refused(
+        runs, [&] { return compare_command(runs.good.string(), runs.other.string()); }, "bench.json");
+  }
+}
