@@ -20,9 +20,20 @@
 //    on four. Predicted 0.95. Measured 1.06 / 0.57 / 0.28; 0.31 for B 8, T 1024, H 32; 0.050 for B 1, T 512, H 32.
 // 7. Rows past the end of a sequence are not addressed anew: fewer instructions for a copy. Measured 1.03 at 96 heads.
 // 8. Tried and dropped: a launch that begins while the one before leaves its multiprocessors. Predicted 1.01. Measured 1.05.
-// What limits it now: 29 % of the waiting is for instructions (ncu); producers wait 18 % of their time for operands from shared memory and
-// issue one instruction in 4 cycles; 0.39 of the copy bandwidth at 96 heads. 168 registers, at most 16 bytes of stack, 190 to 223 KB shared
-// memory.
+// On an H200 from here on (the same arithmetic, 1.81 GHz under ncu):
+// 9. What is not finite is kept from earlier tokens of its chunk: a vote in each consumer. Predicted: nothing measurable. 258 instructions
+//    for a chunk in place of 248.
+// 10. Chunks of all heads dealt out evenly to what runs at once, states handed over (chunk_shifts.cuh), instead of launches that follow
+//    one another: 96 heads on 66 pairs of multiprocessors. Predicted 0.91 at 96 heads. Measured 0.940 where the same kernel in two launches
+//    takes 1.149; 0.546 for 0.615 at 32 heads; 0.355 for 0.334 at B 8, T 1024, so not done where units are short. The same bits.
+// 11. In that form a consumer worked out anew in every chunk which places its lanes address, 306 instructions in place of 247: they are now
+//    made known as late as the chunks begin. Measured: reports/cuda/evidence.md.
+// 12. Tried and dropped: 5, 6 or 8 producers a multiprocessor with 6 or 8 places in the ring, two multiprocessors a head, 66 heads: 0.74,
+// 0.92,
+//    0.83 where 4 take 0.65.
+// What limited it on the H100: 29 % of the waiting is for instructions (ncu); producers wait 18 % of their time for operands from shared
+// memory and issue one instruction in 4 cycles; 0.39 of the copy bandwidth at 96 heads. 168 registers, at most 16 bytes of stack, 190 to
+// 223 KB shared memory.
 
 #include "chunk_launch.cuh"
 
