@@ -16,7 +16,7 @@
 // 4. Tried and dropped: 16 warps at 128 registers (spills: 1.80 / 3.06); the triangle solved before a place in the ring is taken also
 //    where few share (1.45 / 1.37); two launches, the rest of the units on four multiprocessors each (1.40).
 // What limits it now: of 5.9 cycles between a warp's instructions 1.3 are fixed latencies, 1.1 waiting for instructions, 1.5 for memory or
-// a barrier (ncu, after 2.); 96 units on 66 pairs of multiprocessors take two rounds where 1.45 would do: 1.00 if all worked to the end.
+// a barrier (ncu, after 2.); 96 units on 66 pairs of multiprocessors take two rounds where 1.45 would do: 0.98 if all worked to the end.
 // 168 registers, 108 bytes spilled (none of it in the loops over tokens), 226 KB shared memory: 6 stages of 18.5 KB, 4 benches of 24.8.
 
 #include "chunk_launch.cuh"
