@@ -243,6 +243,7 @@ std::string to_page_json(const Results& results, std::span<const CaseResult> cas
             {"status", status},
             {"complete", !results.outcome.stopped},
             {"summary", spoken(total(results))},
+            {"escalation", spoken_escalation(results)},
             {"replay", results.context.replay},
             {"context", context_of(results)},
             {"kernels", kernels_of(results)},

@@ -227,6 +227,8 @@ Results results_of(const Json& json) {
     const GroupKey key{entry.at("kernel"), entry.at("property"), entry.at("regime")};
     results.groups[key] = group_from(entry, key, json.value("recipes", Json::array()));
   }
+  const Json escalated = json.value("escalated", Json::object()); // reports of earlier programs have none
+  for (const auto& [oracle, cases] : escalated.items()) results.escalated[oracle] = cases;
   for (const Json& entry : json.at("not_supported")) results.not_supported[{entry.at("kernel"), entry.at("reason")}] = entry.at("cases");
   return results;
 }
@@ -239,6 +241,7 @@ std::string to_report_json(const Results& results) {
             {"wall_seconds", json_number(results.wall_seconds)},
             {"context", json_of(results.context)},
             {"summary", json_of(total(results))},
+            {"escalated", Json(results.escalated)},
             {"kernels", Json::array()},
             {"modules", Json::array()},
             {"recipes", Json::array()},

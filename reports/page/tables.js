@@ -5,7 +5,7 @@ const show_heading = () => {
   section("title").textContent = "kdacheck: " + page.title;
   section("title").className = page.status === 0 ? "good" : "bad";
   document.title = "kdacheck: " + page.title;
-  section("summary").textContent = page.summary + (page.complete ? "." : ". The run was stopped early: what it did not reach is not judged.");
+  section("summary").textContent = page.summary + (page.escalation ? "; " + page.escalation : "") + (page.complete ? "." : ". The run was stopped early: what it did not reach is not judged.");
 };
 
 const verdict_word = (word) => element("span", {class: word === "passed" ? "good" : word === "not supported" ? "quiet" : "bad"}, word);
