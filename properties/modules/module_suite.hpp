@@ -46,6 +46,7 @@ struct ModuleCase {
   modules::ModuleCall call;
   modules::ModuleCotangents cotangents;
   std::function<modules::Module(std::string_view fault)> planted{}; ///< empty: laws plant `fault` themselves
+  std::string regime{};                                             ///< it was drawn for, where a law asks
   std::string fault{};                                              ///< planted in `module`, or to be
 };
 

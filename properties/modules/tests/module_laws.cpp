@@ -2,6 +2,7 @@
 
 #include "../module_suite.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 using namespace kdacheck;
@@ -29,4 +30,14 @@ TEST_CASE("every planted fault of a module is caught by one of its laws") {
       INFO(suite.name << ", " << fault.name);
       CHECK(caught);
     }
+}
+
+TEST_CASE("a gate that rises on both sides of a logit of 0 is not monotone") {
+  const auto suite = std::ranges::find(module_suites(), "FineGrainedGating", &ModuleSuite::name);
+  const auto law = std::ranges::find(suite->laws, "gates-are-monotone", &ModuleLaw::name);
+  REQUIRE(law != suite->laws.end());
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    CHECK(run_module_case(*suite, *law, "sigmoid", seed).finding.verdict == Verdict::passed);
+    CHECK(run_module_case(*suite, *law, "sigmoid", seed, "sides-not-exchanged").finding.verdict == Verdict::failed_property);
+  }
 }
