@@ -68,6 +68,12 @@ struct ModuleFault {
   std::string name, origin, what;
 };
 
+/// What reports say of a module on a regime besides errors: "false alarms", 12.
+struct ModuleFigure {
+  std::string name;
+  double value = 0;
+};
+
 struct ModuleSuite {
   std::string name;    ///< "KimiDeltaAttention"
   std::string summary; ///< one line
@@ -76,6 +82,8 @@ struct ModuleSuite {
   std::vector<ModuleLaw> laws; ///< those of all modules that apply, and its own
   std::vector<ModuleFault> faults;
   ModuleCase (*draw)(std::string_view regime, std::uint64_t seed) = nullptr; ///< the same arguments, the same case
+  /// Of the case that `draw` makes; null where a module has none.
+  std::vector<ModuleFigure> (*figures)(std::string_view regime, std::uint64_t seed) = nullptr;
 };
 
 /// Every module, in the order of reports.
