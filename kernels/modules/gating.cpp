@@ -20,7 +20,7 @@ using cpu::lane_count;
 using cpu::load;
 using cpu::padded;
 
-constexpr std::int64_t band_rows = 8; // 8 rows of 512 logits are 16 KB
+constexpr int band_rows = 8; // 8 rows of 512 logits are 16 KB
 constexpr std::int64_t worth_threads = 64;
 
 GateColumns columns_at(const Gating& module, const ColumnParameters& columns, std::int64_t at) {
@@ -43,6 +43,48 @@ bool write_gates(const Gating& module, const ColumnParameters& columns, const fl
       store_part(gates.alpha.data() + place, lanes.alpha, W - at);
       if (with_log_decay) store_part(gates.log_decay.data() + place, lanes.log_decay, W - at);
     }
+  return none_of(bad);
+}
+
+/// The gates of a whole band of rows, block by block: their logits, the chains of multiply-adds of
+/// cpu::product, go from the registers to the gate through 1 KB. W is a multiple of the block. False if a logit is not finite.
+constexpr int block_wide = lane_count == 16 ? 2 : 1; // half of the registers
+template <GateForm form>
+bool gates_of_band(const Gating& module, const ColumnParameters& columns, const Projections& weights, const float* hidden, std::int64_t row,
+                   const Gates& gates) {
+  const std::int64_t W = module.width(), R = weights.down.stride, depth = weights.up.rows;
+  const float* up = weights.up.data;
+  float *alpha = gates.alpha.data() + row * W, *log_decay = gates.log_decay.empty() ? nullptr : gates.log_decay.data() + row * W;
+  cpu::IntLanes bad{};
+  for (std::int64_t at = 0; at < W; at += block_wide * lane_count) {
+    Lanes sums[band_rows][block_wide]{};
+    for (std::int64_t m = 0; m < depth; ++m) {
+      Lanes values[block_wide];
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) values[w] = load(up + m * W + at + w * lane_count);
+#pragma GCC unroll 8
+      for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+        for (int w = 0; w < block_wide; ++w) sums[r][w] = cpu::multiply_add(cpu::broadcast(hidden[r * R + m]), values[w], sums[r][w]);
+    }
+    Lanes logits[band_rows][block_wide];
+#pragma GCC unroll 8
+    for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) logits[r][w] = sums[r][w];
+    GateColumns column[block_wide];
+    for (int w = 0; w < block_wide; ++w) column[w] = columns_at(module, columns, at + w * lane_count);
+#pragma GCC unroll 1
+    for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) {
+        const std::int64_t place = r * W + at + w * lane_count;
+        bad |= not_finite(logits[r][w]);
+        const GateLanes lanes = gate_of<form>(logits[r][w], column[w], log_decay != nullptr);
+        cpu::store(alpha + place, lanes.alpha);
+        if (log_decay) cpu::store(log_decay + place, lanes.log_decay);
+      }
+  }
   return none_of(bad);
 }
 
@@ -129,8 +171,11 @@ void gates(const Gating& module, const GatingParameters& parameters, const Gatin
     thread_local std::vector<float> memory;
     memory.resize(static_cast<std::size_t>(band_rows * weights.up.stride));
     float* const logits = memory.data();
-    project_up(weights, hidden + first * R, count, logits);
     for_form(module.form, [&]<GateForm form>() {
+      if (count == band_rows && W % (block_wide * lane_count) == 0 && !overflow &&
+          gates_of_band<form>(module, columns, weights, hidden + first * R, first, outputs))
+        return;
+      project_up(weights, hidden + first * R, count, logits);
       if (write_gates<form>(module, columns, logits, first, count, outputs) && !overflow) return;
       make_finite(weights, x + first * module.D, count, hidden + first * R, logits);
       write_gates<form>(module, columns, logits, first, count, outputs);
