@@ -3,6 +3,7 @@
 #include "json_numbers.hpp"
 
 #include "../properties/modules/module_campaign.hpp"
+#include "module_figures.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -92,6 +93,11 @@ Json json_of_module(const KernelTally& module, const Results& results) {
   };
   entry["laws"] = entry["regimes"] = Json::array();
   if (suite == module_suites().end()) return entry;
+  for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
+    Json line{{"regime", regime.regime}};
+    for (const ModuleFigure& figure : regime.figures) line[figure.name] = json_number(figure.value);
+    entry["figures"].push_back(std::move(line));
+  }
   for (const ModuleLaw& law : suite->laws) line("laws", law.name, law.claim, &GroupKey::property);
   for (const ModuleRegime& regime : suite->regimes) line("regimes", regime.name, regime.why, &GroupKey::regime);
   return entry;

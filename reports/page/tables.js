@@ -56,6 +56,19 @@ const show_matrix = () => {
   section("matrix").append(element("div", {class: "scroll"}, element("table", {class: "matrix"}, element("thead", {}, head), element("tbody", {}, ...rows))));
 };
 
+const show_modules = () => {
+  const {laws, figures} = page.modules;
+  if (!laws.length) return void section("modules").append(element("p", {}, "No module was judged."));
+  section("modules").append(table([["module"], ["law"], ["cases", true], ["passed", true], ["failed", true], ["error / bound", true]],
+    laws.map(([module, law, count, passed, failures, util]) => [module, law, String(count), String(passed), String(failures), figure(util)])));
+  for (const module of new Set(figures.map((row) => row.module))) {
+    const rows = figures.filter((row) => row.module === module);
+    section("modules").append(element("h3", {}, module + ": what its monitor proves, and a heuristic beside it"),
+      element("p", {}, "The heuristic warns where max(alpha) (1 + beta |k|²) > 1. A false alarm is a warning for a transition that is proved to let no vector grow."),
+      table([["regime"], ...rows[0].figures.map(([name]) => [name, true])], rows.map((row) => [row.regime, ...row.figures.map(([, value]) => figure(value))])));
+  }
+};
+
 const show_refusals = () => {
   const total = page.not_supported.reduce((sum, row) => sum + row.cases, 0);
   section("refusals").append(element("p", {}, total + " cases lay outside a kernel's declared contract and were not judged."));
