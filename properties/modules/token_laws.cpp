@@ -107,7 +107,8 @@ Finding causal(const ModuleCase& c, std::uint64_t seed) {
 
 /// A module may refuse what is not finite; one that takes it shows it where it entered, and nowhere before or beside.
 Finding a_nan_stays_in_its_place(const ModuleCase& c, std::uint64_t seed) {
-  const std::int64_t n = static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(c.call.sequences()));
+  std::int64_t n = static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(c.call.sequences()));
+  if (length_of(c.call, n) == 0) n = (n + 1) % c.call.sequences(); // else the seed of the quick tier would ask most modules nothing
   const std::int64_t start = c.call.cu_seqlens[static_cast<std::size_t>(n)], length = length_of(c.call, n);
   if (length == 0) return {.verdict = Verdict::not_supported, .bound_util = 0, .place = {}, .detail = "an empty sequence", .metrics = {}};
   const std::int64_t t = start + static_cast<std::int64_t>(seed / 7 % static_cast<std::uint64_t>(length)), end = start + length;
@@ -126,9 +127,14 @@ Finding a_nan_stays_in_its_place(const ModuleCase& c, std::uint64_t seed) {
   Finding worst = same_bits(rows_of(before.outputs, 0, t), rows_of(after.outputs, 0, t), "a NaN changed what stands before it");
   worst = graver(std::move(worst), same_bits(rows_of(before.outputs, end, tokens), rows_of(after.outputs, end, tokens),
                                              "a NaN changed the sequences behind its own"));
-  for (const NamedTensor& tensor : rows_of(after.outputs, t, t + 1))
+  for (std::int64_t other = 0; other < c.call.sequences(); ++other)
+    if (other != n)
+      worst = graver(std::move(worst), same_bits(state_of(before.states, other), state_of(after.states, other),
+                                                 "a NaN changed the state of another sequence"));
+  const NamedTensors shown = after.outputs.empty() ? state_of(after.states, n) : rows_of(after.outputs, t, t + 1);
+  for (const NamedTensor& tensor : shown)
     if (std::ranges::any_of(tensor.values, [](float x) { return std::isnan(x); })) return worst;
-  return graver(std::move(worst), broken(after.outputs.front().name, t, "a NaN in " + entry.name + " is nowhere to be seen"));
+  return graver(std::move(worst), broken(shown.front().name, t, "a NaN in " + entry.name + " is nowhere to be seen"));
 }
 
 Finding packed_equals_separate(const ModuleCase& c, std::uint64_t) {
