@@ -91,8 +91,15 @@ std::string figure(double x) {
   return text;
 }
 
-Finding finding_of(const Comparison& c, Verdict verdict) {
+/// Names the arithmetic of a truth that took more than fp64.
+std::string escalated(const Truth& truth) {
+  if (truth.arithmetic == Arithmetic::fp64) return {};
+  return truth.arithmetic == Arithmetic::double_double ? std::string(name(truth.arithmetic)) : std::to_string(truth.bits) + " bits";
+}
+
+Finding finding_of(const Comparison& c, const Truth& truth, Verdict verdict) {
   Finding finding;
+  finding.oracle = escalated(truth);
   finding.verdict = verdict;
   finding.bound_util = std::max(c.screening, c.proved > 1 ? c.proved : 0.0);
   finding.metrics = c.metrics;
@@ -169,7 +176,7 @@ struct Judge::Cache {
     // What one submodel allows, all of them allow: most kernels pass within it, and only a pass is taken from it.
     Comparison c = measure(screening_draws, Submodels::first);
     if (!c.non_finite && !c.overflow && c.proved <= 1 && c.radius_share <= precise_enough && c.screening <= 1)
-      return finding_of(c, Verdict::passed);
+      return finding_of(c, *exact, Verdict::passed);
     c = measure(screening_draws);
     const auto settled = [&]() -> std::optional<Verdict> {
       if (c.non_finite || c.proved > 1) return Verdict::failed_proved;
@@ -184,7 +191,7 @@ struct Judge::Cache {
       verdict = settled();
       if (!verdict && c.deciding > 1) verdict = Verdict::failed_statistical;
     }
-    return finding_of(c, verdict.value_or(Verdict::inconclusive));
+    return finding_of(c, *exact, verdict.value_or(Verdict::inconclusive));
   }
 };
 

@@ -1,6 +1,7 @@
 #include "verdict.hpp"
 
 #include <cmath>
+#include <utility>
 
 namespace kdacheck {
 
@@ -64,6 +65,10 @@ bool is_graver(const Finding& left, const Finding& right) {
   return !(left.bound_util <= right.bound_util);
 }
 
-Finding graver(Finding left, Finding right) { return is_graver(right, left) ? right : left; }
+Finding graver(Finding left, Finding right) {
+  Finding& result = is_graver(right, left) ? right : left;
+  if (result.oracle.empty()) result.oracle = std::move((&result == &left ? right : left).oracle);
+  return std::move(result);
+}
 
 } // namespace kdacheck

@@ -58,9 +58,12 @@ struct Finding {
   std::optional<Place> place;
   std::string detail; ///< one sentence; for not_supported the reason
   Metrics metrics;
+  /// Arithmetic of the truth, where fp64 was not precise enough for this bound or, of the same case, another kernel's:
+  /// "double_double", "226 bits".
+  std::string oracle = {};
 };
 
-/// The graver of two findings: by verdict first, then by bound_util.
+/// The graver of two findings: by verdict first, then by bound_util. Of an escalated oracle it says so whichever needed it.
 Finding graver(Finding, Finding);
 
 /// True if the first is graver than the second in that order. A NaN counts as the largest bound_util.

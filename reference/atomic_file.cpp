@@ -1,5 +1,7 @@
 #include "atomic_file.hpp"
 
+#include "file_calls.hpp"
+
 #include <atomic>
 #include <cerrno>
 #include <fcntl.h>
@@ -12,6 +14,11 @@ namespace kdacheck {
 
 FileTrouble cannot_write(const std::filesystem::path& path, int error_number) {
   return FileTrouble("cannot write " + path.string() + ": " + std::system_category().message(error_number));
+}
+
+FileCalls& file_calls() {
+  thread_local FileCalls calls;
+  return calls;
 }
 
 AtomicFile::AtomicFile(std::filesystem::path goal) : goal_(std::move(goal)) {
@@ -52,13 +59,13 @@ void AtomicFile::commit() {
     ::close(std::exchange(descriptor_, -1));
     return;
   }
-  if (::fsync(descriptor_) != 0) throw cannot_write(goal_, errno);
-  if (::rename(partial_.c_str(), goal_.c_str()) != 0) throw cannot_write(goal_, errno);
+  if (file_calls().flush(descriptor_) != 0) throw cannot_write(goal_, errno);
+  if (file_calls().rename(partial_.c_str(), goal_.c_str()) != 0) throw cannot_write(goal_, errno);
   ::close(std::exchange(descriptor_, -1));
   const std::filesystem::path folder = goal_.has_parent_path() ? goal_.parent_path() : ".";
   const int folder_descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder_descriptor < 0) return; // the file is whole; only its name may be lost with the power
-  ::fsync(folder_descriptor);
+  file_calls().flush(folder_descriptor);
   ::close(folder_descriptor);
 }
 

@@ -243,8 +243,8 @@ std::string to_text(const Bench& bench) {
     text +=
         fmt::format("\n{:<30} {:<46} {:<32} {:>10} {:>17} {:>8}\n", "side by side", "what", "case", "ratio", "least .. most", "allowed");
   for (const BenchRatio& r : bench.ratios)
-    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3g} {:>17} {:>8.3g}\n", r.subject, r.what, r.label, r.ratio,
-                        fmt::format("{:.3g} .. {:.3g}", r.least, r.most), r.allowed);
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.4g} {:>17} {:>8.3g}\n", r.subject, r.what, r.label, r.ratio,
+                        fmt::format("{:.4g} .. {:.4g}", r.least, r.most), r.allowed);
   return text;
 }
 

@@ -43,6 +43,7 @@ CaseResult case_of(const Json& line) {
   result.finding.verdict = *verdict;
   result.finding.bound_util = number_of(line.at("bound_util"));
   result.finding.detail = line.value("detail", "");
+  result.finding.oracle = line.value("oracle", "");
   if (line.contains("place")) {
     const Json& place = line["place"];
     result.finding.place = Place{.tensor = place.at("tensor")};
@@ -67,6 +68,7 @@ std::string to_json_line(const CaseResult& result, std::string_view program) {
             {"bound_util", json_number(finding.bound_util)},
             {"seconds", json_number(result.seconds)}};
   if (!finding.detail.empty()) line["detail"] = finding.detail;
+  if (!finding.oracle.empty()) line["oracle"] = finding.oracle;
   if (finding.place) {
     Json place{{"tensor", finding.place->tensor}};
     for (const auto& [key, field] : place_fields)

@@ -1,9 +1,10 @@
 #include "machine_limits.hpp"
 
+#include "../kernels/cpu/lanes.hpp"
+
 #include <omp.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstring>
 #include <vector>
@@ -36,22 +37,23 @@ double copy_rate() {
 }
 
 double flop_rate() {
-  constexpr int lanes = 256, rounds = 200000; // 16 vectors of 16: enough to hide the latency of both units
+  constexpr int chains = 10, rounds = 20000; // enough chains to hide the latency of two units
   double kept = 0;
-  const double seconds = best_seconds(4, [&] {
+  const double seconds = best_seconds(100, [&] { // short runs: a busy machine leaves some of them alone
     double sum = 0;
 #pragma omp parallel reduction(+ : sum)
     {
-      std::array<float, lanes> x;
-      for (int i = 0; i < lanes; ++i) x[static_cast<std::size_t>(i)] = 1.0f + 1e-3f * static_cast<float>(i);
-      const float factor = 0.999f, shift = 1e-3f;
+      cpu::Lanes x[chains];
+      for (int i = 0; i < chains; ++i) x[i] = cpu::broadcast(1.0f + 1e-3f * static_cast<float>(i));
+      const cpu::Lanes factor = cpu::broadcast(0.999f), shift = cpu::broadcast(1e-3f);
       for (int round = 0; round < rounds; ++round)
-        for (float& value : x) value = value * factor + shift;
-      for (const float value : x) sum += value;
+#pragma GCC unroll 10
+        for (int i = 0; i < chains; ++i) x[i] = cpu::multiply_add(x[i], factor, shift);
+      for (const cpu::Lanes& lanes : x) sum += cpu::sum(lanes);
     }
     kept += sum;
   });
-  const double flops = 2.0 * lanes * rounds * omp_get_max_threads();
+  const double flops = 2.0 * chains * cpu::lane_count * rounds * omp_get_max_threads();
   return kept == 0 ? 0 : flops / seconds;
 }
 

@@ -5,7 +5,7 @@ namespace kdacheck {
 
 struct MachineLimits {
   double copy_bytes_per_second = 0; ///< all cores copying far more than the caches hold, bytes read plus bytes written
-  double fp32_flops_per_second = 0; ///< all cores, separate multiply and add (contraction is off everywhere in this program)
+  double fp32_flops_per_second = 0; ///< all cores, multiply-adds of whole registers, as the kernels' products are made of
 };
 
 /// Takes about half a second.

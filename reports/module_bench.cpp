@@ -1,5 +1,6 @@
 #include "module_bench.hpp"
 
+#include "../kernels/cpu/product.hpp"
 #include "../kernels/modules/gating.hpp"
 #include "../kernels/modules/state_manager.hpp"
 
@@ -31,18 +32,15 @@ template <class Work> double milliseconds(const Work& work) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// A row of a call that is repeated often enough to be timed, and its ratio to the summary's figure.
+/// A row of a call, each timed alone: a call in which the machine did something else does not touch the median. Its ratio to the
+/// summary's figure.
 template <class Work>
 void against_figure(Bench& bench, const char* module, std::string what, std::string label, double figure_ms, double flops,
                     const Work& work) {
   constexpr int calls = 20;
   std::vector<double> times;
   work(); // warm caches, pools and page tables
-  for (int i = 0; i < bench.repeats; ++i)
-    times.push_back(milliseconds([&] {
-                      for (int n = 0; n < calls; ++n) work();
-                    }) /
-                    calls);
+  for (int i = 0; i < calls * bench.repeats; ++i) times.push_back(milliseconds(work));
   std::ranges::sort(times);
   const BenchRow row{.kernel = module,
                      .what = what,
@@ -85,6 +83,63 @@ void by_turns(Bench& bench, const char* module, const char* what, double allowed
                           .allowed = allowed});
 }
 
+/// What the products alone take if every multiply-add runs at the measured peak, against the summary's figure: no kernel in fp32
+/// comes below it.
+void floor_of_products(Bench& bench, const std::string& what, const std::string& label, double figure_ms, double flops) {
+  const double least = flops / bench.limits.fp32_flops_per_second * 1e3, ratio = least / figure_ms;
+  bench.ratios.push_back({.subject = "module.FineGrainedGating",
+                          .what = fmt::format("{}: products at peak / {} ms", what, figure_ms),
+                          .label = label,
+                          .first_ms = least,
+                          .second_ms = figure_ms,
+                          .ratio = ratio,
+                          .least = ratio,
+                          .most = ratio,
+                          .allowed = allowed_of_figure});
+}
+
+/// What a checkpoint of the default interval adds. A thousand updates scatter by more than one copy takes, so the copy is timed in
+/// twenty updates, against the same twenty without, many times by turns; it comes once in `checkpoint_interval` updates.
+void overhead_of_checkpoints(Bench& bench, const StateTokens& token) {
+  constexpr int half = 10;
+  StateManager manager({.largest = states, .checkpoint_interval = 0});
+  const auto updates = [&] {
+    for (int i = 0; i < half; ++i) manager.update(token);
+  };
+  std::vector<double> without, added;
+  for (int i = 0; i < 40 * bench.repeats; ++i) {
+    const double one = milliseconds([&] { updates(), updates(); });
+    const double other = milliseconds([&] { updates(), manager.checkpoint(), updates(); });
+    if (i < 10) continue; // the checkpoints' memory is taken
+    without.push_back(one), added.push_back(other - one);
+  }
+  std::ranges::sort(without), std::ranges::sort(added);
+  const double interval = static_cast<double>(StateSettings{}.checkpoint_interval), update = without[without.size() / 2] / (2 * half);
+  const auto ratio = [&](std::size_t quarter) { return 1 + added[added.size() * quarter / 4] / (interval * update); };
+  bench.ratios.push_back({.subject = "module.StateManager",
+                          .what = "1000 updates and a checkpoint / 1000",
+                          .label = "B 4, H 8, K 64, V 64; quartiles",
+                          .first_ms = interval * update * ratio(2),
+                          .second_ms = interval * update,
+                          .ratio = ratio(2),
+                          .least = ratio(1),
+                          .most = ratio(3),
+                          .allowed = allowed_with_checkpoints});
+}
+
+/// A transition as the product with its K x K matrix D - a b^T, which is what the summary calls the general form.
+void transition_by_matrix(const DplrStep& step, std::vector<float>& S, std::vector<float>& A, std::vector<float>& next) {
+  const std::int64_t K = states.K, V = states.V;
+  for (std::int64_t head = 0; head < states.B * states.H; ++head) {
+    const float *d = step.d.data() + head * K, *a = step.a.data() + head * K, *b = step.b.data() + head * K;
+    for (std::int64_t i = 0; i < K; ++i)
+      for (std::int64_t j = 0; j < K; ++j) A[static_cast<std::size_t>(i * K + j)] = (i == j ? d[i] : 0.0f) - a[i] * b[j];
+    float* state = S.data() + head * K * V;
+    cpu::product(K, V, K, {A.data(), K, 1}, state, V, cpu::Into::assign, next.data(), V);
+    std::copy_n(next.begin(), K * V, state);
+  }
+}
+
 } // namespace
 
 void bench_modules(Bench& bench) {
@@ -99,6 +154,9 @@ void bench_modules(Bench& bench) {
                      "B 4, T 128, D 512, H 8, K 64", 2.35, 2.0 * static_cast<double>(B * T * rank * (D + module.width())), [&] {
                        gates(module, parameters, {B, T, x}, {alpha, {}});
                      });
+      if (form == GateForm::sigmoid)
+        floor_of_products(bench, fmt::format("rank {}", rank), "B 4, T 128, D 512, H 8, K 64", 2.35,
+                          2.0 * static_cast<double>(B * T * rank * (D + module.width())));
     }
 
   const std::int64_t heads = states.B * states.H;
@@ -113,21 +171,26 @@ void bench_modules(Bench& bench) {
   const KdaStep lasting{kept_whole, k, beta, v};
   against_figure(bench, "module.DPLRTransition", "transition", label, 1.30, flops, [&] { transition(states, lasting, state); });
   against_figure(bench, "module.DPLRTransition", "update", label, 0.66, flops, [&] { update(states, kda, state); });
-  StateManager plain({.largest = states, .checkpoint_interval = 0}), kept({.largest = states});
+  StateManager plain({.largest = states, .checkpoint_interval = 0});
   const StateTokens token{4, 1, alpha, k, beta, v};
   against_figure(bench, "module.StateManager", "update", label, 2.65, flops, [&] { plain.update(token); });
-  const auto thousand = [&](StateManager& manager) {
-    for (int i = 0; i < 1000; ++i) manager.update(token);
-  };
-  by_turns(
-      bench, "module.StateManager", "1000 updates with checkpoint / without", allowed_with_checkpoints, [&] { thousand(kept); },
-      [&] { thousand(plain); });
+  overhead_of_checkpoints(bench, token);
   const auto hundred = [](const auto& step, std::vector<float>& S) {
     for (int i = 0; i < 100; ++i) update(states, step, S);
   };
   by_turns(
       bench, "module.DPLRTransition", "update, KDA's / general", allowed_of_general, [&] { hundred(kda, state); },
       [&] { hundred(general, other); });
+  const DplrStep growing_not{kept_whole, k, k, k, v};
+  std::vector<float> A(64 * 64), next(64 * 64);
+  by_turns(
+      bench, "module.DPLRTransition", "transition, KDA's / as K x K matrix", allowed_of_general,
+      [&] {
+        for (int i = 0; i < 10; ++i) transition(states, lasting, state);
+      },
+      [&] {
+        for (int i = 0; i < 10; ++i) transition_by_matrix(growing_not, other, A, next);
+      });
 }
 
 } // namespace kdacheck

@@ -1,12 +1,14 @@
 #include "page_data.hpp"
 
 #include "json_numbers.hpp"
+#include "module_figures.hpp"
 #include "recipe_coordinates.hpp"
 #include "words.hpp"
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -183,6 +185,29 @@ Json kernels_of(const Results& results) {
   return rows;
 }
 
+/// One row per module and law, and one per module and regime of which it has figures.
+Json modules_of(const Results& results) {
+  Json laws = Json::array(), figures = Json::array();
+  for (const KernelTally& module : results.kernels) {
+    if (!module.module) continue;
+    std::map<std::string, std::pair<Counts, double>> of_laws;
+    for (const auto& [key, tally] : results.groups) {
+      if (key.kernel != module.name) continue;
+      auto& [counts, largest] = of_laws[key.property];
+      for (Verdict verdict : all_verdicts) counts[verdict] += tally.counts[verdict];
+      if (tally.worst) largest = std::max(largest, tally.worst->finding.bound_util);
+    }
+    for (const auto& [law, line] : of_laws)
+      laws.push_back({module.name, law, line.first.cases(), line.first[Verdict::passed], line.first.failures(), figure(line.second)});
+    for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
+      Json row{{"module", module.name}, {"regime", regime.regime}};
+      for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
+      figures.push_back(std::move(row));
+    }
+  }
+  return {{"laws", laws}, {"figures", figures}};
+}
+
 Json failures_of(const Results& results) {
   Json rows = Json::array();
   for (const FailedGroup& group : failed_groups(results)) {
@@ -243,9 +268,11 @@ std::string to_page_json(const Results& results, std::span<const CaseResult> cas
             {"status", status},
             {"complete", !results.outcome.stopped},
             {"summary", spoken(total(results))},
+            {"escalation", spoken_escalation(results)},
             {"replay", results.context.replay},
             {"context", context_of(results)},
             {"kernels", kernels_of(results)},
+            {"modules", modules_of(results)},
             {"matrix", matrix_of(results, kernels)},
             {"measured", measured.size()},
             {"drawn", drawn.size()}};

@@ -7,7 +7,8 @@
 // recipes[][recipe token, T, decay, key correlation]; cases{kernel[], property[], regime[], recipe[], tensor[], position[], util[],
 // verdict[]}: cases that measured an error at a place, and failures that have a recipe; spread[] [kernel, tensor, cases, least, 5 %, 25 %,
 // 50 %, 75 %, 95 %, most] over all of them; measured, drawn: how many there are and how many stand in `cases`; failures[]{kernel, property,
-// regime, verdict, util, place, detail, replay, cases}; not_supported[]{kernel, reason, cases}. Numbers that JSON cannot hold:
+// regime, verdict, util, place, detail, replay, cases}; modules{laws[][module, law, cases, passed, failures, util],
+// figures[]{module, regime, figures[][name, value]}}; not_supported[]{kernel, reason, cases}. Numbers that JSON cannot hold:
 // json_numbers.hpp.
 
 #include "results.hpp"

@@ -57,6 +57,7 @@ void describe(const CaseResult& result) {
   fmt::print("verdict   {}, error / bound {}\n", spoken(finding.verdict), short_figure(finding.bound_util));
   if (finding.place) fmt::print("where     {}\n", to_text(*finding.place));
   if (!finding.detail.empty()) fmt::print("detail    {}\n", finding.detail);
+  if (!finding.oracle.empty()) fmt::print("oracle    {}, as its radius in fp64 is above a hundredth of a bound\n", finding.oracle);
   const Metrics& metrics = finding.metrics;
   if (metrics.max_abs_err >= 0)
     fmt::print("errors    max_abs_err {:.3e}, rms_rel_err {:.3e}, token_rel_err_max {:.3e}, ulp_max {:.1f}\n", metrics.max_abs_err,

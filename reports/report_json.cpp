@@ -3,6 +3,7 @@
 #include "json_numbers.hpp"
 
 #include "../properties/modules/module_campaign.hpp"
+#include "module_figures.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -92,6 +93,11 @@ Json json_of_module(const KernelTally& module, const Results& results) {
   };
   entry["laws"] = entry["regimes"] = Json::array();
   if (suite == module_suites().end()) return entry;
+  for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
+    Json line{{"regime", regime.regime}};
+    for (const ModuleFigure& figure : regime.figures) line[figure.name] = json_number(figure.value);
+    entry["figures"].push_back(std::move(line));
+  }
   for (const ModuleLaw& law : suite->laws) line("laws", law.name, law.claim, &GroupKey::property);
   for (const ModuleRegime& regime : suite->regimes) line("regimes", regime.name, regime.why, &GroupKey::regime);
   return entry;
@@ -227,6 +233,8 @@ Results results_of(const Json& json) {
     const GroupKey key{entry.at("kernel"), entry.at("property"), entry.at("regime")};
     results.groups[key] = group_from(entry, key, json.value("recipes", Json::array()));
   }
+  const Json escalated = json.value("escalated", Json::object()); // reports of earlier programs have none
+  for (const auto& [oracle, cases] : escalated.items()) results.escalated[oracle] = cases;
   for (const Json& entry : json.at("not_supported")) results.not_supported[{entry.at("kernel"), entry.at("reason")}] = entry.at("cases");
   return results;
 }
@@ -239,6 +247,7 @@ std::string to_report_json(const Results& results) {
             {"wall_seconds", json_number(results.wall_seconds)},
             {"context", json_of(results.context)},
             {"summary", json_of(total(results))},
+            {"escalated", Json(results.escalated)},
             {"kernels", Json::array()},
             {"modules", Json::array()},
             {"recipes", Json::array()},

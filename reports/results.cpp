@@ -39,6 +39,7 @@ void add(Results& results, const CaseResult& result) {
     kernel = results.kernels.insert(kernel, KernelTally{.name = result.kernel, .module = result.kernel.starts_with("module.")});
   count(kernel->tally, result);
   count(results.groups[{result.kernel, result.property, result.regime}], result);
+  if (!result.finding.oracle.empty()) ++results.escalated[result.finding.oracle];
   if (result.finding.verdict == Verdict::not_supported) ++results.not_supported[{result.kernel, result.finding.detail}];
 }
 

@@ -60,6 +60,7 @@ struct Results {
   std::vector<KernelTally> kernels; ///< in the order of the plan, also those without a case
   std::map<GroupKey, Tally> groups;
   std::map<Reason, std::size_t> not_supported;
+  std::map<std::string, std::size_t> escalated = {}; ///< cases whose oracle took more than fp64, by its arithmetic
 };
 
 /// Counts a case in. A kernel that was not announced in `kernels` is appended with an empty contract.

@@ -47,6 +47,7 @@ std::string to_summary_markdown(const Results& results) {
                                  spoken(counts), short_duration(results.wall_seconds), cell(context.tier), context.seed,
                                  context.commit.empty() ? "unknown" : context.commit, cell(context.cpu),
                                  context.gpu.empty() ? "" : ", " + cell(context.gpu));
+  if (const std::string escalation = spoken_escalation(results); !escalation.empty()) text += cell(escalation) + ".\n\n";
   text += "| kernel | contract | verdict | cases | error/bound | worst at |\n|---|---|---|--:|--:|---|\n";
   for (const KernelTally& kernel : results.kernels) {
     const Tally& tally = kernel.tally;

@@ -144,6 +144,7 @@ void append_close(std::string& text, const Results& results) {
   const auto modules = std::ranges::count_if(results.kernels, &KernelTally::module);
   const char* judged = modules == 0 ? "kernels" : modules == std::ssize(results.kernels) ? "modules" : "kernels and modules";
   text += fmt::format("\n{}, in {}\n", spoken(counts), short_duration(results.wall_seconds));
+  if (const std::string escalation = spoken_escalation(results); !escalation.empty()) text += escalation + "\n";
   if (results.outcome.stopped)
     text += fmt::format("stopped before the end: {} of {} planned cases ran\n", results.outcome.ran + results.outcome.skipped,
                         results.outcome.planned);

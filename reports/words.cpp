@@ -56,6 +56,13 @@ std::string spoken(const Counts& counts) {
   return text;
 }
 
+std::string spoken_escalation(const Results& results) {
+  std::string text;
+  for (const auto& [oracle, cases] : results.escalated)
+    text += fmt::format("{}{} case{} in {}", text.empty() ? "oracle beyond fp64: " : ", ", cases, cases == 1 ? "" : "s", oracle);
+  return text;
+}
+
 std::vector<FailedGroup> failed_groups(const Results& results) {
   std::vector<FailedGroup> failed;
   for (const KernelTally& kernel : results.kernels) {

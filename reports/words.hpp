@@ -27,6 +27,9 @@ std::string replay_command(const Context&, const CaseResult&);
 /// "2120 cases: 2100 passed, 3 FAILED (proved), 17 not supported": verdicts without a case are left out.
 std::string spoken(const Counts&);
 
+/// "oracle beyond fp64: 350 cases in double_double, 20 in 226 bits", or nothing where fp64 was precise enough for all.
+std::string spoken_escalation(const Results&);
+
 /// A group with at least one failure.
 struct FailedGroup {
   const GroupKey* key;

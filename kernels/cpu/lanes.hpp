@@ -34,7 +34,16 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
-inline Lanes broadcast(float x) { return Lanes{} + x; }
+/// Not `Lanes{} + x`: that is an addition, for the sake of -0, and keeps the multiply-add from taking its factor from memory.
+inline Lanes broadcast(float x) {
+#if defined(__AVX512F__)
+  return _mm512_set1_ps(x);
+#elif defined(__AVX__)
+  return _mm256_set1_ps(x);
+#else
+  return Lanes{} + x;
+#endif
+}
 
 /// x y + z with one rounding where the machine has it; contraction is asked for here and nowhere else.
 inline float multiply_add(float x, float y, float z) {
@@ -57,6 +66,26 @@ inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
 #endif
 }
 
+/// The larger of a number and each lane, the smaller; a NaN stays. (The compiler makes two instructions of a choice.)
+inline Lanes at_least(Lanes x, float least) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(broadcast(least), x);
+#elif defined(__AVX__)
+  return _mm256_max_ps(broadcast(least), x);
+#else
+  return x < broadcast(least) ? broadcast(least) : x;
+#endif
+}
+inline Lanes at_most(Lanes x, float most) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(broadcast(most), x);
+#elif defined(__AVX__)
+  return _mm256_min_ps(broadcast(most), x);
+#else
+  return x > broadcast(most) ? broadcast(most) : x;
+#endif
+}
+
 /// Sum over the lanes, always in the same order.
 inline float sum(Lanes x) {
   float part[lane_count];
@@ -74,12 +103,11 @@ inline float dot(const float* x, const float* y, std::int64_t size) {
 }
 
 /// e^x for x <= 0, within 2 units in the last place of fp32, subnormal results included; exactly 1 at 0, NaN for NaN.
-/// Below -104 it is 0, as rounding to fp32 makes it; above 40 (outside the use) it stays finite.
-inline Lanes exp_of(Lanes x) {
+/// Below -104 it is 0, as rounding to fp32 makes it.
+inline Lanes exp_below_one(Lanes x) {
   constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
   constexpr float shift = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
-  x = x < broadcast(-104.0f) ? broadcast(-104.0f) : x;
-  x = x > broadcast(40.0f) ? broadcast(40.0f) : x;
+  x = at_least(x, -104.0f);
   const Lanes shifted = multiply_add(x, broadcast(log2_e), broadcast(shift));
   const Lanes n = shifted - broadcast(shift);
   Lanes r = multiply_add(n, broadcast(-ln2_high), x);
@@ -87,9 +115,16 @@ inline Lanes exp_of(Lanes x) {
   // Taylor polynomial of degree 7: |r| <= ln 2 / 2 leaves 0.35^8 / 8! < 2^-27.
   Lanes p = broadcast(1.0f / 5040);
   for (float coefficient : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = multiply_add(p, r, broadcast(coefficient));
+#ifdef __AVX512F__
+  return _mm512_scalef_ps(p, n); // the same bits in one step
+#else
   // 2^n through 2^(n + 64): the product is a normal number, so that the last step rounds a subnormal result once.
   const IntLanes power = (std::bit_cast<IntLanes>(shifted) - std::bit_cast<std::int32_t>(shift) + (127 + 64)) << 23;
   return p * std::bit_cast<Lanes>(power) * broadcast(0x1p-64f);
+#endif
 }
+
+/// The same; above 40 (outside the use) it stays finite.
+inline Lanes exp_of(Lanes x) { return exp_below_one(at_most(x, 40.0f)); }
 
 } // namespace kdacheck::cpu

@@ -18,8 +18,12 @@ struct Depth {
   std::int64_t from, to;
 };
 
-template <int rows, int wide, bool subtract>
+/// The compiler places what it knows of a left operand in the multiply-adds themselves.
+enum class Stored { by_row, by_column, otherwise };
+
+template <int rows, int wide, bool subtract, Stored stored>
 inline void tile(Depth depth, Left left, const float* right, std::int64_t right_row, bool fresh, float* target, std::int64_t target_row) {
+  const std::int64_t row = stored == Stored::by_column ? 1 : left.row, step = stored == Stored::by_row ? 1 : left.step;
   Lanes sums[rows][wide];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r)
@@ -31,7 +35,7 @@ inline void tile(Depth depth, Left left, const float* right, std::int64_t right_
     for (int w = 0; w < wide; ++w) values[w] = load(right + m * right_row + w * lane_count);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      const float x = left.data[r * left.row + m * left.step];
+      const float x = left.data[r * row + m * step];
       const Lanes factor = broadcast(subtract ? -x : x);
 #pragma GCC unroll 2
       for (int w = 0; w < wide; ++w) sums[r][w] = multiply_add(factor, values[w], sums[r][w]);
@@ -43,13 +47,21 @@ inline void tile(Depth depth, Left left, const float* right, std::int64_t right_
     for (int w = 0; w < wide; ++w) store(target + r * target_row + w * lane_count, sums[r][w]);
 }
 
+template <int rows, bool subtract, Stored stored>
+void band_of(std::int64_t columns, Depth depth, Left left, const float* right, std::int64_t right_row, bool fresh, float* target,
+             std::int64_t target_row) {
+  std::int64_t j = 0;
+  for (; j + tile_wide * lane_count <= columns; j += tile_wide * lane_count)
+    tile<rows, tile_wide, subtract, stored>(depth, left, right + j, right_row, fresh, target + j, target_row);
+  if (j < columns) tile<rows, 1, subtract, stored>(depth, left, right + j, right_row, fresh, target + j, target_row);
+}
+
 template <int rows, bool subtract>
 void signed_band(std::int64_t columns, Depth depth, Left left, const float* right, std::int64_t right_row, bool fresh, float* target,
                  std::int64_t target_row) {
-  std::int64_t j = 0;
-  for (; j + tile_wide * lane_count <= columns; j += tile_wide * lane_count)
-    tile<rows, tile_wide, subtract>(depth, left, right + j, right_row, fresh, target + j, target_row);
-  if (j < columns) tile<rows, 1, subtract>(depth, left, right + j, right_row, fresh, target + j, target_row);
+  if (left.step == 1) return band_of<rows, subtract, Stored::by_row>(columns, depth, left, right, right_row, fresh, target, target_row);
+  if (left.row == 1) return band_of<rows, subtract, Stored::by_column>(columns, depth, left, right, right_row, fresh, target, target_row);
+  band_of<rows, subtract, Stored::otherwise>(columns, depth, left, right, right_row, fresh, target, target_row);
 }
 
 template <int rows>

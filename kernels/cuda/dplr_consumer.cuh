@@ -58,13 +58,18 @@ __device__ __forceinline__ void keep_general_order(Operand<1>& v, Operand<1>& w,
   }
 }
 
-/// One chunk: outputs of 16 tokens in O, the state one chunk later.
+/// One chunk: outputs of 16 tokens in O, the state one chunk later. Outputs are complete before the state moves, so that what they need
+/// gives its registers to operands of the state on their way.
 template <int K, bool half_precision>
 __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
   using Stage = GeneralStage<K>;
   const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;     // row-major operands, as they lie
   const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16; // transposed ones
   const Address tiles = stage + tile_offset(row, segment);
+  // 16 channels from 16 step on: within 128 bytes segments are exchanged, which is the same for every 64 channels.
+  const auto place = [&](unsigned first_row, unsigned first_segment, int step) {
+    return stage + 128 * (step / 4) + (swizzled(first_row, 8 * first_segment, 2 * K) ^ (32 * (step % 4)));
+  };
   Operand<1> v, M, triangle, Aqk, Aqa;
   load_matrices_transposed(v.word[0], values + tile_offset(row, segment)); // row = token
   if constexpr (half_precision) {
@@ -83,23 +88,17 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
     const Operand<1> s = as_operand<1>(S[2 * step], S[2 * step + 1]);
-    const unsigned offset = swizzled(row, 16 * step + 8 * segment, K * 2);
     Operand<1> bd, qd;
-    load_matrices(bd.word[0], stage + Stage::bd + offset);
-    load_matrices(qd.word[0], stage + Stage::qd + offset);
+    load_matrices(bd.word[0], place(row, segment, step) + Stage::bd);
+    load_matrices(qd.word[0], place(row, segment, step) + Stage::qd);
     multiply_add(P[0], s, bd, 0);
     multiply_add(P[1], s, bd, 1);
     multiply_add(O[0], s, qd, 0);
     multiply_add(O[1], s, qd, 1);
   }
   load_matrices(triangle.word[0], tiles + Stage::T);
-#pragma unroll
-  for (int e = 0; e < 8; ++e) R[e / 4][e % 4] += P[e / 4][e % 4];
-  const Operand<1> r = as_operand<1>(R[0], R[1]);
-  float W[2][4] = {};
-  multiply_add(W[0], r, triangle, 0);
-  multiply_add(W[1], r, triangle, 1);
-  const bool finite = is_number(((W[0][0] + W[0][1]) + (W[0][2] + W[0][3])) + ((W[1][0] + W[1][1]) + (W[1][2] + W[1][3])));
+  load_matrices(Aqk.word[0], tiles + Stage::Aqk);
+  load_matrices(Aqa.word[0], tiles + Stage::Aqa);
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile) {
     const Pair decay = load_shared_pair(stage + Stage::decay + 4 * (8 * tile + 2 * (lane % 4)));
@@ -108,29 +107,37 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
     S[tile][2] *= decay.x;
     S[tile][3] *= decay.y;
   }
-  Operand<1> w = as_operand<1>(W[0], W[1]);
+#pragma unroll
+  for (int e = 0; e < 8; ++e) R[e / 4][e % 4] += P[e / 4][e % 4];
+  const Operand<1> r = as_operand<1>(R[0], R[1]);
+  float W[2][4] = {};
+  multiply_add(W[0], r, triangle, 0);
+  multiply_add(W[1], r, triangle, 1);
+  // Operands of the state, two steps ahead of their products.
+  Operand<1> kr[K / 16], ar[K / 16];
+  const auto load = [&](int step) {
+    load_matrices_transposed(kr[step].word[0], place(row_t, segment_t, step) + Stage::kr);
+    load_matrices_transposed(ar[step].word[0], place(row_t, segment_t, step) + Stage::ar);
+  };
+  load(0);
+  load(1);
+  const Operand<1> w = as_operand<1>(W[0], W[1]);
+  const bool finite = is_number(((W[0][0] + W[0][1]) + (W[0][2] + W[0][3])) + ((W[1][0] + W[1][1]) + (W[1][2] + W[1][3])));
+  Operand<1> shown_v = v, shown_w = w;
+  if (any_lane(!finite)) [[unlikely]] // a sum of finite numbers that overflows does no harm here
+    keep_general_order(shown_v, shown_w, O, P, M, triangle, lane);
+  multiply_add(O[0], shown_v, Aqk, 0);
+  multiply_add(O[1], shown_v, Aqk, 1);
+  multiply_add(O[0], shown_w, Aqa, 0);
+  multiply_add(O[1], shown_w, Aqa, 1);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
-    const unsigned offset = swizzled(row_t, 16 * step + 8 * segment_t, K * 2);
-    Operand<1> kr, ar;
-    load_matrices_transposed(kr.word[0], stage + Stage::kr + offset);
-    load_matrices_transposed(ar.word[0], stage + Stage::ar + offset);
-    multiply_add(S[2 * step], v, kr, 0);
-    multiply_add(S[2 * step + 1], v, kr, 1);
-    multiply_add(S[2 * step], w, ar, 0);
-    multiply_add(S[2 * step + 1], w, ar, 1);
+    if (step + 2 < K / 16) load(step + 2);
+    multiply_add(S[2 * step], v, kr[step], 0);
+    multiply_add(S[2 * step + 1], v, kr[step], 1);
+    multiply_add(S[2 * step], w, ar[step], 0);
+    multiply_add(S[2 * step + 1], w, ar[step], 1);
   }
-  if (any_lane(!finite)) [[unlikely]] { // a sum of finite numbers that overflows does no harm here
-    load_matrices(M.word[0], tiles + Stage::M);
-    load_matrices(triangle.word[0], tiles + Stage::T);
-    keep_general_order(v, w, O, P, M, triangle, lane);
-  }
-  load_matrices(Aqk.word[0], tiles + Stage::Aqk);
-  load_matrices(Aqa.word[0], tiles + Stage::Aqa);
-  multiply_add(O[0], v, Aqk, 0);
-  multiply_add(O[1], v, Aqk, 1);
-  multiply_add(O[0], w, Aqa, 0);
-  multiply_add(O[1], w, Aqa, 1);
 }
 
 /// All chunks of a sequence for value columns [column, column + 16).
@@ -175,7 +182,7 @@ __device__ void consume_general(const ForwardArguments& args, const Ring& ring, 
     sync_warp();
     load_shared_quad(words, output + tile_offset(token, half));
     const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-    if (t < span.length) store_global(o + t * args.o.token, words);
+    if (t < span.length) store_global_at_once(o + t * args.o.token, words);
     if (++owner == ring.sharing) owner = 0;
     if (++stage == ring.count) {
       stage = 0;

@@ -59,7 +59,7 @@ __device__ __forceinline__ void normalise_general(const ForwardArguments& args, 
     const unsigned turn = segments == 8 ? lane : row;
     const Address rows = bench + row * (2 * K) + half * K;
     float qq = 0, kk = 0;
-#pragma unroll
+#pragma unroll 2
     for (unsigned s = 0; s < segments; ++s) {
       const unsigned offset = 16 * ((s + turn) % segments);
       std::uint32_t q_words[4], k_words[4];
@@ -94,68 +94,158 @@ __device__ __forceinline__ int first_steep(const Pair (&g)[16]) {
   return static_cast<int>(first);
 }
 
-/// The 64 channels of a pass: turns the rows on the bench into operands of the state, adds their products to the scores.
-template <int K, bool half_precision, bool steep>
-__device__ __forceinline__ void decay_rows(float (&score)[8][4], Address bench, const Pair (&g)[16], Pair whole, int good, int pass,
-                                           unsigned lane) {
+/// Where this lane's channel pair of a token's row of b lies; of q, a, k a constant further.
+template <int K> __device__ __forceinline__ Address pair_of(Address bench, int token, int pass, unsigned lane) {
+  return bench + swizzled(token, 64 * pass + 2 * lane, 2 * K);
+}
+__device__ __forceinline__ void put_pair(Address to, Pair value) { store_shared(to, pack_bf16(value.x, value.y)); }
+
+/// Four tokens of a lane's channel pair, as they lie on the bench: rows, sums of log2 decay, factors.
+struct Quad {
+  std::uint32_t row[4][4];
+  Pair sum[4];
+  float norm_q[4], norm_k[4];
+};
+
+/// The 64 channels of a pass: turns the rows on the bench into operands of the state, adds their products to the scores. The sums of log2
+/// decay lie where the columns of the scores go. Four tokens are on their way while the four before are worked on; the loop keeps the
+/// instructions few, which must all come from a small cache.
+template <int K, bool half_precision>
+__device__ __forceinline__ void decay_rows(float (&score)[8][4], Address bench, Pair whole, int pass, unsigned lane) {
   using Bench = GeneralBench<K>;
-  const auto place = [&](int token) { return bench + swizzled(token, 64 * pass + 2 * lane, 2 * K); };
-  const auto put = [&](Address to, Pair value) { store_shared(to, pack_bf16(value.x, value.y)); };
-  // Rows of four tokens are on their way while those of the four before are worked on.
-  std::uint32_t words[2][4][4];
-  const auto read = [&](int quad) {
+  const auto read = [&](Quad& quad, int first, int place) { // place = first % 8
+    load_shared_quad(quad.norm_q, bench + Bench::norms + 4 * first);
+    load_shared_quad(quad.norm_k, bench + Bench::norms + 64 + 4 * first);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      words[quad % 2][e][0] = load_shared_word(place(4 * quad + e) + Bench::b);
-      words[quad % 2][e][1] = load_shared_word(place(4 * quad + e) + Bench::q);
-      words[quad % 2][e][2] = load_shared_word(place(4 * quad + e) + Bench::a);
-      words[quad % 2][e][3] = load_shared_word(place(4 * quad + e) + Bench::k);
+      const Address row = pair_of<K>(bench, place + e, pass, lane) + 2 * K * (first - place);
+      const Address column = bench + Bench::scores + swizzled(place + e, 2 * lane, 128) + 128 * (first - place);
+      quad.sum[e] = {load_shared_float(column), load_shared_float(column + 16 * 128)};
+      quad.row[e][0] = load_shared_word(row + Bench::b);
+      quad.row[e][1] = load_shared_word(row + Bench::q);
+      quad.row[e][2] = load_shared_word(row + Bench::a);
+      quad.row[e][3] = load_shared_word(row + Bench::k);
     }
   };
-  Pair sum{0, 0}, decayed{1, 1}; // by all tokens before
-  read(0);
-#pragma unroll
-  for (int quad = 0; quad < 4; ++quad) {
-    float norm_q[4], norm_k[4];
-    load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
-    load_shared_quad(norm_k, bench + Bench::norms + 64 + 16 * quad);
-    if (quad < 3) read(quad + 1);
+  Pair decayed{1, 1}; // by all tokens before
+  const auto work = [&](const Quad& quad, int first, int place) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const int i = 4 * quad + e;
-      const std::uint32_t(&raw)[4] = words[quad % 2][e];
-      sum = {sum.x + g[i].x, sum.y + g[i].y};
-      put(place(i) + Bench::b, unpack<half_precision>(raw[0]) * decayed);
+      const Address row = pair_of<K>(bench, place + e, pass, lane) + 2 * K * (first - place);
+      const Address column = bench + Bench::scores + swizzled(place + e, 2 * lane, 128) + 128 * (first - place);
+      const Pair sum = quad.sum[e], grown{exp2_approximate(-sum.x), exp2_approximate(-sum.y)};
+      put_pair(row + Bench::b, unpack<half_precision>(quad.row[e][0]) * decayed);
       decayed = {exp2_approximate(sum.x), exp2_approximate(sum.y)};
-      put(place(i) + Bench::q, unpack<half_precision>(raw[1]) * Pair{norm_q[e], norm_q[e]} * decayed);
-      const Pair grown{exp2_approximate(-sum.x), exp2_approximate(-sum.y)};
-      const Pair a = unpack<half_precision>(raw[2]) * grown;
-      const Pair k = unpack<half_precision>(raw[3]) * Pair{norm_k[e], norm_k[e]} * grown;
-      const Address column = bench + Bench::scores + swizzled(i, 2 * lane, 128);
-      if constexpr (!steep) {
-        put(column, a);
-        put(column + 16 * 128, k);
-        put(place(i) + Bench::a, a * whole);
-        put(place(i) + Bench::k, k * whole);
-      } else {
-        put(column, i < good ? a : Pair{0, 0}); // growth may have overflowed
-        put(column + 16 * 128, i < good ? k : Pair{0, 0});
+      put_pair(row + Bench::q, unpack<half_precision>(quad.row[e][1]) * Pair{quad.norm_q[e], quad.norm_q[e]} * decayed);
+      const Pair a = unpack<half_precision>(quad.row[e][2]) * grown;
+      const Pair k = unpack<half_precision>(quad.row[e][3]) * Pair{quad.norm_k[e], quad.norm_k[e]} * grown;
+      put_pair(column, a);
+      put_pair(column + 16 * 128, k);
+      put_pair(row + Bench::a, a * whole);
+      put_pair(row + Bench::k, k * whole);
+    }
+  };
+  Quad even, odd;
+  read(even, 0, 0);
+#pragma unroll 1
+  for (int first = 0; first < chunk_tokens; first += 8) {
+    read(odd, first + 4, 4);
+    work(even, first, 0);
+    if (first == 0) read(even, 8, 0);
+    work(odd, first + 4, 4);
+  }
+  sync_warp();
+  multiply_scores<K, false>(score, bench, pass, chunk_tokens, lane);
+  sync_warp();
+}
+
+/// The same where tokens from `good` on have decayed beyond span_limit: they have no columns, and their rows' scores come from
+/// score_steep.
+template <int K, bool half_precision>
+__device__ __forceinline__ void decay_steep_rows(float (&score)[8][4], Address bench, const Pair (&g)[16], int good, int pass,
+                                                 unsigned lane) {
+  using Bench = GeneralBench<K>;
+  Pair sum{0, 0}, decayed{1, 1};
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    const Address row = pair_of<K>(bench, i, pass, lane), column = bench + Bench::scores + swizzled(i, 2 * lane, 128);
+    const float norm_q = load_shared_float(bench + Bench::norms + 4 * i), norm_k = load_shared_float(bench + Bench::norms + 64 + 4 * i);
+    sum = {sum.x + g[i].x, sum.y + g[i].y};
+    const Pair grown{exp2_approximate(-sum.x), exp2_approximate(-sum.y)};
+    put_pair(row + Bench::b, unpack<half_precision>(load_shared_word(row + Bench::b)) * decayed);
+    decayed = {exp2_approximate(sum.x), exp2_approximate(sum.y)};
+    put_pair(row + Bench::q, unpack<half_precision>(load_shared_word(row + Bench::q)) * Pair{norm_q, norm_q} * decayed);
+    const Pair a = unpack<half_precision>(load_shared_word(row + Bench::a)) * grown;
+    const Pair k = unpack<half_precision>(load_shared_word(row + Bench::k)) * Pair{norm_k, norm_k} * grown;
+    put_pair(column, i < good ? a : Pair{0, 0}); // growth may have overflowed
+    put_pair(column + 16 * 128, i < good ? k : Pair{0, 0});
+  }
+  Pair left{1, 1};
+#pragma unroll
+  for (int i = 15; i >= 0; --i) {
+    const Address row = pair_of<K>(bench, i, pass, lane);
+    const float norm = load_shared_float(bench + Bench::norms + 64 + 4 * i);
+    put_pair(row + Bench::a, unpack<half_precision>(load_shared_word(row + Bench::a)) * left);
+    put_pair(row + Bench::k, unpack<half_precision>(load_shared_word(row + Bench::k)) * Pair{norm, norm} * left);
+    left = left * Pair{exp2_approximate(g[i].x), exp2_approximate(g[i].y)};
+  }
+  sync_warp();
+  multiply_scores<K, true>(score, bench, pass, good, lane);
+  sync_warp();
+}
+
+/// Sums of log2 decay of this lane's channels of a pass, put where decay_rows looks for them.
+struct Decays {
+  Pair whole; ///< decay by all tokens
+  bool mild;  ///< none of the sums is beyond span_limit or not a number
+};
+template <int K>
+__device__ __forceinline__ Decays sum_decays(const ForwardArguments& args, Address bench, HeadGate head, Address biases, int pass,
+                                             int tokens, unsigned lane) {
+  using Bench = GeneralBench<K>;
+  const unsigned channel = 64 * pass + 2 * lane;
+  const Pair bias = load_shared_pair(biases + 4 * channel);
+  const float bound = args.lower_bound * log2_e;
+  Pair sum{0, 0};
+  float least = 0;
+#pragma unroll 1
+  for (int first = 0; first < chunk_tokens; first += 8) {
+    Pair g[8] = {};
+    if (args.gate_format == Stored::fp32) {
+      if (args.gate != Gate::absent)
+#pragma unroll
+        for (int e = 0; e < 8; ++e) g[e] = load_shared_pair(bench + Bench::raw_g + 4 * ((first + e) * K + channel));
+    } else if (args.gate != Gate::absent) {
+      const bool bf16 = args.gate_format == Stored::bf16;
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        const std::uint32_t word = load_shared_word(bench + Bench::raw_g + 2 * ((first + e) * K + channel));
+        g[e] = bf16 ? unpack_bf16(word) : unpack_fp16(word);
       }
     }
-  }
-  if constexpr (steep) {
-    Pair left{1, 1};
+    if (args.gate == Gate::log_decay) {
 #pragma unroll
-    for (int i = 15; i >= 0; --i) {
-      const float norm = load_shared_float(bench + Bench::norms + 64 + 4 * i);
-      put(place(i) + Bench::a, unpack<half_precision>(load_shared_word(place(i) + Bench::a)) * left);
-      put(place(i) + Bench::k, unpack<half_precision>(load_shared_word(place(i) + Bench::k)) * Pair{norm, norm} * left);
-      left = left * Pair{exp2_approximate(g[i].x), exp2_approximate(g[i].y)};
+      for (int e = 0; e < 8; ++e) g[e] = {g[e].x * log2_e, g[e].y * log2_e};
+    } else if (args.gate == Gate::bounded) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e)
+        g[e] = {log2_decay_bounded(g[e].x, bias.x, head.growth_log2, bound), log2_decay_bounded(g[e].y, bias.y, head.growth_log2, bound)};
+    } else if (args.gate != Gate::absent) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e)
+        g[e] = {log_decay(args.gate, g[e].x, bias.x, head.growth, 0) * log2_e,
+                log_decay(args.gate, g[e].y, bias.y, head.growth, 0) * log2_e};
+    }
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+      if (first + e < tokens) sum = {sum.x + g[e].x, sum.y + g[e].y};
+      const Address column = bench + Bench::scores + swizzled(e, 2 * lane, 128) + 128 * first;
+      store_shared(column, sum.x);
+      store_shared(column + 16 * 128, sum.y);
+      least = fminf(least, fminf(sum.x, sum.y));
     }
   }
-  sync_warp();
-  multiply_scores<K, steep>(score, bench, pass, good, lane);
-  sync_warp();
+  return {{exp2_approximate(sum.x), exp2_approximate(sum.y)}, least >= -span_limit && sum.x == sum.x && sum.y == sum.y};
 }
 
 /// Turns what lies on the bench into a stage. `begin_next` is called once the bench is free for other rows, `await_stage` before the
@@ -170,17 +260,11 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
   bool any_steep = false;
 #pragma unroll 1
   for (int pass = 0; pass < K / 64; ++pass) {
-    Pair g[16], sum{0, 0}, least{0, 0};
-    read_gate<K, Bench::raw_g>(g, args, bench, head, biases, pass, tokens, lane);
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      sum = {sum.x + g[i].x, sum.y + g[i].y};
-      least = {fminf(least.x, sum.x), fminf(least.y, sum.y)};
-    }
-    const Pair whole{exp2_approximate(sum.x), exp2_approximate(sum.y)};
-    store_shared(bench + Bench::decay + 4 * (64 * pass + 2 * lane), whole);
-    const bool mild = fminf(least.x, least.y) >= -span_limit && sum.x == sum.x && sum.y == sum.y;
-    if (any_lane(!mild)) [[unlikely]] {
+    const Decays decays = sum_decays<K>(args, bench, head, biases, pass, tokens, lane);
+    store_shared(bench + Bench::decay + 4 * (64 * pass + 2 * lane), decays.whole);
+    if (any_lane(!decays.mild)) [[unlikely]] {
+      Pair g[16];
+      read_gate<K, Bench::raw_g>(g, args, bench, head, biases, pass, tokens, lane);
       if (!any_steep) {
 #pragma unroll
         for (int e = 0; e < 32; ++e) level[e / 8][e / 4 % 2][e % 4] = 0;
@@ -188,9 +272,9 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
       any_steep = true;
       const int good = first_steep(g);
       score_steep<K, half_precision>(level, bench, g, good, pass, lane);
-      decay_rows<K, half_precision, true>(score, bench, g, whole, good, pass, lane);
+      decay_steep_rows<K, half_precision>(score, bench, g, good, pass, lane);
     } else {
-      decay_rows<K, half_precision, false>(score, bench, g, whole, chunk_tokens, pass, lane);
+      decay_rows<K, half_precision>(score, bench, decays.whole, pass, lane);
     }
   }
   if (any_steep) [[unlikely]]

@@ -48,6 +48,16 @@ const std::array planted{
                 for (float& x : call.inputs[0].values) x = round_bf16(x);
               });
             }},
+    Planted{{"FineGrainedGating", "sides-not-exchanged", "class",
+             "the plain gate of a negative logit is that of its size: e^-|x| is put where it belongs for positive ones"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall& call) {
+                if (call.parameters.size() != 2) return; // another form
+                auto &alpha = *found(result.outputs, "alpha"), &log_decay = *found(result.outputs, "log_decay");
+                for (std::size_t i = 0; i < alpha.size(); ++i)
+                  if (alpha[i] < 0.5f) alpha[i] = 1 - alpha[i], log_decay[i] = std::log(alpha[i]);
+              });
+            }},
     Planted{
         {"FineGrainedGating", "da-log-dropped", "class", "A_log receives no gradient"},
         [](Module right) { return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) { fill(d.parameters, "A_log", 0); }); }},

@@ -1,6 +1,7 @@
 #include "state_faults.hpp"
 
 #include "../../reference/atomic_file.hpp"
+#include "../../reference/file_calls.hpp"
 #include "../../reference/safetensors.hpp"
 #include "../modules/state_file.hpp"
 
@@ -12,6 +13,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <sys/stat.h>
 #include <utility>
 
 namespace kdacheck {
@@ -19,7 +21,7 @@ namespace {
 
 using namespace modules;
 
-constexpr std::array<StateFaultInfo, 16> catalogue{{
+constexpr std::array<StateFaultInfo, 18> catalogue{{
     {"checkpoint-is-the-live-state", "class", "a checkpoint shares its numbers with the states: to restore it changes nothing"},
     {"restore-takes-the-next-slot", "class", "restore copies the checkpoint that stands beside the one asked for"},
     {"restore-keeps-the-step", "class", "the states go back, the count of steps does not"},
@@ -27,6 +29,8 @@ constexpr std::array<StateFaultInfo, 16> catalogue{{
     {"newest-pruned", "class", "beyond the number kept the newest checkpoint goes"},
     {"pruned-before-written", "class", "the old file goes before the new one is whole"},
     {"old-file-removed-first", "class", "save removes what stands under the name before it writes"},
+    {"numbers-not-flushed", "class", "the file has its name before its numbers are on the disk"},
+    {"name-not-flushed", "class", "save returns before the file's name is on the disk"},
     {"checkpoint-at-the-end-of-the-call", "class", "the interval is looked at once a call, not at every token"},
     {"nan-not-counted", "class", "a NaN is repaired and reported, the count stays"},
     {"nan-restores-every-head", "class", "a NaN in one head takes the token from all heads"},
@@ -84,6 +88,13 @@ public:
   void save(const std::filesystem::path& path) const {
     std::error_code ignored;
     if (is("old-file-removed-first")) std::filesystem::remove(path, ignored);
+    const FileCallsKept kept;
+    if (is("numbers-not-flushed") || is("name-not-flushed"))
+      file_calls().flush = [this, flush = kept.before.flush](int descriptor) {
+        struct stat what {};
+        const bool folder = ::fstat(descriptor, &what) == 0 && S_ISDIR(what.st_mode);
+        return folder == is("name-not-flushed") ? 0 : flush(descriptor);
+      };
     write_states(path, settings_.largest, step_, states_);
   }
 

@@ -4,10 +4,13 @@
 #include "../../reference/problem.hpp"
 #include "../cpu/lanes.hpp"
 
+#include <bit>
 #include <limits>
 
 namespace kdacheck::modules {
 
+using cpu::at_least;
+using cpu::at_most;
 using cpu::Lanes;
 
 /// ln(1 + e) for e in [0,1], within 4 units in the last place: 2 artanh(e / (2 + e)), whose series in s^2 <= 1/9 leaves
@@ -20,11 +23,29 @@ inline Lanes log1p_of(Lanes e) {
   return (s + s) * p;
 }
 
-inline Lanes at_least(Lanes x, float least) { return x < cpu::broadcast(least) ? cpu::broadcast(least) : x; }
-inline Lanes at_most(Lanes x, float most) { return x > cpu::broadcast(most) ? cpu::broadcast(most) : x; }
 inline Lanes within_fp32(Lanes x) {
   constexpr float most = std::numeric_limits<float>::max();
   return at_most(at_least(x, -most), most);
+}
+
+/// -|x|; -NaN for NaN.
+inline Lanes negative(Lanes x) { return std::bit_cast<Lanes>(std::bit_cast<cpu::IntLanes>(x) | std::numeric_limits<std::int32_t>::min()); }
+
+/// All bits of a lane where the number is NaN or infinite.
+inline cpu::IntLanes not_finite(Lanes x) {
+  constexpr std::int32_t exponent = 0x7f800000;
+  return (std::bit_cast<cpu::IntLanes>(x) & exponent) == exponent;
+}
+inline bool none_of(cpu::IntLanes found) {
+  std::int32_t any = 0;
+  for (std::int64_t lane = 0; lane < cpu::lane_count; ++lane) any |= found[lane];
+  return any == 0;
+}
+
+/// sigmoid(x) from one exponential of -|x| and one division.
+inline Lanes sigmoid_of(Lanes x) {
+  const Lanes small = cpu::exp_below_one(negative(x)), one = cpu::broadcast(1.0f);
+  return (x < Lanes{} ? small : one) / (one + small);
 }
 
 /// sigmoid(x), sigmoid(-x) and softplus(x) from one exponential of -|x|.
@@ -32,7 +53,7 @@ struct Logistic {
   Lanes rising, falling, small, x;
 
   explicit Logistic(Lanes argument) : x(argument) {
-    small = cpu::exp_of(x < Lanes{} ? x : -x);
+    small = cpu::exp_below_one(negative(x));
     const Lanes large_side = cpu::broadcast(1.0f) / (cpu::broadcast(1.0f) + small), small_side = small * large_side;
     rising = x < Lanes{} ? small_side : large_side;
     falling = x < Lanes{} ? large_side : small_side;
@@ -53,13 +74,12 @@ struct GateLanes {
 
 template <GateForm form> GateLanes gate_of(Lanes logit, const GateColumns& column, bool with_log_decay) {
   if constexpr (form == GateForm::sigmoid) {
-    const Logistic logistic(logit);
-    return {logistic.rising, with_log_decay ? -logistic.softplus_of_negative() : Lanes{}};
+    return {sigmoid_of(logit), with_log_decay ? -Logistic(logit).softplus_of_negative() : Lanes{}};
   } else {
     const Lanes y = within_fp32(logit + column.bias);
     const Lanes g = form == GateForm::softplus ? within_fp32(-column.rate * Logistic(y).softplus())
-                                               : column.lower_bound * Logistic(within_fp32(column.rate * y)).rising;
-    return {cpu::exp_of(g), g};
+                                               : column.lower_bound * sigmoid_of(within_fp32(column.rate * y));
+    return {cpu::exp_below_one(g), g};
   }
 }
 

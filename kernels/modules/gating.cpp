@@ -1,4 +1,5 @@
-// Bands of rows go through both projections and the gate while they are in the cache; bands are shared out to threads.
+// Bands of rows are shared out to threads, first through the narrow projection, then through the wide one and the gate while
+// they are in the innermost cache. Nothing reads the inputs only to check them: what is not finite shows in the sums.
 
 #include "gating.hpp"
 
@@ -9,6 +10,7 @@
 #include "partial_lanes.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 namespace kdacheck::modules {
@@ -18,27 +20,72 @@ using cpu::lane_count;
 using cpu::load;
 using cpu::padded;
 
-constexpr std::int64_t band_rows = 32; // 32 rows of 512 logits are 64 KB
+constexpr int band_rows = 8; // 8 rows of 512 logits are 16 KB
 constexpr std::int64_t worth_threads = 64;
 
 GateColumns columns_at(const Gating& module, const ColumnParameters& columns, std::int64_t at) {
   return {load(columns.rate.data() + at), load(columns.bias.data() + at), cpu::broadcast(module.lower_bound)};
 }
 
+/// The gates of `count` rows. False if a logit is not finite.
 template <GateForm form>
-void write_gates(const Gating& module, const ColumnParameters& columns, const float* logits, std::int64_t row, std::int64_t count,
+bool write_gates(const Gating& module, const ColumnParameters& columns, const float* logits, std::int64_t row, std::int64_t count,
                  const Gates& gates) {
   const std::int64_t W = module.width(), stride = padded(W);
   const bool with_log_decay = !gates.log_decay.empty();
-  for (std::int64_t at = 0; at < W; at += lane_count) {
-    const GateColumns column = columns_at(module, columns, at);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const GateLanes lanes = gate_of<form>(load(logits + i * stride + at), column, with_log_decay);
+  cpu::IntLanes bad{};
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t at = 0; at < W; at += lane_count) {
+      const Lanes logit = load(logits + i * stride + at);
+      bad |= not_finite(logit);
+      const GateLanes lanes = gate_of<form>(logit, columns_at(module, columns, at), with_log_decay);
       const std::int64_t place = (row + i) * W + at;
       store_part(gates.alpha.data() + place, lanes.alpha, W - at);
       if (with_log_decay) store_part(gates.log_decay.data() + place, lanes.log_decay, W - at);
     }
+  return none_of(bad);
+}
+
+/// The gates of a whole band of rows, block by block: their logits, the chains of multiply-adds of
+/// cpu::product, go from the registers to the gate through 1 KB. W is a multiple of the block. False if a logit is not finite.
+constexpr int block_wide = lane_count == 16 ? 2 : 1; // half of the registers
+template <GateForm form>
+bool gates_of_band(const Gating& module, const ColumnParameters& columns, const Projections& weights, const float* hidden, std::int64_t row,
+                   const Gates& gates) {
+  const std::int64_t W = module.width(), R = weights.down.stride, depth = weights.up.rows;
+  const float* up = weights.up.data;
+  float *alpha = gates.alpha.data() + row * W, *log_decay = gates.log_decay.empty() ? nullptr : gates.log_decay.data() + row * W;
+  cpu::IntLanes bad{};
+  for (std::int64_t at = 0; at < W; at += block_wide * lane_count) {
+    Lanes sums[band_rows][block_wide]{};
+    for (std::int64_t m = 0; m < depth; ++m) {
+      Lanes values[block_wide];
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) values[w] = load(up + m * W + at + w * lane_count);
+#pragma GCC unroll 8
+      for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+        for (int w = 0; w < block_wide; ++w) sums[r][w] = cpu::multiply_add(cpu::broadcast(hidden[r * R + m]), values[w], sums[r][w]);
+    }
+    Lanes logits[band_rows][block_wide];
+#pragma GCC unroll 8
+    for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) logits[r][w] = sums[r][w];
+    GateColumns column[block_wide];
+    for (int w = 0; w < block_wide; ++w) column[w] = columns_at(module, columns, at + w * lane_count);
+#pragma GCC unroll 1
+    for (int r = 0; r < band_rows; ++r)
+#pragma GCC unroll 2
+      for (int w = 0; w < block_wide; ++w) {
+        const std::int64_t place = r * W + at + w * lane_count;
+        bad |= not_finite(logits[r][w]);
+        const GateLanes lanes = gate_of<form>(logits[r][w], column[w], log_decay != nullptr);
+        cpu::store(alpha + place, lanes.alpha);
+        if (log_decay) cpu::store(log_decay + place, lanes.log_decay);
+      }
   }
+  return none_of(bad);
 }
 
 /// Calls the instance for the module's form.
@@ -109,18 +156,37 @@ void gates(const Gating& module, const GatingParameters& parameters, const Gatin
   check_count("log_decay", shape, outputs.log_decay.size(), rows * W, true);
   const Projections weights{padded_matrix(parameters.down, module.D, module.rank), padded_matrix(parameters.up, module.rank, W)};
   const ColumnParameters columns = column_parameters(module, parameters);
+  const std::int64_t R = weights.down.stride;
+  const float* x = input.x.data();
+  thread_local std::vector<float> kept; // between calls: fresh pages cost more than the gates
+  kept.resize(std::max(kept.size(), static_cast<std::size_t>(rows * R)));
+  float* const hidden = kept.data(); // of the calling thread
+  std::atomic<bool> overflow = false;
   for_bands(rows, band_rows, rows >= worth_threads, [&](std::int64_t first, std::int64_t count) {
-    thread_local std::vector<float> memory; // kept between calls: fresh pages cost more than the gates
-    memory.resize(static_cast<std::size_t>(band_rows * (weights.down.stride + weights.up.stride)));
-    float *hidden = memory.data(), *logits = hidden + band_rows * weights.down.stride;
-    project(weights, input.x.data() + first * module.D, count, hidden, logits);
-    for_form(module.form, [&]<GateForm form>() { write_gates<form>(module, columns, logits, first, count, outputs); });
+    project_down(weights, x + first * module.D, count, hidden + first * R);
+    if (!all_finite(hidden + first * R, count * R)) overflow = true;
+  });
+  if (overflow) check_finite("x", input.x); // else sums of finite numbers overflowed
+  for_bands(rows, band_rows, rows >= worth_threads, [&](std::int64_t first, std::int64_t count) {
+    thread_local std::vector<float> memory;
+    memory.resize(static_cast<std::size_t>(band_rows * weights.up.stride));
+    float* const logits = memory.data();
+    for_form(module.form, [&]<GateForm form>() {
+      if (count == band_rows && W % (block_wide * lane_count) == 0 && !overflow &&
+          gates_of_band<form>(module, columns, weights, hidden + first * R, first, outputs))
+        return;
+      project_up(weights, hidden + first * R, count, logits);
+      if (write_gates<form>(module, columns, logits, first, count, outputs) && !overflow) return;
+      make_finite(weights, x + first * module.D, count, hidden + first * R, logits);
+      write_gates<form>(module, columns, logits, first, count, outputs);
+    });
   });
 }
 
 GatingGradients gates_backward(const Gating& module, const GatingParameters& parameters, const GatingInput& input,
                                const GateCotangents& d) {
   check_gating_call(module, parameters, input);
+  check_finite("x", input.x);
   const std::int64_t rows = input.B * input.T, D = module.D, rank = module.rank, W = module.width();
   const char* shape = module.per_head ? "[B,T,H]" : "[B,T,H,K]";
   check_count("the cotangent of alpha", shape, d.alpha.size(), rows * W, true);
@@ -133,7 +199,9 @@ GatingGradients gates_backward(const Gating& module, const GatingParameters& par
   const bool threads = rows >= worth_threads;
   std::vector<float> hidden(static_cast<std::size_t>(rows * R)), logits(static_cast<std::size_t>(rows * stride));
   for_bands(rows, band_rows, threads, [&](std::int64_t first, std::int64_t count) {
-    project(weights, input.x.data() + first * D, count, hidden.data() + first * R, logits.data() + first * stride);
+    float *thin = hidden.data() + first * R, *wide = logits.data() + first * stride;
+    project_down(weights, input.x.data() + first * D, count, thin), project_up(weights, thin, count, wide);
+    make_finite(weights, input.x.data() + first * D, count, thin, wide);
   });
 
   std::vector<double> A_sums(static_cast<std::size_t>(stride), 0.0), bias_sums(static_cast<std::size_t>(stride), 0.0);

@@ -53,7 +53,6 @@ void check_gating_call(const Gating& module, const GatingParameters& parameters,
   check_count("A_log", plain ? "[0] (the sigmoid form has none)" : "[H]", parameters.A_log.size(), plain ? 0 : module.H, false);
   check_count("dt_bias", plain ? "[0] (the sigmoid form has none)" : width_name, parameters.dt_bias.size(), plain ? 0 : module.width(),
               true);
-  check_finite("x", input.x);
   check_finite("down", parameters.down);
   check_finite("up", parameters.up);
   check_finite("dt_bias", parameters.dt_bias);

@@ -8,7 +8,7 @@ namespace kdacheck::modules {
 /// Throws std::invalid_argument for sizes that are not positive, a form that is none of the module's, a bad lower bound.
 void check_module(const Gating&);
 
-/// Throws std::invalid_argument for parameters or x of the wrong size or with numbers that are not finite.
+/// Throws std::invalid_argument for parameters or x of the wrong size, and for parameters that are not finite. x is not read.
 void check_gating_call(const Gating&, const GatingParameters&, const GatingInput&);
 
 /// Throws std::invalid_argument unless the tensor has that many numbers, or is empty and may be.

@@ -22,8 +22,14 @@ struct Projections {
   PaddedMatrix down, up;
 };
 
-/// hidden [count, down.stride] and logits [count, up.stride] of rows x [count, D]; all finite.
-void project(const Projections&, const float* x, std::int64_t count, float* hidden, float* logits);
+/// hidden [count, down.stride] of rows x [count, D], and logits [count, up.stride] of hidden, in fp32.
+void project_down(const Projections&, const float* x, std::int64_t count, float* hidden);
+void project_up(const Projections&, const float* hidden, std::int64_t count, float* logits);
+
+/// Rows of hidden or logits that are not finite are summed again in fp64, where no finite x overflows.
+void make_finite(const Projections&, const float* x, std::int64_t count, float* hidden, float* logits);
+
+bool all_finite(const float* values, std::int64_t count);
 
 /// e^{A_log} and dt_bias of every padded column.
 struct ColumnParameters {

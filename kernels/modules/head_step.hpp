@@ -68,18 +68,20 @@ void step_columns(const KdaHead& head, std::int64_t K, std::int64_t V, float* S,
 template <int wide, bool whole>
 void step_columns(const DplrHead& head, std::int64_t K, std::int64_t V, float* S, const float* v, std::int64_t last) {
   const Columns<wide, whole> columns{last};
-  Lanes read[wide]{};
+  Lanes read[wide]{}, values[wide]{};
+#pragma GCC unroll 8
+  for (int w = 0; w < wide && v; ++w) values[w] = columns.load(v, w);
   for (std::int64_t i = 0; i < K; ++i) {
     const Lanes b = broadcast(head.b[i]);
 #pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) read[w] = multiply_add(b, columns.load(S + i * V, w), read[w]);
   }
   for (std::int64_t i = 0; i < K; ++i) {
-    const Lanes d = broadcast(head.d[i]), a = broadcast(-head.a[i]);
+    const Lanes d = broadcast(head.d[i]), a = broadcast(-head.a[i]), k = broadcast(v ? head.k[i] : 0.0f);
 #pragma GCC unroll 8
     for (int w = 0; w < wide; ++w) {
       Lanes next = multiply_add(a, read[w], d * columns.load(S + i * V, w));
-      if (v) next = multiply_add(broadcast(head.k[i]), columns.load(v, w), next);
+      if (v) next = multiply_add(k, values[w], next);
       columns.store(S + i * V, w, next);
     }
   }

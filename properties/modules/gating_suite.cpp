@@ -8,6 +8,7 @@
 #include "kda_layer_oracle.hpp"
 #include "suites.hpp"
 
+#include <cmath>
 #include <fmt/core.h>
 #include <limits>
 
@@ -58,6 +59,7 @@ template <Number N> ExactTensors gating_oracle(const Gating& g, const ModuleCall
 ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   const Gating g = gating_of(regime);
   ModuleCase c{.module = gating_module(g), .oracle = {}, .call = {}, .cotangents = {}};
+  c.regime = regime;
   c.call.cu_seqlens = offsets_of({7, 0, 5});
   const std::int64_t R = c.call.rows(), W = g.width();
   c.call.inputs = {drawn_tensor("x", {R, g.D}, -1, 1, seed, 1)};
@@ -93,6 +95,62 @@ Finding in_range(const ModuleCase& c, std::uint64_t) {
   return {};
 }
 
+/// Logits of one row of x, in fp64.
+std::vector<double> logits_of(const Gating& g, const ModuleCall& call, const float* x) {
+  const std::vector<float>&down = tensor_named(call.parameters, "down").values, &up = tensor_named(call.parameters, "up").values;
+  std::vector<double> logits(static_cast<std::size_t>(g.width()), 0.0);
+  for (std::int64_t r = 0; r < g.rank; ++r) {
+    double hidden = 0;
+    for (std::int64_t d = 0; d < g.D; ++d) hidden += static_cast<double>(x[d]) * down[static_cast<std::size_t>(d * g.rank + r)];
+    for (std::int64_t c = 0; c < g.width(); ++c)
+      logits[static_cast<std::size_t>(c)] += hidden * up[static_cast<std::size_t>(r * g.width() + c)];
+  }
+  return logits;
+}
+
+/// Multiples of one row of x: the logit of a column rises or falls with the multiple, and the gate with the logit, up to twice the
+/// error that `gates` states of a result. Columns whose logit is nearly 0 say nothing.
+Finding gates_are_monotone(const ModuleCase& c, std::uint64_t) {
+  constexpr std::int64_t most = 20, rows = 2 * most + 1;
+  constexpr double u = 0x1p-24, subnormal = 0x1p-140;
+  const Gating g = gating_of(c.regime);
+  ModuleCall call = c.call;
+  call.cu_seqlens = offsets_of({rows});
+  call.mask.clear();
+  NamedTensor& x = call.inputs.front();
+  const std::vector<float> row(x.values.begin(), x.values.begin() + g.D);
+  x.shape[0] = rows;
+  x.values.clear();
+  for (std::int64_t multiple = -most; multiple <= most; ++multiple)
+    for (const float element : row) x.values.push_back(static_cast<float>(multiple) * element);
+  const std::vector<double> logits = logits_of(g, call, row.data());
+  const ModuleResult result = c.module.forward(call);
+  const auto &alpha = tensor_named(result.outputs, "alpha").values, &log_decay = tensor_named(result.outputs, "log_decay").values;
+  std::size_t compared = 0;
+  for (std::size_t column = 0; column < logits.size(); ++column) {
+    if (!(std::abs(logits[column]) > 0.01)) continue;
+    const bool rising = (logits[column] > 0) == (g.form == GateForm::sigmoid);
+    for (std::int64_t i = 0; i + 1 < rows; ++i) {
+      const auto at = [&](std::int64_t place) { return static_cast<std::size_t>(place) * logits.size() + column; };
+      const std::size_t less = at(rising ? i : i + 1), more = at(rising ? i + 1 : i);
+      const double decay = log_decay[less];
+      const double slack = 2 * 16 * u * std::abs(decay) + subnormal, of_alpha = alpha[less] * (slack + 2 * 8 * u) + subnormal;
+      ++compared;
+      if (decay <= log_decay[more] + slack && alpha[less] <= alpha[more] + of_alpha) continue;
+      return {.verdict = Verdict::failed_property,
+              .bound_util = std::numeric_limits<double>::infinity(),
+              .place = Place{.tensor = "alpha"},
+              .detail = fmt::format("column {}: between {} and {} times x the logit {} and alpha goes from {:.9g} to {:.9g}, its logarithm "
+                                    "from {:.9g} to {:.9g}",
+                                    column, i - most, i + 1 - most, logits[column] > 0 ? "rises" : "falls", alpha[at(i)], alpha[at(i + 1)],
+                                    log_decay[at(i)], log_decay[at(i + 1)]),
+              .metrics = {}};
+    }
+  }
+  if (compared == 0) return {.verdict = Verdict::not_supported, .place = {}, .detail = "every logit is nearly 0", .metrics = {}};
+  return {};
+}
+
 } // namespace
 
 ModuleSuite gating_suite() {
@@ -110,6 +168,8 @@ ModuleSuite gating_suite() {
                     .faults = {},
                     .draw = draw};
   suite.laws.push_back({"gates-stay-in-range", "0 <= alpha <= 1 and ln alpha <= 0, never NaN", false, in_range});
+  suite.laws.push_back(
+      {"gates-are-monotone", "a larger logit keeps more with the plain gate, less with the others", false, gates_are_monotone});
   for (const ModuleFaultInfo& fault : module_faults())
     if (fault.module == suite.name) suite.faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
   return suite;

@@ -46,6 +46,7 @@ struct ModuleCase {
   modules::ModuleCall call;
   modules::ModuleCotangents cotangents;
   std::function<modules::Module(std::string_view fault)> planted{}; ///< empty: laws plant `fault` themselves
+  std::string regime{};                                             ///< it was drawn for, where a law asks
   std::string fault{};                                              ///< planted in `module`, or to be
 };
 
@@ -67,6 +68,12 @@ struct ModuleFault {
   std::string name, origin, what;
 };
 
+/// What reports say of a module on a regime besides errors: "false alarms", 12.
+struct ModuleFigure {
+  std::string name;
+  double value = 0;
+};
+
 struct ModuleSuite {
   std::string name;    ///< "KimiDeltaAttention"
   std::string summary; ///< one line
@@ -75,6 +82,8 @@ struct ModuleSuite {
   std::vector<ModuleLaw> laws; ///< those of all modules that apply, and its own
   std::vector<ModuleFault> faults;
   ModuleCase (*draw)(std::string_view regime, std::uint64_t seed) = nullptr; ///< the same arguments, the same case
+  /// Of the case that `draw` makes; null where a module has none.
+  std::vector<ModuleFigure> (*figures)(std::string_view regime, std::uint64_t seed) = nullptr;
 };
 
 /// Every module, in the order of reports.

@@ -2,6 +2,7 @@
 
 #include "../../kernels/faults/state_faults.hpp"
 #include "../../reference/safetensors.hpp"
+#include "forgetful_disk.hpp"
 
 #include <algorithm>
 #include <array>
@@ -272,6 +273,27 @@ Finding a_damaged_file_is_refused_and_passed_over(const ModuleCase& c, std::uint
   return same(reader.states(), store.states()) ? Finding{} : broken("the checkpoint before the damaged one holds something else");
 }
 
+/// After a power cut at any call that save makes of the disk, and after it, the latest checkpoint told of is there.
+Finding a_power_cut_loses_nothing(const ModuleCase& c, std::uint64_t seed) {
+  const Folder folder;
+  const StateStore store = under_test(c, settings(0, 1 + static_cast<std::int64_t>(seed % 2), folder.path));
+  std::int64_t told = 0;
+  std::string loss;
+  ForgetfulDisk disk(folder.path, [&](const std::filesystem::path& left) {
+    if (told == 0 || !loss.empty()) return;
+    const StateStore reader = under_test(c, settings(0, 2, left));
+    if (!reader.load_latest() || reader.step() < told) loss = fmt::format("after a power cut the checkpoint of step {} is not there", told);
+  });
+  for (std::int64_t t = 0; t < 9; t += 3) {
+    store.update(tokens_of(c, 2, t, 3).view());
+    store.checkpoint();
+    told = store.step();
+    disk.cut();
+  }
+  if (disk.calls() == 0) return broken("saving flushed and renamed nothing");
+  return loss.empty() ? Finding{} : broken(loss);
+}
+
 } // namespace
 
 std::vector<ModuleLaw> state_laws() {
@@ -282,6 +304,8 @@ std::vector<ModuleLaw> state_laws() {
            false, any_commands_follow_the_model},
           {"a-crash-while-saving-loses-nothing", "a process ended at any byte of a file it saves leaves the last good one", false,
            a_crash_while_saving_loses_nothing},
+          {"a-power-cut-loses-nothing", "a disk that forgets what was not flushed has the latest checkpoint told of, whole", false,
+           a_power_cut_loses_nothing},
           {"a-damaged-file-is-refused", "a changed number in a file is seen, and load_latest takes the checkpoint before it", false,
            a_damaged_file_is_refused_and_passed_over}};
 }

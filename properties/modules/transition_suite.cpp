@@ -114,6 +114,27 @@ Finding monitor_bounds_the_norm(const ModuleCase& c, std::uint64_t) {
   return {}; // norm / bound is 1 where the bound is sharp, as it often is: no error that the report's error / bound should show
 }
 
+/// What the monitor proves of a case's transitions, and where the heuristic warns beside it.
+std::vector<ModuleFigure> monitor_figures(std::string_view regime, std::uint64_t seed) {
+  const ModuleCase c = draw(regime, seed);
+  SpectralMonitor monitor({.B = 1, .H = H, .K = K, .V = V}, c.call.rows());
+  for (std::int64_t row = 0; row < c.call.rows(); ++row)
+    monitor.observe({.alpha = part(c.call.inputs[0], row, H * K),
+                     .k = part(c.call.inputs[1], row, H * K),
+                     .beta = part(c.call.inputs[2], row, H),
+                     .v = {}});
+  const MonitorCounts& counts = monitor.counts();
+  const auto number = [](std::int64_t count) { return static_cast<double>(count); };
+  return {{"transitions", number(counts.tokens)},
+          {"proved not to grow", number(counts.proved_within)},
+          {"proved to grow", number(counts.proved_growing)},
+          {"heuristic warns", number(counts.heuristic_alarms)},
+          {"false alarms", number(counts.false_alarms)},
+          {"growth it misses", number(counts.silent_growth)},
+          {"largest norm, bound", counts.largest_norm},
+          {"largest radius, bound", counts.largest_radius}};
+}
+
 std::vector<ModuleFault> faults_of(std::string_view module) {
   std::vector<ModuleFault> faults;
   for (const ModuleFaultInfo& fault : module_faults())
@@ -130,7 +151,8 @@ ModuleSuite transition_suite() {
                     .regimes = step_regimes(),
                     .laws = token_laws(),
                     .faults = faults_of("DPLRTransition"),
-                    .draw = draw};
+                    .draw = draw,
+                    .figures = monitor_figures};
   suite.laws.push_back(
       {"monitor-bounds-the-norm", "the monitor's bounds enclose the largest singular value", false, monitor_bounds_the_norm});
   return suite;

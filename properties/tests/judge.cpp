@@ -215,3 +215,32 @@ TEST_CASE("budgets are the same for every call and judge") {
   Judge one, other;
   CHECK(one.forward_budget(contract, problem)->output.channel == other.forward_budget(contract, problem)->output.channel);
 }
+
+TEST_CASE("the oracle escalates by itself where fp64's radius is above a hundredth of the bound, and the finding says so") {
+  Judge judge;
+  const Problem plain = draw({});
+  const Contract fp32 = contract_of(Format::fp32, Format::fp32);
+  CHECK(judge.forward(fp32, plain, right_by_construction(plain, Format::fp32)).oracle.empty());
+  // steps whose norms exceed 1 while their product does not grow: the oracle's radius multiplies the norms, its error does not
+  Drawn drawn;
+  drawn.rule = Rule::dplr, drawn.shape.T = 160, drawn.decay = 1e-3;
+  const Problem growing = draw(drawn);
+  Contract dplr = fp32;
+  dplr.rules = {Rule::dplr};
+  const Run run = right_by_construction(growing, Format::fp32);
+  const Finding finding = judge.forward(dplr, growing, run);
+  const Truth first = forward_truth(growing);
+  const auto budget = judge.forward_budget(dplr, growing);
+  double share = 0;
+  for (std::size_t row = 0; row < budget->output.token.size(); ++row)
+    share = std::max(share, first.o.radius[row * static_cast<std::size_t>(growing.shape.V)] / (4 * budget->output.token[row]));
+  INFO("radius / bound in fp64: " << share << ", oracle " << finding.oracle << ", " << finding.detail);
+  CHECK(share > 1e-2);
+  CHECK(finding.verdict == Verdict::passed);
+  CHECK(finding.oracle == "double_double");
+  // what the graver of two findings forgets would not be said
+  Finding exact;
+  exact.bound_util = 2;
+  CHECK(graver(exact, finding).oracle == "double_double");
+  CHECK(graver(finding, exact).oracle == "double_double");
+}

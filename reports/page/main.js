@@ -29,6 +29,7 @@ show_heading();
 show_kernels();
 show_failures();
 show_matrix();
+show_modules();
 show_refusals();
 show_environment();
 if (page.drawn === 0) {

@@ -5,7 +5,7 @@ const show_heading = () => {
   section("title").textContent = "kdacheck: " + page.title;
   section("title").className = page.status === 0 ? "good" : "bad";
   document.title = "kdacheck: " + page.title;
-  section("summary").textContent = page.summary + (page.complete ? "." : ". The run was stopped early: what it did not reach is not judged.");
+  section("summary").textContent = page.summary + (page.escalation ? "; " + page.escalation : "") + (page.complete ? "." : ". The run was stopped early: what it did not reach is not judged.");
 };
 
 const verdict_word = (word) => element("span", {class: word === "passed" ? "good" : word === "not supported" ? "quiet" : "bad"}, word);
@@ -54,6 +54,19 @@ const show_matrix = () => {
   const rows = page.matrix.properties.map((property, i) => element("tr", {}, element("th", {}, property),
     ...page.kernels.map((kernel, k) => matrix_cell(page.matrix.cells[i][k], property, kernel))));
   section("matrix").append(element("div", {class: "scroll"}, element("table", {class: "matrix"}, element("thead", {}, head), element("tbody", {}, ...rows))));
+};
+
+const show_modules = () => {
+  const {laws, figures} = page.modules;
+  if (!laws.length) return void section("modules").append(element("p", {}, "No module was judged."));
+  section("modules").append(table([["module"], ["law"], ["cases", true], ["passed", true], ["failed", true], ["error / bound", true]],
+    laws.map(([module, law, count, passed, failures, util]) => [module, law, String(count), String(passed), String(failures), figure(util)])));
+  for (const module of new Set(figures.map((row) => row.module))) {
+    const rows = figures.filter((row) => row.module === module);
+    section("modules").append(element("h3", {}, module + ": what its monitor proves, and a heuristic beside it"),
+      element("p", {}, "The heuristic warns where max(alpha) (1 + beta |k|²) > 1. A false alarm is a warning for a transition that is proved to let no vector grow."),
+      table([["regime"], ...rows[0].figures.map(([name]) => [name, true])], rows.map((row) => [row.regime, ...row.figures.map(([, value]) => figure(value))])));
+  }
 };
 
 const show_refusals = () => {

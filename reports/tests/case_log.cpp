@@ -45,6 +45,7 @@ CaseResult full_case() {
   result.finding.place->token = 17;
   result.finding.place->chunk_position = 1;
   result.finding.metrics = {.max_abs_err = 0.1, .rms_rel_err = 1e-300, .token_rel_err_max = -1, .ulp_max = 3};
+  result.finding.oracle = "226 bits";
   result.finding.detail = "a \"quoted\" line\nand another";
   return result;
 }
@@ -61,6 +62,7 @@ void check_same(const CaseResult& left, const CaseResult& right) {
   CHECK(left.finding.place == right.finding.place);
   CHECK(left.finding.detail == right.finding.detail);
   CHECK(left.finding.metrics == right.finding.metrics);
+  CHECK(left.finding.oracle == right.finding.oracle);
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 // Modules stand in report.json under keys of their own, with a line per law and regime, and come back as they were.
 
+#include "../page_data.hpp"
 #include "../report_json.hpp"
 
 #include "../../properties/modules/module_campaign.hpp"
@@ -48,6 +49,34 @@ TEST_CASE("report.json has modules apart from kernels, with laws and regimes") {
   REQUIRE(module.at("regimes").size() == 2);
   CHECK(module.at("worst").at("replay") == "module.KimiDeltaAttention:causal:packed:1");
   CHECK(json.at("summary").at("cases") == 2);
+}
+
+TEST_CASE("the monitor's false alarms stand in report.json and on the page, regime by regime as the monitor counts them") {
+  const ModuleSuite& suite = *std::ranges::find(module_suites(), "DPLRTransition", &ModuleSuite::name);
+  Results results;
+  results.context.seed = 3;
+  results.kernels.push_back(tally_of(suite));
+  for (const char* regime : {"usual", "long-keys"}) add(results, case_of(run_module_case(suite, suite.laws.back(), regime, 3)));
+  const auto report = nlohmann::json::parse(to_report_json(results));
+  const auto page = nlohmann::json::parse(to_page_json(results, {}, nlohmann::json::object(), 10));
+  const auto& figures = report.at("modules")[0].at("figures");
+  const auto& drawn = page.at("modules").at("figures");
+  REQUIRE(figures.size() == 2);
+  REQUIRE(drawn.size() == 2);
+  // most of usual tokens alarm the heuristic and none of them grows
+  CHECK(figures[0].at("regime") == "usual");
+  CHECK(figures[0].at("transitions") == 26);
+  CHECK(figures[0].at("false alarms") > 13);
+  CHECK(figures[0].at("false alarms") <= figures[0].at("heuristic warns"));
+  CHECK(figures[1].at("proved to grow") > 0); // and long keys do grow
+  CHECK(figures[1].at("false alarms") < figures[1].at("heuristic warns"));
+  for (std::size_t r = 0; r < 2; ++r)
+    for (const auto& [index, figure] : drawn[r].at("figures").items()) {
+      const double exact = figures[r].at(figure[0].get<std::string>());
+      CHECK(figure[1].get<double>() == Approx(exact).epsilon(1e-3));
+    }
+  CHECK(page.at("modules").at("laws").size() == 1);
+  CHECK(to_report_json(results_from_report_json(report.dump(), "report.json")) == to_report_json(results));
 }
 
 TEST_CASE("a report with modules is read back as it was written") {

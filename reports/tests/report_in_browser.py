@@ -199,7 +199,7 @@ def main(arguments):
             failures.append(sentence)
             print("FAILED:", sentence)
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         place = pathlib.Path(place)
         run = place / "run"
         selection = ["--kernel", "cpu.chunk16.fp32", "--kernel", "cpu.chunk64.bf16", "--property", "agrees-with-the-oracle",

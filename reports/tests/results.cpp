@@ -1,5 +1,8 @@
 #include "../results.hpp"
 #include "../report_json.hpp"
+#include "../summary_markdown.hpp"
+#include "../table.hpp"
+#include "../words.hpp"
 #include "sample_results.hpp"
 
 #include <catch2/catch.hpp>
@@ -181,4 +184,21 @@ TEST_CASE("names that are not UTF-8 still give a report that parses") {
   Results results;
   add(results, sample_case("bad\xff\"name\n", Verdict::passed, 0.5));
   CHECK(Json::parse(to_report_json(results))["kernels"].size() == 1);
+}
+
+TEST_CASE("cases whose oracle took more than fp64 are counted by arithmetic, and every writer says so") {
+  Results results = sample_results();
+  CHECK(console_table(results, {}).find("oracle beyond fp64") == std::string::npos);
+  CaseResult finer = sample_case("cpu.right", Verdict::passed, 0.5);
+  for (const char* oracle : {"double_double", "double_double", "226 bits"}) {
+    finer.finding.oracle = oracle;
+    add(results, finer);
+  }
+  const std::string said = "oracle beyond fp64: 1 case in 226 bits, 2 cases in double_double";
+  CHECK(spoken_escalation(results) == said);
+  CHECK(console_table(results, {}).find(said + "\n") != std::string::npos);
+  CHECK(to_summary_markdown(results).find("2 cases in double\\_double") != std::string::npos);
+  const std::string text = to_report_json(results);
+  CHECK(Json::parse(text)["escalated"]["double_double"] == 2);
+  CHECK(results_from_report_json(text, "report.json").escalated == results.escalated);
 }

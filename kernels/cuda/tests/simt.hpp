@@ -191,6 +191,7 @@ inline Pair load_shared_pair(Address at) { return simt::read<Pair>(at); }
 inline void load_shared_quad(float (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
 inline void load_shared_quad(std::uint32_t (&x)[4], Address at) { std::memcpy(x, simt::at(at, 16), 16); }
 inline void store_global(void* to, const std::uint32_t (&x)[4]) { std::memcpy(to, x, 16); }
+inline void store_global_at_once(void* to, const std::uint32_t (&x)[4]) { store_global(to, x); }
 
 inline void load_global(std::uint32_t (&x)[4], const void* from) { std::memcpy(x, from, 16); }
 inline void load_global_fresh(float (&x)[4], const float* from) { std::memcpy(x, from, 16); }

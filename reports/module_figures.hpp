@@ -1,0 +1,21 @@
+#pragma once
+// Figures of a module's regimes, for report.json and the page.
+
+#include "../properties/modules/module_suite.hpp"
+#include "results.hpp"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kdacheck {
+
+struct FiguresOfRegime {
+  std::string regime;
+  std::vector<ModuleFigure> figures;
+};
+
+/// Of the regimes that the run judged, on the case of the run's seed. None for a module that has no figures.
+std::vector<FiguresOfRegime> module_figures(std::string_view name_in_reports, const Results&);
+
+} // namespace kdacheck
