@@ -202,7 +202,7 @@ __device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Sup
 }
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
-  sweep_block<K, pieces, half_precision, Sweep::adjoint>(
+  sweep_block<K, pieces, half_precision, Sweep::adjoint, false>(
       sweep.call, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
         const std::int64_t unit = sweep.call.first_unit + gang, n = unit / sweep.call.HV;
         consume_adjoint<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area,

@@ -99,7 +99,7 @@ __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supp
 }
 
 template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
-  sweep_block<K, pieces, half_precision, Sweep::states>(
+  sweep_block<K, pieces, half_precision, Sweep::states, false>(
       sweep.call, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
         const std::int64_t unit = sweep.call.first_unit + gang, n = unit / sweep.call.HV;
         consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area,

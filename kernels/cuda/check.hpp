@@ -35,7 +35,7 @@ struct CheckedCall {
 /// A backward pass does not use o and final_state.
 CheckedCall check_call(int kernel, const kdacheck_cuda_problem*, bool backward = false);
 
-/// Workspace of a checked call: what gangs of a chunk kernel hand over (chunk_shifts.cuh).
+/// Workspace of a checked call: what gangs of the fast chunk kernel hand over (chunk_shifts.cuh).
 std::size_t workspace_bytes(int kernel, const ForwardArguments&);
 
 struct CheckedBackward {

@@ -188,23 +188,24 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
 }
 
 /// All chunks of a gang for value columns [column, column + 16).
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool dealt>
 __device__ void consume(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column, unsigned own_lane) {
   const Address output = area + value_ring * tile_bytes;
   int stage = 0;
   unsigned parity = 0, owner = 0; // owner = stage % sharing
   Stretch stretch;
 #pragma unroll 1
-  for (int number = 0; stretch_of(args, gang, number, stretch); ++number) {
+  for (int number = 0; stretch_of<dealt>(args, gang, number, stretch); ++number) {
     const int head = stretch.unit % args.HV;
     const Span span = span_of(args, stretch.unit / args.HV);
     float S[K / 8][4];
-    if (stretch.first > 0)
+    if (dealt && stretch.first > 0)
       take_over<K>(S, args, gang, column, own_lane);
     else
       load_state<K>(S, args.initial_state, args, stretch.unit, column, own_lane);
     // Places that a lane addresses are kept in registers from here on; known before, they were worked out in every chunk.
-    const unsigned lane = renewed(own_lane), token = lane / 2, half = lane % 2; // each lane copies 16 bytes: half a row of one token
+    const unsigned lane = dealt ? renewed(own_lane) : own_lane, token = lane / 2,
+                   half = lane % 2; // each lane copies 16 bytes: half a row of one token
     const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * half;
     auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first, head) + column + 8 * half;
     const auto fetch = [&](int chunk) {
@@ -245,10 +246,11 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
       }
     }
     copy_async_wait<0>();
-    if (stretch.last < stretch.chunks)
+    if (dealt && stretch.last < stretch.chunks)
       hand_over<K>(S, args, gang + 1, column, own_lane);
     else
       store_state<K>(S, args.final_state, args, stretch.unit, column, own_lane);
+    if constexpr (!dealt) break;
   }
 }
 

@@ -27,8 +27,10 @@
 //    one another: 96 heads on 66 pairs of multiprocessors. Predicted 0.91 at 96 heads. Measured 0.940 where the same kernel in two launches
 //    takes 1.149; 0.546 for 0.615 at 32 heads; 0.355 for 0.334 at B 8, T 1024, so not done where units are short. The same bits.
 // 11. In that form a consumer worked out anew in every chunk which places its lanes address, 306 instructions in place of 247: they are now
-//    made known as late as the chunks begin. Measured: reports/cuda/evidence.md.
-// 12. Tried and dropped: 5, 6 or 8 producers a multiprocessor with 6 or 8 places in the ring, two multiprocessors a head, 66 heads: 0.74,
+//    made known as late as the chunks begin. Predicted 0.92 and 0.28 at 96 and 4 heads. Measured 0.953, 0.531, 0.358, where the version
+//    before 9 takes 1.034, 0.569, 0.282 on the same machine: few heads pay for code that they do not need.
+// 12. Two kernels, one for a unit a gang. Predicted 0.95, 0.53, 0.28. Measured: reports/cuda/evidence.md.
+// 13. Tried and dropped: 5, 6 or 8 producers a multiprocessor with 6 or 8 places in the ring, two multiprocessors a head, 66 heads: 0.74,
 // 0.92,
 //    0.83 where 4 take 0.65.
 // What limited it on the H100: 29 % of the waiting is for instructions (ncu); producers wait 18 % of their time for operands from shared

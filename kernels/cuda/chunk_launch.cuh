@@ -14,9 +14,9 @@ namespace kdacheck::cuda {
 /// Warps of a block, at 168 registers a thread: three for each scheduler. 16 warps at 128 registers were slower.
 inline constexpr int most_warps = 12;
 
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool dealt>
 __global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
-  chunk_forward_block<K, pieces, half_precision>(args);
+  chunk_forward_block<K, pieces, half_precision, dealt>(args);
 }
 
 /// The cut of what a kernel is launched with.
@@ -99,13 +99,15 @@ template <class Arguments> double plan(const std::vector<Cut<Arguments>>& cuts, 
 
 /// Deals the chunks of all units out to as many gangs as run at once, if that takes clearly less than `otherwise`; false if not.
 template <class Kernel, class Arguments>
-cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, double otherwise, cudaStream_t stream, bool& dealt) {
+cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, double otherwise, int shared_limit, cudaStream_t stream,
+                         bool& dealt) {
   const ForwardArguments& call = cut_of(cuts.front().arguments);
   const std::int64_t units = call.N * call.HV, chunks = (call.T + chunk_tokens - 1) / chunk_tokens;
   Cut<Arguments>* best = nullptr;
   double least = 0.97 * otherwise;
   dealt = false;
-  if (call.handover == nullptr || call.cu_seqlens != nullptr || chunks == 0 || units * chunks >= std::int64_t{1} << 31) return cudaSuccess;
+  if (kernel == nullptr || call.handover == nullptr || call.cu_seqlens != nullptr || chunks == 0 || units * chunks >= std::int64_t{1} << 31)
+    return cudaSuccess;
   for (Cut<Arguments>& cut : cuts) {
     const ForwardArguments& args = cut_of(cut.arguments);
     if (args.sharing != args.slices || units <= cut.at_once || cut.at_once > most_gangs) continue;
@@ -115,6 +117,9 @@ cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, doubl
   }
   if (best == nullptr) return cudaSuccess;
   dealt = true;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+      error != cudaSuccess)
+    return error;
   ForwardArguments& args = cut_of(best->arguments);
   args.share = static_cast<int>((units * chunks + best->at_once - 1) / best->at_once);
   const std::int64_t gangs = (units * chunks + args.share - 1) / args.share;
@@ -123,9 +128,10 @@ cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, doubl
 }
 
 /// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
-/// that the launches together take the least time; more run in one launch, one block each.
+/// that the launches together take the least time; more run in one launch, one block each. `for_dealt`: the kernel that has code for
+/// more than a unit a gang, if there is one.
 template <int K, int pieces, Sweep sweep, class Kernel, class Arguments>
-cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted) {
+cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted, Kernel for_dealt = nullptr) {
   ForwardArguments& args = cut_of(arguments);
   int device = 0, shared_limit = 0;
   if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
@@ -161,8 +167,8 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
     std::size_t first = 0;
     const double rounds = std::ceil(static_cast<double>(units) / static_cast<double>(cuts.back().at_once));
     bool dealt = false;
-    if (const cudaError_t error =
-            launch_dealt(kernel, cuts, std::min(cuts.back().time * rounds, plan(cuts, units, most_waves, first)), stream, dealt);
+    if (const cudaError_t error = launch_dealt(for_dealt, cuts, std::min(cuts.back().time * rounds, plan(cuts, units, most_waves, first)),
+                                               shared_limit, stream, dealt);
         error != cudaSuccess || dealt)
       return error;
   }
@@ -186,7 +192,10 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
 
 template <int K, int pieces, bool half_precision>
 cudaError_t launch_chunk(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
-  return launch_cut<K, pieces, Sweep::forward>(chunk_forward<K, pieces, half_precision>, args, stream, wanted);
+  auto* kernel = chunk_forward<K, pieces, half_precision, false>;
+  decltype(kernel) for_dealt = nullptr;
+  if constexpr (pieces == 1) for_dealt = chunk_forward<K, pieces, half_precision, true>;
+  return launch_cut<K, pieces, Sweep::forward>(kernel, args, stream, wanted, for_dealt);
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

@@ -258,7 +258,7 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
 
 /// Every `step`-th chunk of a gang's from `first` on; those of a unit are counted from its end in the adjoint sweep. `staging`: room
 /// for a stage, if args.staged.
-template <int K, int pieces, bool half_precision, Sweep sweep = Sweep::forward>
+template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt>
 __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, int gang, int first, int step,
                             unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
@@ -266,7 +266,7 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
   int turn = first; // of the gang's chunks, this warp's next one
   Stretch stretch;
 #pragma unroll 1
-  for (int number = 0; stretch_of(args, gang, number, stretch); ++number) {
+  for (int number = 0; stretch_of<dealt>(args, gang, number, stretch); ++number) {
     const int head = stretch.unit % args.HV, head_q = head / (args.HV / args.H);
     const Span span = span_of(args, stretch.unit / args.HV);
     const HeadGate gate = gate_of(args, head);
@@ -311,12 +311,13 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
       sync_warp();
       if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
     }
+    if constexpr (!dealt) break;
   }
 }
 
 /// A block: a gang's, or a slice of one unit's value columns. `consume_part` runs a consumer warp, given the ring, its area in shared
 /// memory, the number of its gang, and its first column.
-template <int K, int pieces, bool half_precision, Sweep sweep, class Consume>
+template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   using Bench = WorkbenchLayout<K, pieces>;
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
@@ -335,21 +336,21 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
       barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
       store_shared(ring.rounds(stage), std::uint32_t{0});
     }
-    if (args.share > 0 && ring.rank == 0) store_shared(number, take_ticket(args.handover));
+    if (dealt && ring.rank == 0) store_shared(number, take_ticket(args.handover));
   }
   sync_block();
   if (sharing) sync_cluster();
-  const auto gang = static_cast<int>(args.share == 0 ? block_index() / static_cast<unsigned>(args.slices)
-                                     : sharing       ? load_remote_word(remote_address(number, 0))
-                                                     : load_shared_word(number));
+  const auto gang = static_cast<int>(!dealt    ? block_index() / static_cast<unsigned>(args.slices)
+                                     : sharing ? load_remote_word(remote_address(number, 0))
+                                               : load_shared_word(number));
   if (static_cast<int>(warp) < args.consumer_warps) {
     const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
     consume_part(ring, areas + warp * consumer_bytes, gang, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision, sweep>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes, gang,
-                                                  static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps,
-                                                  lane);
+    produce_all<K, pieces, half_precision, sweep, dealt>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes,
+                                                         gang, static_cast<int>(ring.rank) + args.sharing * producer,
+                                                         args.sharing * args.producer_warps, lane);
   }
   if (sharing) {
     sync_warp();
@@ -357,10 +358,12 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
   }
 }
 
-template <int K, int pieces, bool half_precision> __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
-  sweep_block<K, pieces, half_precision, Sweep::forward>(args, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
-    consume<K, pieces, half_precision>(args, ring, area, gang, column, lane);
-  });
+template <int K, int pieces, bool half_precision, bool dealt>
+__device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
+  sweep_block<K, pieces, half_precision, Sweep::forward, dealt>(
+      args, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
+        consume<K, pieces, half_precision, dealt>(args, ring, area, gang, column, lane);
+      });
 }
 
 } // namespace kdacheck::cuda

@@ -21,15 +21,16 @@ struct Stretch {
   int unit, first, last, chunks, done;
 };
 
-/// A gang's stretch `number`; false if it has no more. All that it takes is worked out anew each time: registers are what a producer
-/// lacks. With args.share = 0 a gang has the unit of its number. The host sees to it that numbers of units, and with args.share those
-/// of all chunks, are below 2^31.
-__device__ __forceinline__ bool stretch_of(const ForwardArguments& args, int gang, int number, Stretch& stretch) {
-  if (args.share == 0) {
+/// `dealt`: whether a kernel has code for more than a unit a gang. Code for one unit alone keeps more in registers.
+/// A gang's stretch `number`; false if it has no more, which is not asked where it has one. All that it takes is worked out anew each time:
+/// registers are what a producer lacks. Not dealt out, a gang has the unit of its number. The host sees to it that numbers of units, and
+/// with args.share those of all chunks, are below 2^31.
+template <bool dealt> __device__ __forceinline__ bool stretch_of(const ForwardArguments& args, int gang, int number, Stretch& stretch) {
+  if constexpr (!dealt) {
     const int unit = static_cast<int>(args.first_unit) + gang;
     const int chunks = static_cast<int>((span_of(args, unit / args.HV).length + chunk_tokens - 1) / chunk_tokens);
     stretch = {unit, 0, chunks, chunks, 0};
-    return number == 0;
+    return true;
   }
   const int chunks = static_cast<int>((args.T + chunk_tokens - 1) / chunk_tokens), all = static_cast<int>(args.N) * args.HV * chunks;
   const int begin = gang * args.share, end = begin + args.share < all ? begin + args.share : all;

@@ -96,8 +96,8 @@ typedef struct kdacheck_cuda_problem {
   int64_t slots;
 } kdacheck_cuda_problem;
 
-/* Bytes of workspace that the kernel needs for the problem; it must be aligned to 256 bytes. A chunk kernel takes at most the
- * states of 256 heads, and 16 KB, to hand a head's state from one multiprocessor to another; the other kernels none. */
+/* Bytes of workspace that the kernel needs for the problem; it must be aligned to 256 bytes. KDACHECK_CUDA_CHUNK_FAST takes at
+ * most the states of 256 heads, and 17 KB, to hand a head's state from one multiprocessor to another; the other kernels none. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
 
 /* Enqueues the forward pass; `stream` is a cudaStream_t (NULL: the default stream). */

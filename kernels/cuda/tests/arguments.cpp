@@ -149,3 +149,22 @@ TEST_CASE("a refusal names the argument") {
   good.problem.v.data = nullptr;
   CHECK(std::string(check_call(KDACHECK_CUDA_CHUNK_FAST, &good.problem).result.text).find("v is") == 0);
 }
+
+TEST_CASE("only the fast chunk kernel takes a workspace, for long sequences of one length, and at most for 256 heads") {
+  Good good;
+  Problem& p = good.problem;
+  const auto bytes = [&](int kernel) {
+    const CheckedCall call = check_call(kernel, &p);
+    REQUIRE(call.result.status == KDACHECK_CUDA_OK);
+    return workspace_bytes(kernel, call.args);
+  };
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == 0); // packed
+  p.cu_seqlens = nullptr, p.cu_seqlens_host = nullptr;
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == 0); // short
+  p.T = 4096;
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == handover_head_bytes + std::size_t{4} * 128 * 128 * 4);
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_ACCURATE) == 0);
+  CHECK(bytes(KDACHECK_CUDA_RECURRENCE) == 0);
+  p.H = p.HV = 1000;
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == handover_head_bytes + std::size_t{256} * 128 * 128 * 4);
+}

@@ -112,8 +112,12 @@ void run(Emulated& data, const Case& test, int consumers, int producers, int sta
   const auto blocks = static_cast<unsigned>((gangs > 0 ? gangs : units) * args.slices);
   const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, args.staged);
   for (unsigned block = 0; block < blocks; block += sharing)
-    cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared),
-                            [&] { cuda::chunk_forward_block<K, pieces, false>(args); });
+    cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared), [&] {
+      if (gangs > 0)
+        cuda::chunk_forward_block<K, pieces, false, true>(args);
+      else
+        cuda::chunk_forward_block<K, pieces, false, false>(args);
+    });
 }
 
 /// Worst relative error over heads and sequences of o and the state.
