@@ -176,6 +176,7 @@ private:
         ->check(CLI::Range(0, 100000000));
     command->add_flag("--limits", power.limits,
                       "measure instead the smallest error of every tensor that the gate sees; writes limits.md too");
+    command->add_flag("--list", power.list, "with --limits: name what would be measured, KERNEL REGIME a line, and do nothing");
     command->add_flag("--resume", power.resume, "go on with the seeds that an interrupted run has not done");
     command->add_option("--keep", power.keep, "shrink the case on which each fault is caught, and append it to this file of found cases")
         ->type_name("FILE");
@@ -289,6 +290,15 @@ private:
     auto* round_trips = command->add_flag("--round-trips", bench.only_round_trips, "only what a call of a foreign kernel adds");
     command->add_flag("--modules", bench.only_modules, "only the modules, beside the figures of the summary they grew from")
         ->excludes(round_trips);
+    command->add_flag("--oracle", bench.only_oracle, "only the oracle, in every arithmetic");
+    auto* margins = command->add_flag("--margins", bench.margins,
+                                      "derive instead the factors z of the statistical bound anew from kernels that are right, and print "
+                                      "what the constants leave (status 1 if one is above its bound)");
+    command->add_option("--seeds", bench.seeds, "seeds of every regime")->check(CLI::PositiveNumber)->capture_default_str()->needs(margins);
+    command->add_option("--seconds", bench.seconds, "begin no case of --margins later")
+        ->type_name("SECONDS")
+        ->check(CLI::PositiveNumber)
+        ->needs(margins);
     command->add_option("--out", bench.out, "folder for bench.json")->capture_default_str();
     command->callback([this] { chosen = [this] { return bench_command(bench); }; });
   }

@@ -1,7 +1,5 @@
 #include "compare.hpp"
 
-#include "confidence.hpp"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -106,8 +104,7 @@ public:
   Scale(Comparison& result, std::int64_t groups, int draws) : result_(result), factors_(groups, draws) {}
 
   template <class PlaceOf>
-  void weigh(Group kind, const char* name, const GroupSum& sum, double sigma, double freedom, double proved, double size,
-             PlaceOf&& place_of) {
+  void weigh(Group kind, const GroupSum& sum, double sigma, double freedom, double proved, double size, PlaceOf&& place_of) {
     if (sum.count == 0) return;
     const double error = sum.error(), radius = sum.radius();
     if (sigma == infinity || std::isnan(sigma)) {
@@ -125,6 +122,7 @@ public:
     // element, 29 bits under its last bit in fp32, is as good as none; so is one below any format's smallest number.
     if (radius > 0x1p-160) result_.radius_share = std::max(result_.radius_share, radius / std::max(z.screening * sigma, 0x1p-53 * size));
     result_.deciding = std::max(result_.deciding, ratio(z.deciding));
+    note(result_.margin[static_cast<std::size_t>(kind)], z.screening, least_factor(kind), (error - radius) / sigma);
     if (!std::isfinite(error) || (sum.infinite && screening > 1)) result_.non_finite = true;
     if (proved > 0) {
       const double share = sum.largest / (proved + radius * std::sqrt(static_cast<double>(sum.count)));
@@ -132,7 +130,7 @@ public:
     }
     if (screening > result_.screening || result_.group.empty()) {
       result_.screening = screening;
-      result_.group = name;
+      result_.group = name(kind);
       result_.place = place_of(sum.where);
       result_.error = error;
       result_.bound = z.screening * sigma + radius;
@@ -140,6 +138,15 @@ public:
   }
 
 private:
+  static void note(Margin& margin, double z, double least, double ratio) {
+    if (!(ratio > 0) || !std::isfinite(ratio)) return; // no error, or one where nothing may err
+    ++margin.groups;
+    if (z <= least)
+      margin.largest = std::max(margin.largest, ratio);
+    else if (ratio / z > margin.quantile_share)
+      margin.quantile_share = ratio / z, margin.quantile = z;
+  }
+
   Comparison& result_;
   Factors factors_;
 };
@@ -177,7 +184,7 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
         metrics.end_line();
         const auto group = static_cast<std::size_t>(row);
         scale.weigh(
-            Group::token, "token", token, sigma.token[group], sigma.token_freedom[group],
+            Group::token, token, sigma.token[group], sigma.token_freedom[group],
             budget.proved.token.empty() ? 0 : budget.proved.token[group], size, [&](std::int64_t j) {
               return Place{
                   .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
@@ -186,7 +193,7 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
       for (std::int64_t j = 0; j < V; ++j) {
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
         scale.weigh(
-            Group::channel, "channel", channels[static_cast<std::size_t>(j)], sigma.channel[group], sigma.channel_freedom[group], 0, size,
+            Group::channel, channels[static_cast<std::size_t>(j)], sigma.channel[group], sigma.channel_freedom[group], 0, size,
             [&](std::int64_t t) {
               return Place{
                   .tensor = "o", .sequence = sequence.index, .head = head, .token = t, .channel = j, .chunk_position = t % contract.chunk};
@@ -209,15 +216,15 @@ Comparison compare_forward(const Contract& contract, const Problem& problem, con
         }
         metrics.end_line();
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
-        scale.weigh(Group::state_row, "state row", state_row, sigma.state_row[group], sigma.state_row_freedom[group],
+        scale.weigh(Group::state_row, state_row, sigma.state_row[group], sigma.state_row_freedom[group],
                     budget.proved.state_row.empty() ? 0 : budget.proved.state_row[group], size, [&](std::int64_t j) {
                       return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
                     });
       }
       for (std::int64_t j = 0; j < V; ++j) {
         const auto group = static_cast<std::size_t>((sequence.index * HV + head) * V + j);
-        scale.weigh(Group::state_column, "state column", columns[static_cast<std::size_t>(j)], sigma.state_column[group],
-                    sigma.state_column_freedom[group], 0, size, [&](std::int64_t c) {
+        scale.weigh(Group::state_column, columns[static_cast<std::size_t>(j)], sigma.state_column[group], sigma.state_column_freedom[group],
+                    0, size, [&](std::int64_t c) {
                       return Place{.tensor = "final_state", .sequence = sequence.index, .head = head, .channel = j, .row = c};
                     });
       }
@@ -300,8 +307,7 @@ Comparison compare_backward(const Contract& contract, const Problem& problem, co
         metrics.add(written[i], exact.value[i], format);
       }
       metrics.end_line();
-      scale.weigh(Group::gradient, "gradient", sum, sigma.fine[group], sigma.freedom[group], proved.empty() ? 0 : proved[group],
-                  size,
+      scale.weigh(Group::gradient, sum, sigma.fine[group], sigma.freedom[group], proved.empty() ? 0 : proved[group], size,
                   [&](std::int64_t i) { return place_of(input, problem, contract.chunk, i); });
     }
   }

@@ -4,14 +4,23 @@
 #include "../kernels/contract.hpp"
 #include "../reference/truth.hpp"
 #include "budget.hpp"
+#include "confidence.hpp"
 #include "run.hpp"
 #include "verdict.hpp"
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace kdacheck {
+
+/// What the groups of one kind leave of z, by what sets it: the constant (least_factor) or the quantile of confidence_factor.
+struct Margin {
+  std::int64_t groups = 0;                 ///< with an error, and a finite sigma
+  double largest = 0;                      ///< error / sigma where the constant sets z (the truth's radius taken off): no less would do
+  double quantile_share = 0, quantile = 0; ///< largest error / (z sigma) where the quantile sets z, and z there
+};
 
 /// Worst utilisations of one comparison. The error of an element is its excess: |written - true| less half an ulp of
 /// what was written, so that the last rounding, which every kernel makes, is not counted. A group's error is the root
@@ -27,6 +36,7 @@ struct Comparison {
   std::string group;           ///< "token", "channel", "state row", "state column" of the worst
   double error = 0, bound = 0; ///< of the worst group
   Metrics metrics;
+  std::array<Margin, all_groups.size()> margin{}; ///< by Group
 };
 
 /// The outputs must have the right sizes.

@@ -7,14 +7,18 @@
 
 namespace kdacheck {
 
+std::string_view name(Group group) {
+  constexpr std::array<std::string_view, all_groups.size()> names{"token", "state row", "state column", "channel", "gradient"};
+  return names[static_cast<std::size_t>(group)];
+}
+
 double confidence_factor(Group group, std::int64_t groups, double d, int draws) {
-  constexpr double least[] = {4, 3.5, 3, 2, 4};
   const double tail = false_refusal / static_cast<double>(std::max<std::int64_t>(groups, 1));
   const double common = 1 / std::sqrt(std::max(d, 1.0));
   const double t_squared = draws == 0 ? boost::math::quantile(boost::math::complement(boost::math::chi_squared(1), tail))
                                       : boost::math::quantile(boost::math::complement(boost::math::fisher_f(1, draws), tail));
   const double square = 1 - common + common * t_squared;
-  return std::max(least[static_cast<std::size_t>(group)], std::sqrt(square));
+  return std::max(least_factor(group), std::sqrt(square));
 }
 
 double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws) {

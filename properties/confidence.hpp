@@ -1,7 +1,10 @@
 #pragma once
 // The one place that turns the spread of perturbed runs into a bound: every constant of the statistical verdict.
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace kdacheck {
 
@@ -11,6 +14,19 @@ inline constexpr double false_refusal = 1e-6;
 
 /// What a group's error is pooled over.
 enum class Group : std::uint8_t { token, state_row, state_column, channel, gradient };
+inline constexpr std::array all_groups{Group::token, Group::state_row, Group::state_column, Group::channel, Group::gradient};
+
+/// "token", "state row", ...
+std::string_view name(Group);
+
+/// z is never less than this. Set by an experiment on emulated kernels (12 regimes x 24 seeds x 16 correct variants, 4,560 runs),
+/// which saw ratios of at most 2.8, 2.6, 2.2 and 1.9 for tokens, rows, columns and channels, and 2.8 for gradients. `./kdacheck
+/// bench --margins` derives them anew from all kernels that are right, under every contract, forward and backward, and prints what
+/// these constants leave.
+constexpr double least_factor(Group group) {
+  constexpr std::array least{4.0, 3.5, 3.0, 2.0, 4.0};
+  return least[static_cast<std::size_t>(group)];
+}
 
 /// Factor z by which the root mean square error of a group of elements may exceed the root mean square sigma of
 /// `draws` perturbed runs, when `groups` groups are tested at once.
@@ -23,11 +39,7 @@ enum class Group : std::uint8_t { token, state_row, state_column, channel, gradi
 /// F rather than chi^2_1 because sigma^2 itself is the mean of only `draws` such squares.
 /// draws = 0 stands for a known sigma (chi^2_1): this z screens, the finite one decides.
 /// A small f would make z approach 1, where not chance decides any more but how well the perturbed algorithm's sites match
-/// those of another correct kernel. Experiment on emulated kernels (12 regimes x 24 seeds x 16 correct variants, 4,560 runs)
-/// saw ratios of at most 2.8, 2.6, 2.2 and 1.9 for tokens, rows, columns and channels, and 2.8 for gradients; z is never less
-/// than 4, 3.5, 3, 2 and 4. `calibrate` (57 regimes, 19 kernels of the suite) measures the margin that this leaves: in 9,800
-/// forward runs the largest error / bound was 0.97, in 4,300 backward runs it was 0.91 but for one case in the regime
-/// constant-tokens (general rule, fp32, chunks of 64) at 1.1.
+/// those of another correct kernel: z is never less than least_factor.
 double confidence_factor(Group, std::int64_t groups, double degrees_of_freedom, int draws);
 
 /// Degrees of freedom d of a group from the second and fourth moments of its error over draws: E x^4 / (E x^2)^2 = 1 + 2/d

@@ -1,7 +1,6 @@
 #include "detection_limits.hpp"
 
 #include "../kernels/faults/correct_variants.hpp"
-#include "../kernels/faults/faults.hpp"
 #include "judge.hpp"
 #include "lanes.hpp"
 #include "transform.hpp"
@@ -35,6 +34,13 @@ std::vector<float> off(std::vector<float> numbers, int exponent, Format stored, 
   return numbers;
 }
 
+/// Another right kernel under the same contract that takes its inputs in fp32.
+Kernel reader_of(const Kernel& right) {
+  Contract contract = right.contract;
+  contract.input = contract.gate_input = contract.beta_input = Format::fp32;
+  return right_under("reader", contract);
+}
+
 /// Everything of one kernel on one case that the figures share.
 struct Bench {
   const Kernel& kernel;
@@ -43,9 +49,7 @@ struct Bench {
   Run forward, backward;
 
   Bench(const Kernel& right, Problem of) : kernel(right), problem(std::move(of)) {
-    Contract contract = kernel.contract;
-    contract.input = contract.gate_input = contract.beta_input = Format::fp32;
-    reader = faultless_kernel("reader", to_text(contract));
+    reader = reader_of(kernel);
     forward = run_forward(kernel, problem);
     if (kernel.backward) backward = run_backward(kernel, problem);
   }
@@ -86,9 +90,8 @@ struct Bench {
 const std::vector<std::string>& everything() {
   static const std::vector<std::string> all = [] {
     std::vector<std::string> list{"o", "one token of o", "final_state", "one row of final_state"};
-    constexpr std::array tensors{Input::q, Input::k, Input::v, Input::g, Input::beta, Input::initial_state};
-    for (Input input : tensors) list.push_back("input " + std::string(name(input)));
-    for (Input input : tensors) list.push_back("d" + std::string(name(input)));
+    for (Input input : all_inputs) list.push_back("input " + std::string(name(input)));
+    for (Input input : all_inputs) list.push_back("d" + std::string(name(input)));
     return list;
   }();
   return all;
@@ -107,7 +110,14 @@ std::optional<Problem> case_of(const Regime& regime, const Contract& contract, s
   return problem;
 }
 
+std::string label_of(const std::string& name) {
+  for (std::string_view prefix : {"correct.", "cpu."})
+    if (name.starts_with(prefix)) return name.substr(prefix.size());
+  return name;
+}
+
 std::vector<Limit> limits_of(const Kernel& kernel, const Regime& regime, const LimitsPlan& plan) {
+  if (!can_have_limits(kernel, regime)) return {};
   Judge judge;
   std::vector<std::unique_ptr<Bench>> benches;
   for (int seed = 0; seed < plan.seeds; ++seed) {
@@ -142,7 +152,7 @@ std::vector<Limit> limits_of(const Kernel& kernel, const Regime& regime, const L
     }
     if (!applies) continue;
     result.push_back({.contract = to_text(kernel.contract),
-                      .label = kernel.name.starts_with("correct.") ? kernel.name.substr(8) : kernel.name,
+                      .label = label_of(kernel.name),
                       .what = what,
                       .regime = regime.name,
                       .exponent = largest,
@@ -151,14 +161,9 @@ std::vector<Limit> limits_of(const Kernel& kernel, const Regime& regime, const L
   return result;
 }
 
-template <class Named> std::vector<const Named*> named(std::span<const Named> all, std::initializer_list<std::string_view> names) {
-  std::vector<const Named*> result;
-  for (std::string_view name : names) {
-    const auto found = std::ranges::find(all, name, [](const Named& each) { return std::string_view(each.name); });
-    if (found == all.end()) throw std::logic_error("detection limits: nothing is named " + std::string(name));
-    result.push_back(&*found);
-  }
-  return result;
+template <class Named> const Named* named(std::span<const Named> all, std::string_view name) {
+  const auto found = std::ranges::find(all, name, [](const Named& each) { return std::string_view(each.name); });
+  return found == all.end() ? nullptr : &*found;
 }
 
 } // namespace
@@ -195,14 +200,35 @@ std::vector<Limit> detection_limits(const LimitsPlan& plan, const std::function<
   return all;
 }
 
+bool can_have_limits(const Kernel& kernel, const Regime& regime) {
+  return !regime.name.starts_with("dplr-") || kernel.contract.rules == std::vector{Rule::dplr};
+}
+
 std::vector<const Kernel*> usual_kernels_for_limits() {
-  return named(correct_variants(), {"correct.fp32.chunk16", "correct.fp32.chunk64", "correct.tf32.chunk16", "correct.fp16.chunk16",
-                                    "correct.bf16.chunk16", "correct.bf16.chunk64", "correct.bf16.state_bf16"});
+  std::vector<const Kernel*> kernels;
+  for (std::string_view name : {"cpu.recurrence.fp32",           "correct.fp32.chunk16",           "correct.fp32.chunk64",
+                                "correct.fp32.undeclared_order", "correct.wy.fp32.chunk128",       "correct.tf32.chunk16",
+                                "correct.wy.tf32.chunk32",       "correct.fp16.chunk16",           "correct.bf16.chunk16",
+                                "correct.bf16.chunk64",          "correct.wy.bf16.chunk16",        "correct.bf16.scores_tf32",
+                                "correct.bf16.state_bf16",       "correct.bf16.all_stored",        "correct.fp32.state_fp16",
+                                "correct.fp32.cumsum_bf16",      "correct.recurrence.bf16_inputs", "cpu.dplr.recurrence.fp32",
+                                "cpu.dplr.chunk16.fp32",         "cpu.dplr.chunk64.bf16"}) {
+    const Kernel* kernel = named(correct_variants(), name);
+    if (!kernel) kernel = named(built_in_kernels(), name);
+    if (!kernel) throw std::logic_error("detection limits: nothing is named " + std::string(name));
+    kernels.push_back(kernel);
+  }
+  return kernels;
 }
 
 std::vector<const Regime*> usual_regimes_for_limits() {
-  return named(regimes(), {"gaussian-keys", "slow-decay", "near-identical-keys", "alternating-keys", "strong-decay", "pure-transport",
-                           "converged-memory", "tiny-keys"});
+  std::vector<const Regime*> chosen;
+  for (std::string_view name : {"gaussian-keys", "slow-decay", "near-identical-keys", "alternating-keys", "strong-decay", "pure-transport",
+                                "converged-memory", "tiny-keys", "published-init", "dplr-benign"}) {
+    chosen.push_back(named(regimes(), name));
+    if (!chosen.back()) throw std::logic_error("detection limits: no regime is named " + std::string(name));
+  }
+  return chosen;
 }
 
 } // namespace kdacheck

@@ -8,7 +8,10 @@
 #include "../reference/truth.hpp"
 #include "commands.hpp"
 #include "context.hpp"
+#include "json_numbers.hpp"
 #include "module_bench.hpp"
+#include "oracle_bench.hpp"
+#include "right_kernels.hpp"
 #include "round_trip.hpp"
 #include "whole_runs.hpp"
 
@@ -135,11 +138,8 @@ void bench_gate(Bench& bench) {
     bench.rows.push_back(result);
   };
   const Recipe large = benchmark_case(512, 2, 128, 128), small = benchmark_case(96, 2, 32, 32);
-  const Problem big = make_problem(large, {}), quick = make_problem(small, {});
+  const Problem quick = make_problem(small, {});
   row("generator", "make_problem", large.shape, [&] { make_problem(large, {}); });
-  row("oracle.fp64", "forward", large.shape, [&] { forward_truth(big, Arithmetic::fp64); });
-  row("oracle.double_double", "forward", large.shape, [&] { forward_truth(big, Arithmetic::double_double); });
-  row("oracle.fp64", "gradients", large.shape, [&] { gradient_truth(big, Arithmetic::fp64); });
   const Kernel& kernel = built_in_kernels().front();
   const Run run = run_forward(kernel, quick);
   row("gate", "truth, budget and comparison of a quick case", small.shape, [&] { Judge().forward(kernel.contract, quick, run); });
@@ -181,6 +181,44 @@ void compare_specialised(Bench& bench) {
       [&] { run_forward(*general, problem); }));
 }
 
+int margins_command(const BenchArguments& arguments) {
+  MarginsPlan plan{.kernels = right_kernels(arguments.kernels), .regimes = {}, .seeds = arguments.seeds, .seconds = arguments.seconds};
+  for (const Regime& regime : regimes()) plan.regimes.push_back(&regime);
+  make_folder(arguments.out);
+  Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
+  bench.margins = measured_margins(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  std::fputs(margins_table(bench.margins).c_str(), stdout);
+  write_atomically(arguments.out + "/bench.json", to_bench_json(bench));
+  std::int64_t cases = 0, above = 0;
+  for (const KernelMargin& margin : bench.margins) cases += margin.cases, above += margin.above;
+  return cases == 0 ? 5 : above > 0 ? 1 : 0;
+}
+
+nlohmann::json json_of(const KernelMargin& margin) {
+  nlohmann::json groups = nlohmann::json::array();
+  for (Group group : all_groups) {
+    const auto at = static_cast<std::size_t>(group);
+    const Margin& of_group = margin.margin[at];
+    if (of_group.groups == 0) continue;
+    groups.push_back({{"group", name(group)},
+                      {"groups", of_group.groups},
+                      {"constant", least_factor(group)},
+                      {"largest", of_group.largest},
+                      {"where", margin.where[at]},
+                      {"quantile_share", of_group.quantile_share},
+                      {"quantile", of_group.quantile}});
+  }
+  return {{"kernel", margin.kernel},
+          {"contract", margin.contract},
+          {"direction", margin.backward ? "backward" : "forward"},
+          {"cases", margin.cases},
+          {"outside", margin.outside},
+          {"above", margin.above},
+          {"largest_bound_util", json_number(margin.largest_util)},
+          {"seconds", margin.seconds},
+          {"groups", groups}};
+}
+
 bool chunkwise_fp32(const Contract& c) { return c.chunk > 1 && c.operands == Format::fp32 && c.state == Format::fp32; }
 
 } // namespace
@@ -200,6 +238,7 @@ std::string to_bench_json(const Bench& bench) {
                     {"of_bandwidth", row.bytes / seconds / bench.limits.copy_bytes_per_second},
                     {"of_compute", row.flops / seconds / bench.limits.fp32_flops_per_second},
                     {"token_heads_per_second", row.token_heads / seconds}});
+    if (row.asked_per_second > 0) rows.back()["asked_per_second"] = row.asked_per_second;
   }
   nlohmann::json ratios = nlohmann::json::array();
   for (const BenchRatio& r : bench.ratios)
@@ -212,6 +251,9 @@ std::string to_bench_json(const Bench& bench) {
                       {"least", r.least},
                       {"most", r.most},
                       {"allowed", r.allowed}});
+  nlohmann::json margins = nlohmann::json::array();
+  for (const KernelMargin& margin : bench.margins)
+    if (margin.cases > 0) margins.push_back(json_of(margin));
   const Context context = this_context();
   return nlohmann::json{
              {"schema_version", 1},
@@ -221,7 +263,8 @@ std::string to_bench_json(const Bench& bench) {
              {"copy_bytes_per_second", bench.limits.copy_bytes_per_second},
              {"fp32_flops_per_second", bench.limits.fp32_flops_per_second},
              {"rows", rows},
-             {"ratios", ratios}}
+             {"ratios", ratios},
+             {"margins", margins}}
              .dump(2) +
          "\n";
 }
@@ -234,10 +277,11 @@ std::string to_text(const Bench& bench) {
   for (const BenchRow& row : bench.rows) {
     const double seconds = row.median_ms * 1e-3;
     const auto share = [](double value) { return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-"); };
-    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3f} {:>8} {:>8} {:>14}\n", row.kernel, row.what, row.label, row.median_ms,
+    text += fmt::format("{:<30} {:<46} {:<32} {:>10.3f} {:>8} {:>8} {:>14}{}\n", row.kernel, row.what, row.label, row.median_ms,
                         share(row.bytes / seconds / bench.limits.copy_bytes_per_second),
                         share(row.flops / seconds / bench.limits.fp32_flops_per_second),
-                        row.token_heads > 0 ? fmt::format("{:.0f}", row.token_heads / seconds) : "-");
+                        row.token_heads > 0 ? fmt::format("{:.0f}", row.token_heads / seconds) : "-",
+                        row.asked_per_second > 0 ? fmt::format("  of {:.0f} asked", row.asked_per_second) : "");
   }
   if (!bench.ratios.empty())
     text +=
@@ -249,24 +293,28 @@ std::string to_text(const Bench& bench) {
 }
 
 int bench_command(const BenchArguments& arguments) {
+  if (arguments.margins) return margins_command(arguments);
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
   make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
-  if (!arguments.only_round_trips && !arguments.only_modules) {
+  const bool chosen_parts = arguments.only_round_trips || arguments.only_modules || arguments.only_oracle;
+  const bool everything = !chosen_parts && arguments.kernels.empty();
+  if (!chosen_parts) {
     bench_kernels(bench, kernels);
     for (const Kernel* kernel : kernels)
       if (chunkwise_fp32(kernel->contract)) compare_kernel(bench, *kernel);
-    if (arguments.kernels.empty()) {
-      compare_oracles(bench);
-      bench_gate(bench);
-      bench_whole_runs(bench);
-    }
   }
-  if (arguments.only_modules || (arguments.kernels.empty() && !arguments.only_round_trips)) {
+  if (everything) compare_oracles(bench);
+  if (everything || arguments.only_oracle) bench_oracle(bench);
+  if (everything) {
+    bench_gate(bench);
+    bench_whole_runs(bench);
+  }
+  if (everything || arguments.only_modules) {
     bench_modules(bench);
     compare_specialised(bench);
   }
-  if (arguments.only_round_trips || (arguments.kernels.empty() && !arguments.only_modules)) bench_round_trips(bench);
+  if (everything || arguments.only_round_trips) bench_round_trips(bench);
   if (bench.rows.empty()) {
     std::fprintf(stderr, "kdacheck: no selected kernel supports the benchmark's case\n");
     return 5;

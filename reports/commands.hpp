@@ -49,6 +49,7 @@ struct PowerArguments {
   bool every_catch = false;
   std::size_t correct_runs = 0; ///< judged cases of every correct kernel at least: further seeds are drawn until then
   bool limits = false;          ///< measure detection limits instead
+  bool list = false;            ///< of the limits, only name the kernels and regimes
   bool resume = false;
   std::string keep; ///< file to which every fault's shrunk case is appended, or empty
   double shrink_seconds = 5;
@@ -73,7 +74,10 @@ int search_command(const SearchArguments&);
 struct BenchArguments {
   std::vector<std::string> kernels;
   int repeats = 5;
-  bool only_round_trips = false, only_modules = false;
+  bool only_round_trips = false, only_modules = false, only_oracle = false;
+  bool margins = false; ///< derive the factors z anew instead
+  int seeds = 1;        ///< of that
+  double seconds = 1e9; ///< no case of that is begun later
   std::string out = "results";
 };
 int bench_command(const BenchArguments&);

@@ -8,6 +8,7 @@
 #include "limits_text.hpp"
 #include "module_selection.hpp"
 #include "power_json.hpp"
+#include "right_kernels.hpp"
 
 #include <fmt/format.h>
 
@@ -157,19 +158,26 @@ void keep_found(const Power& power, const std::string& file) {
 }
 
 int limits_command(const PowerArguments& arguments) {
-  LimitsPlan plan{.kernels = matching<Kernel>("kernel", arguments.selection.kernels, correct_variants()),
+  LimitsPlan plan{.kernels = right_kernels(arguments.selection.kernels),
                   .regimes = matching<Regime>("regime", arguments.selection.regimes, regimes()),
                   .first_seed = arguments.selection.seed,
                   .seeds = arguments.seeds,
                   .threads = arguments.selection.threads};
   if (arguments.selection.kernels.empty()) plan.kernels = usual_kernels_for_limits();
   if (arguments.selection.regimes.empty()) plan.regimes = usual_regimes_for_limits();
+  if (arguments.list) {
+    for (const Kernel* kernel : plan.kernels)
+      for (const Regime* regime : plan.regimes)
+        if (can_have_limits(*kernel, *regime)) fmt::print("{} {}\n", kernel->name, regime->name);
+    return 0;
+  }
+  make_folder(arguments.out);
   const std::vector<Limit> limits = detection_limits(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
   write_atomically(arguments.out + "/power.json", to_power_json({}, "gate", limits));
   write_atomically(arguments.out + "/limits.md", limits_markdown(limits, this_context(), arguments.command));
   std::fputs(limits_table(limits).c_str(), stdout);
   fmt::print("results in {}/: power.json limits.md\n", arguments.out);
-  return std::ranges::any_of(limits, [](const Limit& limit) { return limit.exponent.has_value(); }) ? 0 : 5;
+  return limits.empty() ? 5 : 0;
 }
 
 } // namespace
@@ -180,8 +188,9 @@ int power_command(const PowerArguments& arguments) {
     throw UsageError("--rule goes with none of --limits, --resume, --keep and --correct-runs");
   if (arguments.limits && (arguments.resume || !arguments.keep.empty() || arguments.correct_runs > 0 || !arguments.faults.empty()))
     throw UsageError("--limits goes with none of --fault, --resume, --keep and --correct-runs");
-  make_folder(arguments.out);
+  if (arguments.list && !arguments.limits) throw UsageError("--list goes with --limits");
   if (arguments.limits) return limits_command(arguments);
+  make_folder(arguments.out);
   auto [faults, module_faults] = chosen_faults(arguments);
   PowerPlan plan = plan_of(arguments, std::move(faults));
   if (!by_gate) plan.legal.clear(); // a rule knows no contracts

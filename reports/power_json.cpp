@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace kdacheck {
 namespace {
@@ -105,13 +106,15 @@ std::string to_power_json(const Power& power, const std::string& judged_by, std:
                               {"caught_by_cells", both[half].caught_by_cells}});
   json["limits"] = Json::array();
   for (const Limit& limit : limits)
-    json["limits"].push_back({{"contract", limit.contract},
-                              {"label", limit.label},
-                              {"what", limit.what},
-                              {"regime", limit.regime},
-                              {"exponent", limit.exponent ? Json(*limit.exponent) : Json()},
-                              {"relative", limit.exponent ? Json(std::ldexp(1.0, -*limit.exponent)) : Json()},
-                              {"seeds", limit.seeds}});
+    json["limits"].push_back(
+        {{"contract", limit.contract},
+         {"label", limit.label},
+         {"what", limit.what},
+         {"regime", limit.regime},
+         {"exponent", limit.exponent ? Json(*limit.exponent) : Json()},
+         {"relative", limit.exponent ? Json(std::ldexp(1.0, -*limit.exponent)) : Json()},
+         {"log2_relative_error", json_number(limit.exponent ? -*limit.exponent : std::numeric_limits<double>::infinity())},
+         {"seeds", limit.seeds}});
   return json.dump(2) + "\n";
 }
 

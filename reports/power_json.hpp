@@ -17,8 +17,9 @@ namespace kdacheck {
 /// first_catch_seconds; correct[]{name, rejected, contract, cases, inconclusive, worst_bound_util, replay[]};
 /// legal[]: the same keys, and fault, label, reason: departures that the contract allows, which no test can refuse;
 /// halves[]{half, faults, caught, cells, caught_by_cells}: see Half;
-/// limits[]{contract, label, what, regime, exponent, relative, seeds}: the smallest relative error 2^-exponent of `what`
-/// ("o", "one token of o", "input beta", "dq", ...) that is refused on every one of `seeds` seeds; null: none is.
+/// limits[]{contract, label, what, regime, exponent, relative, log2_relative_error, seeds}: the smallest relative error
+/// 2^-exponent of `what` ("o", "one token of o", "input beta", "dq", ...) that is refused on every one of `seeds` seeds; null
+/// ("Infinity" in the logarithm): none is.
 std::string to_power_json(const Power&, const std::string& judged_by, std::span<const Limit> = {});
 
 /// One line of power_seeds.jsonl: what one seed showed. `mark` names program and plan; lines of others are not read.

@@ -76,6 +76,15 @@ void append_algorithms(std::vector<Kernel>& kernels) {
 
 } // namespace
 
+Kernel right_under(std::string name, const Contract& contract) {
+  const std::string summary = "right, and as precise as its contract";
+  if (contract.order == Order::recurrence) return cpu::recurrence(std::move(name), summary, contract);
+  if (contract.rules == std::vector{Rule::dplr}) return cpu::dplr_chunkwise(std::move(name), summary, contract);
+  Kernel kernel = faultless_kernel(name, to_text(contract));
+  kernel.name = std::move(name);
+  return kernel;
+}
+
 std::span<const Kernel> correct_variants() {
   static const std::vector<Kernel> all = [] {
     std::vector<Kernel> kernels;

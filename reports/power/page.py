@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Makes power.json and README.md of this folder from the folders that run.sh fills.
 
-    page.py make ROOT LIMITS RESULTS...    what a later folder of results holds replaces what an earlier one does;
-                                           LIMITS: power.json of `gate-power --limits`, or "" to keep the limits there are
-    page.py stale ROOT                     exit 0: all made from these sources; 5: stale; 1: something is missing
-    page.py digest ROOT                    prints what tells these sources from others
+    page.py make ROOT RESULTS...    what a later folder of results holds replaces what an earlier one does
+    page.py add ROOT RESULTS...     the same, and what none holds stays what it is
+    page.py stale ROOT              exit 0: all made from these sources; 5: stale; 1: something is missing
+    page.py digest ROOT             prints what tells these sources from others
 """
 import hashlib
 import json
@@ -63,19 +63,58 @@ def median(numbers):
     return ordered[len(ordered) // 2] if ordered else None
 
 
+def limits_of(results):
+    """Of all contracts and regimes, with the sources they were measured on."""
+    sources = (results / "sources").read_text().strip()
+    files = sorted(results.glob("limits-*/power.json"), key=lambda f: int(f.parent.name.split("-")[1]))
+    return [limit | {"sources": sources} for file in files for limit in json.loads(file.read_text())["limits"]]
+
+
+def cell(limit):
+    return limit["label"], limit["regime"], limit["what"]
+
+
+SHORT = {"o": "o", "one token of o": "its token", "final_state": "S", "one row of final_state": "its row"}
+
+
 def limits_table(limits):
-    """Best figure over regimes, by contract and tensor."""
+    """Best figure over regimes: a row per contract, a column per tensor."""
     contracts = list(dict.fromkeys(limit["label"] for limit in limits))
     tensors = list(dict.fromkeys(limit["what"] for limit in limits))
-    lines = ["| error in | " + " | ".join(contracts) + " |", "|---|" + "---|" * len(contracts)]
-    for what in tensors:
+    tensors.sort(key=lambda what: (what.startswith("d"), what.startswith("input")))
+    short = [SHORT.get(what, what.removeprefix("input ")).replace("initial_state", "S0") for what in tensors]
+    lines = ["| contract | " + " | ".join(short) + " |", "|---|" + "--:|" * len(tensors)]
+    for label in contracts:
         cells = []
-        for label in contracts:
-            found = [(limit["exponent"], limit["regime"]) for limit in limits
-                     if limit["label"] == label and limit["what"] == what and limit["exponent"] is not None]
-            cells.append(f"{max(found)[0]} ({max(found)[1]})" if found else "none")
-        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+        for what in tensors:
+            of = [limit for limit in limits if limit["label"] == label and limit["what"] == what]
+            found = [limit["exponent"] for limit in of if limit["exponent"] is not None]
+            cells.append(str(max(found)) if found else "none" if of else "-")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return lines
+
+
+def limits_section(limits):
+    if not limits:
+        return ["", "## Detection limits", "", "Not measured."]
+    regimes = list(dict.fromkeys(limit["regime"] for limit in limits))
+    sources = sorted({limit.get("sources", "")[:16] for limit in limits})
+    named = {limit["label"]: limit["contract"] for limit in limits}
+    seen_by = {}
+    for what in dict.fromkeys(limit["what"] for limit in limits):
+        best = max((limit for limit in limits if limit["what"] == what), key=lambda limit: limit["exponent"] or 0)
+        seen_by[best["regime"]] = seen_by.get(best["regime"], []) + [what]
+    return [
+        "", "## Detection limits", "",
+        "The smallest error that the gate sees, by contract: a cell holds the largest e over the regimes such that a relative error of 2^-e in",
+        f"every element (in one token, in one row) is refused on every one of {limits[0]['seeds']} seeds. none: not even 1/2; -: the contract has no such tensor.",
+        "o, its token, S and its row are results; q to S0 are inputs, misread before the kernel's first rounding; then gradients. Below such",
+        "an error no test of the gate tells a wrong kernel from one that rounds as its contract allows. fp32 holds no relative change",
+        "below 2^-24: 20 leaves 4 bits to the roundings of a whole case.", "",
+        *limits_table(limits), "",
+        f"Measured on sources {', '.join(sources)} over {len(regimes)} regimes; each figure is in power.json. Most sensitive, over all contracts: " +
+        "; ".join(f"{regime} for {', '.join(tensors)}" for regime, tensors in seen_by.items()) + ".", "",
+        "| contract | as text |", "|---|---|", *(f"| {label} | `{text}` |" for label, text in named.items())]
 
 
 def sources_table(data):
@@ -95,11 +134,6 @@ def missed_before(faults):
                    "the figure below is of the later sources. ")
 
 
-def limits_command(limits):
-    kernels = " ".join(f"--kernel correct.{label}" for label in dict.fromkeys(limit["label"] for limit in limits))
-    return f"./kdacheck gate-power --limits --seeds {limits[0]['seeds']} {kernels} --out LIMITS" if limits else "./kdacheck gate-power --limits --out LIMITS"
-
-
 def page(data):
     faults, correct, legal = data["faults"], data["correct"], data["legal"]
     seeds = sorted({seed for fault in faults for seed in fault["seeds"]})
@@ -114,9 +148,8 @@ def page(data):
         f"at least {min(kernel['cases'] for kernel in correct)} cases each; "
         f"{sum(kernel['inconclusive'] for kernel in correct)} more are inconclusive.",
         "",
-        "    reports/power/run.sh RESULTS        # `gate-power`, one process per seed of faults and per right kernel",
-        f"    {limits_command(data['limits'])}",
-        "    python3 reports/power/page.py make . LIMITS/power.json RESULTS",
+        "    reports/power/run.sh RESULTS        # `gate-power`, one process per seed of faults, per right kernel, per contract and regime of the limits",
+        "    python3 reports/power/page.py make . RESULTS",
         "",
         "`ctest -R reports/power` says whether the sources have changed since. Measured on (sha256 of the sources, as `page.py digest .` prints it):",
         "",
@@ -152,17 +185,17 @@ def page(data):
     for kernel in legal:
         reason = kernel["reason"].replace("|", "\\|")
         lines.append(f"| {kernel['fault']} | {kernel['label']} | {kernel['cases']} | {kernel['rejected']} | {reason} |")
-    if data["limits"]:
-        lines += ["", "## Detection limits", "",
-                  f"By contract; a cell holds the largest e over {len({limit['regime'] for limit in data['limits']})} regimes such that a relative error of 2^-e is refused on every one of {data['limits'][0]['seeds']} seeds, "
-                  "and that regime. none: not even 1/2.", ""]
-        lines += limits_table(data["limits"])
+    lines += limits_section(data["limits"])
     return "\n".join(lines) + "\n"
 
 
-def make(root, limits, folders):
+def make(root, folders, keep):
     folder = root / "reports" / "power"
-    merged = {"faults": {}, "correct": {}, "legal": {}}
+    merged, limits = {"faults": {}, "correct": {}, "legal": {}}, {}
+    if keep:
+        before = json.loads((folder / "power.json").read_text())
+        merged = {kind: {one["name"]: one for one in before[kind]} for kind in merged}
+        limits = {cell(one): one for one in before["limits"]}
     for results in folders:
         for kind, every in results_of(results).items():
             for name, one in every.items():
@@ -170,14 +203,14 @@ def make(root, limits, folders):
                 if kind == "faults" and before and before["caught_on"] != before["seeds"]:
                     one["missed_before"] = {key: before[key] for key in ("sources", "seeds", "caught_on")}
                 merged[kind][name] = one
-    kept = json.loads((folder / "power.json").read_text())["limits"] if (folder / "power.json").is_file() else []
+        limits |= {cell(one): one for one in limits_of(results)}
     data = {
         "schema_version": 1,
         "sources": digest(root),
         **{kind: list(every.values()) for kind, every in merged.items()},
-        "limits": json.loads(pathlib.Path(limits).read_text())["limits"] if limits else kept,
+        "limits": list(limits.values()),
     }
-    for kind in ("faults", "correct", "legal"):
+    for kind in ("faults", "correct", "legal", "limits"):
         if not data[kind]:
             print(f"no {kind} in the results")
             return 1
@@ -192,8 +225,8 @@ def stale(root):
         print("missing in reports/power: power.json or README.md")
         return 1
     data, now = json.loads(file.read_text()), digest(root)
-    parts = [one for kind in ("faults", "correct", "legal") for one in data[kind]]
-    old = sum(one["sources"] != now for one in parts)
+    parts = [one for kind in ("faults", "correct", "legal", "limits") for one in data[kind]]
+    old = sum(one.get("sources") != now for one in parts)
     if old == 0:
         print("reports/power was made from these sources")
         return 0
@@ -204,8 +237,8 @@ def stale(root):
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    if arguments[:1] == ["make"] and len(arguments) >= 4:
-        sys.exit(make(pathlib.Path(arguments[1]), arguments[2], [pathlib.Path(folder) for folder in arguments[3:]]))
+    if arguments[:1] in (["make"], ["add"]) and len(arguments) >= 3:
+        sys.exit(make(pathlib.Path(arguments[1]), [pathlib.Path(folder) for folder in arguments[2:]], arguments[0] == "add"))
     if arguments[:1] == ["digest"] and len(arguments) == 2:
         print(digest(pathlib.Path(arguments[1])))
         sys.exit(0)
