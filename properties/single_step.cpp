@@ -41,8 +41,9 @@ void bound(Step& step, const Contract& contract) {
     }
     // what is written along the key, and what its rounding may be
     const double v = step.v[j], residual = kda ? std::abs(v - seen) : std::abs(seen);
+    // a sum that starts at v rounds at every one of its K additions by u |v|
     const double U = beta * residual,
-                 U_error = beta * (seen_error + (kda ? std::abs(v) : 0) * (3.1 * u.operand + 4 * u.single)) + u.quantum;
+                 U_error = beta * (seen_error + (kda ? std::abs(v) : 0) * (3.1 * u.operand + u.sum + 4 * u.single)) + u.quantum;
     for (std::size_t i = 0; i < K; ++i) {
       const double along = std::abs(kda ? step.kda.k[i] : step.dplr.a[i]), kept = std::abs(keep[i] * step.before[i * V + j]);
       const double written = kda ? 0 : std::abs(step.kda.k[i] * v);
