@@ -30,13 +30,14 @@ def scatter(axes, x, y, **more):
 
 def phase(page):
     cases, recipes = page["cases"], page["recipes"]
-    points = [(min(1e3, max(3e-7, recipes[r][2])) if recipes[r][2] else NO_DECAY, recipes[r][3], float(util)) for r, util in zip(cases["recipe"], cases["util"])]
+    points = [(min(5e3, max(3e-7, recipes[r][2])) if recipes[r][2] else NO_DECAY, recipes[r][3], float(util)) for r, util in zip(cases["recipe"], cases["util"])]
     if not points:
         return None
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
     sound = sorted((p for p in points if math.isfinite(p[2])), key=lambda p: p[2])
     broken = [p for p in points if not math.isfinite(p[2])]
     axes.axvspan(1e-3, 1.6, color="#1a7f4b", alpha=0.13, label="gates of published models at their start")
+    axes.axvspan(1.6, 2661, fill=False, edgecolor="#1a7f4b", linestyle="--", linewidth=0.7, label="of trained Kimi Linear")
     drawn = scatter(axes, [p[0] for p in sound], [p[1] for p in sound], c=[p[2] for p in sound], vmin=0, vmax=1, s=18, cmap="viridis")
     if broken:
         axes.scatter([p[0] for p in broken], [p[1] for p in broken], marker="x", color="#c62828", label="non-finite")

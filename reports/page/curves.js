@@ -1,26 +1,29 @@
 // Curves that a run's neighbours add: series.json of measure, power.json of gate-power, bench.json of bench.
 const drift_of = (kernel) => page.series.drift.filter((row) => kernel < 0 || row.kernel === page.kernels[kernel]?.name);
 const drift_label = (row) => row.kernel + ", " + row.regime;
-const line_of = (at, more) => ({showLine: true, borderColor: series[at % series.length], pointBackgroundColor: series[at % series.length], borderWidth: 1.5,
-  pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 3, borderDash: at < series.length ? [] : [5, 3], ...more});
+// Colour by kernel, shape by regime.
+const drift_look = (row, rows) => {
+  const place = (key) => [...new Set(rows.map((each) => each[key]))].indexOf(row[key]), colour = series[place("kernel") % series.length];
+  return {showLine: true, borderColor: colour, pointBackgroundColor: colour, pointBorderColor: colour, borderWidth: 1.5, pointRadius: 3, pointStyle: shapes[place("regime") % shapes.length]};
+};
 const token_axis = (colours, title) => axis(colours, title, {type: "logarithmic", min: 0.9, ticks: {color: colours.text, maxRotation: 0, autoSkip: false,
   callback: (value) => Number(value.toExponential(6).split("e")[0]) === 1 ? value.toLocaleString("en") : null}});
-const shown_util = (x) => Math.min(Number(x), 10);
 
 // The worst token of every quarter octave, so that an error that grows is seen however late it starts.
 const drift_by_token_picture = (kernel, colours, on_point) => {
   const rows = drift_of(kernel).filter((row) => row.windows.length);
+  const scale = util_scale(rows.flatMap((row) => row.windows.map((window) => window[1]))), shown_util = scale.at;
   const options = base_options(colours, on_point);
   options.plugins.bound_line = {axis: "y"};
-  options.scales = {x: token_axis(colours, "token of the sequence (counted from 1)"), y: util_axis(colours, 1.05)};
+  options.scales = {x: token_axis(colours, "token of the sequence (counted from 1)"), y: scale.axis(colours)};
   const replay = (row) => row.lengths[row.lengths.length - 1][5];
   return {
-    data: {datasets: rows.map((row, at) => line_of(at, {label: drift_label(row), data: row.windows.map(([token, largest, middle]) => ({x: token + 1, y: shown_util(largest), replay: replay(row),
+    data: {datasets: rows.map((row) => ({...drift_look(row, rows), label: drift_label(row), data: row.windows.map(([token, largest, middle]) => ({x: token + 1, y: shown_util(largest), replay: replay(row),
       says: drift_label(row) + ", token " + token + ": error / bound " + figure(largest) + ", median nearby " + figure(middle)}))}))},
-    options, caption: "Largest error / bound of o in every quarter octave of one sequence of " + page.series.longest.toLocaleString("en") + " tokens: a curve that climbs drifts away from what the contract explains.",
+    options, caption: "Largest error / bound of o in every quarter octave of one sequence of " + page.series.longest.toLocaleString("en") + " tokens: a curve that climbs drifts away from what the contract explains. Colour: kernel; shape: regime.",
     columns: [["kernel"], ["regime"], ["to token 1,000", true], ["to 10,000", true], ["to 100,000", true], ["beyond", true], ["worst token", true]],
     rows: rows.map((row) => {
-      const most = (low, high) => { const here = row.windows.filter(([token]) => token >= low && token < high); return here.length ? figure(Math.max(...here.map((window) => shown_util(window[1])))) : "–"; };
+      const most = (low, high) => { const here = row.windows.filter(([token]) => token >= low && token < high); return here.length ? figure(Math.max(...here.map((window) => Number(window[1])))) : "–"; };
       const worst = row.windows.reduce((a, b) => Number(b[1]) > Number(a[1]) ? b : a);
       return [row.kernel, element("span", {title: command(replay(row))}, row.regime), most(0, 1e3), most(1e3, 1e4), most(1e4, 1e5), most(1e5, Infinity), String(worst[0])];
     }),
@@ -30,10 +33,11 @@ const drift_by_token_picture = (kernel, colours, on_point) => {
 const drift_by_length_picture = (kernel, colours, on_point) => {
   const rows = drift_of(kernel), judged = (row) => row.lengths.filter((length) => length[1] !== "not_supported" && Number(length[3]) > 0);
   const options = base_options(colours, on_point);
-  options.scales = {x: token_axis(colours, "tokens of the sequence"), y: axis(colours, "relative error (rms, o and final state)", {type: "logarithmic", ticks: {color: colours.text, autoSkip: true, maxTicksLimit: 8, callback: (value) => Math.abs(Math.log10(value) % 1) < 1e-6 ? value.toExponential(0) : null}})};
+  const shortest = Math.min(...rows.flatMap((row) => judged(row).map((length) => length[0])));
+  options.scales = {x: {...token_axis(colours, "tokens of the sequence"), min: shortest / 2}, y: axis(colours, "relative error (rms, o and final state)", {type: "logarithmic", ticks: {color: colours.text, autoSkip: true, maxTicksLimit: 8, callback: (value) => Math.abs(Math.log10(value) % 1) < 1e-6 ? value.toExponential(0) : null}})};
   const lengths = [...new Set(rows.flatMap((row) => judged(row).map((length) => length[0])))].sort((a, b) => a - b);
   return {
-    data: {datasets: rows.map((row, at) => line_of(at, {label: drift_label(row), data: judged(row).map((length) => ({x: length[0], y: Number(length[3]), replay: length[5],
+    data: {datasets: rows.map((row) => ({...drift_look(row, rows), label: drift_label(row), data: judged(row).map((length) => ({x: length[0], y: Number(length[3]), replay: length[5],
       says: drift_label(row) + ", T=" + length[0] + ": relative error " + figure(length[3]) + ", error / bound " + figure(length[2]) + " in " + length[4]}))})).filter((set) => set.data.length)},
     options, caption: "The same sequence cut at each length: relative error of all that was written. The table gives the error / bound.",
     columns: [["kernel"], ["regime"], ...lengths.map((T) => ["T=" + T.toLocaleString("en"), true])],
@@ -52,7 +56,7 @@ const smallest_eigenvalue_picture = (kernel, colours, on_point) => {
   const options = base_options(colours, on_point);
   options.scales = {x: axis(colours, "tau = beta |k|²", {type: "linear"}), y: axis(colours, "smallest eigenvalue", {type: "linear"})};
   const spans = rows.flatMap((row) => [{x: row.sample[TAU], y: Number(row.sample[LOW]), says: spectrum_says(row)}, {x: row.sample[TAU], y: Number(row.sample[HIGH]), says: spectrum_says(row)}, {x: NaN, y: NaN}]);
-  const bands = [[-Infinity, 0, "below 0"], [0, 1, "0 to 1"], [1, 2, "1 to 2"], [2, Infinity, "above 2"]];
+  const bands = [[(tau) => tau < 0, "below 0"], [(tau) => tau >= 0 && tau <= 1, "0 to 1"], [(tau) => tau > 1 && tau <= 2, "1 to 2"], [(tau) => tau > 2, "above 2"]];
   return {
     data: {datasets: [
       {label: "computed", data: rows.map((row) => ({x: row.sample[TAU], y: row.sample[LEAST], says: spectrum_says(row)})), pointRadius: 2.5, pointBackgroundColor: colours.text, pointBorderWidth: 0},
@@ -60,8 +64,8 @@ const smallest_eigenvalue_picture = (kernel, colours, on_point) => {
     ]},
     options, caption: "KDA, " + rows.length + " transitions out of all regimes. Below 0 the key is reflected (tau > 1); every computed eigenvalue must lie on its bar. " + count(rows, OUTSIDE) + " transitions leave what is proved of them.",
     columns: [["tau"], ["transitions", true], ["least", true], ["widest enclosure", true], ["outside", true]],
-    rows: bands.map(([low, high, label]) => {
-      const here = rows.filter(({sample}) => sample[TAU] > low && sample[TAU] <= high || (low === 0 && sample[TAU] === 0));
+    rows: bands.map(([holds, label]) => {
+      const here = rows.filter(({sample}) => holds(sample[TAU]));
       return here.length ? [label, String(here.length), figure(Math.min(...here.map(({sample}) => sample[LEAST]))), figure(Math.max(...here.map(({sample}) => sample[HIGH] - sample[LOW]))), String(count(here, OUTSIDE))] : null;
     }).filter((row) => row),
   };
@@ -84,14 +88,15 @@ const norm_picture = (kernel, colours, on_point) => {
     options, caption: "A bound close to the diagonal is tight; above the dashed line it cannot exclude growth. The heuristic max(α)(1 + β|k|²) > 1 (general form: max|d| + |a||b| > 1) warns of all its marks above the line.",
     columns: [["rule"], ["transitions", true], ["outside their bounds", true], ["proved not to grow", true], ["proved to grow", true], ["heuristic warns", true], ["falsely", true], ["silent on growth", true]],
     rows: all.filter(([, rows]) => rows.length).map(([rule, rows]) => [rule === "kda" ? "KDA" : "general form", String(rows.length), String(count(rows, OUTSIDE)), String(count(rows, WITHIN)), String(count(rows, GROWS)),
-      String(rows.filter(({sample}) => sample[HEURISTIC] > 1).length), String(count(rows, FALSE_ALARM)), String(count(rows, SILENT))]),
+      String(rows.filter(({sample}) => sample[HEURISTIC] > 1 || sample[FALSE_ALARM]).length), String(count(rows, FALSE_ALARM)), String(count(rows, SILENT))]),
   };
 };
 
 // Smallest relative error that the gate refuses, 2^-exponent: keys of power_json.hpp. A bar spans the regimes, from the one that sees least to
 // the one that sees most; where even 1/2 gets through, it starts at 2^0.
 const limit_of = (row) => row.exponent === null || row.exponent === undefined ? 0 : -row.exponent;
-const in_words = (exponent) => exponent === null || exponent === undefined ? "none" : "2^-" + exponent;
+const power_of_two = (exponent) => "2" + [...String(exponent)].map((digit) => digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
+const in_words = (exponent) => exponent === null || exponent === undefined ? "none" : power_of_two(-exponent);
 const limits_picture = (kernel, colours, on_point) => {
   const distinct = (key) => [...new Set(page.limits.map((row) => row[key]))];
   const labels = distinct("label"), kinds = distinct("what"), regimes = distinct("regime");
@@ -99,7 +104,7 @@ const limits_picture = (kernel, colours, on_point) => {
   const best = (rows) => rows.reduce((a, b) => limit_of(b) < limit_of(a) ? b : a);
   const options = base_options(colours, on_point);
   options.scales = {x: axis(colours, "error in", {type: "category", ticks: {color: colours.text, autoSkip: false, maxRotation: 60}}),
-    y: axis(colours, "smallest relative error that is refused", {type: "linear", reverse: true, max: 0, ticks: {color: colours.text, stepSize: 4, callback: (value) => "2^" + value}})};
+    y: axis(colours, "smallest relative error that is refused", {type: "linear", reverse: true, max: 0, ticks: {color: colours.text, stepSize: 4, callback: power_of_two}})};
   const says = (label, what, rows) => label + ", error in " + what + ": " + rows.map((row) => in_words(row.exponent) + " on " + row.regime).join(", ");
   const bar = (label) => kinds.flatMap((what) => {
     const rows = here(label, what), sizes = rows.map(limit_of), low = Math.min(...sizes), high = Math.max(...sizes);
@@ -109,7 +114,7 @@ const limits_picture = (kernel, colours, on_point) => {
     type: "bar", height: "26rem",
     data: {labels: kinds, datasets: labels.map((label, at) => ({label, data: bar(label), pointStyle: "rect", backgroundColor: series[at % series.length], borderSkipped: false}))},
     options, caption: "An error of that relative size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds; a smaller one hides in what the contract allows. A bar spans " +
-      regimes.length + " regimes: its lower end is what a run of all of them sees.",
+      regimes.length + " regimes: its upper end is what a run of all of them sees.",
     columns: [["contract"], ["error in"], ["best", true], ...regimes.map((regime) => [regime, true])],
     rows: labels.flatMap((label) => kinds.filter((what) => here(label, what).length).map((what) => {
       const rows = here(label, what);

@@ -1,14 +1,14 @@
 // The trend over runs: data of history.hpp.
 const run_label = (run) => run.started.slice(0, 16).replace("T", " ") + " " + run.commit;
+const known = (x) => x !== null && x !== undefined;
 const trend_picture = (column, title, more) => (kernel, colours, on_point) => {
   const options = base_options(colours, on_point), labels = page.runs.map(run_label);
-  options.scales = {x: axis(colours, "", {type: "category", labels, offset: true}), y: axis(colours, title, {min: 0})};
+  const scale = more.bound_line ? util_scale(page.kernels.flatMap((row) => row[column].filter(known))) : null, shown = scale ? scale.at : Number;
+  options.scales = {x: axis(colours, "", {type: "category", labels, offset: true}), y: scale ? scale.axis(colours, title) : axis(colours, title, {min: 0})};
   Object.assign(options.plugins, more);
-  const known = (x) => x !== null && x !== undefined;
   return {
-    data: {labels, datasets: page.kernels.map((row, at) => ({label: row.name, showLine: true, spanGaps: true, borderWidth: 1.5, borderColor: series[at % series.length], pointBackgroundColor: series[at % series.length],
-      pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][at % 5], pointRadius: 4, borderDash: at < series.length ? [] : [5, 3],
-      data: row[column].flatMap((x, run) => known(x) ? [{x: labels[run], y: Math.min(Number(x), 10), replay: row.replay[run] ?? undefined, says: row.name + ", " + labels[run] + ": " + figure(x) + ", " + row.verdict[run]}] : [])}))},
+    data: {labels, datasets: page.kernels.map((row, at) => ({label: row.name, showLine: true, spanGaps: true, borderWidth: 1.5, ...look_of(at), borderColor: look_of(at).colour, pointRadius: 4,
+      data: row[column].flatMap((x, run) => known(x) ? [{x: labels[run], y: shown(x), replay: row.replay[run] ?? undefined, says: row.name + ", " + labels[run] + ": " + figure(x) + ", " + row.verdict[run]}] : [])}))},
     options, caption: page.runs.length + " runs, oldest first.", columns: [["kernel"], ...labels.map((label) => [label, true])],
     rows: page.kernels.map((row) => [row.name, ...row[column].map((x, run) => !known(x) ? "–" : element("span", {title: row.verdict[run]}, figure(x)))]),
   };

@@ -19,7 +19,7 @@ const colour_key = () => {
   bar.style.background = "linear-gradient(to right, " + ramp.map((colour, i) => colour + " " + (100 * i / 9).toFixed(1) + "% " + (100 * (i + 1) / 9).toFixed(1) + "%").join(", ") + ")";
   const band = element("span", {class: "ramp"});
   band.style.cssText = "width: 1.6rem; background: rgba(var(--band), .2); border: 1px solid rgba(var(--band), .7)";
-  return element("div", {class: "key"}, element("span", {}, "error / bound 0 ", bar, " 1"), element("span", {}, band, " gates of published models at their start"),
+  return element("div", {class: "key"}, element("span", {}, "error / bound 0 ", bar, " 1"), element("span", {}, band, " gates of published models at their start; dashed: trained"),
     element("span", {}, "red ring: failed; red cross: non-finite"));
 };
 

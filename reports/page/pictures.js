@@ -17,7 +17,26 @@ const describe = (i) => page.kernels[cases.kernel[i]].name + ", " + page.propert
   (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + "error / bound " + figure(cases.util[i]) + ", T=" + page.recipes[cases.recipe[i]][1];
 
 const axis = (colours, title, more = {}) => ({title: {display: true, text: title, color: colours.text}, grid: {color: colours.line}, ticks: {color: colours.text}, ...more});
-const util_axis = (colours, most) => axis(colours, "error / bound", {min: 0, suggestedMax: Math.max(1.05, most)});
+const shapes = ["circle", "triangle", "rect", "rectRot", "star"];
+// Colour and shape of the nth of many: fifty before one comes again. A star has no inside, so that its border carries the colour.
+const look_of = (at) => {
+  const colour = series[at % series.length], pointStyle = shapes[(at + Math.floor(at / series.length)) % shapes.length];
+  return {pointStyle, colour, pointBackgroundColor: colour, pointBorderColor: colour};
+};
+const powers_of_ten = (value) => Math.abs(Math.log10(value) % 1) < 1e-6 ? (value >= 0.01 && value < 1e4 ? String(value) : "1e" + Math.round(Math.log10(value))) : null;
+
+// Errors / bounds near 1 stand on a linear axis; where one is far above, the axis is logarithmic. What is not finite stands at its upper edge.
+const util_scale = (values) => {
+  const finite_ones = values.map(Number).filter((x) => Number.isFinite(x)), most = Math.max(1.05, ...finite_ones), far = most > 3, least = 1e-3;
+  const edge = far ? 10 ** Math.ceil(Math.log10(most) + 0.2) : most;
+  return {
+    at: (value) => { const x = Number(value); return !Number.isFinite(x) ? edge : far ? Math.max(least, x) : x; },
+    least: far ? least : 0,
+    axis: (colours, title = "error / bound") => far
+      ? axis(colours, title, {type: "logarithmic", min: least, max: edge, ticks: {color: colours.text, autoSkip: true, maxRotation: 0, callback: powers_of_ten}})
+      : axis(colours, title, {type: "linear", min: 0, suggestedMax: edge}),
+  };
+};
 
 // The bound: a line at 1.
 const bound_line = {
@@ -37,8 +56,9 @@ const bound_line = {
   },
 };
 
-// The range of decay that gates have where published models start: A in [1, 16], dt in [1e-3, 0.1].
-const start_range = {from: 1e-3, to: 1.6};
+// The range of decay that gates have where published models start: A in [1, 16], dt in [1e-3, 0.1]; and the largest per token that was
+// measured on trained weights of Kimi Linear (SGLang #27488).
+const start_range = {from: 1e-3, to: 1.6}, trained_most = 2661;
 const operating_range = {
   id: "operating_range",
   beforeDatasetsDraw(chart) {
@@ -50,6 +70,8 @@ const operating_range = {
     ctx.fillRect(left, area.top, right - left, area.bottom - area.top);
     ctx.strokeStyle = "rgba(" + colours.band + ", 0.7)";
     ctx.strokeRect(left, area.top, right - left, area.bottom - area.top);
+    ctx.setLineDash([5, 4]);
+    ctx.strokeRect(right, area.top, x.getPixelForValue(trained_most) - right, area.bottom - area.top);
     ctx.restore();
   },
 };
@@ -115,7 +137,7 @@ const drawn_note = () => page.drawn < page.measured ? " Drawn: the worst " + pag
 const no_decay = 1e-7; // where a logarithmic axis shows a decay of 0
 const decay_of = (i) => {
   const decay = page.recipes[cases.recipe[i]][2];
-  return decay === 0 ? no_decay : Math.min(1e3, Math.max(3e-7, decay));
+  return decay === 0 ? no_decay : Math.min(5e3, Math.max(3e-7, decay));
 };
 const correlation_of = (i) => page.recipes[cases.recipe[i]][3];
 const decay_classes = [[0, 0, "0"], [0, 1e-3, "below 1e-3"], [1e-3, 1.6, "1e-3 to 1.6"], [1.6, Infinity, "above 1.6"]];
@@ -129,9 +151,10 @@ const phase_picture = (kernel, colours, on_point) => {
   options.plugins.operating_range = {shown: true};
   options.plugins.legend.display = broken.length > 0;
   options.scales = {
-    x: axis(colours, "typical decay |ln α| per token", {type: "logarithmic", min: no_decay / 2, max: 2000, ticks: {color: colours.text, autoSkip: false, maxRotation: 0,
+    x: axis(colours, "typical decay |ln α| per token", {type: "logarithmic", min: no_decay / 2, max: 6000, ticks: {color: colours.text, autoSkip: false, maxRotation: 0,
       callback: (value) => value === no_decay ? "0" : Math.abs(Math.log10(value) % 1) < 1e-6 && value >= 1e-6 && value <= 1000 ? "1e" + Math.round(Math.log10(value)) : null}}),
-    y: axis(colours, "key correlation", {min: -0.05, max: 1.05, ticks: {color: colours.text, callback: (value) => value < 0 || value > 1 ? "" : value.toFixed(1)}}),
+    y: axis(colours, "key correlation", {min: -0.05, max: 1.05, ticks: {color: colours.text, callback: (value) => value.toFixed(1)},
+      afterBuildTicks: (scale) => { scale.ticks = [0, 0.2, 0.4, 0.6, 0.8, 1].map((value) => ({value})); }}),
   };
   const rows = decay_classes.flatMap((decay) => correlation_classes.map((correlation) => {
     const here = chosen.filter((i) => within(page.recipes[cases.recipe[i]][2], decay) && within(correlation_of(i), correlation));
@@ -147,20 +170,18 @@ const phase_picture = (kernel, colours, on_point) => {
     ]},
     options, rows,
     columns: [["decay"], ["key correlation"], ["cases", true], ["median", true], ["largest error / bound", true], ["non-finite", true], ["worst at"]],
-    caption: chosen.length + " cases; the worst lie on top. The band is where gates lie when published models start (A 1..16, dt 1e-3..0.1: |ln α| 1e-3 to 1.6)." + drawn_note(),
+    caption: chosen.length + " cases; the worst lie on top. The band is where gates lie when published models start (A 1..16, dt 1e-3..0.1: |ln α| 1e-3 to 1.6), dashed where trained Kimi Linear takes them (up to " + trained_most + ")." + drawn_note(),
   };
 };
 
 const along_picture = (where, title, kernel, colours, on_point, scale, classes, spoken = String) => {
   const chosen = indices(kernel, (i) => where(i) >= 0 && cases.tensor[i] >= 0);
-  const ceiling = Math.max(1.05, ...chosen.filter(finite).map((i) => Math.min(cases.util[i], 10)));
-  const height = (i) => finite(i) ? Math.min(cases.util[i], ceiling) : ceiling;
+  const heights = util_scale(chosen.map((i) => cases.util[i])), height = (i) => heights.at(cases.util[i]);
   const options = base_options(colours, on_point);
   options.plugins.bound_line = {axis: "y"};
-  options.scales = {x: axis(colours, title, scale), y: util_axis(colours, ceiling)};
+  options.scales = {x: axis(colours, title, scale), y: heights.axis(colours)};
   const groups = grouped(chosen, (i) => classes(where(i)));
-  const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, pointStyle: ["circle", "triangle", "rect", "rectRot", "star"][t % 5],
-    pointBackgroundColor: series[t % series.length] + "b0", pointBorderColor: colours.quiet, pointBorderWidth: 0.5,
+  const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, ...look_of(t), pointBackgroundColor: look_of(t).colour + "b0", pointBorderWidth: look_of(t).pointStyle === "star" ? 1 : 0.5,
     data: points_of(chosen.filter((i) => cases.tensor[i] === t && finite(i)), where, height)})).filter((set) => set.data.length > 0);
   const broken = chosen.filter((i) => !finite(i));
   if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
@@ -185,31 +206,32 @@ const length_picture = (kernel, colours, on_point) => along_picture((i) => Math.
   (T) => Math.floor(Math.log2(T)), (T) => T === no_token ? "0" : String(T));
 
 const position_picture = (kernel, colours, on_point) => along_picture((i) => cases.position[i], "position in the chunk", kernel, colours, on_point,
-  {type: "linear", min: -1, ticks: {color: colours.text, stepSize: 8, callback: (value) => value % 8 === 0 ? String(value) : null}}, (position) => Math.floor(position / 8));
+  {type: "linear", min: -1, suggestedMax: 15, ticks: {color: colours.text, autoSkip: false},
+    afterBuildTicks: (scale) => { scale.ticks = Array.from({length: Math.floor(scale.max / 8) + 1}, (_, i) => ({value: 8 * i})); }}, (position) => Math.floor(position / 8));
 
 // Per kernel: 5 % to 95 % thin, 25 % to 75 % thick, median and largest as marks.
 const spread_picture = (tensor) => (kernel, colours, on_point) => {
   const rows = page.spread.filter((row) => row[1] === tensor && (kernel < 0 || row[0] === kernel));
   const names = rows.map((row) => page.kernels[row[0]].name);
-  const shown = (x) => Math.min(Number(x), 10);
+  const scale = util_scale(rows.flatMap((row) => row.slice(3))), shown = scale.at;
   const options = base_options(colours, on_point);
   const says = (row) => page.kernels[row[0]].name + ": median " + figure(row[6]) + ", 5 % to 95 % " + figure(row[4]) + " to " + figure(row[8]) + ", largest " + figure(row[9]);
-  const marks = (column) => rows.map((row, at) => ({x: shown(row[column]), y: names[at], says: says(row)}));
+  const marks_of = (column) => rows.map((row, at) => ({x: shown(row[column]), y: names[at], says: says(row)}));
   const spans = (low, high) => rows.map((row, at) => ({x: [shown(row[low]), shown(row[high])], y: names[at], says: says(row)}));
   options.indexAxis = "y";
   options.plugins.bound_line = {axis: "x"};
-  options.scales = {x: axis(colours, "error / bound", {min: 0, suggestedMax: 1.05}),
+  options.scales = {x: scale.axis(colours),
                     y: axis(colours, "", {type: "category", labels: names, offset: true, ticks: {color: colours.text, autoSkip: false}})};
   return {
     type: "bar", height: Math.max(10, 5 + 1.6 * rows.length) + "rem", options,
     data: {labels: names, datasets: [
-      {type: "scatter", label: "largest", data: marks(9), pointStyle: "triangle", pointRadius: 5, pointBackgroundColor: colours.text, pointBorderColor: colours.text},
-      {type: "scatter", label: "median", data: marks(6), pointStyle: "line", rotation: 90, pointRadius: 8, pointBorderWidth: 3, pointBorderColor: colours.text, pointBackgroundColor: colours.text},
+      {type: "scatter", label: "largest", data: marks_of(9), pointStyle: "triangle", pointRadius: 5, pointBackgroundColor: colours.text, pointBorderColor: colours.text},
+      {type: "scatter", label: "median", data: marks_of(6), pointStyle: "line", rotation: 90, pointRadius: 8, pointBorderWidth: 3, pointBorderColor: colours.text, pointBackgroundColor: colours.text},
       {label: "25 % to 75 %", pointStyle: "rect", data: spans(5, 7), grouped: false, barThickness: 14, backgroundColor: "rgba(" + colours.heat + ", 0.75)"},
       {label: "5 % to 95 %", pointStyle: "rect", data: spans(4, 8), grouped: false, barThickness: 5, backgroundColor: "rgba(" + colours.heat + ", 0.45)"},
     ]},
     columns: [["kernel"], ["cases", true], ["least", true], ["5 %", true], ["25 %", true], ["median", true], ["75 %", true], ["95 %", true], ["largest", true]],
     rows: rows.map((row) => [page.kernels[row[0]].name, String(row[2]), ...row.slice(3).map(figure)]),
-    caption: "Output " + page.tensors[tensor] + ", every measured case. The dashed line is the bound.",
+    caption: (page.tensors[tensor].startsWith("d") ? "Gradient " : "Output ") + page.tensors[tensor] + ", every measured case. The dashed line is the bound.",
   };
 };
