@@ -29,8 +29,7 @@ constexpr std::array<std::pair<const char*, double Metrics::*>, 4> metric_fields
 
 CaseResult case_of(const Json& line) {
   CaseResult result;
-  if (line.at("schema_version") != schema_version)
-    throw std::invalid_argument("has schema version " + line.at("schema_version").dump());
+  if (line.at("schema_version") != schema_version) throw std::invalid_argument("has schema version " + line.at("schema_version").dump());
   result.kernel = line.at("kernel");
   result.property = line.at("property");
   result.regime = line.at("regime");
