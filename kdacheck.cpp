@@ -288,12 +288,16 @@ private:
     command->add_option("--kernel", bench.kernels, "only kernels whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
     command->add_option("--repeats", bench.repeats, "timed runs of each row")->check(CLI::Range(1, 10000))->capture_default_str();
     auto* round_trips = command->add_flag("--round-trips", bench.only_round_trips, "only what a call of a foreign kernel adds");
-    command->add_flag("--modules", bench.only_modules, "only the modules, beside the figures of the summary they grew from")
-        ->excludes(round_trips);
-    command->add_flag("--oracle", bench.only_oracle, "only the oracle, in every arithmetic");
-    auto* margins = command->add_flag("--margins", bench.margins,
-                                      "derive instead the factors z of the statistical bound anew from kernels that are right, and print "
-                                      "what the constants leave (status 1 if one is above its bound)");
+    auto* modules = command->add_flag("--modules", bench.only_modules, "only the modules, beside the figures of the summary they grew from")
+                        ->excludes(round_trips);
+    auto* oracle = command->add_flag("--oracle", bench.only_oracle, "only the oracle, in every arithmetic");
+    auto* margins = command
+                        ->add_flag("--margins", bench.margins,
+                                   "derive instead the factors z of the statistical bound anew from kernels that are right, and print "
+                                   "what the constants leave (status 1 if one is above its bound)")
+                        ->excludes(round_trips)
+                        ->excludes(modules)
+                        ->excludes(oracle);
     command->add_option("--seeds", bench.seeds, "seeds of every regime")->check(CLI::PositiveNumber)->capture_default_str()->needs(margins);
     command->add_option("--seconds", bench.seconds, "begin no case of --margins later")
         ->type_name("SECONDS")

@@ -19,7 +19,7 @@ struct GoldenBound {
 };
 
 /// One for fp32 arithmetic on inputs of this format, in any order of evaluation, and if the inputs are of 16 bits one for
-/// matrix products and outputs in their format. DPLR: chunks with the residual first, the one order for which a bound is derived.
+/// matrix products and outputs in their format. DPLR: for chunks with the residual first.
 std::vector<GoldenBound> golden_bounds(const Problem&, const InputFormats&, const Truth&);
 
 } // namespace kdacheck

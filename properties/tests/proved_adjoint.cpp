@@ -4,6 +4,7 @@
 #include "../proved_bound.hpp"
 #include "../proved_ratio.hpp"
 #include "drawn_problem.hpp"
+#include "pushed.hpp"
 
 #include "../../kernels/kernel.hpp"
 
@@ -17,13 +18,6 @@ using namespace kdacheck;
 using namespace kdacheck::testing;
 
 namespace {
-
-Contract contract_of(const std::string& text) {
-  const ParsedContract parsed = parse_contract(text);
-  INFO(parsed.error);
-  REQUIRE(parsed.contract);
-  return *parsed.contract;
-}
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -183,19 +177,7 @@ std::array<double, 8> worst_ratios(const Contract& contract, const Problem& prob
       each(4, run.beta, exact.beta, bound.beta);
     each(7, run.state, exact.state, bound.state);
   };
-  Numbers numbers{23};
-  for (double sign : {-1.0, 1.0}) {
-    for (auto member : Push::members) {
-      Push one;
-      one.*member = sign;
-      compare(one);
-    }
-    for (int mixture = 0; mixture < 12; ++mixture) {
-      Push all;
-      for (auto member : Push::members) all.*member = mixture == 0 ? sign : numbers.uniform() < 0.5 ? -1 : 1;
-      compare(all);
-    }
-  }
+  for_each_push<Push>(23, 11, compare);
   return worst;
 }
 

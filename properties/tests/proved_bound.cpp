@@ -3,6 +3,7 @@
 #include "../proved_ratio.hpp"
 #include "drawn_problem.hpp"
 #include "legal_worst.hpp"
+#include "pushed.hpp"
 
 #include "../../kernels/faults/faults.hpp"
 #include "../../kernels/kernel.hpp"
@@ -15,13 +16,6 @@ using namespace kdacheck;
 using namespace kdacheck::testing;
 
 namespace {
-
-Contract contract_of(const std::string& text) {
-  const ParsedContract parsed = parse_contract(text);
-  INFO(parsed.error);
-  REQUIRE(parsed.contract);
-  return *parsed.contract;
-}
 
 /// One token, one channel, everything 1: o = scale q k beta v = 1, S = beta k v = 1.
 Problem of_ones() {
@@ -51,19 +45,7 @@ double worst_ratio(const Contract& contract, const Problem& problem) {
         for (std::size_t i = 0; i < exact.state.size(); ++i)
           worst = std::max(worst, std::abs(pushed.state[i] - exact.state[i]) / bound.state_row[i / static_cast<std::size_t>(head.V)]);
       };
-      for (double sign : {-1.0, 1.0}) {
-        for (auto member : Pushes::members) {
-          Pushes one;
-          one.*member = sign;
-          compare(one);
-        }
-        Numbers numbers{7};
-        for (int mixture = 0; mixture < 6; ++mixture) {
-          Pushes all;
-          for (auto member : Pushes::members) all.*member = mixture == 0 ? sign : numbers.uniform() < 0.5 ? -1 : 1;
-          compare(all);
-        }
-      }
+      for_each_push<Pushes>(7, 5, compare);
     }
   return worst;
 }

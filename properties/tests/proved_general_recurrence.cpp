@@ -3,6 +3,7 @@
 #include "../proved_bound.hpp"
 #include "../proved_ratio.hpp"
 #include "drawn_problem.hpp"
+#include "pushed.hpp"
 
 #include "../../kernels/kernel.hpp"
 
@@ -15,13 +16,6 @@ using namespace kdacheck;
 using namespace kdacheck::testing;
 
 namespace {
-
-Contract contract_of(const std::string& text) {
-  const ParsedContract parsed = parse_contract(text);
-  INFO(parsed.error);
-  REQUIRE(parsed.contract);
-  return *parsed.contract;
-}
 
 /// Direction in which each kind of step errs: -1, 0 (exact) or 1.
 struct Push {
@@ -98,19 +92,7 @@ double worst_ratio(const Contract& contract, const Problem& problem) {
     for (std::size_t i = 0; i < run.size(); ++i)
       worst = std::max(worst, std::abs(run[i] - exact[i]) / (i / V < tokens ? bound.token[i / V] : bound.state_row[i / V - tokens]));
   };
-  Numbers numbers{11};
-  for (double sign : {-1.0, 1.0}) {
-    for (auto member : Push::members) {
-      Push one;
-      one.*member = sign;
-      compare(one);
-    }
-    for (int mixture = 0; mixture < 12; ++mixture) {
-      Push all;
-      for (auto member : Push::members) all.*member = mixture == 0 ? sign : numbers.uniform() < 0.5 ? -1 : 1;
-      compare(all);
-    }
-  }
+  for_each_push<Push>(11, 11, compare);
   return worst;
 }
 

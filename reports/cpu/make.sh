@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this folder anew: the gate on every built-in CPU kernel, long sequences, spectra, pictures, and what they were made from.
 #   reports/cpu/make.sh [TOKENS]      TOKENS: of the longest sequence (default 131072)
-# Everything is made beside and put in place at the end: a run that fails or is stopped leaves the folder as it was.
+# Everything is made beside and put in place at the end: a run that fails or is stopped before leaves the folder as it was.
 set -eu -o pipefail
 cd -- "$(dirname -- "$0")/../.."
 work=$(mktemp -d)
@@ -21,7 +21,9 @@ step 'times'
 step 'pictures'
 ./kdacheck report "$work/run" --figures "$work/figures"
 [[ $(python3 reports/cpu/stale.py . --digest) == $(<"$work/sources.sha256") ]] || { echo 'make.sh: the sources changed meanwhile; nothing was replaced' >&2; exit 1; }
-cp -- "$work/run/summary.md" "$work/drift.txt" "$work/sources.sha256" reports/cpu/
+rm -f -- reports/cpu/sources.sha256 # comes back last: without it the reports count as missing
+cp -- "$work/run/summary.md" "$work/drift.txt" reports/cpu/
 rm -rf -- reports/cpu/figures
 cp -r -- "$work/figures" reports/cpu/figures
+cp -- "$work/sources.sha256" reports/cpu/
 step 'done'

@@ -141,17 +141,19 @@ def limits(page):
     if not rows:
         return None
     labels, kinds = list(dict.fromkeys(row["label"] for row in rows)), list(dict.fromkeys(row["what"] for row in rows))
-    figure, axes = plt.subplots(figsize=(7, 3.2))
-    width = 0.8 / len(labels)
-    for at, label in enumerate(labels):
-        bars = [(x, [-(row["exponent"] or 0) for row in rows if row["label"] == label and row["what"] == what]) for x, what in enumerate(kinds)]
-        bars = [(x - 0.4 + (at + 0.5) * width, min(sizes), max(max(sizes) - min(sizes), 0.15)) for x, sizes in bars if sizes]
-        axes.bar([x for x, _, _ in bars], [height for _, _, height in bars], width, [low for _, low, _ in bars], color=COLOURS[at % len(COLOURS)], label=label)
+    best = {}
+    for row in rows:
+        place = labels.index(row["label"]), kinds.index(row["what"])
+        best[place] = max(best.get(place, 0), row["exponent"] or 0)
+    figure, axes = plt.subplots(figsize=(2 + 0.34 * len(kinds), 1.4 + 0.2 * len(labels)))
+    grid = [[best.get((y, x), math.nan) for x in range(len(kinds))] for y in range(len(labels))]
+    axes.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=30)
+    for (y, x), exponent in best.items():
+        axes.text(x, y, f"$2^{{-{exponent}}}$" if exponent else "none", ha="center", va="center", fontsize=6)
     axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
-    axes.set(ylabel="smallest relative error refused", ylim=(None, 0))
-    axes.yaxis.set_major_formatter(lambda value, _: f"$2^{{{value:.0f}}}$")
-    axes.invert_yaxis()
-    axes.legend(ncol=len(labels), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.grid(False)
+    axes.set_title("smallest relative error that is refused, by contract and tensor", fontsize=8)
     return figure
 
 

@@ -92,39 +92,66 @@ const norm_picture = (kernel, colours, on_point) => {
   };
 };
 
-// Smallest relative error that the gate refuses, 2^-exponent: keys of power_json.hpp. A bar spans the regimes, from the one that sees least to
-// the one that sees most; where even 1/2 gets through, it starts at 2^0.
+// Smallest relative error that the gate refuses, 2^-exponent: keys of power_json.hpp. Where even 1/2 gets through, 2^0.
 const limit_of = (row) => row.exponent === null || row.exponent === undefined ? 0 : -row.exponent;
 const power_of_two = (exponent) => "2" + [...String(exponent)].map((digit) => digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
-const in_words = (exponent) => exponent === null || exponent === undefined ? "none" : power_of_two(-exponent);
+const in_words = (row) => limit_of(row) === 0 ? "none" : power_of_two(limit_of(row));
+const of_limits = (key) => [...new Set(page.limits.map((row) => row[key]))];
+const limits_of = (label, what) => page.limits.filter((row) => row.label === label && row.what === what);
+const sharpest = (rows) => rows.reduce((a, b) => limit_of(b) < limit_of(a) ? b : a);
+let shown_contract = null;
+
+// All contracts at a glance: the best of the regimes.
+const limits_matrix = () => {
+  const kinds = of_limits("what"), finest = Math.min(...page.limits.map(limit_of));
+  const cell = (label, what) => {
+    const rows = limits_of(label, what);
+    if (!rows.length) return element("td", {class: "quiet", title: label + " has no " + what}, "–");
+    const best = sharpest(rows), made = element("td", {title: label + ", error in " + what + ": " + in_words(best) + " on " + best.regime}, in_words(best));
+    made.style.background = "rgba(var(--heat), " + (0.55 * limit_of(best) / Math.min(finest, -1)).toFixed(3) + ")";
+    return made;
+  };
+  const head = element("tr", {}, element("th", {}), ...kinds.map((what) => element("th", {}, element("span", {}, what))));
+  const rows = of_limits("label").map((label) => element("tr", {}, element("th", {title: page.limits.find((row) => row.label === label).contract}, label), ...kinds.map((what) => cell(label, what))));
+  return element("div", {class: "scroll"}, element("table", {class: "matrix"}, element("thead", {}, head), element("tbody", {}, ...rows)));
+};
+
+const contract_choice = () => {
+  const choice = element("select", {"aria-label": "contract"}, ...of_limits("label").map((label) => element("option", {value: label}, label)));
+  shown_contract = choice.value;
+  choice.addEventListener("change", () => {
+    shown_contract = choice.value;
+    redraw();
+  });
+  return element("div", {class: "choices"}, element("label", {}, "contract ", choice));
+};
+
+// One contract: a bar spans the regimes, from the one that sees least to the one that sees most.
 const limits_picture = (kernel, colours, on_point) => {
-  const distinct = (key) => [...new Set(page.limits.map((row) => row[key]))];
-  const labels = distinct("label"), kinds = distinct("what"), regimes = distinct("regime");
-  const here = (label, what) => page.limits.filter((row) => row.label === label && row.what === what);
-  const best = (rows) => rows.reduce((a, b) => limit_of(b) < limit_of(a) ? b : a);
+  const regimes = of_limits("regime"), kinds = of_limits("what").filter((what) => limits_of(shown_contract, what).length);
   const options = base_options(colours, on_point);
+  options.plugins.legend.display = false;
   options.scales = {x: axis(colours, "error in", {type: "category", ticks: {color: colours.text, autoSkip: false, maxRotation: 60}}),
     y: axis(colours, "smallest relative error that is refused", {type: "linear", reverse: true, max: 0, ticks: {color: colours.text, stepSize: 4, callback: power_of_two}})};
-  const says = (label, what, rows) => label + ", error in " + what + ": " + rows.map((row) => in_words(row.exponent) + " on " + row.regime).join(", ");
-  const bar = (label) => kinds.flatMap((what) => {
-    const rows = here(label, what), sizes = rows.map(limit_of), low = Math.min(...sizes), high = Math.max(...sizes);
-    return rows.length ? [{x: what, y: [low, low === high ? low + 0.15 : high], says: says(label, what, rows)}] : [];
+  const bars = kinds.map((what) => {
+    const rows = limits_of(shown_contract, what), sizes = rows.map(limit_of), low = Math.min(...sizes), high = Math.max(...sizes);
+    return {x: what, y: [low, low === high ? low + 0.15 : high], says: "error in " + what + ": " + rows.map((row) => in_words(row) + " on " + row.regime).join(", ")};
   });
   return {
-    type: "bar", height: "26rem",
-    data: {labels: kinds, datasets: labels.map((label, at) => ({label, data: bar(label), pointStyle: "rect", backgroundColor: series[at % series.length], borderSkipped: false}))},
-    options, caption: "An error of that relative size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds; a smaller one hides in what the contract allows. A bar spans " +
-      regimes.length + " regimes: its upper end is what a run of all of them sees.",
-    columns: [["contract"], ["error in"], ["best", true], ...regimes.map((regime) => [regime, true])],
-    rows: labels.flatMap((label) => kinds.filter((what) => here(label, what).length).map((what) => {
-      const rows = here(label, what);
-      return [element("span", {title: rows[0].contract}, label), what, in_words(best(rows).exponent), ...regimes.map((regime) => { const found = rows.find((row) => row.regime === regime); return found ? in_words(found.exponent) : "–"; })];
-    })),
+    type: "bar", height: "22rem",
+    data: {labels: kinds, datasets: [{label: shown_contract, data: bars, backgroundColor: "rgba(" + colours.heat + ", 0.75)", borderSkipped: false}]},
+    options, caption: page.limits.find((row) => row.label === shown_contract).contract + ". A bar spans " + regimes.length + " regimes: its upper end is what a run of all of them sees.",
+    columns: [["error in"], ["best", true], ...regimes.map((regime) => [regime, true])],
+    rows: kinds.map((what) => {
+      const rows = limits_of(shown_contract, what);
+      return [what, in_words(sharpest(rows)), ...regimes.map((regime) => { const found = rows.find((row) => row.regime === regime); return found ? in_words(found) : "–"; })];
+    }),
   };
 };
 const show_limits = () => {
-  if (page.limits && page.limits.length) add_picture("limits", limits_picture, {replays: false});
-  else section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power --limits"), " writes one; ", element("code", {}, "--power FILE"), " takes another's)."));
+  if (!page.limits || !page.limits.length) return void section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power --limits"), " writes one; ", element("code", {}, "--power FILE"), " takes another's)."));
+  section("limits").append(element("p", {}, "An error of this relative size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds, in the best of the regimes; a smaller one hides in what the contract allows."), limits_matrix());
+  add_picture("limits", limits_picture, {replays: false, note: contract_choice()});
 };
 
 // Shares of the two ceilings that the same process measured; the nearer one is what a kernel could still gain against.

@@ -9,7 +9,7 @@ const trend_picture = (column, title, more) => (kernel, colours, on_point) => {
   return {
     data: {labels, datasets: page.kernels.map((row, at) => ({label: row.name, showLine: true, spanGaps: true, borderWidth: 1.5, ...look_of(at), borderColor: look_of(at).colour, pointRadius: 4,
       data: row[column].flatMap((x, run) => known(x) ? [{x: labels[run], y: shown(x), replay: row.replay[run] ?? undefined, says: row.name + ", " + labels[run] + ": " + figure(x) + ", " + row.verdict[run]}] : [])}))},
-    options, caption: page.runs.length + " runs, oldest first.", columns: [["kernel"], ...labels.map((label) => [label, true])],
+    options, caption: page.runs.length + " runs, oldest first." + (scale ? scale.note : ""), columns: [["kernel"], ...labels.map((label) => [label, true])],
     rows: page.kernels.map((row) => [row.name, ...row[column].map((x, run) => !known(x) ? "–" : element("span", {title: row.verdict[run]}, figure(x)))]),
   };
 };

@@ -27,14 +27,15 @@ const powers_of_ten = (value) => Math.abs(Math.log10(value) % 1) < 1e-6 ? (value
 
 // Errors / bounds near 1 stand on a linear axis; where one is far above, the axis is logarithmic. What is not finite stands at its upper edge.
 const util_scale = (values) => {
-  const finite_ones = values.map(Number).filter((x) => Number.isFinite(x)), most = Math.max(1.05, ...finite_ones), far = most > 3, least = 1e-3;
-  const edge = far ? 10 ** Math.ceil(Math.log10(most) + 0.2) : most;
+  const numbers = values.map(Number), finite_ones = numbers.filter((x) => Number.isFinite(x)), broken = finite_ones.length < numbers.length;
+  const most = Math.max(1.05, ...finite_ones), far = most > 3, least = 1e-3;
+  const edge = far ? 10 ** Math.ceil(Math.log10(most) + 0.2) : broken ? Math.ceil(10 * most + 1) / 10 : most;
   return {
     at: (value) => { const x = Number(value); return !Number.isFinite(x) ? edge : far ? Math.max(least, x) : x; },
-    least: far ? least : 0,
+    note: broken ? " What is not finite stands at the edge." : "",
     axis: (colours, title = "error / bound") => far
       ? axis(colours, title, {type: "logarithmic", min: least, max: edge, ticks: {color: colours.text, autoSkip: true, maxRotation: 0, callback: powers_of_ten}})
-      : axis(colours, title, {type: "linear", min: 0, suggestedMax: edge}),
+      : axis(colours, title, {type: "linear", min: 0, ...(broken ? {max: edge} : {suggestedMax: edge})}),
   };
 };
 
@@ -77,7 +78,7 @@ const operating_range = {
 };
 
 const base_options = (colours, on_point) => ({
-  responsive: true, maintainAspectRatio: false, animation: false,
+  responsive: true, maintainAspectRatio: false, animation: false, clip: 10,
   plugins: {
     legend: {labels: {color: colours.text, usePointStyle: true, boxWidth: 8, boxHeight: 8}},
     tooltip: {callbacks: {title: () => "", label: (item) => item.raw.i === undefined ? item.raw.says ?? "" : describe(item.raw.i)}},
@@ -186,7 +187,7 @@ const along_picture = (where, title, kernel, colours, on_point, scale, classes, 
   const broken = chosen.filter((i) => !finite(i));
   if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
   return {
-    data: {datasets}, options, caption: chosen.length + " cases; the dashed line is the bound." + drawn_note(),
+    data: {datasets}, options, caption: chosen.length + " cases; the dashed line is the bound." + heights.note + drawn_note(),
     columns: [[title], ["cases", true], ["median", true], ["largest error / bound", true], ["worst at"]],
     rows: groups.map(([low, here]) => {
       const {count, median: middle, most} = summarised(here);
@@ -232,6 +233,6 @@ const spread_picture = (tensor) => (kernel, colours, on_point) => {
     ]},
     columns: [["kernel"], ["cases", true], ["least", true], ["5 %", true], ["25 %", true], ["median", true], ["75 %", true], ["95 %", true], ["largest", true]],
     rows: rows.map((row) => [page.kernels[row[0]].name, String(row[2]), ...row.slice(3).map(figure)]),
-    caption: (page.tensors[tensor].startsWith("d") ? "Gradient " : "Output ") + page.tensors[tensor] + ", every measured case. The dashed line is the bound.",
+    caption: (page.tensors[tensor].startsWith("d") ? "Gradient " : "Output ") + page.tensors[tensor] + ", every measured case. The dashed line is the bound." + scale.note,
   };
 };

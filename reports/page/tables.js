@@ -65,7 +65,7 @@ const show_modules = () => {
     const rows = figures.filter((row) => row.module === module);
     section("modules").append(element("h3", {}, module + ": what its monitor proves, and a heuristic beside it"),
       element("p", {}, "The heuristic warns where max(alpha) (1 + beta |k|²) > 1. A false alarm is a warning for a transition that is proved to let no vector grow."),
-      table([["regime"], ...rows[0].figures.map(([name]) => [name, true])], rows.map((row) => [row.regime, ...row.figures.map(([, value]) => figure(value))])));
+      table([["regime"], ...rows[0].figures.map(([name]) => [name, true])], rows.map((row) => [row.regime, ...row.figures.map(([, value]) => Number.isInteger(value) ? String(value) : figure(value))])));
   }
 };
 

@@ -1,5 +1,6 @@
 #include "device.hpp"
 #include "driver.hpp"
+#include "notes.hpp"
 
 #include <cstdio>
 #include <cstring>
@@ -98,20 +99,14 @@ bool refuses(int kernel) {
 } // namespace
 
 bool check_backward_behaviour(nlohmann::json& report) {
-  bool all = true;
-  const auto note = [&](const char* what, const char* kernel, bool good) {
-    report["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", good}});
-    std::printf("%-48s %-12s %s\n", what, kernel, good ? "yes" : "NO");
-    std::fflush(stdout);
-    all = all && good;
-  };
+  Notes note(report);
   for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE}) {
     const char* label = kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate";
     note("50 backward runs under load are bitwise equal", label, repeats(kernel, make_problem(1, 333, 20, 128, 128, 3)));
     note("a replayed graph of the backward sees new values", label, replays(kernel, make_problem(2, 100, 5, 64, 64, 5)));
     note("a refused backward call writes nothing", label, refuses(kernel));
   }
-  return all;
+  return note.all_good();
 }
 
 } // namespace kdacheck::cuda

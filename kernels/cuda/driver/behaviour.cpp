@@ -1,5 +1,6 @@
 #include "device.hpp"
 #include "driver.hpp"
+#include "notes.hpp"
 
 #include <cstdio>
 #include <cstring>
@@ -127,13 +128,7 @@ bool refuses() {
 } // namespace
 
 bool check_behaviour(nlohmann::json& report) {
-  bool all = true;
-  const auto note = [&](const char* what, const char* kernel, bool good) {
-    report["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", good}});
-    std::printf("%-40s %-12s %s\n", what, kernel, good ? "yes" : "NO");
-    std::fflush(stdout);
-    all = all && good;
-  };
+  Notes note(report);
   struct Named {
     int kernel;
     const char* name;
@@ -152,7 +147,7 @@ bool check_behaviour(nlohmann::json& report) {
   note("more than 65535 blocks run", "fast", repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1000, 1, 70, 64, 16, 6)));
   note("negative slots are skipped", "decode", respects_slots());
   note("refused calls write nothing", "all", refuses());
-  return all;
+  return note.all_good();
 }
 
 } // namespace kdacheck::cuda

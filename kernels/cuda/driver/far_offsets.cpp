@@ -2,6 +2,7 @@
 
 #include "device.hpp"
 #include "driver.hpp"
+#include "notes.hpp"
 
 #include <cstdio>
 
@@ -90,13 +91,7 @@ bool backward_agrees(int kernel, const DeviceProblem& all) {
 } // namespace
 
 bool check_far_offsets(nlohmann::json& report) {
-  bool all = true;
-  const auto note = [&](const char* what, const char* kernel, bool good) {
-    report["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", good}});
-    std::printf("%-48s %-12s %s\n", what, kernel, good ? "yes" : "NO");
-    std::fflush(stdout);
-    all = all && good;
-  };
+  Notes note(report);
   std::size_t free = 0, total = 0;
   require(cudaMemGetInfo(&free, &total), "memory");
   constexpr auto GiB = std::size_t{1} << 30;
@@ -112,7 +107,7 @@ bool check_far_offsets(nlohmann::json& report) {
     std::printf("gradients of more than 2^31 elements: not run, they need 124 GiB\n");
   else
     note("gradients beyond 2^31 elements keep their bits", "fast", backward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
-  return all;
+  return note.all_good();
 }
 
 } // namespace kdacheck::cuda

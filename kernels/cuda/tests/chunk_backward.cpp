@@ -3,13 +3,14 @@
 #include "../backward_gradients.cuh"
 #include "../backward_parameters.cuh"
 #include "../backward_sweeps.cuh"
-#include "../recurrence_fp64.hpp"
+#include "owned.hpp"
 
 #include <catch2/catch.hpp>
 #include <map>
 #include <random>
 
 using namespace kdacheck;
+using namespace kdacheck::cuda::testing;
 
 namespace {
 
@@ -21,25 +22,6 @@ struct Case {
   float gate_center = 0, gate_spread = 1;
   Format gradients = Format::fp32;
 };
-
-/// A tensor with its own storage.
-struct Owned {
-  std::vector<unsigned char> bytes;
-  TensorView view;
-  Owned(Format format, std::array<std::int64_t, 4> shape) : view{nullptr, format, shape, contiguous_strides(shape)} {
-    bytes.assign(static_cast<std::size_t>(view.elements()) * storage_bytes(format) + 1, 0xff);
-    view.data = bytes.data();
-  }
-  template <class Draw> Owned& fill(Draw draw) {
-    for (std::int64_t i = 0; i < view.elements(); ++i) store(view, i, draw());
-    return *this;
-  }
-};
-
-cuda::View row_view(const TensorView& view) { return {view.data, view.stride[0], view.stride[1], view.stride[2]}; }
-cuda::Stored stored(Format format) {
-  return format == Format::fp32 ? cuda::Stored::fp32 : format == Format::bf16 ? cuda::Stored::bf16 : cuda::Stored::fp16;
-}
 
 constexpr std::array gradients{Input::q, Input::k, Input::v, Input::g, Input::beta, Input::A_log, Input::dt_bias, Input::initial_state};
 

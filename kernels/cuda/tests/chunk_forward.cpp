@@ -1,13 +1,14 @@
 // The chunk kernel on an emulated multiprocessor against the token recurrence.
 
 #include "../chunk_producer.cuh"
-#include "../recurrence_fp64.hpp"
+#include "owned.hpp"
 
 #include <catch2/catch.hpp>
 #include <limits>
 #include <random>
 
 using namespace kdacheck;
+using namespace kdacheck::cuda::testing;
 
 namespace {
 
@@ -18,26 +19,6 @@ struct Case {
   bool gate_fp32 = false, initial = true, v_first = false;
   float gate_center = 0, gate_spread = 1;
 };
-
-/// A tensor with its own storage.
-struct Owned {
-  std::vector<unsigned char> bytes;
-  TensorView view;
-  Owned(Format format, std::array<std::int64_t, 4> shape) : view{nullptr, format, shape, contiguous_strides(shape)} {
-    bytes.assign(static_cast<std::size_t>(view.elements()) * storage_bytes(format), 0xff);
-    view.data = bytes.data();
-  }
-  template <class Draw> Owned& fill(Draw draw) {
-    for (std::int64_t i = 0; i < view.elements(); ++i) store(view, i, draw());
-    return *this;
-  }
-};
-
-cuda::View row_view(const TensorView& view) { return {view.data, view.stride[0], view.stride[1], view.stride[2]}; }
-
-cuda::Stored stored(Format format) { return format == Format::fp32 ? cuda::Stored::fp32 : cuda::Stored::bf16; }
-
-double relative_error(double difference, double norm) { return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference); }
 
 /// A case's tensors, and what the emulated kernel made of them.
 struct Emulated {
@@ -123,32 +104,9 @@ void run(Emulated& data, const Case& test, int consumers, int producers, int sta
 /// Worst relative error over heads and sequences of o and the state.
 template <int K, int pieces>
 std::pair<double, double> worst_errors(const Case& test, int consumers, int producers, int stages, unsigned sharing = 1) {
-  const Shape& s = test.shape;
   Emulated data(test, sequences_of(test));
   run<K, pieces>(data, test, consumers, producers, stages, sharing);
-  std::pair<double, double> worst{0, 0};
-  for (std::int64_t n = 0; n < data.N; ++n)
-    for (std::int64_t head = 0; head < s.HV; ++head) {
-      const auto truth = cuda::recurrence_fp64(data.in, n, head, test.v_first);
-      const std::int64_t first = test.cu_seqlens.empty() ? 0 : test.cu_seqlens[static_cast<std::size_t>(n)];
-      double difference = 0, norm = 0;
-      for (std::size_t e = 0; e < truth.o.size(); ++e) {
-        const auto row = static_cast<std::int64_t>(e) / s.V, j = static_cast<std::int64_t>(e) % s.V;
-        const double d = load(data.o.view, data.o.view.offset(test.cu_seqlens.empty() ? n : 0, first + row, head, j)) - truth.o[e];
-        difference += d * d, norm += truth.o[e] * truth.o[e];
-      }
-      if (const double error = relative_error(difference, norm); !(error <= worst.first)) worst.first = error;
-      difference = norm = 0;
-      for (std::int64_t c = 0; c < s.K; ++c)
-        for (std::int64_t j = 0; j < s.V; ++j) {
-          const auto& h = data.h.view;
-          const double exact = truth.state[static_cast<std::size_t>(c * s.V + j)];
-          const double d = load(h, test.v_first ? h.offset(n, head, j, c) : h.offset(n, head, c, j)) - exact;
-          difference += d * d, norm += exact * exact;
-        }
-      if (const double error = relative_error(difference, norm); !(error <= worst.second)) worst.second = error;
-    }
-  return worst;
+  return errors_against_recurrence(data, test);
 }
 
 /// Makes one number of an input NaN or infinite, and counts the numbers of o that thereby changed before that token or outside what

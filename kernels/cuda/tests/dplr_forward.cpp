@@ -1,12 +1,13 @@
 // The general rule's chunk kernel on an emulated multiprocessor against the token recurrence.
 
 #include "../dplr_producer.cuh"
-#include "../recurrence_fp64.hpp"
+#include "owned.hpp"
 
 #include <catch2/catch.hpp>
 #include <random>
 
 using namespace kdacheck;
+using namespace kdacheck::cuda::testing;
 
 namespace {
 
@@ -22,22 +23,6 @@ struct Case {
 struct Cut {
   int consumers = 1, producers = 1, stages = 2, sharing = 1;
 };
-
-/// A tensor with its own storage.
-struct Owned {
-  std::vector<unsigned char> bytes;
-  TensorView view;
-  Owned() = default;
-  Owned(Format format, std::array<std::int64_t, 4> shape) : view{nullptr, format, shape, contiguous_strides(shape)} {
-    bytes.assign(static_cast<std::size_t>(view.elements()) * storage_bytes(format), 0xff);
-    view.data = bytes.data();
-  }
-};
-
-cuda::View row_view(const TensorView& view) { return {view.data, view.stride[0], view.stride[1], view.stride[2]}; }
-cuda::Stored stored(Format format) {
-  return format == Format::fp32 ? cuda::Stored::fp32 : format == Format::bf16 ? cuda::Stored::bf16 : cuda::Stored::fp16;
-}
 
 /// A case's tensors, and what the emulated kernel makes of them.
 struct Emulated {
@@ -114,35 +99,11 @@ struct Emulated {
   }
 };
 
-double relative_error(double difference, double norm) { return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference); }
-
 /// Worst relative error over heads and sequences of o and the state.
 template <int K> std::pair<double, double> worst_errors(const Case& test, Cut cut) {
-  const Shape& s = test.shape;
   Emulated data(test);
   data.run<K>(cut);
-  std::pair<double, double> worst{0, 0};
-  for (std::int64_t n = 0; n < data.N; ++n)
-    for (std::int64_t head = 0; head < s.HV; ++head) {
-      const auto truth = cuda::recurrence_fp64(data.in, n, head, test.v_first);
-      const std::int64_t first = test.cu_seqlens.empty() ? 0 : test.cu_seqlens[static_cast<std::size_t>(n)];
-      double difference = 0, norm = 0;
-      for (std::size_t e = 0; e < truth.o.size(); ++e) {
-        const auto row = static_cast<std::int64_t>(e) / s.V, j = static_cast<std::int64_t>(e) % s.V;
-        const double d = data.output(test.cu_seqlens.empty() ? n : 0, first + row, head, j) - truth.o[e];
-        difference += d * d, norm += truth.o[e] * truth.o[e];
-      }
-      if (const double error = relative_error(difference, norm); !(error <= worst.first)) worst.first = error;
-      difference = norm = 0;
-      const TensorView& h = data.h.view;
-      for (std::int64_t c = 0; c < s.K; ++c)
-        for (std::int64_t j = 0; j < s.V; ++j) {
-          const double exact = truth.state[static_cast<std::size_t>(c * s.V + j)];
-          const double d = load(h, test.v_first ? h.offset(n, head, j, c) : h.offset(n, head, c, j)) - exact;
-          difference += d * d, norm += exact * exact;
-        }
-      if (const double error = relative_error(difference, norm); !(error <= worst.second)) worst.second = error;
-    }
+  const std::pair<double, double> worst = errors_against_recurrence(data, test);
   INFO("o " << worst.first << ", state " << worst.second);
   CHECK(worst.first < 1); // shows the figures of a failure
   return worst;

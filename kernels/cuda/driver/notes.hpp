@@ -1,0 +1,28 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+
+namespace kdacheck::cuda {
+
+/// Rows of `report["behaviour"]`, printed as they come.
+class Notes {
+public:
+  explicit Notes(nlohmann::json& report) : report_(report) {}
+
+  void operator()(const char* what, const char* kernel, bool good) {
+    report_["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", good}});
+    std::printf("%-55s %-12s %s\n", what, kernel, good ? "yes" : "NO");
+    std::fflush(stdout);
+    all_ = all_ && good;
+  }
+
+  bool all_good() const { return all_; }
+
+private:
+  nlohmann::json& report_;
+  bool all_ = true;
+};
+
+} // namespace kdacheck::cuda
