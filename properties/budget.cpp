@@ -28,8 +28,8 @@ HeadTruth head_truth(const Problem& problem, const Truth& truth, const Sequence&
 }
 
 /// Keeps the larger sigma, with its degrees of freedom.
-void widen(double& sigma, double& freedom, const Moments& moments, double factor, int draws) {
-  double candidate = std::sqrt(moments.second / draws) * factor;
+void widen(double& sigma, double& freedom, const Moments& moments, int draws) {
+  double candidate = std::sqrt(moments.second / draws);
   if (!std::isfinite(candidate)) candidate = std::numeric_limits<double>::infinity();
   if (!(candidate >= sigma)) return;
   sigma = candidate;
@@ -61,23 +61,20 @@ Budget forward_budget(const Contract& contract, const Problem& problem, const Tr
       const HeadTruth exact = head_truth(problem, truth, sequence, head, columns);
       const std::uint64_t seed =
           scatter(scatter(noise_seed + static_cast<std::uint64_t>(sequence.index)) + static_cast<std::uint64_t>(head));
-      double mean_square = 0;
-      for (double size : sizes) mean_square += size * size / static_cast<double>(V);
-      const double typical = std::sqrt(mean_square);
       for (const HeadSpread& spread : head_spread(contract, data, exact, seed, batches, submodels)) {
         for (std::int64_t t = 0; t < sequence.length; ++t) {
           const auto at = static_cast<std::size_t>((sequence.first + t) * HV + head);
-          widen(out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], typical, budget.draws);
+          widen(out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], budget.draws);
         }
         for (std::int64_t c = 0; c < K; ++c) {
           const auto at = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
-          widen(out.state_row[at], out.state_row_freedom[at], spread.row[static_cast<std::size_t>(c)], typical, budget.draws);
+          widen(out.state_row[at], out.state_row_freedom[at], spread.row[static_cast<std::size_t>(c)], budget.draws);
         }
         const auto first = static_cast<std::size_t>((sequence.index * HV + head) * V);
         for (std::size_t j = 0; j < columns.size(); ++j) {
           const std::size_t at = first + static_cast<std::size_t>(columns[j]);
-          widen(out.channel[at], out.channel_freedom[at], spread.channel[j], 1, budget.draws);
-          widen(out.state_column[at], out.state_column_freedom[at], spread.column[j], 1, budget.draws);
+          widen(out.channel[at], out.channel_freedom[at], spread.channel[j], budget.draws);
+          widen(out.state_column[at], out.state_column_freedom[at], spread.column[j], budget.draws);
         }
       }
       // a column that was not followed gets the largest budget seen relative to its size

@@ -215,7 +215,14 @@ Head read_head(const Contract& contract, const Problem& problem, const Sequence&
             problem
                 .initial_state[static_cast<std::size_t>(((sequence.index * HV + head) * K + c) * V + columns[static_cast<std::size_t>(j)])];
   const std::vector<double> sizes = column_sizes(problem, sequence, head);
-  for (std::int64_t j : columns) result.weight.push_back(sizes[static_cast<std::size_t>(j)]);
+  for (double size : sizes) result.unseen += size * size;
+  for (std::int64_t j : columns) {
+    const double size = sizes[static_cast<std::size_t>(j)];
+    result.weight.push_back(size);
+    result.unseen -= size * size;
+  }
+  result.all_columns = V;
+  if (result.V == V) result.unseen = 0; // exactly
   result.columns = std::move(columns);
   return result;
 }

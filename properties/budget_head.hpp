@@ -29,7 +29,9 @@ struct Head {
   std::vector<double> q_norm, k_norm;               ///< [tokens] what normalised rows were multiplied by
   double norm_error = 0;                            ///< relative error that one token's normalised key (query) has in common
   std::vector<std::int64_t> columns;                ///< which value columns these are
-  std::vector<double> weight;                       ///< [V] size of each column, never 0; the budget of a column scales with it
+  std::vector<double> weight;                       ///< [V] size of each column, never 0
+  std::int64_t all_columns = 0;                     ///< value columns that the head has, looked at or not
+  double unseen = 0;                                ///< sum of squares of the sizes of those not looked at
 };
 
 /// The first of a chunk's sums of log decay is its first term in the format of sums. That rounds it (Head::sum_error), as it

@@ -69,6 +69,22 @@ void add(Moments& moments, Lanes squares, double factor) {
   }
 }
 
+/// The errors of a token or state row, pooled over all value columns as a comparison pools them: where one large column errs
+/// more than all others together, its error is the line's, with the scatter of a single one.
+struct Line {
+  const Head& head;
+  Lanes squares{}, relative{}; ///< of the columns looked at; the same, each divided by its size
+
+  void add(Lanes square, std::int64_t column) {
+    squares += square;
+    const double size = head.weight[static_cast<std::size_t>(column)];
+    relative += square * (1 / (size * size));
+  }
+  Lanes mean_square() const {
+    return (squares + relative * (head.unseen / static_cast<double>(head.V))) * (1 / static_cast<double>(head.all_columns));
+  }
+};
+
 std::vector<Order> orders_of(const Contract& contract, bool coarse) {
   if (contract.order != Order::undeclared) return {contract.order};
   if (coarse) return {Order::residual_first, Order::wy};
@@ -173,14 +189,13 @@ private:
     tape.next = 0;
     const std::vector<Lanes>& o = algorithms.advance(f, order, trial.run, trial.state);
     for (std::int64_t i = 0; i < f.n; ++i) {
-      Lanes sum{};
+      Line line{head_};
       for (std::int64_t j = 0; j < V; ++j) {
         const Lanes error = o[static_cast<std::size_t>(i * V + j)] - truth_.o[static_cast<std::size_t>((f.first + i) * V + j)];
-        const Lanes scaled = error * (1 / head_.weight[static_cast<std::size_t>(j)]);
-        sum += scaled * scaled;
+        line.add(error * error, j);
         trial.channel[static_cast<std::size_t>(j)] += error * error;
       }
-      add(spread.token[static_cast<std::size_t>(f.first + i)], sum, 1 / static_cast<double>(V));
+      add(spread.token[static_cast<std::size_t>(f.first + i)], line.mean_square(), 1);
     }
   }
 
@@ -188,15 +203,14 @@ private:
     const std::int64_t K = head_.K, V = head_.V;
     std::vector<Lanes> column(static_cast<std::size_t>(V));
     for (std::int64_t c = 0; c < K; ++c) {
-      Lanes row{};
+      Line row{head_};
       for (std::int64_t j = 0; j < V; ++j) {
         const auto entry = static_cast<std::size_t>(c * V + j);
         const Lanes error = trial.state[entry] - truth_.state[entry];
-        const Lanes scaled = error * (1 / head_.weight[static_cast<std::size_t>(j)]);
-        row += scaled * scaled;
+        row.add(error * error, j);
         column[static_cast<std::size_t>(j)] += error * error;
       }
-      add(spread.row[static_cast<std::size_t>(c)], row, 1 / static_cast<double>(V));
+      add(spread.row[static_cast<std::size_t>(c)], row.mean_square(), 1);
     }
     for (std::size_t j = 0; j < column.size(); ++j) {
       add(spread.column[j], column[j], 1 / static_cast<double>(K));

@@ -17,9 +17,9 @@ struct Moments {
 
 /// The groups of one head under one submodel: an order of evaluation with a noise model.
 struct HeadSpread {
-  std::vector<Moments> token;   ///< [tokens], over the columns looked at, each divided by its size
+  std::vector<Moments> token;   ///< [tokens], over all columns: those not looked at err, by their size, as those looked at do on average
   std::vector<Moments> channel; ///< [V], over the tokens
-  std::vector<Moments> row;     ///< [K], over the columns, each divided by its size
+  std::vector<Moments> row;     ///< [K], over all columns alike
   std::vector<Moments> column;  ///< [V], over K
 };
 

@@ -139,6 +139,45 @@ TEST_CASE("columns that are not followed get a budget by their size") {
   }
 }
 
+TEST_CASE("lines and columns of a tensor share out the same squares, also where one large column errs more than all others") {
+  const auto mean_square = [](const std::vector<double>& sigmas) {
+    double sum = 0;
+    for (double sigma : sigmas) sum += sigma * sigma / static_cast<double>(sigmas.size());
+    return sum;
+  };
+  for (const std::int64_t K : {16, 128}) // of the latter only some columns are followed, the large one among them
+    for (const float large : {1.0f, 40.0f}) {
+      Drawn drawn;
+      drawn.shape = {.B = 1, .T = 200, .H = 1, .HV = 1, .K = K, .V = 48};
+      drawn.decay = 1e-3;
+      Problem problem = draw(drawn);
+      for (std::int64_t c = 0; c < K; ++c) {
+        const float odd = c % 2 == 0 ? large : 1.0f; // no row is a multiple of another
+        problem.initial_state[static_cast<std::size_t>(c * 48 + 5)] *= odd * odd;
+      }
+      Contract contract;
+      contract.operands = contract.scores = Format::bf16;
+      const OutputBudget budget = forward_budget(contract, problem, forward_truth(problem), 1, 8, Submodels::first).output;
+      INFO("K " << K << ", one column larger by " << large);
+      const double tolerance = K == 16 ? 1e-12 : 0.3;
+      CHECK(std::abs(mean_square(budget.token) / mean_square(budget.channel) - 1) < tolerance);
+      CHECK(std::abs(mean_square(budget.state_row) / mean_square(budget.state_column) - 1) < tolerance);
+    }
+}
+
+TEST_CASE("a row whose error is that of one element has the scatter of one, not that of its width") {
+  Drawn drawn;
+  drawn.shape = {.B = 1, .T = 20, .H = 1, .HV = 1, .K = 16, .V = 48};
+  Problem problem = draw(drawn);
+  std::fill(problem.beta.begin(), problem.beta.end(), 0.0f);
+  Contract contract;
+  contract.operands = contract.scores = contract.state = Format::bf16; // a stored state's rounding is all that errs
+  const auto freedom = [&] { return forward_budget(contract, problem, forward_truth(problem), 1, 128).output.state_row_freedom[3]; };
+  CHECK(freedom() > 10);
+  problem.initial_state[3 * 48 + 5] *= 1000;
+  CHECK(freedom() < 4);
+}
+
 TEST_CASE("budgets do not depend on the thread that computes them") {
   Drawn drawn;
   drawn.shape = {.B = 2, .T = 20, .H = 1, .HV = 2, .K = 8, .V = 8};
