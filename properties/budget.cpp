@@ -27,13 +27,14 @@ HeadTruth head_truth(const Problem& problem, const Truth& truth, const Sequence&
   return result;
 }
 
-/// Keeps the larger sigma, with its degrees of freedom.
-void widen(double& sigma, double& freedom, const Moments& moments, int draws) {
+/// Keeps the sigma that reaches farther, with its degrees of freedom.
+void widen(Group group, double& sigma, double& freedom, const Moments& moments, int draws) {
   double candidate = std::sqrt(moments.second / draws);
   if (!std::isfinite(candidate)) candidate = std::numeric_limits<double>::infinity();
-  if (!(candidate >= sigma)) return;
+  const double of_candidate = degrees_of_freedom(moments.second, moments.fourth, draws);
+  if (!(reach(group, candidate, of_candidate) >= reach(group, sigma, freedom))) return;
   sigma = candidate;
-  freedom = degrees_of_freedom(moments.second, moments.fourth, draws);
+  freedom = of_candidate;
 }
 
 } // namespace
@@ -64,17 +65,17 @@ Budget forward_budget(const Contract& contract, const Problem& problem, const Tr
       for (const HeadSpread& spread : head_spread(contract, data, exact, seed, batches, submodels)) {
         for (std::int64_t t = 0; t < sequence.length; ++t) {
           const auto at = static_cast<std::size_t>((sequence.first + t) * HV + head);
-          widen(out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], budget.draws);
+          widen(Group::token, out.token[at], out.token_freedom[at], spread.token[static_cast<std::size_t>(t)], budget.draws);
         }
         for (std::int64_t c = 0; c < K; ++c) {
           const auto at = static_cast<std::size_t>((sequence.index * HV + head) * K + c);
-          widen(out.state_row[at], out.state_row_freedom[at], spread.row[static_cast<std::size_t>(c)], budget.draws);
+          widen(Group::state_row, out.state_row[at], out.state_row_freedom[at], spread.row[static_cast<std::size_t>(c)], budget.draws);
         }
         const auto first = static_cast<std::size_t>((sequence.index * HV + head) * V);
         for (std::size_t j = 0; j < columns.size(); ++j) {
           const std::size_t at = first + static_cast<std::size_t>(columns[j]);
-          widen(out.channel[at], out.channel_freedom[at], spread.channel[j], budget.draws);
-          widen(out.state_column[at], out.state_column_freedom[at], spread.column[j], budget.draws);
+          widen(Group::channel, out.channel[at], out.channel_freedom[at], spread.channel[j], budget.draws);
+          widen(Group::state_column, out.state_column[at], out.state_column_freedom[at], spread.column[j], budget.draws);
         }
       }
       // a column that was not followed gets the largest budget seen relative to its size

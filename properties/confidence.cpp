@@ -12,13 +12,28 @@ std::string_view name(Group group) {
   return names[static_cast<std::size_t>(group)];
 }
 
-double confidence_factor(Group group, std::int64_t groups, double d, int draws) {
-  const double tail = false_refusal / static_cast<double>(std::max<std::int64_t>(groups, 1));
+namespace {
+
+double factor_from(Group group, double d, double t_squared) {
   const double common = 1 / std::sqrt(std::max(d, 1.0));
-  const double t_squared = draws == 0 ? boost::math::quantile(boost::math::complement(boost::math::chi_squared(1), tail))
-                                      : boost::math::quantile(boost::math::complement(boost::math::fisher_f(1, draws), tail));
   const double square = 1 - common + common * t_squared;
   return std::max(least_factor(group), std::sqrt(square));
+}
+
+double known_sigma_quantile(double tail) { return boost::math::quantile(boost::math::complement(boost::math::chi_squared(1), tail)); }
+
+} // namespace
+
+double confidence_factor(Group group, std::int64_t groups, double d, int draws) {
+  const double tail = false_refusal / static_cast<double>(std::max<std::int64_t>(groups, 1));
+  return factor_from(group, d,
+                     draws == 0 ? known_sigma_quantile(tail)
+                                : boost::math::quantile(boost::math::complement(boost::math::fisher_f(1, draws), tail)));
+}
+
+double reach(Group group, double sigma, double d) {
+  static const double t_squared = known_sigma_quantile(false_refusal / 1000);
+  return sigma * factor_from(group, d, t_squared);
 }
 
 double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws) {

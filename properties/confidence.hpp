@@ -46,4 +46,8 @@ double confidence_factor(Group, std::int64_t groups, double degrees_of_freedom, 
 /// = 1 + 2 f^2, corrected for estimating both from the same few draws, halved because that estimate itself scatters, and at least 1.
 double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws);
 
+/// Largest error that a spread allows a group when about a thousand are tested at once. What any submodel of a contract allows is
+/// allowed: the one that reaches farthest counts, and a rare large error may reach farther than a larger sigma.
+double reach(Group, double sigma, double degrees_of_freedom);
+
 } // namespace kdacheck

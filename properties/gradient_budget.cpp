@@ -81,9 +81,10 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
         const double second = m.second[index(input)][group];
         double sigma = std::sqrt(second / budget.draws);
         if (!std::isfinite(sigma)) sigma = std::numeric_limits<double>::infinity();
-        if (!(sigma >= result.fine[group])) continue;
+        const double freedom = degrees_of_freedom(second, m.fourth[index(input)][group], budget.draws);
+        if (!(reach(Group::gradient, sigma, freedom) >= reach(Group::gradient, result.fine[group], result.freedom[group]))) continue;
         result.fine[group] = sigma;
-        result.freedom[group] = degrees_of_freedom(second, m.fourth[index(input)][group], budget.draws);
+        result.freedom[group] = freedom;
       }
     }
     if (input == Input::beta) smooth_over_tokens(problem, result.fine);

@@ -207,6 +207,40 @@ TEST_CASE("the factor grows with the family, with what its elements share, and w
   CHECK(confidence_factor(Group::token, 1, 64, 0) == 4);
 }
 
+TEST_CASE("what one submodel allows, all of them allow: a larger sigma does not hide one whose errors are rare and large") {
+  CHECK(reach(Group::token, 1.0, 1) > reach(Group::token, 1.2, 40));
+  CHECK(reach(Group::token, 2.0, 1) > reach(Group::token, 1.0, 1));
+  CHECK(reach(Group::channel, 0.0, 1) == 0);
+  // operands so coarse that sums of products add nothing: the first submodel's draws are then the same on their own
+  for (const char* text : {"operands=bf16", "operands=bf16 order=wy chunk=16", "operands=fp16 state=bf16 chunk=16"}) {
+    const Contract contract = *parse_contract(text).contract;
+    Drawn drawn;
+    drawn.correlation = 0.9;
+    const Problem problem = draw(drawn);
+    const Truth truth = gradient_truth(problem);
+    const Budget first = forward_budget(contract, problem, truth, 1, 8, Submodels::first),
+                 all = forward_budget(contract, problem, truth, 1, 8);
+    const Budget d_first = gradient_budget(contract, problem, truth, 1, 8, Submodels::first),
+                 d_all = gradient_budget(contract, problem, truth, 1, 8);
+    const auto no_less = [](Group group, const std::vector<double>& sigma, const std::vector<double>& freedom,
+                            const std::vector<double>& of_first, const std::vector<double>& freedom_of_first) {
+      for (std::size_t i = 0; i < sigma.size(); ++i)
+        if (reach(group, sigma[i], freedom[i]) < reach(group, of_first[i], freedom_of_first[i])) return false;
+      return true;
+    };
+    INFO(text);
+    const OutputBudget &a = all.output, &f = first.output;
+    CHECK(no_less(Group::token, a.token, a.token_freedom, f.token, f.token_freedom));
+    CHECK(no_less(Group::channel, a.channel, a.channel_freedom, f.channel, f.channel_freedom));
+    CHECK(no_less(Group::state_row, a.state_row, a.state_row_freedom, f.state_row, f.state_row_freedom));
+    CHECK(no_less(Group::state_column, a.state_column, a.state_column_freedom, f.state_column, f.state_column_freedom));
+    for (Input input : {Input::q, Input::k, Input::v, Input::g, Input::initial_state}) {
+      const GradientBudget &da = d_all.gradient[static_cast<std::size_t>(input)], &df = d_first.gradient[static_cast<std::size_t>(input)];
+      CHECK(no_less(Group::gradient, da.fine, da.freedom, df.fine, df.freedom));
+    }
+  }
+}
+
 TEST_CASE("degrees of freedom are those of the errors that were drawn") {
   Numbers numbers{7};
   for (int shared : {1, 4, 16}) {
