@@ -11,10 +11,6 @@
 namespace kdacheck {
 namespace {
 
-/// Work (tokens x K x columns of one head) up to which every value column is followed; beyond it only some are, but
-/// never fewer than `least_columns`.
-constexpr std::int64_t affordable = std::int64_t{1} << 19, least_columns = 16;
-
 HeadTruth head_truth(const Problem& problem, const Truth& truth, const Sequence& sequence, std::int64_t head,
                      const std::vector<std::int64_t>& columns) {
   const auto& [B, T, H, HV, K, V] = problem.shape;
@@ -57,7 +53,7 @@ Budget forward_budget(const Contract& contract, const Problem& problem, const Tr
     const std::int64_t work = std::max<std::int64_t>(sequence.length * K, 1);
     for (std::int64_t head = 0; head < HV; ++head) {
       const std::vector<double> sizes = column_sizes(problem, sequence, head);
-      const auto columns = choose_columns(sizes, std::max(least_columns, affordable / work));
+      const auto columns = choose_columns(sizes, std::max(least_columns, affordable_work / work));
       const Head data = read_head(contract, problem, sequence, head, columns);
       const HeadTruth exact = head_truth(problem, truth, sequence, head, columns);
       const std::uint64_t seed =

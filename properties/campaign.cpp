@@ -2,18 +2,15 @@
 
 #include "generate.hpp"
 #include "localise.hpp"
-
-#include <omp.h>
+#include "team.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <exception>
 #include <map>
 #include <mutex>
 #include <new>
 #include <set>
-#include <thread>
 #include <tuple>
 
 namespace kdacheck {
@@ -176,7 +173,6 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   };
 
   const auto judge_all = [&] {
-    omp_set_num_threads(1); // the cores are busy with other cases
     for (std::size_t i = next++; i < draws.size() && !stopped; i = next++) {
       if (!mine(i)) continue;
       const Recipe drawn = draws[i].recipe(plan.tier);
@@ -222,22 +218,14 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
     }
   };
 
-  std::exception_ptr trouble; // of the machine: memory ran out, a result could not be kept
-  const auto work = [&] {
+  as_a_team(plan.threads, [&] {
     try {
       judge_all();
-    } catch (...) {
+    } catch (...) { // trouble of the machine: memory ran out, a result could not be kept
       stopped = true;
-      const std::lock_guard lock(reporting);
-      if (!trouble) trouble = std::current_exception();
+      throw;
     }
-  };
-
-  const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<std::jthread> team;
-  for (int i = 0; i < threads; ++i) team.emplace_back(work);
-  team.clear();
-  if (trouble) std::rethrow_exception(trouble);
+  });
   outcome.stopped = stopped;
   return outcome;
 }

@@ -19,8 +19,7 @@ public:
     double screening, deciding;
   };
   Pair of(Group group, double freedom) {
-    constexpr std::array steps{1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 40.0};
-    const double step = *std::prev(std::upper_bound(steps.begin(), steps.end(), std::max(freedom, 1.0)));
+    const double step = *std::prev(std::ranges::upper_bound(freedom_steps, std::max(freedom, freedom_steps.front())));
     const auto [entry, added] = table_.try_emplace({group, step});
     if (added) entry->second = {confidence_factor(group, groups_, step, 0), confidence_factor(group, groups_, step, draws_)};
     return entry->second;
@@ -118,9 +117,8 @@ public:
       return bound > 0 ? error / bound : infinity;
     };
     const double screening = ratio(z.screening);
-    // Where cancellation or a selection makes the bound all but vanish, a radius that lies 2^-53 below the tensor's largest
-    // element, 29 bits under its last bit in fp32, is as good as none; so is one below any format's smallest number.
-    if (radius > 0x1p-160) result_.radius_share = std::max(result_.radius_share, radius / std::max(z.screening * sigma, 0x1p-53 * size));
+    if (radius > negligible_radius)
+      result_.radius_share = std::max(result_.radius_share, radius / std::max(z.screening * sigma, negligible_share * size));
     result_.deciding = std::max(result_.deciding, ratio(z.deciding));
     note(result_.margin[static_cast<std::size_t>(kind)], z.screening, least_factor(kind), (error - radius) / sigma);
     if (!std::isfinite(error) || (sum.infinite && screening > 1)) result_.non_finite = true;

@@ -3,18 +3,15 @@
 #include "../kernels/faults/correct_variants.hpp"
 #include "judge.hpp"
 #include "lanes.hpp"
+#include "team.hpp"
 #include "transform.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
-#include <thread>
 
 namespace kdacheck {
 namespace {
@@ -171,30 +168,16 @@ template <class Named> const Named* named(std::span<const Named> all, std::strin
 std::vector<Limit> detection_limits(const LimitsPlan& plan, const std::function<void(const std::string&)>& on_progress) {
   const std::size_t cells = plan.kernels.size() * plan.regimes.size();
   std::vector<std::vector<Limit>> of_cell(cells);
-  std::atomic<std::size_t> next{0}, done{0};
+  std::size_t done = 0;
   std::mutex reporting;
-  std::exception_ptr trouble;
-  const auto work = [&] {
-    omp_set_num_threads(1);
-    for (std::size_t i = next++; i < cells; i = next++) try {
-        const Kernel& kernel = *plan.kernels[i / plan.regimes.size()];
-        const Regime& regime = *plan.regimes[i % plan.regimes.size()];
-        of_cell[i] = limits_of(kernel, regime, plan);
-        const std::lock_guard lock(reporting);
-        ++done;
-        if (on_progress) on_progress(std::to_string(done) + " of " + std::to_string(cells) + ": " + kernel.name + " on " + regime.name);
-      } catch (...) {
-        const std::lock_guard lock(reporting);
-        trouble = std::current_exception();
-        next = cells;
-      }
-  };
-  {
-    const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    std::vector<std::jthread> team;
-    for (int i = 0; i < threads; ++i) team.emplace_back(work);
-  }
-  if (trouble) std::rethrow_exception(trouble);
+  share_out(cells, plan.threads, [&](std::size_t i) {
+    const Kernel& kernel = *plan.kernels[i / plan.regimes.size()];
+    const Regime& regime = *plan.regimes[i % plan.regimes.size()];
+    of_cell[i] = limits_of(kernel, regime, plan);
+    const std::lock_guard lock(reporting);
+    ++done;
+    if (on_progress) on_progress(std::to_string(done) + " of " + std::to_string(cells) + ": " + kernel.name + " on " + regime.name);
+  });
   std::vector<Limit> all;
   for (auto& some : of_cell) all.insert(all.end(), some.begin(), some.end());
   return all;

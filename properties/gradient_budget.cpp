@@ -30,10 +30,8 @@ std::int64_t groups_of(Input input, const Shape& s, std::int64_t N) {
   }
 }
 
-/// A beta gradient is one number per token: the spread of a single one from few draws is uncertain, so it is not taken
-/// below that of the 16 tokens around it.
 void smooth_over_tokens(const Problem& problem, std::vector<double>& sigma) {
-  constexpr std::int64_t window = 16;
+  constexpr std::int64_t window = beta_window;
   const std::int64_t HV = problem.shape.HV;
   for (const Sequence& sequence : sequences(problem))
     for (std::int64_t head = 0; head < HV; ++head)

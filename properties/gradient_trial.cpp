@@ -1,6 +1,7 @@
 #include "gradient_trial.hpp"
 
 #include "gradient_pass.hpp"
+#include "worse_of.hpp"
 
 namespace kdacheck {
 
@@ -63,8 +64,8 @@ double noise_free_gradient_deviation(const Contract& contract, const Problem& pr
     const auto emit = [&](Input input, std::int64_t first, std::int64_t count, const double* values) {
       const auto which = static_cast<std::size_t>(input);
       for (std::int64_t i = 0; i < count; ++i) {
-        const double exact = truth[input].value[static_cast<std::size_t>(first + i)], difference = std::abs(values[i] - exact);
-        if (!(difference <= error[which])) error[which] = difference;
+        const double exact = truth[input].value[static_cast<std::size_t>(first + i)];
+        error[which] = worse_of(error[which], std::abs(values[i] - exact));
         size[which] = std::max(size[which], std::abs(exact));
       }
     };
@@ -76,7 +77,7 @@ double noise_free_gradient_deviation(const Contract& contract, const Problem& pr
   }
   double largest = 0;
   for (std::size_t i = 0; i < error.size(); ++i)
-    if (!(error[i] == 0) && !(error[i] / size[i] <= largest)) largest = error[i] / size[i];
+    if (!(error[i] == 0)) largest = worse_of(largest, error[i] / size[i]);
   return largest;
 }
 

@@ -3,6 +3,7 @@
 #include "dplr_chunk_run.hpp"
 #include "kda_chunk_run.hpp"
 #include "recurrence_run.hpp"
+#include "worse_of.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -130,7 +131,7 @@ public:
       std::vector<double> state = initial_state<double>(head_);
       double error = 0, size = 1e-300;
       const auto compare = [&](double x, double exact) {
-        if (!(std::abs(x - exact) <= error)) error = std::abs(x - exact);
+        error = worse_of(error, std::abs(x - exact));
         size = std::max(size, std::abs(exact));
       };
       for (const ChunkFactors& f : factors_) {
@@ -138,7 +139,7 @@ public:
         for (std::size_t i = 0; i < o.size(); ++i) compare(o[i], truth_.o[static_cast<std::size_t>(f.first * head_.V) + i]);
       }
       for (std::size_t i = 0; i < state.size(); ++i) compare(state[i], truth_.state[i]);
-      if (!(error / size <= largest)) largest = error / size;
+      largest = worse_of(largest, error / size);
     }
     return largest;
   }

@@ -1,6 +1,7 @@
 #include "judge.hpp"
 
 #include "compare.hpp"
+#include "confidence.hpp"
 #include "content_cache.hpp"
 #include "lanes.hpp"
 
@@ -13,13 +14,6 @@
 
 namespace kdacheck {
 namespace {
-
-/// Perturbed runs of the screening budget, and of the budgets that confirm or clear a suspect, each with fresh noise.
-constexpr int screening_draws = 8;
-constexpr std::array confirming_draws{32, 128};
-
-/// The truth must be known this much better than the bound that it is compared within.
-constexpr double precise_enough = 1e-2;
 
 constexpr std::size_t truth_memory = std::size_t{256} << 20, budget_memory = std::size_t{64} << 20;
 

@@ -12,15 +12,15 @@
 namespace kdacheck {
 
 /// Computes truths and budgets once per (problem, contract) and judges runs by them. Safe to use from several threads.
-/// The truth escalates its arithmetic until its radius is at most 1e-2 of the budget everywhere, or nothing is left.
+/// The truth escalates its arithmetic until its radius is small against the budget everywhere (confidence.hpp), or nothing is left.
 class Judge {
 public:
   Judge();
   ~Judge();
 
   /// Verdict on o and, if the run has it, final_state: per token and head, channel, state row and column. Non-finite
-  /// values, wrong sizes and a refusal are failures. A statistical failure is confirmed with fresh noise and four times
-  /// the draws before it counts; a `Finding` passed carries the largest bound_util.
+  /// values, wrong sizes and a refusal are failures. A statistical failure is confirmed with fresh noise and more draws
+  /// before it counts; a `Finding` passed carries the largest bound_util.
   Finding forward(const Contract&, const Problem&, const Run&);
 
   /// Verdict on every gradient that the run has.

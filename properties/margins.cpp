@@ -1,22 +1,18 @@
 #include "margins.hpp"
 
 #include "judge.hpp"
-
-#include <omp.h>
+#include "team.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <exception>
 #include <mutex>
-#include <thread>
 
 namespace kdacheck {
 namespace {
 
-constexpr int draws = 32;              // sigma itself scatters by an eighth
-constexpr double precise_enough = 0.1; // of a bound: the radius is taken off the error
+constexpr int draws = 32;            // sigma itself scatters by an eighth
+constexpr double small_radius = 0.1; // of a bound: it is taken off the error
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -30,7 +26,7 @@ Comparison compared(const Kernel& kernel, const Problem& problem, bool backward,
                     : compare_forward(kernel.contract, problem, exact, budget, run);
   };
   const Comparison first = compare(*truth);
-  if (first.radius_share <= precise_enough) return first;
+  if (first.radius_share <= small_radius) return first;
   const Truth finer = backward ? gradient_truth(problem, Arithmetic::double_double) : forward_truth(problem, Arithmetic::double_double);
   return compare(finer);
 }
@@ -64,46 +60,32 @@ std::vector<KernelMargin> measured_margins(const MarginsPlan& plan, const std::f
       margin.kernel = kernel->name, margin.contract = to_text(kernel->contract), margin.backward = backward;
     }
   const std::size_t cells = static_cast<std::size_t>(plan.seeds) * plan.regimes.size();
-  std::atomic<std::size_t> next{0}, done{0};
+  std::size_t done = 0;
   std::mutex reporting;
-  std::exception_ptr trouble;
   Judge judge;
   const double start = now();
-  const auto work = [&] {
-    omp_set_num_threads(1); // the cores are busy with other cases
-    for (std::size_t cell = next++; cell < cells; cell = next++) try {
-        const Regime& regime = *plan.regimes[cell % plan.regimes.size()];
-        const std::uint64_t seed = plan.first_seed + cell / plan.regimes.size();
-        const Recipe drawn = regime.draw(seed, plan.tier);
-        for (std::size_t i = 0; i < result.size() && now() - start < plan.seconds; ++i) {
-          const Kernel& kernel = *plan.kernels[i / 2];
-          const bool backward = result[i].backward;
-          if (backward && !kernel.backward) continue;
-          const Problem problem = make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract));
-          const bool outside = outside_domain(kernel.contract, problem).has_value();
-          const double before = now();
-          const Comparison c = outside ? Comparison{} : compared(kernel, problem, backward, seed, judge);
-          const std::lock_guard lock(reporting);
-          result[i].seconds += now() - before;
-          if (outside)
-            ++result[i].outside;
-          else
-            add(result[i], c, regime.name + ", seed " + std::to_string(seed));
-        }
-        const std::lock_guard lock(reporting);
-        if (on_progress) on_progress(std::to_string(++done) + " of " + std::to_string(cells) + ": " + regime.name);
-      } catch (...) {
-        const std::lock_guard lock(reporting);
-        trouble = std::current_exception();
-        next = cells;
-      }
-  };
-  {
-    const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    std::vector<std::jthread> team;
-    for (int i = 0; i < threads; ++i) team.emplace_back(work);
-  }
-  if (trouble) std::rethrow_exception(trouble);
+  share_out(cells, plan.threads, [&](std::size_t cell) {
+    const Regime& regime = *plan.regimes[cell % plan.regimes.size()];
+    const std::uint64_t seed = plan.first_seed + cell / plan.regimes.size();
+    const Recipe drawn = regime.draw(seed, plan.tier);
+    for (std::size_t i = 0; i < result.size() && now() - start < plan.seconds; ++i) {
+      const Kernel& kernel = *plan.kernels[i / 2];
+      const bool backward = result[i].backward;
+      if (backward && !kernel.backward) continue;
+      const Problem problem = make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract));
+      const bool outside = outside_domain(kernel.contract, problem).has_value();
+      const double before = now();
+      const Comparison c = outside ? Comparison{} : compared(kernel, problem, backward, seed, judge);
+      const std::lock_guard lock(reporting);
+      result[i].seconds += now() - before;
+      if (outside)
+        ++result[i].outside;
+      else
+        add(result[i], c, regime.name + ", seed " + std::to_string(seed));
+    }
+    const std::lock_guard lock(reporting);
+    if (on_progress) on_progress(std::to_string(++done) + " of " + std::to_string(cells) + ": " + regime.name);
+  });
   return result;
 }
 

@@ -1,8 +1,7 @@
 #include "search.hpp"
 
 #include "generate.hpp"
-
-#include <omp.h>
+#include "team.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -11,7 +10,6 @@
 #include <map>
 #include <mutex>
 #include <random>
-#include <thread>
 
 namespace kdacheck {
 namespace {
@@ -121,9 +119,9 @@ SearchResult search_worst(const SearchPlan& plan, const std::function<void(const
   std::atomic<std::size_t> starts{0}, ticket{0};
   const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(plan.seconds));
 
+  std::atomic<bool> stopped{false};
   const auto work = [&] {
-    omp_set_num_threads(1);
-    while (Clock::now() < deadline) {
+    while (!stopped && Clock::now() < deadline) {
       Recipe recipe;
       if (const std::size_t start = starts++; start < 2 * plan.regimes.size()) {
         recipe = plan.regimes[start % plan.regimes.size()]->draw(plan.seed + start, plan.tier);
@@ -143,11 +141,14 @@ SearchResult search_worst(const SearchPlan& plan, const std::function<void(const
       if (archive.offer(candidate) && on_improvement) on_improvement(candidate, result.evaluations);
     }
   };
-  const int threads = plan.threads > 0 ? plan.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  {
-    std::vector<std::jthread> team;
-    for (int i = 0; i < threads; ++i) team.emplace_back(work);
-  }
+  as_a_team(plan.threads, [&] {
+    try {
+      work();
+    } catch (...) {
+      stopped = true;
+      throw;
+    }
+  });
   for (auto& [niche, elite] : archive.elites) result.elites.push_back(std::move(elite));
   std::stable_sort(result.elites.begin(), result.elites.end(), [](const Elite& x, const Elite& y) {
     if (is_failure(x.finding.verdict) != is_failure(y.finding.verdict)) return is_failure(x.finding.verdict);

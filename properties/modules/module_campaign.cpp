@@ -1,11 +1,12 @@
 #include "module_campaign.hpp"
 
 #include "../selection.hpp"
+#include "../team.hpp"
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <omp.h>
+#include <mutex>
 
 namespace kdacheck {
 namespace {
@@ -30,8 +31,6 @@ std::vector<Planned> cases_of(const ModulePlan& plan, const ModuleSuite& suite) 
           cases.push_back({&suite, &law, &regime, plan.first_seed + static_cast<std::uint64_t>(seed)});
   return cases;
 }
-
-int threads_of(const ModulePlan& plan) { return plan.threads > 0 ? plan.threads : omp_get_max_threads(); }
 
 std::string fault_name(const ModuleSuite& suite, const ModuleFault& fault) { return suite.name + "." + fault.name; }
 
@@ -108,19 +107,18 @@ Outcome run_module_campaign(const ModulePlan& plan, const std::unordered_set<std
                                                .finding = {}})));
   });
   bool stopped = false;
-#pragma omp parallel for schedule(dynamic) num_threads(threads_of(plan))
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    bool skip = false;
-#pragma omp critical(kdacheck_module_case)
-    skip = stopped = stopped || (stop && stop());
-    if (skip) continue;
-    const CaseResult result = case_of(run_module_case(*cases[i].suite, *cases[i].law, cases[i].regime->name, cases[i].seed));
-#pragma omp critical(kdacheck_module_case)
+  std::mutex reporting;
+  share_out(cases.size(), plan.threads, [&](std::size_t i) {
     {
-      ++outcome.ran;
-      on_result(result);
+      const std::lock_guard lock(reporting);
+      stopped = stopped || (stop && stop());
+      if (stopped) return;
     }
-  }
+    const CaseResult result = case_of(run_module_case(*cases[i].suite, *cases[i].law, cases[i].regime->name, cases[i].seed));
+    const std::lock_guard lock(reporting);
+    ++outcome.ran;
+    on_result(result);
+  });
   outcome.stopped = outcome.ran + outcome.skipped < outcome.planned;
   return outcome;
 }
@@ -151,8 +149,7 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
     jobs.push_back({.suite = suite, .fault = nullptr, .result = {}, .correct = {}});
     jobs.back().correct.name = name_in_reports(*suite), jobs.back().correct.contract = suite->summary;
   }
-#pragma omp parallel for schedule(dynamic) num_threads(threads_of(plan))
-  for (std::size_t j = 0; j < jobs.size(); ++j) {
+  share_out(jobs.size(), plan.threads, [&](std::size_t j) {
     Job& job = jobs[j];
     ModulePlan one = plan;
     one.seeds = 1;
@@ -184,7 +181,7 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
       job.result.caught_seeds += caught ? 1 : 0;
       if (caught) job.result.first_catch_seconds += seconds;
     }
-  }
+  });
   for (Job& job : jobs) {
     if (job.fault)
       power.faults.push_back(std::move(job.result));

@@ -2,6 +2,7 @@
 #include "../confidence.hpp"
 #include "../gradient_trial.hpp"
 #include "../head_spread.hpp"
+#include "../worse_of.hpp"
 #include "drawn_problem.hpp"
 
 #include <catch2/catch.hpp>
@@ -37,6 +38,26 @@ TEST_CASE("without noise every perturbed algorithm is the recurrence, at any dec
           CHECK(noise_free_gradient_deviation(contract, problem, truth) < 1e-12);
         }
       }
+}
+
+TEST_CASE("a deviation that is no number is not forgotten when numbers follow") {
+  CHECK(std::isnan(worse_of(std::nan(""), 1)));
+  CHECK(std::isnan(worse_of(1, std::nan(""))));
+  CHECK(worse_of(1, 2) == 2);
+  CHECK(worse_of(2, 1) == 2);
+  const Problem problem = draw({});
+  const Truth truth = gradient_truth(problem);
+  const Sequence sequence = sequences(problem)[0];
+  const Head head = read_head({}, problem, sequence, 0, choose_columns(column_sizes(problem, sequence, 0), 99));
+  HeadTruth spoilt = only_head(truth);
+  spoilt.o[1] = std::nan("");
+  CHECK(std::isnan(noise_free_deviation({}, head, spoilt)));
+  for (Input input : {Input::q, Input::g, Input::initial_state}) {
+    Truth wrong = truth;
+    wrong.gradient[static_cast<std::size_t>(input)].value[0] = std::nan("");
+    INFO(name(input));
+    CHECK(std::isnan(noise_free_gradient_deviation({}, problem, wrong)));
+  }
 }
 
 TEST_CASE("without noise gradients pass gates, norms, sigmoids and shared heads as they must") {
