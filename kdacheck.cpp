@@ -291,15 +291,23 @@ private:
     auto* modules = command->add_flag("--modules", bench.only_modules, "only the modules, beside the figures of the summary they grew from")
                         ->excludes(round_trips);
     auto* oracle = command->add_flag("--oracle", bench.only_oracle, "only the oracle, in every arithmetic");
+    auto* long_oracle = command
+                            ->add_option("--long-oracle", bench.long_oracle,
+                                         "only the oracle, on so many heads of 65536 tokens, K = V = 128 (96: minutes on 2 cores)")
+                            ->type_name("HEADS")
+                            ->check(CLI::Range(1, 1024));
     auto* margins = command
                         ->add_flag("--margins", bench.margins,
                                    "derive instead the factors z of the statistical bound anew from kernels that are right, and print "
                                    "what the constants leave (status 1 if one is above its bound)")
                         ->excludes(round_trips)
                         ->excludes(modules)
-                        ->excludes(oracle);
+                        ->excludes(oracle)
+                        ->excludes(long_oracle);
     command->add_option("--seeds", bench.seeds, "seeds of every regime")->check(CLI::PositiveNumber)->capture_default_str()->needs(margins);
-    command->add_option("--seconds", bench.seconds, "begin no case of --margins later")
+    command
+        ->add_option("--seconds", bench.seconds,
+                     "begin no case of --margins later; what there is time for is dealt evenly to kernels and regimes")
         ->type_name("SECONDS")
         ->check(CLI::PositiveNumber)
         ->needs(margins);

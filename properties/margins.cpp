@@ -58,20 +58,23 @@ std::vector<KernelMargin> measured_margins(const MarginsPlan& plan, const std::f
     for (bool backward : {false, true}) {
       KernelMargin& margin = result.emplace_back();
       margin.kernel = kernel->name, margin.contract = to_text(kernel->contract), margin.backward = backward;
+      if (!backward || kernel->backward) margin.planned = plan.seeds * static_cast<std::int64_t>(plan.regimes.size());
     }
-  const std::size_t cells = static_cast<std::size_t>(plan.seeds) * plan.regimes.size();
+  const std::size_t of_seed = plan.regimes.size() * plan.kernels.size(), cells = static_cast<std::size_t>(plan.seeds) * of_seed;
   std::size_t done = 0;
   std::mutex reporting;
   Judge judge;
   const double start = now();
   share_out(cells, plan.threads, [&](std::size_t cell) {
-    const Regime& regime = *plan.regimes[cell % plan.regimes.size()];
-    const std::uint64_t seed = plan.first_seed + cell / plan.regimes.size();
+    const std::size_t of_regime = cell % plan.regimes.size(), turn = cell % of_seed / plan.regimes.size();
+    const Regime& regime = *plan.regimes[of_regime];
+    const std::size_t which = (of_regime + turn) % plan.kernels.size();
+    const Kernel& kernel = *plan.kernels[which];
+    const std::uint64_t seed = plan.first_seed + cell / of_seed;
     const Recipe drawn = regime.draw(seed, plan.tier);
-    for (std::size_t i = 0; i < result.size() && now() - start < plan.seconds; ++i) {
-      const Kernel& kernel = *plan.kernels[i / 2];
+    for (std::size_t i : {2 * which, 2 * which + 1}) {
       const bool backward = result[i].backward;
-      if (backward && !kernel.backward) continue;
+      if ((backward && !kernel.backward) || now() - start > plan.seconds) continue;
       const Problem problem = make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract));
       const bool outside = outside_domain(kernel.contract, problem).has_value();
       const double before = now();
@@ -84,7 +87,8 @@ std::vector<KernelMargin> measured_margins(const MarginsPlan& plan, const std::f
         add(result[i], c, regime.name + ", seed " + std::to_string(seed));
     }
     const std::lock_guard lock(reporting);
-    if (on_progress) on_progress(std::to_string(++done) + " of " + std::to_string(cells) + ": " + regime.name);
+    ++done;
+    if (on_progress && (done % 100 == 0 || done == cells)) on_progress(std::to_string(done) + " of " + std::to_string(cells));
   });
   return result;
 }
@@ -113,15 +117,28 @@ std::string margins_table(const std::vector<KernelMargin>& margins) {
                    static_cast<long long>(all.groups), least_factor(group), seen.c_str(), margin.c_str(), quantile.c_str(), where.c_str());
     }
   text += line("\n%-32s %-9s %6s %8s %6s %12s %9s\n", "kernel", "direction", "cases", "outside", "above", "error/bound", "ms/case");
-  std::int64_t cases = 0, above = 0;
+  std::int64_t cases = 0, above = 0, tried = 0, planned = 0;
+  double spent = 0, whole = 0; // a kernel that was not tried yet is taken to be like those that were
+  std::int64_t unknown = 0;
   for (const KernelMargin& m : margins) {
-    if (m.cases + m.outside == 0) continue;
+    planned += m.planned;
+    if (m.cases + m.outside == 0) {
+      unknown += m.planned;
+      continue;
+    }
+    tried += m.cases + m.outside, spent += m.seconds;
+    whole += m.seconds / static_cast<double>(m.cases + m.outside) * static_cast<double>(m.planned);
     text += line("%-32s %-9s %6lld %8lld %6lld %12.3f %9.1f\n", m.kernel.c_str(), m.backward ? "backward" : "forward",
                  static_cast<long long>(m.cases), static_cast<long long>(m.outside), static_cast<long long>(m.above), m.largest_util,
                  m.cases > 0 ? 1e3 * m.seconds / static_cast<double>(m.cases) : 0.0);
     cases += m.cases, above += m.above;
   }
-  return text + line("%lld cases, %lld above their bound\n", static_cast<long long>(cases), static_cast<long long>(above));
+  text += line("%lld cases, %lld above their bound\n", static_cast<long long>(cases), static_cast<long long>(above));
+  if (tried > 0 && tried < planned)
+    text += line("%lld of %lld planned cases were begun in the time given; all take about %.0f minutes of one core\n",
+                 static_cast<long long>(tried), static_cast<long long>(planned),
+                 (whole + spent / static_cast<double>(tried) * static_cast<double>(unknown)) / 60);
+  return text;
 }
 
 } // namespace kdacheck

@@ -19,7 +19,7 @@ struct MarginsPlan {
   Tier tier = Tier::quick;
   std::uint64_t first_seed = 1;
   int seeds = 1;
-  double seconds = 1e9; ///< no case is begun later
+  double seconds = 1e9; ///< no case is begun later; what there is time for is dealt evenly to kernels and regimes
   int threads = 0;      ///< 0: all cores
 };
 
@@ -27,6 +27,7 @@ struct MarginsPlan {
 struct KernelMargin {
   std::string kernel, contract; ///< text form
   bool backward = false;
+  std::int64_t planned = 0;            ///< one for every regime and seed
   std::int64_t cases = 0, outside = 0; ///< outside: of the contract's domain
   std::int64_t above = 0;              ///< cases with an error above a bound, z for finitely many draws: false refusals
   std::array<Margin, all_groups.size()> margin{};
@@ -36,11 +37,12 @@ struct KernelMargin {
 };
 
 /// Every kernel on every regime and seed, forward and backward where it has one, with 32 perturbed runs per submodel. In the order of
-/// the plan's kernels, forward before backward.
+/// the plan's kernels, forward before backward. Each seed visits every regime once with a different kernel, then every regime with the
+/// next one, and so on: after any time all regimes have had equally many cases, up to one, and all kernels nearly so.
 std::vector<KernelMargin> measured_margins(const MarginsPlan&, const std::function<void(const std::string&)>& on_progress = {});
 
 /// The constants of confidence.hpp derived anew: by direction and group the largest error / sigma that was seen, beside the constant;
-/// then a line per kernel and direction.
+/// then a line per kernel and direction, and how long all that was planned takes at the pace of what was done.
 std::string margins_table(const std::vector<KernelMargin>&);
 
 } // namespace kdacheck

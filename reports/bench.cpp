@@ -297,7 +297,7 @@ int bench_command(const BenchArguments& arguments) {
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
   make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
-  const bool chosen_parts = arguments.only_round_trips || arguments.only_modules || arguments.only_oracle;
+  const bool chosen_parts = arguments.only_round_trips || arguments.only_modules || arguments.only_oracle || arguments.long_oracle > 0;
   const bool everything = !chosen_parts && arguments.kernels.empty();
   if (!chosen_parts) {
     bench_kernels(bench, kernels);
@@ -306,6 +306,7 @@ int bench_command(const BenchArguments& arguments) {
   }
   if (everything) compare_oracles(bench);
   if (everything || arguments.only_oracle) bench_oracle(bench);
+  if (arguments.long_oracle > 0) bench_long_oracle(bench, arguments.long_oracle);
   if (everything) {
     bench_gate(bench);
     bench_whole_runs(bench);

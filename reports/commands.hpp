@@ -75,6 +75,7 @@ struct BenchArguments {
   std::vector<std::string> kernels;
   int repeats = 5;
   bool only_round_trips = false, only_modules = false, only_oracle = false;
+  int long_oracle = 0;  ///< heads of 65,536 tokens for the oracle alone, 0: none
   bool margins = false; ///< derive the factors z anew instead
   int seeds = 1;        ///< of that
   double seconds = 1e9; ///< no case of that is begun later

@@ -1,6 +1,7 @@
 #include "oracle_bench.hpp"
 
 #include "../properties/recipe.hpp"
+#include "../properties/team.hpp"
 #include "../reference/certified_tiers.hpp"
 #include "../reference/oracle.hpp"
 #include "../reference/truth.hpp"
@@ -9,6 +10,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -96,6 +98,24 @@ void bench_oracle(Bench& bench) {
   for (NumberType type : all_number_types)
     time(std::string(name(type)), "forward, plain, no bound", small.shape.T, 0, [&] { evaluate(small, type); });
   omp_set_num_threads(threads);
+}
+
+void bench_long_oracle(Bench& bench, int heads) {
+  constexpr std::int64_t T = 65536;
+  const Problem head = one_head(T, GateForm::log_decay);
+  for (const Arithmetic arithmetic : {Arithmetic::fp64, Arithmetic::double_double}) {
+    const auto start = std::chrono::steady_clock::now();
+    share_out(static_cast<std::size_t>(heads), 0, [&](std::size_t) { forward_truth(head, arithmetic); });
+    const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    bench.rows.push_back({.kernel = "oracle." + std::string(name(arithmetic)),
+                          .what = "forward with bound",
+                          .label = fmt::format("T {}, {} heads, {} cores", T, heads, thread_count(0)),
+                          .median_ms = ms,
+                          .least_ms = ms,
+                          .most_ms = ms,
+                          .token_heads = static_cast<double>(T) * heads});
+    std::fprintf(stderr, "%s, %s: %.1f s\n", bench.rows.back().kernel.c_str(), bench.rows.back().label.c_str(), ms * 1e-3);
+  }
 }
 
 } // namespace kdacheck

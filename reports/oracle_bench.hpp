@@ -10,4 +10,8 @@ namespace kdacheck {
 /// less; an oracle slower than `asked_per_second` makes long cases dearer than the kernels that they judge.
 void bench_oracle(Bench&);
 
+/// Appends a row for fp64 and one for double-double: so many heads of 65,536 tokens, K = V = 128, forward with the bound, on all cores,
+/// by the clock on the wall. The heads are one head's numbers over and over, each computed anew; nothing is extrapolated.
+void bench_long_oracle(Bench&, int heads);
+
 } // namespace kdacheck

@@ -38,6 +38,29 @@ TEST_CASE("z derived anew from right kernels lies below the constants, and a fau
   CHECK(measured_margins(plan)[0].above == 2);
 }
 
+TEST_CASE("a plan cut short has dealt its time evenly to kernels and regimes, and a whole one leaves nothing out") {
+  std::vector<Kernel> kernels;
+  for (int i = 0; i < 3; ++i) kernels.push_back(faultless_kernel("right" + std::to_string(i), "chunk=16 order=residual_first"));
+  MarginsPlan plan{
+      .regimes = {regime_named("gaussian-keys"), regime_named("no-decay"), regime_named("beta-zero"), regime_named("exact-unit-keys")},
+      .threads = 1};
+  for (const Kernel& kernel : kernels) plan.kernels.push_back(&kernel);
+  for (const KernelMargin& m : measured_margins(plan)) {
+    CHECK(m.planned == 4);
+    CHECK(m.cases + m.outside == 4);
+  }
+  // the clock decides where a plan is cut: any cut will do
+  plan.seeds = 1000;
+  plan.seconds = 1;
+  const auto cut = measured_margins(plan);
+  std::int64_t least = 1 << 30, most = 0;
+  for (const KernelMargin& m : cut) least = std::min(least, m.cases + m.outside), most = std::max(most, m.cases + m.outside);
+  INFO(margins_table(cut));
+  CHECK(most < 4000);
+  CHECK(most - least <= 4);
+  CHECK(margins_table(cut).find("planned cases were begun in the time given") != std::string::npos);
+}
+
 TEST_CASE("the margin of a group is its error in units of sigma") {
   const Problem problem = draw({});
   const Contract contract = *parse_contract("chunk=16 order=residual_first").contract;
