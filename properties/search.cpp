@@ -40,6 +40,45 @@ std::int64_t neighbouring_size(std::int64_t size, std::int64_t most, Dice& dice)
   }
 }
 
+/// Tokens x value heads up to which a layout grows: beyond, a search spends its time on few large cases.
+constexpr std::int64_t most_rows = 1024;
+
+/// Batches become packed sequences and packed sequences batches; a member grows, shrinks or empties.
+void change_layout(Recipe& recipe, Dice& dice) {
+  Shape& s = recipe.shape;
+  if (recipe.lengths.empty()) {
+    const auto B = static_cast<std::int64_t>(1 + dice.below(3));
+    if (dice.below(2) == 0) { // T tokens in two to four pieces, some perhaps empty
+      s.B = 1;
+      std::int64_t left = s.T;
+      for (std::int64_t pieces = B; pieces > 0; --pieces) {
+        recipe.lengths.push_back(static_cast<std::int64_t>(dice.below(static_cast<std::uint64_t>(left) + 1)));
+        left -= recipe.lengths.back();
+      }
+      recipe.lengths.push_back(left);
+    } else if (B * s.T * s.HV <= most_rows) {
+      s.B = B;
+    }
+    return;
+  }
+  if (dice.below(4) == 0) {
+    recipe.lengths.clear();
+    return;
+  }
+  std::int64_t& length = recipe.lengths[dice.below(recipe.lengths.size())];
+  const std::int64_t before = length;
+  length = dice.below(4) == 0 ? 0 : neighbouring_size(length, 512, dice);
+  s.T += length - before;
+}
+
+/// Heads, and how many of them share a key.
+void change_heads(Recipe& recipe, Dice& dice) {
+  Shape& s = recipe.shape;
+  const auto H = static_cast<std::int64_t>(1 + dice.below(3)), group = static_cast<std::int64_t>(1 + dice.below(2));
+  if (s.B * s.T * H * group > most_rows) return;
+  s.H = H, s.HV = H * group;
+}
+
 void exchange_ingredient(Recipe& recipe, const Recipe& other, Dice& dice) {
   switch (dice.below(5)) {
   case 0: recipe.keys = other.keys, recipe.key_noise = other.key_noise, recipe.key_norm = other.key_norm; break;
@@ -83,7 +122,7 @@ Recipe varied(const Recipe& parent, const Recipe& other, std::uint64_t random_se
   Dice dice(random_seed);
   Recipe recipe = parent;
   for (std::uint64_t changes = 1 + dice.below(3); changes > 0; --changes) {
-    switch (dice.below(12)) {
+    switch (dice.below(14)) {
     case 0: scale(recipe.decay, dice, 1e-7f, 3e3f); break;
     case 1: scale(recipe.decay_spread, dice, 1e-3f, 1.0f); break;
     case 2: scale(recipe.key_noise, dice, 1e-6f, 1.0f); break;
@@ -97,6 +136,8 @@ Recipe varied(const Recipe& parent, const Recipe& other, std::uint64_t random_se
     case 8: recipe.shape.K = neighbouring_size(recipe.shape.K, 128, dice); break;
     case 9: recipe.shape.V = neighbouring_size(recipe.shape.V, 128, dice); break;
     case 10: exchange_ingredient(recipe, other, dice); break;
+    case 11: change_layout(recipe, dice); break;
+    case 12: change_heads(recipe, dice); break;
     default: recipe.seed = dice.engine();
     }
   }

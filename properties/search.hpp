@@ -34,7 +34,8 @@ struct SearchResult {
 
 /// Illumination search (MAP-Elites; Mouret and Clune 2015): for every pair of key and gate pattern the recipe with the
 /// largest error / bound is kept; parents are drawn from these, their continuous parameters multiplied by log-normal
-/// factors, their shapes moved to neighbouring and to chunk-boundary sizes, or their ingredients exchanged. The order of
+/// factors, their shapes moved to neighbouring and to chunk-boundary sizes, their heads, batches and packed lengths changed, or
+/// their ingredients exchanged. The order of
 /// evaluations depends on the number of threads; a single thread repeats exactly.
 SearchResult search_worst(const SearchPlan&, const std::function<void(const Elite&, std::size_t evaluations)>& on_improvement = {});
 
