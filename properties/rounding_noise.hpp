@@ -124,6 +124,7 @@ public:
   double round(const Rounding&, Site, double x) { return x; }
   double underflow(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
+  static constexpr bool draws_pairs = false;
   double sum_error(double sum) { return sum; }
   bool follows() const { return follows_; }
 
@@ -218,6 +219,10 @@ public:
   /// it is the same twice).
   Lanes absolute_error(Site site, Lanes value, double largest) { return largest * variate(site, value); }
   Lanes absolute_error(Site site, double value, double largest) { return absolute_error(site, lanes(value), largest); }
+
+  /// Whether a number that is rounded anew for every pair that it enters errs anew each time.
+  static constexpr bool draws_pairs = model == NoiseModel::independent;
+  Lanes fresh_error(double largest) { return largest * generator_.uniform(); }
 
   /// The error that a sum of products picks up, added to it.
   Lanes sum_error(Lanes sum) {

@@ -141,6 +141,24 @@ TEST_CASE("keys that decayed have no finer fp16 numbers than 2^-24: gradients of
   CHECK(refusal(claiming(variant("correct.fp16.chunk16"), fp32_contract), agree, {"decay-per-head"}, 2) != "");
 }
 
+TEST_CASE(
+    "keys that are rounded for each pair anew err in each pair anew: where signs alternate no row's errors cancel, and none is refused") {
+  Judge judge;
+  const std::vector<std::string> agree{"gradients-agree-with-the-oracle"};
+  for (const char* name : {"correct.fp16.chunk64", "correct.tf32.chunk64", "correct.bf16.scores_tf32"}) {
+    const Kernel& kernel = variant(name);
+    for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+      const Recipe recipe = fitted(regime_named("reflections")->draw(seed, Tier::quick), kernel.contract);
+      const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+      if (outside_domain(kernel.contract, problem)) continue;
+      INFO(name << " seed " << seed);
+      CHECK(judge.backward(kernel.contract, problem, run_backward(kernel, problem)).verdict == Verdict::passed);
+    }
+  }
+  // the same errors are beyond an fp32 contract
+  CHECK(refusal(claiming(variant("correct.tf32.chunk16"), fp32_contract), agree, {"reflections"}, 2) != "");
+}
+
 TEST_CASE("fp16 scores are judged under strong decay, where one factor of a split would overflow") {
   const Kernel& kernel = variant("correct.fp16.chunk16");
   Judge judge;
