@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <set>
 
 using namespace kdacheck;
 
@@ -93,24 +94,31 @@ TEST_CASE("gradients of fp32 kernels that go token by token lie within the store
   }
 }
 
-TEST_CASE("faults of the backward pass break a stored bound") {
-  std::vector<std::string_view> unseen;
+TEST_CASE("faults of the backward pass break a stored bound that the same kernel without them keeps") {
+  constexpr std::string_view contract =
+      "gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid l2norm=both beta_max=2"; // all in fp32
+  const auto within = [](const Stored& stored, const Kernel& kernel) {
+    const auto shares = utilisation(stored, run_backward(kernel, stored.problem));
+    return std::all_of(shares.begin(), shares.end(), [](double share) { return share <= 1; });
+  };
+  const Kernel right = faultless_kernel("fp32", contract); // in chunks, of which nothing is promised: dg from running sums is off by more
+  std::set<std::string> kept;
+  for_each_bounded(right, [&](const Stored& stored) {
+    if (within(stored, right)) kept.insert(stored.name);
+  });
+  CHECK(kept.size() > 150);
   int seen = 0;
+  std::string unseen;
   for (FaultInfo info : planted_faults()) {
     if (!info.backward) continue;
-    info.contract = "gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid l2norm=both beta_max=2"; // all in fp32
+    info.contract = contract;
     const Kernel kernel = faulty_kernel(info);
     bool broken = false;
-    for_each_bounded(kernel, [&](const Stored& stored) {
-      if (broken) return;
-      const auto shares = utilisation(stored, run_backward(kernel, stored.problem));
-      broken = std::any_of(shares.begin(), shares.end(), [](double share) { return !(share <= 1); });
-    });
-    if (broken)
-      ++seen;
-    else
-      unseen.push_back(info.name);
+    for_each_bounded(kernel, [&](const Stored& stored) { broken = broken || (kept.contains(stored.name) && !within(stored, kernel)); });
+    seen += broken;
+    if (!broken) unseen += " " + std::string(info.name);
   }
-  WARN(seen << " seen, not seen:");
-  for (auto x : unseen) WARN(x);
+  // What writes beside its tensors, comes and goes, or goes wrong in the projection of a norm, breaks none: 13 when this was written.
+  INFO("not seen:" << unseen);
+  CHECK(seen >= 90);
 }
