@@ -11,7 +11,7 @@
 namespace kdacheck {
 namespace {
 
-/// Up to eight bits: the libraries of two machines may differ in a bound's last bits, not in these.
+/// Up to eight bits: a bound's others say nothing, and files of few bits pack well.
 double rounded_up(double x) {
   if (!(x > 0) || std::isinf(x)) return x;
   int exponent = 0;
