@@ -121,13 +121,39 @@ void overhead_of_checkpoints(Bench& bench, const StateTokens& token, const std::
   const double interval = static_cast<double>(StateSettings{}.checkpoint_interval), update = without[without.size() / 2] / (2 * half);
   const auto ratio = [&](std::size_t quarter) { return 1 + added[added.size() * quarter / 4] / (interval * update); };
   bench.ratios.push_back({.subject = "module.StateManager",
-                          .what = folder.empty() ? "1000 updates and a checkpoint / 1000" : "1000 updates and a checkpoint on disk / 1000",
+                          .what = folder.empty() ? "1000 updates and a checkpoint / 1000" : "1000 updates, one checkpoint to disk / 1000",
                           .label = "B 4, H 8, K 64, V 64; quartiles",
                           .first_ms = interval * update * ratio(2),
                           .second_ms = interval * update,
                           .ratio = ratio(2),
                           .least = ratio(1),
                           .most = ratio(3),
+                          .allowed = allowed_with_checkpoints});
+}
+
+/// The same where a thread of its own writes: it takes of what the updates could have, so whole intervals are timed by turns.
+void overhead_of_writing_behind(Bench& bench, const StateTokens& token, const std::filesystem::path& folder) {
+  const std::int64_t interval = StateSettings{}.checkpoint_interval;
+  StateManager manager({.largest = states, .checkpoint_interval = 0, .folder = folder, .write_behind = true});
+  const auto updates = [&] {
+    for (std::int64_t i = 0; i < interval; ++i) manager.update(token);
+  };
+  std::vector<double> without, with, quotients;
+  for (int i = 0; i < 4 * bench.repeats + 1; ++i) {
+    const double other = milliseconds([&] { manager.checkpoint(), updates(), manager.finish_writing(); }), one = milliseconds(updates);
+    if (i == 0) continue;
+    without.push_back(one), with.push_back(other), quotients.push_back(other / one);
+  }
+  for (auto* values : {&without, &with, &quotients}) std::ranges::sort(*values);
+  const auto quartile = [](const std::vector<double>& values, std::size_t at) { return values[values.size() * at / 4]; };
+  bench.ratios.push_back({.subject = "module.StateManager",
+                          .what = "1000 updates, one to disk behind / 1000",
+                          .label = "B 4, H 8, K 64, V 64; quartiles",
+                          .first_ms = quartile(with, 2),
+                          .second_ms = quartile(without, 2),
+                          .ratio = quartile(quotients, 2),
+                          .least = quartile(quotients, 1),
+                          .most = quartile(quotients, 3),
                           .allowed = allowed_with_checkpoints});
 }
 
@@ -182,6 +208,7 @@ void bench_modules(Bench& bench) {
   std::string folder = (std::filesystem::temp_directory_path() / "kdacheck-states-XXXXXX").string();
   if (!mkdtemp(folder.data())) throw FileTrouble("cannot make a temporary folder " + folder);
   overhead_of_checkpoints(bench, token, folder);
+  overhead_of_writing_behind(bench, token, folder);
   std::filesystem::remove_all(folder);
   const auto hundred = [](const auto& step, std::vector<float>& S) {
     for (int i = 0; i < 100; ++i) update(states, step, S);
