@@ -16,17 +16,6 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-json manifest_in(const fs::path& folder) {
-  const fs::path path = folder / "manifest.json";
-  std::ifstream file(path);
-  if (!file) throw BadFile(path.string() + " cannot be read");
-  json manifest = json::parse(file, nullptr, false);
-  if (manifest.is_discarded()) throw BadFile(path.string() + " is no JSON");
-  if (auto breach = manifest_breach(manifest)) throw BadFile(path.string() + ": " + *breach);
-  if (manifest["file"] != "tensors.safetensors") throw BadFile(path.string() + ": 'file' is not tensors.safetensors");
-  return manifest;
-}
-
 std::vector<std::string> against_index(const fs::path& folder, const SetIndex& index) {
   const auto promised = index.find(folder.filename().string());
   if (promised == index.end()) return {"index.sha256 does not name its manifest.json"};
@@ -96,11 +85,22 @@ std::vector<std::string> against_today(const json& manifest, const TensorTable& 
 
 } // namespace
 
+json read_manifest(const fs::path& folder) {
+  const fs::path path = folder / "manifest.json";
+  std::ifstream file(path);
+  if (!file) throw BadFile(path.string() + " cannot be read");
+  json manifest = json::parse(file, nullptr, false);
+  if (manifest.is_discarded()) throw BadFile(path.string() + " is no JSON");
+  if (auto breach = manifest_breach(manifest)) throw BadFile(path.string() + ": " + *breach);
+  if (manifest["file"] != "tensors.safetensors") throw BadFile(path.string() + ": 'file' is not tensors.safetensors");
+  return manifest;
+}
+
 CaseDifference difference_of(const fs::path& folder, const SetIndex* index, const GoldenCase* today) {
   try {
     if (index)
       if (auto remarks = against_index(folder, *index); !remarks.empty()) return {true, std::move(remarks)};
-    const json manifest = manifest_in(folder);
+    const json manifest = read_manifest(folder);
     const SafetensorsFile file(folder / "tensors.safetensors");
     if (auto remarks = against_hashes(manifest, file.table()); !remarks.empty()) return {true, std::move(remarks)};
     if (today) return {false, against_today(manifest, file.table(), *today)};

@@ -4,6 +4,8 @@
 #include "golden_case.hpp"
 #include "set_index.hpp"
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,6 +18,9 @@ struct CaseDifference {
   bool damaged = false; ///< it breaks its own hashes, its index or the schema
   std::vector<std::string> remarks;
 };
+
+/// The manifest of the case in `folder`. Throws BadFile if there is none, or it breaks the schema.
+nlohmann::json read_manifest(const std::filesystem::path& folder);
 
 /// Reads the case in `folder` and checks it against the index (unless that is null), the schema, its hashes, and `today`, or if that is
 /// nothing what the manifest's recipe gives. A bound may be wider than today's, it holds then too; a radius may not be far narrower.

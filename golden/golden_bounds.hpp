@@ -4,22 +4,31 @@
 #include "../properties/recipe.hpp"
 #include "../reference/truth.hpp"
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace kdacheck {
 
-/// For every kernel that keeps `contract`: |o as written - o| <= o[b,t,head] and |final_state as written - final_state| <=
-/// final_state[n,head,row], for every element. Proved (properties/proved_bound.hpp), with the last rounding and the oracle's
+/// |written - exact| <= values[group] for every element of tensor `of`; a group is what shares the leading indices that `shape` has.
+struct BoundTensor {
+  std::string of; ///< o, final_state, dq, dk ...
+  std::vector<std::int64_t> shape;
+  std::vector<double> values;
+};
+
+/// Holds for every kernel that keeps `contract`. Proved (properties/proved_bound.hpp), with the last rounding and the oracle's
 /// radius, rounded up to eight bits. Infinite where nothing is known.
 struct GoldenBound {
   std::string name, contract;
-  std::vector<double> o;           ///< [B,T,HV]
-  std::vector<double> final_state; ///< [N,HV,K]
+  std::vector<BoundTensor> tensors;
 };
 
-/// One for fp32 arithmetic on inputs of this format, in any order of evaluation, and if the inputs are of 16 bits one for
-/// matrix products and outputs in their format. DPLR: for chunks with the residual first.
+/// Of o [B,T,HV] and final_state [N,HV,K], its rows: one for fp32 arithmetic on inputs of this format, in any order of evaluation, and
+/// if the inputs are of 16 bits one for matrix products and outputs in their format. DPLR: for chunks with the residual first.
+/// Of gradients, if `truth` has them: one for fp32 arithmetic, outputs and gradients where both passes go token by token
+/// (order=recurrence), by token and head, row of the initial state, and element of A_log and dt_bias. A gradient of which nothing is
+/// known anywhere, as those of q and k under an l2norm, is left out.
 std::vector<GoldenBound> golden_bounds(const Problem&, const InputFormats&, const Truth&);
 
 } // namespace kdacheck

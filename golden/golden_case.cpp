@@ -131,11 +131,8 @@ GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const Gol
   if (gradients)
     for (Input input : all_inputs)
       collect.enclosed("d" + std::string(name(input)), truth[input], shape_of(input, problem.shape, N), rank_of(input));
-  const Shape& s = problem.shape;
-  for (const GoldenBound& bound : result.bounds) {
-    collect.bound("o.bound." + bound.name, bound.o, {s.B, s.T, s.HV});
-    collect.bound("final_state.bound." + bound.name, bound.final_state, {N, s.HV, s.K});
-  }
+  for (const GoldenBound& bound : result.bounds)
+    for (const BoundTensor& tensor : bound.tensors) collect.bound(tensor.of + ".bound." + bound.name, tensor.values, tensor.shape);
   if (contents.intermediates_chunk > 0) add_intermediates(collect, problem, contents.intermediates_chunk);
   if (contents.states) add_states(collect, problem);
   return result;

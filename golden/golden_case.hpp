@@ -39,7 +39,7 @@ struct GoldenCase {
   std::string why;  ///< why it is kept; empty: what its regime exposes
   Recipe recipe;
   GoldenContents contents;
-  std::vector<GoldenBound> bounds; ///< what tensors o.bound.NAME and final_state.bound.NAME hold
+  std::vector<GoldenBound> bounds; ///< what tensors o.bound.NAME, final_state.bound.NAME and dq.bound.NAME ... hold
   std::vector<GoldenTensor> tensors;
   Metadata metadata; ///< of the safetensors file
   std::string arithmetic;

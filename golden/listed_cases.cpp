@@ -29,6 +29,12 @@ void append(std::string& text, const std::string& more, const char* between) {
   if (text.find(more) == std::string::npos) text += (text.empty() ? "" : between) + more;
 }
 
+/// As laws of gradients judge it: a recipe that has no loss gets one of every output, or its case would hold no gradient.
+Recipe with_loss(Recipe recipe) {
+  if (recipe.loss == LossPattern::none) recipe.loss = LossPattern::everywhere;
+  return recipe;
+}
+
 } // namespace
 
 std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::string& source) {
@@ -54,7 +60,7 @@ std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::str
     if (!is_folder_name(name)) throw reject("'" + name + "' cannot name a folder");
     if (std::ranges::find(cases, name, &ListedCase::name) != cases.end()) throw reject("the name " + name + " stands there twice");
     try {
-      cases.push_back({.name = name, .dtype = *format, .recipe = from_token(token), .why = why});
+      cases.push_back({.name = name, .dtype = *format, .recipe = with_loss(from_token(token)), .why = why});
     } catch (const std::invalid_argument& error) {
       throw reject(error.what());
     }
@@ -66,14 +72,15 @@ std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::str
 std::vector<ListedCase> listed_found_cases() {
   std::vector<ListedCase> cases;
   for (const FoundCase& found : found_cases()) {
-    auto listed = std::ranges::find(cases, found.recipe, &ListedCase::recipe);
+    const Recipe recipe = with_loss(found.recipe);
+    auto listed = std::ranges::find(cases, recipe, &ListedCase::recipe);
     if (listed == cases.end()) {
       std::string name = name_from(found.why.front());
       if (std::ranges::find(cases, name, &ListedCase::name) != cases.end()) { // the recipe's checksum tells two of one name apart
-        const std::string token = to_token(found.recipe);
+        const std::string token = to_token(recipe);
         name += "." + token.substr(token.rfind(',') + 1);
       }
-      listed = cases.insert(cases.end(), {.name = std::move(name), .dtype = Format::fp32, .recipe = found.recipe, .why = {}});
+      listed = cases.insert(cases.end(), {.name = std::move(name), .dtype = Format::fp32, .recipe = recipe, .why = {}});
     }
     for (const std::string& reason : found.why) append(listed->why, reason, "; ");
   }

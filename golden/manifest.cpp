@@ -32,6 +32,9 @@ const json& layout() {
                          {"x.high x.low", "fp64 parts of one number x.high + x.low"},
                          {"o.bound.*", "[B,T,HV]: a kernel of that contract (bounds) is off by no more in any channel of o"},
                          {"final_state.bound.*", "[N,HV,K]: the same for the rows of final_state"},
+                         {"dq.bound.* dk.bound.*", "[B,T,H]: the same for gradients, formed from the last token to the first"},
+                         {"dv.bound.* dg.bound.* da.bound.*", "[B,T,HV]: so do db and dbeta"},
+                         {"dinitial_state.bound.*", "[N,HV,K]: its rows; [HV] and [HV,K] for dA_log and ddt_bias"},
                          {"order", "row-major, value head j reads q/k head j / (HV/H)"}};
   return text;
 }
@@ -77,7 +80,7 @@ std::optional<std::string> breach_in(const json& object, const std::string& wher
 json manifest_of(const GoldenCase& golden, const std::string& commit) {
   json tensors = json::array(), bounds = json::array();
   for (const GoldenBound& bound : golden.bounds)
-    if (!bound.o.empty()) bounds.push_back({{"name", bound.name}, {"contract", bound.contract}});
+    if (!bound.tensors.empty()) bounds.push_back({{"name", bound.name}, {"contract", bound.contract}});
   for (const GoldenTensor& tensor : golden.tensors)
     tensors.push_back({{"name", tensor.tensor.name},
                        {"dtype", std::string(name(tensor.tensor.type))},

@@ -1,7 +1,10 @@
 #pragma once
 // Dense fp64 matrices by rows, and the products that the proved bounds are made of.
 
+#include "lanes.hpp"
+
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace kdacheck {
@@ -37,6 +40,19 @@ inline void add_rows(double* __restrict target, std::int64_t from, std::int64_t 
     for (std::int64_t j = 0; j < width; ++j) target[j] += a * x[j];
   }
 }
+
+/// Eight numbers of a row from c on, zeros behind its last. Sums over a row run in these lanes, not in those that a compiler picks for a
+/// machine: a bound has the same bits on all of them.
+inline Lanes lanes_at(const double* row, std::int64_t c, std::int64_t width) {
+  Lanes result{};
+  if (width - c >= draws_per_batch)
+    std::memcpy(&result, row + c, sizeof result);
+  else
+    std::memcpy(&result, row + c, static_cast<std::size_t>(width - c) * sizeof(double));
+  return result;
+}
+
+inline double total(const Lanes& x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
 /// into <- left right for `rows` rows; lower: left is lower triangular.
 inline void product(const BoundMatrix& left, const BoundMatrix& right, std::int64_t rows, std::int64_t depth, BoundMatrix& into,

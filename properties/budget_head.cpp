@@ -1,5 +1,7 @@
 #include "budget_head.hpp"
 
+#include "portable_math.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -11,8 +13,8 @@ namespace {
 constexpr double u32 = 0x1p-24;
 constexpr double norm_epsilon = 1e-6; // of design.md section 2
 
-double softplus(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
-double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
+double softplus(double x) { return x > 0 ? x + portable::log1p(portable::exp(-x)) : portable::log1p(portable::exp(x)); }
+double sigmoid(double x) { return x >= 0 ? 1 / (1 + portable::exp(-x)) : portable::exp(x) / (1 + portable::exp(x)); }
 
 struct Resolved {
   double value, error;
@@ -25,12 +27,12 @@ Resolved resolve_gate(GateForm form, double x, double A_log, double dt_bias, dou
   case GateForm::absent: return {0, 0};
   case GateForm::log_decay: return {x, 0};
   case GateForm::softplus: {
-    const double y = x + dt_bias, rate = std::exp(A_log), value = -rate * softplus(y);
+    const double y = x + dt_bias, rate = portable::exp(A_log), value = -rate * softplus(y);
     const double argument = u32 * std::abs(y) * rate * sigmoid(y);
     return {value, argument + (2 * exp_units + 4) * u32 * std::abs(value)};
   }
   case GateForm::bounded: {
-    const double rate = std::exp(A_log), y = rate * (x + dt_bias), s = sigmoid(y);
+    const double rate = portable::exp(A_log), y = rate * (x + dt_bias), s = sigmoid(y);
     const double argument = (exp_units + 3) * u32 * std::abs(y) * s * (1 - s) * std::abs(lower_bound);
     return {lower_bound * s, argument + (exp_units + 4) * u32 * std::abs(lower_bound * s)};
   }
@@ -50,13 +52,13 @@ struct Slope {
 std::pair<Slope, Slope> gate_slopes(GateForm form, double x, double A_log, double dt_bias, double lower_bound, double exp_units) {
   switch (form) {
   case GateForm::softplus: {
-    const double y = x + dt_bias, rate = std::exp(A_log), s = sigmoid(y), value = -rate * s, decay = -rate * softplus(y);
+    const double y = x + dt_bias, rate = portable::exp(A_log), s = sigmoid(y), value = -rate * s, decay = -rate * softplus(y);
     const double relative = (2 * exp_units + 5 + std::abs(y) * (1 - s)) * u32;
     return {{value, relative * std::abs(value)},
             {decay, u32 * std::abs(y) * std::abs(value) + (2 * exp_units + 5) * u32 * std::abs(decay)}};
   }
   case GateForm::bounded: {
-    const double rate = std::exp(A_log), y = rate * (x + dt_bias), s = sigmoid(y), bell = s * (1 - s) * std::abs(lower_bound);
+    const double rate = portable::exp(A_log), y = rate * (x + dt_bias), s = sigmoid(y), bell = s * (1 - s) * std::abs(lower_bound);
     const double error = u32 * ((2 * exp_units + 8 + (exp_units + 3) * std::abs(y)) * bell + (exp_units + 3) * s * std::abs(lower_bound));
     return {{-bell * rate, error * rate}, {-bell * y, error * std::abs(y)}};
   }

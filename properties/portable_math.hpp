@@ -77,8 +77,9 @@ inline double log_of_normal(double x) {
   return n * ln2_high + (n * ln2_low + twice_artanh((near_one - 1.0) / (near_one + 1.0)));
 }
 
-/// ln x for finite x >= 0, -infinity at 0.
+/// ln x for x >= 0, -infinity at 0; NaN stays NaN.
 inline double log(double x) {
+  if (!(x < std::numeric_limits<double>::infinity())) return x;
   if (x == 0) return -std::numeric_limits<double>::infinity();
   if (x < 0x1p-1022) return log_of_normal(x * 0x1p60) - 60 * ln2_high - 60 * ln2_low;
   return log_of_normal(x);

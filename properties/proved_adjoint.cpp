@@ -25,6 +25,7 @@
 
 #include "proved_adjoint.hpp"
 
+#include "portable_math.hpp"
 #include "proved_recurrence.hpp"
 #include "proved_solve.hpp"
 
@@ -78,18 +79,20 @@ private:
   }
 
   /// S_{t-1} to S_t, exact.
-  void advance(std::int64_t t, std::vector<double>& S) const {
+  void advance(std::int64_t t, std::vector<double>& S) {
+    alpha_.resize(at(K_));
+    for (std::int64_t c = 0; c < K_; ++c) alpha_[at(c)] = portable::exp(head_.g[at(t * K_ + c)]);
     for (std::int64_t j = 0; j < V_; ++j) {
       double read = 0;
       for (std::int64_t c = 0; c < K_; ++c) {
         const std::size_t entry = at(t * K_ + c);
-        read += head_.dplr ? head_.b[entry] * S[at(c * V_ + j)] : head_.k[entry] * std::exp(head_.g[entry]) * S[at(c * V_ + j)];
+        read += head_.dplr ? head_.b[entry] * S[at(c * V_ + j)] : head_.k[entry] * alpha_[at(c)] * S[at(c * V_ + j)];
       }
       const double v = head_.v[at(t * V_ + j)], written = head_.dplr ? v : head_.beta[at(t)] * (v - read);
       for (std::int64_t c = 0; c < K_; ++c) {
         const std::size_t entry = at(t * K_ + c);
         double& s = S[at(c * V_ + j)];
-        s = std::exp(head_.g[entry]) * s + head_.k[entry] * written - (head_.dplr ? head_.a[entry] * read : 0);
+        s = alpha_[at(c)] * s + head_.k[entry] * written - (head_.dplr ? head_.a[entry] * read : 0);
       }
     }
   }
@@ -165,9 +168,9 @@ private:
     double decayed_key = 0, decayed_a = 0, decayed_ab = 0;
     for (std::int64_t c = 0; c < K_; ++c) {
       const std::size_t entry = at(t * K_ + c);
-      const double g = head_.g[entry], alpha = std::exp(g);
+      const double g = head_.g[entry], alpha = portable::exp(g);
       const double log_error = ProvedUnits::second_order * (head_.gate_error[entry] + ProvedUnits::argument * std::abs(g)) + gate_floor_;
-      alpha_[at(c)] = alpha, decay_error_[at(c)] = std::expm1(log_error + std::log1p(units_.exponential)) + 2 * u;
+      alpha_[at(c)] = alpha, decay_error_[at(c)] = portable::expm1(log_error + portable::log1p(units_.exponential)) + 2 * u;
       largest_alpha_ = std::max(largest_alpha_, alpha), largest_error_ = std::max(largest_error_, alpha * decay_error_[at(c)]);
       key_norm_ += square(head_.k[entry]), query_norm_ += square(head_.scale * head_.q[entry]),
           decayed_key += square(alpha * head_.k[entry]);

@@ -2,6 +2,7 @@
 
 #include "budget_head.hpp"
 #include "chunk_factors.hpp"
+#include "portable_math.hpp"
 #include "proved_chunk.hpp"
 #include "proved_general.hpp"
 #include "proved_recurrence.hpp"
@@ -67,7 +68,7 @@ void bound_chunks(const Contract& contract, const ProvedUnits& units, const Head
 
 double resolving_floor(const Problem& problem, std::int64_t head) {
   if (problem.options.gate != GateForm::softplus || problem.A_log.empty()) return 0;
-  return 4 * ProvedUnits::single * std::exp(static_cast<double>(problem.A_log[static_cast<std::size_t>(head)]));
+  return 4 * ProvedUnits::single * portable::exp(static_cast<double>(problem.A_log[static_cast<std::size_t>(head)]));
 }
 
 ProvedBound proved_bound(const Contract& contract, const Problem& problem) {

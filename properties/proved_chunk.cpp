@@ -29,6 +29,7 @@
 #include "proved_chunk.hpp"
 
 #include "chunk_factors.hpp"
+#include "portable_math.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -50,7 +51,7 @@ double step_norm(double beta, double key_square, double largest_alpha, double de
 
 ChunkBound::ChunkBound(const ProvedUnits& units, const Head& head, double gate_floor)
     : units_(units), head_(head), gate_floor_(gate_floor),
-      norm_(head.normalised ? std::log1p(units.norm(head.K)) + std::log1p(units.operand.unit) : 0) {
+      norm_(head.normalised ? portable::log1p(units.norm(head.K)) + portable::log1p(units.operand.unit) : 0) {
   state_.columns = head.V;
   state_.data = head.state;
 }
@@ -72,10 +73,11 @@ void ChunkBound::read_decay() {
     rows->assign(static_cast<std::size_t>(n), 0.0);
   whole_.assign(static_cast<std::size_t>(K), 1.0);
   whole_slack_ = whole_;
-  const double f = std::log1p(ProvedUnits::single), exponential = std::log1p(units_.exponential), operand = std::log1p(units_.operand.unit);
-  const double product = exponential + f + 2 * operand + std::log1p(units_.gamma(K + n + 1)) + norm_, scaled = product + 2 * f;
-  const double carried = exponential + f + operand + std::log1p(units_.gamma(n + 1)) + norm_;
-  const double kept = exponential + std::log1p(units_.gamma(n + 1));
+  const double f = portable::log1p(ProvedUnits::single), exponential = portable::log1p(units_.exponential),
+               operand = portable::log1p(units_.operand.unit);
+  const double product = exponential + f + 2 * operand + portable::log1p(units_.gamma(K + n + 1)) + norm_, scaled = product + 2 * f;
+  const double carried = exponential + f + operand + portable::log1p(units_.gamma(n + 1)) + norm_;
+  const double kept = exponential + portable::log1p(units_.gamma(n + 1));
   std::vector<double> resolving(static_cast<std::size_t>(K), 0.0);
   double reach = 1;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -84,7 +86,7 @@ void ChunkBound::read_decay() {
     double largest_alpha = 0, square = 0, decayed = 0, query_square = 0;
     for (std::int64_t c = 0; c < K; ++c) {
       const std::size_t entry = t * static_cast<std::size_t>(K) + static_cast<std::size_t>(c), channel = static_cast<std::size_t>(c);
-      const double g = head_.g[entry], k = head_.k[entry], q = head_.scale * head_.q[entry], alpha = std::exp(g);
+      const double g = head_.g[entry], k = head_.k[entry], q = head_.scale * head_.q[entry], alpha = portable::exp(g);
       alpha_[i][c] = alpha;
       G_[i][c] = (i > 0 ? G_[i - 1][c] : 0.0) + g;
       resolving[channel] += ProvedUnits::second_order * (head_.gate_error[entry] + head_.sum_error[entry]) + gate_floor_;
@@ -126,8 +128,9 @@ void ChunkBound::read_scores() {
   const std::int64_t n = n_, K = head_.K;
   for (BoundMatrix* m : {&L_, &L_error_, &scores_, &scores_error_}) m->resize(n, n);
   const double f = ProvedUnits::single, a = units_.score.unit, flush = units_.score.flush;
-  const double pair = 2 * (std::log1p(units_.exponential) + std::log1p(f) + std::log1p(a) + norm_) + std::log1p(units_.gamma(K));
-  const double scaled = pair + 2 * std::log1p(f);
+  const double pair =
+      2 * (portable::log1p(units_.exponential) + portable::log1p(f) + portable::log1p(a) + norm_) + portable::log1p(units_.gamma(K));
+  const double scaled = pair + 2 * portable::log1p(f);
   std::vector<double> of_key(static_cast<std::size_t>(K)), of_query(of_key);
   BoundMatrix& decayed = scratch_; // row j: k_j e^{G_i - G_j} for the i at hand
   decayed.resize(n, K);
@@ -145,7 +148,7 @@ void ChunkBound::read_scores() {
       of_key[static_cast<std::size_t>(c)] = std::abs(k[c]) * grown(log_error + pair);
       of_query[static_cast<std::size_t>(c)] = std::abs(head_.scale * q[c]) * grown(log_error + scaled);
     }
-    growth = std::exp(growth);
+    growth = portable::exp(growth);
     for (std::int64_t j = 0; j < i; ++j) {
       double* __restrict x = decayed[j];
       for (std::int64_t c = 0; c < K; ++c) x[c] *= alpha[c];
@@ -157,14 +160,14 @@ void ChunkBound::read_scores() {
     const double rounded = (1 + of_beta) * (1 + f) * (1 + units_.solve.unit);
     for (std::int64_t j = 0; j <= i; ++j) {
       const double* __restrict x = decayed[j];
-      double key = 0, key_error = 0, query = 0, query_error = 0;
-#pragma omp simd reduction(+ : key, key_error, query, query_error)
-      for (std::int64_t c = 0; c < K; ++c) {
-        const double size = std::abs(x[c]);
-        key += k[c] * x[c], query += q[c] * x[c];
-        key_error += of_key[static_cast<std::size_t>(c)] * size, query_error += of_query[static_cast<std::size_t>(c)] * size;
+      Lanes keys{}, key_errors{}, queries{}, query_errors{};
+      for (std::int64_t c = 0; c < K; c += draws_per_batch) {
+        const Lanes decay = lanes_at(x, c, K), size = absolute(decay);
+        keys += lanes_at(k, c, K) * decay, queries += lanes_at(q, c, K) * decay;
+        key_errors += lanes_at(of_key.data(), c, K) * size, query_errors += lanes_at(of_query.data(), c, K) * size;
       }
-      query *= head_.scale;
+      const double key = total(keys), key_error = total(key_errors), query = total(queries) * head_.scale,
+                   query_error = total(query_errors);
       const double sums = key_sum_[row] + key_sum_[static_cast<std::size_t>(j)] + query_sum_[row] + static_cast<double>(K);
       const double flushed = growth * sums <= units_.score.limit ? flush * growth * sums : infinity;
       if (j < i) {

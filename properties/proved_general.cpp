@@ -15,6 +15,7 @@
 #include "proved_general.hpp"
 
 #include "chunk_factors.hpp"
+#include "portable_math.hpp"
 
 #include <algorithm>
 
@@ -33,7 +34,7 @@ double dot(const double* x, const double* y, std::int64_t n) {
 
 GeneralBound::GeneralBound(const ProvedUnits& units, const Head& head, double gate_floor)
     : units_(units), head_(head), gate_floor_(gate_floor),
-      norm_(head.normalised ? std::log1p(units.norm(head.K)) + std::log1p(units.operand.unit) : 0) {
+      norm_(head.normalised ? portable::log1p(units.norm(head.K)) + portable::log1p(units.operand.unit) : 0) {
   state_.columns = head.V;
   state_.data = head.state;
 }
@@ -51,7 +52,7 @@ void GeneralBound::enter(std::int64_t first, std::int64_t n, bool with_wy) {
 void GeneralBound::read_rows() {
   const std::int64_t n = n_, K = head_.K;
   for (Rows* rows : {&q_, &k_, &a_, &b_}) rows->value.resize(n, K), rows->error.resize(n, K);
-  const double f = std::log1p(ProvedUnits::single);
+  const double f = portable::log1p(ProvedUnits::single);
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < K; ++c) {
       const auto t = static_cast<std::size_t>(first_ + i), entry = t * static_cast<std::size_t>(K) + static_cast<std::size_t>(c);
@@ -63,10 +64,10 @@ void GeneralBound::read_rows() {
       }
       const double g = head_.g[entry], k = head_.k[entry];
       a_.value[i][c] = k_.value[i][c] = head_.beta[t] * k;
-      a_.error[i][c] = k_.error[i][c] = norm_ + std::log1p(head_.beta_error[t]) + f;
-      b_.value[i][c] = std::exp(g) * k;
+      a_.error[i][c] = k_.error[i][c] = norm_ + portable::log1p(head_.beta_error[t]) + f;
+      b_.value[i][c] = portable::exp(g) * k;
       b_.error[i][c] = norm_ + ProvedUnits::second_order * head_.gate_error[entry] + gate_floor_ + ProvedUnits::argument * std::abs(g) +
-                       std::log1p(units_.exponential) + f;
+                       portable::log1p(units_.exponential) + f;
     }
 }
 
@@ -78,10 +79,11 @@ void GeneralBound::read_decay() {
   for (auto* rows : {&reach_, &seen_, &read_norm_, &slack_norm_, &query_norm_, &sum_}) rows->assign(static_cast<std::size_t>(n), 0.0);
   whole_.assign(static_cast<std::size_t>(K), 1.0);
   whole_slack_ = whole_;
-  const double f = std::log1p(ProvedUnits::single), exponential = std::log1p(units_.exponential), operand = std::log1p(units_.operand.unit);
-  const double product = exponential + f + 2 * operand + std::log1p(units_.gamma(K + n + 1));
-  const double carried = exponential + f + 2 * operand + std::log1p(units_.gamma(2 * n + 1));
-  const double kept = exponential + std::log1p(units_.gamma(2 * n + 1));
+  const double f = portable::log1p(ProvedUnits::single), exponential = portable::log1p(units_.exponential),
+               operand = portable::log1p(units_.operand.unit);
+  const double product = exponential + f + 2 * operand + portable::log1p(units_.gamma(K + n + 1));
+  const double carried = exponential + f + 2 * operand + portable::log1p(units_.gamma(2 * n + 1));
+  const double kept = exponential + portable::log1p(units_.gamma(2 * n + 1));
   std::vector<double> resolving(static_cast<std::size_t>(K), 0.0), decayed(resolving);
   double reach = 1;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -90,7 +92,8 @@ void GeneralBound::read_decay() {
     double largest_alpha = 0;
     for (std::int64_t c = 0; c < K; ++c) {
       const std::size_t entry = t * static_cast<std::size_t>(K) + static_cast<std::size_t>(c), channel = static_cast<std::size_t>(c);
-      const double g = head_.g[entry], alpha = std::exp(g), before = i > 0 ? G_[i - 1][c] : 0.0, error_before = i > 0 ? D_[i - 1][c] : 0.0;
+      const double g = head_.g[entry], alpha = portable::exp(g), before = i > 0 ? G_[i - 1][c] : 0.0,
+                   error_before = i > 0 ? D_[i - 1][c] : 0.0;
       alpha_[i][c] = alpha;
       G_[i][c] = before + g;
       resolving[channel] += ProvedUnits::second_order * (head_.gate_error[entry] + head_.sum_error[entry]) + gate_floor_;
@@ -138,8 +141,8 @@ void GeneralBound::read_decay() {
 void GeneralBound::read_scores() {
   const std::int64_t n = n_, K = head_.K;
   for (BoundMatrix* m : {&L_, &L_error_, &M_, &M_error_, &query_key_error_, &query_a_, &query_a_error_}) m->resize(n, n);
-  const double f = std::log1p(ProvedUnits::single);
-  const double pair = 2 * (std::log1p(units_.exponential) + f + std::log1p(units_.score.unit)) + std::log1p(units_.gamma(K));
+  const double f = portable::log1p(ProvedUnits::single);
+  const double pair = 2 * (portable::log1p(units_.exponential) + f + portable::log1p(units_.score.unit)) + portable::log1p(units_.gamma(K));
   const double used = (1 + units_.gamma(K + 2 * n)) * (1 + units_.operand.unit) - 1;
   double of_columns = 0;
   for (const BoundMatrix* m : {&a_.error, &k_.error}) of_columns = std::max(of_columns, *std::max_element(m->data.begin(), m->data.end()));
@@ -147,10 +150,12 @@ void GeneralBound::read_scores() {
   BoundMatrix &keys = scratch_, as; // row j: k_j, a_j times e^{G_i - G_j}
   keys.resize(n, K), as.resize(n, K);
   const auto sums = [&](const double* row, const std::vector<double>& row_error, const double* column, double& sum, double& error) {
-    double s = 0, e = 0;
-#pragma omp simd reduction(+ : s, e)
-    for (std::int64_t c = 0; c < K; ++c) s += row[c] * column[c], e += row_error[static_cast<std::size_t>(c)] * std::abs(column[c]);
-    sum = s, error = e;
+    Lanes products{}, errors{};
+    for (std::int64_t c = 0; c < K; c += draws_per_batch) {
+      const Lanes here = lanes_at(column, c, K);
+      products += lanes_at(row, c, K) * here, errors += lanes_at(row_error.data(), c, K) * absolute(here);
+    }
+    sum = total(products), error = total(errors);
   };
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t start = i / score_block * score_block, end = std::min(start + score_block, n) - 1;
@@ -163,7 +168,7 @@ void GeneralBound::read_scores() {
       of_b[static_cast<std::size_t>(c)] = std::abs(b_.value[i][c]) * grown(log_error + b_.error[i][c]);
       of_query[static_cast<std::size_t>(c)] = std::abs(q_.value[i][c]) * grown(log_error + q_.error[i][c]);
     }
-    growth = std::exp(growth);
+    growth = portable::exp(growth);
     const auto flushed = [&](std::int64_t j) {
       const double size = growth * (sum_[static_cast<std::size_t>(i)] + sum_[static_cast<std::size_t>(j)] + static_cast<double>(K));
       return size <= units_.score.limit ? units_.score.flush * size : infinity;

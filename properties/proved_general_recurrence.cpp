@@ -12,6 +12,7 @@
 // The norm of a step is that of proved_general.cpp, 1; t_a, t_b, t_k, t_q bound what a, b, k, q themselves err by. KDA is a = beta k,
 // b = alpha k, key beta k, each with its own rounding.
 
+#include "portable_math.hpp"
 #include "proved_recurrence.hpp"
 
 #include "proved_solve.hpp"
@@ -41,9 +42,9 @@ void read_step(const ProvedUnits& units, const Head& head, double gate_floor, st
   double of_alpha = 0, query_square = 0;
   for (std::int64_t c = 0; c < K; ++c) {
     const auto entry = static_cast<std::size_t>(t * K + c), channel = static_cast<std::size_t>(c);
-    const double g = head.g[entry], alpha = std::exp(g), k = head.k[entry];
+    const double g = head.g[entry], alpha = portable::exp(g), k = head.k[entry];
     const double log_error = ProvedUnits::second_order * (head.gate_error[entry] + ProvedUnits::argument * std::abs(g)) + gate_floor;
-    const double of_exponential = std::expm1(log_error + std::log1p(units.exponential));
+    const double of_exponential = portable::expm1(log_error + portable::log1p(units.exponential));
     step.alpha[channel] = alpha, step.decay_error[channel] = of_exponential + 2 * u;
     step.largest_alpha = std::max(step.largest_alpha, alpha);
     step.largest_error = std::max(step.largest_error, alpha * (of_exponential + 2 * u));

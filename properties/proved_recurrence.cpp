@@ -15,6 +15,8 @@
 
 #include "proved_recurrence.hpp"
 
+#include "portable_math.hpp"
+
 #include <algorithm>
 #include <cmath>
 
@@ -49,10 +51,10 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
     double largest_decay = 0, largest_error = 0, key_square = 0, query_square = 0;
     for (std::int64_t c = 0; c < K; ++c) {
       const auto entry = static_cast<std::size_t>(t * K + c);
-      const double alpha = std::exp(head.g[entry]), k = head.k[entry];
+      const double alpha = portable::exp(head.g[entry]), k = head.k[entry];
       const double log_error =
           ProvedUnits::second_order * (head.gate_error[entry] + ProvedUnits::argument * std::abs(head.g[entry])) + gate_floor;
-      const double eta = std::expm1(log_error + std::log1p(units.exponential)) + 2 * u;
+      const double eta = portable::expm1(log_error + portable::log1p(units.exponential)) + 2 * u;
       largest_decay = std::max(largest_decay, alpha);
       largest_error = std::max(largest_error, alpha * eta);
       key_square += k * k, query_square += head.q[entry] * head.q[entry];

@@ -3,6 +3,7 @@
 // proved_solve.cpp. And the arithmetic of bounds: what is not known is infinite.
 
 #include "bound_matrix.hpp"
+#include "portable_math.hpp"
 #include "proved_units.hpp"
 
 #include <cmath>
@@ -15,7 +16,7 @@ namespace kdacheck {
 inline double sane(double x) { return x <= 0x1p100 ? x : std::numeric_limits<double>::infinity(); }
 
 /// e^x - 1 for x >= 0, or a little more: x + x^2 holds up to 1.79.
-inline double grown(double x) { return x <= 1 ? x + x * x : std::expm1(x); }
+inline double grown(double x) { return x <= 1 ? x + x * x : portable::expm1(x); }
 
 inline double norm_of(const double* x, std::int64_t n) {
   double sum = 0;

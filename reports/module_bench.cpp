@@ -3,12 +3,15 @@
 #include "../kernels/cpu/product.hpp"
 #include "../kernels/modules/gating.hpp"
 #include "../kernels/modules/state_manager.hpp"
+#include "../reference/atomic_file.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <vector>
 
 namespace kdacheck {
@@ -99,10 +102,11 @@ void floor_of_products(Bench& bench, const std::string& what, const std::string&
 }
 
 /// What a checkpoint of the default interval adds. A thousand updates scatter by more than one copy takes, so the copy is timed in
-/// twenty updates, against the same twenty without, many times by turns; it comes once in `checkpoint_interval` updates.
-void overhead_of_checkpoints(Bench& bench, const StateTokens& token) {
+/// twenty updates, against the same twenty without, many times by turns; it comes once in `checkpoint_interval` updates. With a folder it
+/// is written there too, to the disk.
+void overhead_of_checkpoints(Bench& bench, const StateTokens& token, const std::filesystem::path& folder) {
   constexpr int half = 10;
-  StateManager manager({.largest = states, .checkpoint_interval = 0});
+  StateManager manager({.largest = states, .checkpoint_interval = 0, .folder = folder});
   const auto updates = [&] {
     for (int i = 0; i < half; ++i) manager.update(token);
   };
@@ -117,13 +121,39 @@ void overhead_of_checkpoints(Bench& bench, const StateTokens& token) {
   const double interval = static_cast<double>(StateSettings{}.checkpoint_interval), update = without[without.size() / 2] / (2 * half);
   const auto ratio = [&](std::size_t quarter) { return 1 + added[added.size() * quarter / 4] / (interval * update); };
   bench.ratios.push_back({.subject = "module.StateManager",
-                          .what = "1000 updates and a checkpoint / 1000",
+                          .what = folder.empty() ? "1000 updates and a checkpoint / 1000" : "1000 updates, one checkpoint to disk / 1000",
                           .label = "B 4, H 8, K 64, V 64; quartiles",
                           .first_ms = interval * update * ratio(2),
                           .second_ms = interval * update,
                           .ratio = ratio(2),
                           .least = ratio(1),
                           .most = ratio(3),
+                          .allowed = allowed_with_checkpoints});
+}
+
+/// The same where a thread of its own writes: it takes of what the updates could have, so whole intervals are timed by turns.
+void overhead_of_writing_behind(Bench& bench, const StateTokens& token, const std::filesystem::path& folder) {
+  const std::int64_t interval = StateSettings{}.checkpoint_interval;
+  StateManager manager({.largest = states, .checkpoint_interval = 0, .folder = folder, .write_behind = true});
+  const auto updates = [&] {
+    for (std::int64_t i = 0; i < interval; ++i) manager.update(token);
+  };
+  std::vector<double> without, with, quotients;
+  for (int i = 0; i < 4 * bench.repeats + 1; ++i) {
+    const double other = milliseconds([&] { manager.checkpoint(), updates(), manager.finish_writing(); }), one = milliseconds(updates);
+    if (i == 0) continue;
+    without.push_back(one), with.push_back(other), quotients.push_back(other / one);
+  }
+  for (auto* values : {&without, &with, &quotients}) std::ranges::sort(*values);
+  const auto quartile = [](const std::vector<double>& values, std::size_t at) { return values[values.size() * at / 4]; };
+  bench.ratios.push_back({.subject = "module.StateManager",
+                          .what = "1000 updates, one to disk behind / 1000",
+                          .label = "B 4, H 8, K 64, V 64; quartiles",
+                          .first_ms = quartile(with, 2),
+                          .second_ms = quartile(without, 2),
+                          .ratio = quartile(quotients, 2),
+                          .least = quartile(quotients, 1),
+                          .most = quartile(quotients, 3),
                           .allowed = allowed_with_checkpoints});
 }
 
@@ -174,7 +204,12 @@ void bench_modules(Bench& bench) {
   StateManager plain({.largest = states, .checkpoint_interval = 0});
   const StateTokens token{4, 1, alpha, k, beta, v};
   against_figure(bench, "module.StateManager", "update", label, 2.65, flops, [&] { plain.update(token); });
-  overhead_of_checkpoints(bench, token);
+  overhead_of_checkpoints(bench, token, {});
+  std::string folder = (std::filesystem::temp_directory_path() / "kdacheck-states-XXXXXX").string();
+  if (!mkdtemp(folder.data())) throw FileTrouble("cannot make a temporary folder " + folder);
+  overhead_of_checkpoints(bench, token, folder);
+  overhead_of_writing_behind(bench, token, folder);
+  std::filesystem::remove_all(folder);
   const auto hundred = [](const auto& step, std::vector<float>& S) {
     for (int i = 0; i < 100; ++i) update(states, step, S);
   };

@@ -347,4 +347,11 @@ TEST_CASE("a folder without a case is refused") {
   CHECK_THROWS_AS(diff_golden(other.path, set.path / "nowhere"), BadFile);
   CHECK_THROWS_AS(diff_golden(other.path, other.path / "small"), BadFile);
   CHECK(diff_golden(other.path, other.path).at(0).kind == GoldenOutcome::Kind::same);
+  const Folder foreign;
+  store_golden(foreign.path, small_case(), "");
+  json manifest = json::parse(text_of(foreign.path / "small/manifest.json"));
+  manifest["schema_version"] = 9;
+  write_text(foreign.path / "small/manifest.json", manifest.dump());
+  CHECK_THROWS_WITH(diff_golden(other.path, foreign.path), Catch::Contains("schema version 9"));
+  CHECK_THROWS_WITH(diff_golden(foreign.path / "small", other.path / "small"), Catch::Contains("schema version 9"));
 }

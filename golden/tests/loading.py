@@ -35,7 +35,7 @@ def load_all(root):
     counts = {"numpy": 0, "torch": 0, "without bf16 in NumPy": 0, "without torch": 0}
     schema = jsonschema.Draft202012Validator(json.loads((root / "golden" / "manifest.schema.json").read_text()))
     hold_schema_to_breaches(schema, root)
-    starter, within = root / "golden" / "starter", 0
+    starter, consumed = root / "golden" / "starter", [0, 0, 0, 0]
     index = dict(reversed(line.split("  ")) for line in (starter / "index.sha256").read_text().splitlines())
     folders = sorted(folder for folder in starter.iterdir() if folder.is_dir())
     assert {f"{folder.name}/manifest.json" for folder in folders} == set(index), "index.sha256 does not name what is there"
@@ -59,12 +59,14 @@ def load_all(root):
         assert {name: list(x.shape) for name, x in tensors.items()} == shapes, folder
         assert all(bool(torch.isfinite(x).all()) for name, x in tensors.items() if name.startswith("o.")), folder
         counts["torch"] += 1
-        within += recurrence_is_within_bounds(torch, manifest, tensors, folder.name)
+        consumed = [sum(pair) for pair in zip(consumed, recurrence_is_within_bounds(torch, manifest, tensors, folder.name))]
     print("; ".join(f"{count} cases {what}" for what, count in counts.items()))
     assert counts["numpy"] > 10, counts
     if torch is not None:
-        print(f"a recurrence in PyTorch and fp32 is within the stored bounds of all {within} cases that it computes")
-        assert within > 50, within
+        within, gradients, wrong, noticed = consumed
+        print(f"a recurrence in PyTorch and fp32 is within the stored bounds of all {within} cases that it computes, autograd within those of all "
+              f"{gradients} gradients; an error of one part in 256 breaks the bounds of {noticed} of {wrong} of them")
+        assert within > 50 and gradients > 500 and noticed > 0.9 * wrong, consumed
     run_readme(root, torch)
 
 
@@ -80,24 +82,47 @@ def hold_schema_to_breaches(schema, root):
 
 
 def recurrence_is_within_bounds(torch, manifest, case, name):
-    """A consumer: KDA token by token in fp32, on the cases whose gate and beta are plain values. 1 if it was one."""
+    """A consumer: KDA token by token in fp32, on the cases whose gate and beta are plain values. 
+    Counts: itself, its gradients, those that were made wrong by one part in 256, and those of which the bounds then notice it."""
     options = manifest["options"]
     if "a" in case or "cu_seqlens" in case or (options["gate"], options["beta"], options["l2norm"]) != ("log_decay", "value", "no"):
-        return 0
-    q, k, v, g, beta = (case[label].float() for label in ("q", "k", "v", "g", "beta"))
+        return 0, 0, 0, 0
+    leaves = {label: case[label].float().requires_grad_() for label in ("q", "k", "v", "g", "beta", "initial_state") if label in case}
+    q, k, v, g, beta = (leaves[label] for label in ("q", "k", "v", "g", "beta"))
     B, T, H, K = k.shape
     HV, V = v.shape[2:]
     q, k = (x.repeat_interleave(HV // H, dim=2) for x in (q, k))
-    S = case["initial_state"] if "initial_state" in case else torch.zeros(B, HV, K, V)
+    S, loss = leaves.get("initial_state", torch.zeros(B, HV, K, V)), torch.zeros(())
     for t in range(T):
         S = g[:, t].exp()[..., None] * S
         S = S + (beta[:, t][..., None] * k[:, t])[..., None] * (v[:, t] - torch.einsum("bhk,bhkv->bhv", k[:, t], S))[..., None, :]
-        o = torch.einsum("bhk,bhkv->bhv", q[:, t] * float(options["scale"]), S).double()
-        error = (o - case["o.high"][:, t] - case["o.low"][:, t]).abs()
+        o = torch.einsum("bhk,bhkv->bhv", q[:, t] * float(options["scale"]), S)
+        error = (o.detach().double() - case["o.high"][:, t] - case["o.low"][:, t]).abs()
         assert bool((error <= case["o.bound.fp32"][:, t][..., None]).all()), (name, t)
-    error = (S.double() - case["final_state.high"] - case["final_state.low"]).abs()
+        loss = loss + ((o * case["do"][:, t].float()).sum() if "do" in case else 0)
+    loss = loss + ((S * case["dht"]).sum() if "dht" in case else 0)
+    error = (S.detach().double() - case["final_state.high"] - case["final_state.low"]).abs()
     assert bool((error <= case["final_state.bound.fp32"][..., None]).all()), name
-    return 1
+    if not loss.requires_grad:
+        return 1, 0, 0, 0
+    loss.backward()
+    right = {label: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for label, leaf in leaves.items()}
+    assert not (broken := broken_gradients(case, right)), (name, broken)
+    wrong = {label: gradient * (1 + 2**-8) for label, gradient in right.items() if bool((gradient != 0).any())}
+    return 1, len(right), len(wrong), len(broken_gradients(case, wrong))
+
+
+def broken_gradients(case, gradients):
+    """The gradients that are off by more than their stored bound."""
+    broken = []
+    for label, gradient in gradients.items():
+        bound = case.get(f"d{label}.bound.fp32.recurrence")
+        if bound is None:
+            continue
+        error = (gradient.double() - case[f"d{label}.high"] - case[f"d{label}.low"]).abs()
+        if not bool((error <= bound.reshape(bound.shape + (1,) * (error.dim() - bound.dim()))).all()):
+            broken.append(label)
+    return broken
 
 
 def run_readme(root, torch):

@@ -1,6 +1,7 @@
 #include "state_manager.hpp"
 
 #include "../../reference/atomic_file.hpp"
+#include "../../reference/file_calls.hpp"
 #include "../../reference/safetensors.hpp"
 #include "../cpu/parallel.hpp"
 #include "head_step.hpp"
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <exception>
 #include <fmt/core.h>
 #include <system_error>
 #include <tuple>
@@ -65,6 +67,20 @@ void remove_file(const std::filesystem::path& path) {
   std::filesystem::remove(path, ignored);
 }
 
+std::filesystem::path file_of(const std::filesystem::path& folder, std::int64_t step) {
+  return folder / fmt::format("{}{:020}.safetensors", file_start, step);
+}
+
+/// Only when the new one is whole may an old one go.
+void write_checkpoint(const StateSettings& settings, std::int64_t step, std::span<const float> states) {
+  const auto path = file_of(settings.folder, step);
+  write_states(path, settings.largest, step, states);
+  auto files = files_in(settings.folder, false);
+  std::erase(files, path);
+  const auto surplus = static_cast<std::int64_t>(files.size()) + 1 - settings.checkpoints_kept;
+  for (std::int64_t i = 0; i < surplus; ++i) remove_file(files[static_cast<std::size_t>(i)]);
+}
+
 } // namespace
 
 StateManager::StateManager(StateSettings settings) : settings_(std::move(settings)) {
@@ -79,6 +95,7 @@ StateManager::StateManager(StateSettings settings) : settings_(std::move(setting
   checkpoints_.reserve(static_cast<std::size_t>(settings_.checkpoints_kept) + 1);
   spare_.reserve(static_cast<std::size_t>(settings_.checkpoints_kept) + 1);
   if (settings_.folder.empty()) return;
+  if (settings_.write_behind) outgoing_.reserve(states_.size());
   make_folder(settings_.folder);
   for (const auto& file : files_in(settings_.folder, true)) remove_file(file);
 }
@@ -154,17 +171,40 @@ void StateManager::checkpoint() {
   memory.assign(states_.begin(), states_.end());
   checkpoints_.push_back({step_, std::move(memory)});
   if (settings_.folder.empty()) return;
-  save(file_of(step_));
-  // only now that the new one is whole may an old one go
-  auto files = files_in(settings_.folder, false);
-  std::erase(files, file_of(step_));
-  const auto surplus = static_cast<std::int64_t>(files.size()) + 1 - settings_.checkpoints_kept;
-  for (std::int64_t i = 0; i < surplus; ++i) remove_file(files[static_cast<std::size_t>(i)]);
+  if (settings_.write_behind)
+    write_behind();
+  else
+    write_checkpoint(settings_, step_, states_);
+}
+
+void StateManager::write_behind() {
+  std::exception_ptr earlier;
+  try {
+    finish_writing();
+  } catch (const FileTrouble&) {
+    earlier = std::current_exception(); // this one may fare better
+  }
+  outgoing_.assign(states_.begin(), states_.end());
+  const auto write = [settings = settings_, step = step_, states = std::span<const float>(outgoing_), calls = file_calls()] {
+    file_calls() = calls;
+    write_checkpoint(settings, step, states);
+  };
+  try {
+    writing_ = std::async(std::launch::async, write);
+  } catch (const std::system_error&) { // no thread is to be had
+    write();
+  }
+  if (earlier) std::rethrow_exception(earlier);
+}
+
+void StateManager::finish_writing() {
+  if (writing_.valid()) writing_.get();
 }
 
 void StateManager::restore(std::int64_t step) {
   const auto found = std::ranges::find(checkpoints_, step, &Checkpoint::step);
   if (found == checkpoints_.end()) throw std::invalid_argument(fmt::format("states: there is no checkpoint of step {}", step));
+  finish_writing();
   std::ranges::copy(found->states, states_.begin());
   step_ = step;
   forget_after(step);
@@ -177,12 +217,13 @@ void StateManager::forget_after(std::int64_t step) {
   }
   if (settings_.folder.empty()) return;
   for (const auto& file : files_in(settings_.folder, false))
-    if (file > file_of(step)) remove_file(file);
+    if (file > file_of(settings_.folder, step)) remove_file(file);
 }
 
 void StateManager::save(const std::filesystem::path& path) const { write_states(path, settings_.largest, step_, states_); }
 
 void StateManager::load(const std::filesystem::path& path) {
+  finish_writing();
   const StoredStates stored = read_states(path, settings_.largest);
   std::ranges::copy(stored.states, states_.begin());
   step_ = stored.step;
@@ -191,6 +232,7 @@ void StateManager::load(const std::filesystem::path& path) {
 
 bool StateManager::load_latest() {
   if (settings_.folder.empty()) return false;
+  finish_writing();
   auto files = files_in(settings_.folder, false);
   for (; !files.empty(); files.pop_back()) {
     try {
@@ -200,10 +242,6 @@ bool StateManager::load_latest() {
     }
   }
   return false;
-}
-
-std::filesystem::path StateManager::file_of(std::int64_t step) const {
-  return settings_.folder / fmt::format("{}{:020}.safetensors", file_start, step);
 }
 
 std::vector<std::int64_t> StateManager::checkpoint_steps() const {
@@ -218,6 +256,7 @@ StateMemory StateManager::memory() const {
       .states = bytes(states_), .scratch = bytes(scratch_), .checkpoints = 0, .bookkeeping = bytes(checkpoints_) + bytes(spare_)};
   for (const Checkpoint& checkpoint : checkpoints_) result.checkpoints += bytes(checkpoint.states);
   for (const auto& memory : spare_) result.checkpoints += bytes(memory);
+  result.checkpoints += bytes(outgoing_);
   return result;
 }
 

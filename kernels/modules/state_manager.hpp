@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,10 @@ struct StateSettings {
   /// Empty: in memory alone. Else each checkpoint is written there too. A folder belongs to one run: it starts from
   /// `load_latest` or an empty folder, and only one program at a time writes there.
   std::filesystem::path folder{};
+  /// With a folder: checkpoints are written by a thread of their own, one at a time, while later tokens run, and `update` does not
+  /// wait for the disk. What uses the folder next waits, and throws the FileTrouble of that writing; the destructor waits and says
+  /// nothing. A crash may lose the checkpoint that is being written, never the one before it.
+  bool write_behind = false;
 };
 
 /// T tokens for the first B sequences: alpha, k [B,T,H,K]; beta [B,T,H]; v [B,T,H,V].
@@ -45,7 +50,7 @@ struct StateFault {
 struct StateMemory {
   std::size_t states = 0;      ///< B H K V fp32
   std::size_t scratch = 0;     ///< a head's state per thread
-  std::size_t checkpoints = 0; ///< states in checkpoints, and those kept for reuse
+  std::size_t checkpoints = 0; ///< states in checkpoints, those kept for reuse, and the one that is being written behind
   std::size_t bookkeeping = 0; ///< the list of checkpoints
   std::size_t total() const { return states + scratch + checkpoints + bookkeeping; }
 };
@@ -64,6 +69,9 @@ public:
 
   /// Takes a checkpoint now; one of the same step is replaced.
   void checkpoint();
+
+  /// With write_behind: until the last checkpoint is on the disk. Throws its FileTrouble.
+  void finish_writing();
 
   /// Returns to a checkpoint in memory; later ones go, their files too. Throws std::invalid_argument if there is none of
   /// that step.
@@ -95,12 +103,14 @@ private:
 
   void step_heads(const StateTokens&, std::int64_t first, std::int64_t count, std::vector<StateFault>& faults);
   void forget_after(std::int64_t step);
-  std::filesystem::path file_of(std::int64_t step) const;
+  void write_behind();
 
   StateSettings settings_;
   std::vector<float> states_, scratch_;
   std::vector<Checkpoint> checkpoints_; ///< oldest first
   std::vector<std::vector<float>> spare_;
+  std::vector<float> outgoing_; ///< what `writing_` reads
+  std::future<void> writing_;   ///< after `outgoing_`: destroyed, and so waited for, before it
   std::int64_t step_ = 0, restored_ = 0, clipped_ = 0;
 };
 

@@ -107,7 +107,7 @@ const limits_matrix = () => {
   const cell = (label, what) => {
     const rows = limits_of(label, what);
     if (!rows.length) return element("td", {class: "quiet", title: label + " has no " + what}, "–");
-    const best = sharpest(rows), made = element("td", {title: label + ", error in " + what + ": " + in_words(best) + " on " + best.regime}, in_words(best));
+    const best = sharpest(rows), made = element("td", {title: label + ", error in " + what + ": " + in_words(best) + " on " + best.regime}, limit_of(best) === 0 ? "none" : "−" + -limit_of(best));
     made.style.background = "rgba(var(--heat), " + (0.55 * limit_of(best) / Math.min(finest, -1)).toFixed(3) + ")";
     return made;
   };
@@ -150,7 +150,7 @@ const limits_picture = (kernel, colours, on_point) => {
 };
 const show_limits = () => {
   if (!page.limits || !page.limits.length) return void section("limits").append(element("p", {}, "Not measured: no power.json with limits lies beside this run (", element("code", {}, "./kdacheck gate-power --limits"), " writes one; ", element("code", {}, "--power FILE"), " takes another's)."));
-  section("limits").append(element("p", {}, "An error of this relative size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds, in the best of the regimes; a smaller one hides in what the contract allows."), limits_matrix());
+  section("limits").append(element("p", {}, "Exponents of two: where −20 stands, an error of 2⁻²⁰ of its tensor's size is refused on every one of " + Math.min(...page.limits.map((row) => row.seeds)) + " seeds, in the best of the regimes; a smaller one hides in what the contract allows."), limits_matrix());
   add_picture("limits", limits_picture, {replays: false, note: contract_choice()});
 };
 

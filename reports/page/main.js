@@ -39,14 +39,14 @@ if (page.drawn === 0) {
   add_picture("phase", phase_picture, {note: colour_key()});
   add_picture("length", length_picture);
   add_picture("position", position_picture);
-  for (const tensor of new Set(page.spread.map((row) => row[1]))) add_picture("spread", spread_picture(tensor), {replays: false});
+  for (const tensor of new Set(page.spread.map((row) => row[1]))) add_picture("spread", spread_picture(tensor), {replays: false, name: page.tensors[tensor]});
 }
 if (page.series) {
   section("drift").append(kernel_choice());
-  add_picture("drift", drift_by_token_picture, {about: "error / bound along one sequence"});
-  add_picture("drift", drift_by_length_picture, {about: "relative error by sequence length"});
-  add_picture("spectra", smallest_eigenvalue_picture, {replays: false, about: "smallest eigenvalue and its proved enclosure"});
-  add_picture("spectra", norm_picture, {replays: false, about: "norm, its proved bound and the heuristic"});
+  add_picture("drift", drift_by_token_picture, {name: "token", about: "error / bound along one sequence"});
+  add_picture("drift", drift_by_length_picture, {name: "length", about: "relative error by sequence length"});
+  add_picture("spectra", smallest_eigenvalue_picture, {name: "eigenvalue", replays: false, about: "smallest eigenvalue and its proved enclosure"});
+  add_picture("spectra", norm_picture, {name: "norm", replays: false, about: "norm, its proved bound and the heuristic"});
 } else {
   for (const id of ["drift", "spectra"]) section(id).append(element("p", {}, "Not measured: ", element("code", {}, "./kdacheck measure --out DIR"), " adds it to a run."));
 }

@@ -91,14 +91,15 @@ const base_options = (colours, on_point) => ({
 });
 
 // A picture in a section: canvas, replay line, table. `make(kernel, colours)` returns {data, options, caption, columns, rows}.
-const add_picture = (id, make, {note, replays = true, about} = {}) => {
+// `name` tells pictures of one section apart where they are saved.
+const add_picture = (id, make, {note, replays = true, about, name} = {}) => {
   const home = section(id);
   const canvas = element("canvas", {role: "img", "aria-label": about ?? home.querySelector("h2").textContent});
   const frame = element("div", {class: "picture"}, canvas);
   const caption = element("p", {class: "quiet"});
   const line = element("span", {class: "token"}, "Point at a mark: its replay command appears here.");
   const under = element("div", {class: "under"}, ...(replays ? [line, copy_button(() => line.textContent)] : []),
-    element("button", {type: "button", onclick: () => save_picture(chart, id)}, "save PNG"));
+    element("button", {type: "button", onclick: () => save_picture(chart, name ? id + "-" + name : id)}, "save PNG"));
   const numbers = element("details", {open: ""}, element("summary", {}, "table"));
   home.append(note ?? "", caption, frame, under, numbers);
   let chart = null;
@@ -119,7 +120,14 @@ const add_picture = (id, make, {note, replays = true, about} = {}) => {
   charts.push({id, draw, chart: () => chart, canvas});
 };
 
-const save_picture = (chart, id) => element("a", {href: chart.toBase64Image(), download: "kdacheck-" + id + ".png"}).click();
+// On the page's own paper: alone, a picture saved in dark mode would be light ink on whatever it is put on.
+const save_picture = (chart, name) => {
+  const {width, height} = chart.canvas, sheet = element("canvas", {width, height}), brush = sheet.getContext("2d");
+  brush.fillStyle = style_value("--paper");
+  brush.fillRect(0, 0, width, height);
+  brush.drawImage(chart.canvas, 0, 0);
+  element("a", {href: sheet.toDataURL("image/png"), download: "kdacheck-" + name + ".png"}).click();
+};
 
 const median = (sorted) => sorted[Math.floor((sorted.length - 1) / 2)];
 const summarised = (chosen) => {

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -38,4 +40,21 @@ TEST_CASE("README explains every key of a contract") {
     CHECK(readme.find("`" + key + "`") != std::string::npos);
   }
   CHECK(keys == 36);
+}
+
+TEST_CASE("every module that README lists has an example under 40 lines") {
+  std::ifstream file(KDACHECK_README);
+  const std::string readme{std::istreambuf_iterator<char>(file), {}};
+  std::string table = readme.substr(readme.find("| module | header |")), listed = table.substr(0, table.find("\n\n"));
+  const auto folder = std::filesystem::path(KDACHECK_README).parent_path() / "kernels/modules/examples";
+  int examples = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().stem().string();
+    INFO(name);
+    CHECK(listed.find("`" + name + ".hpp`") != std::string::npos);
+    std::ifstream source(entry.path());
+    CHECK(std::count(std::istreambuf_iterator<char>(source), {}, '\n') < 40);
+    ++examples;
+  }
+  CHECK(examples == std::count(listed.begin(), listed.end(), '\n') - 1); // a heading and a rule, and no line end after the last row
 }

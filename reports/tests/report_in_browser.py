@@ -86,7 +86,7 @@ class Browser:
         raise TimeoutError("the page does not load")
 
     def value(self, expression):
-        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
@@ -125,6 +125,58 @@ LINKS = "[...document.querySelectorAll('nav a')].filter((link) => !document.quer
 HOVER = """(() => { const chart = charts[0].chart(), mark = chart.getDatasetMeta(0).data[0], box = chart.canvas.getBoundingClientRect();
   chart.canvas.dispatchEvent(new MouseEvent('mousemove', {clientX: box.left + mark.x, clientY: box.top + mark.y, bubbles: true})); })()"""
 TOKEN = "document.querySelector('#phase .token').textContent"
+
+
+BUTTONS = "[...document.querySelectorAll('button')].filter((button) => button.textContent === 'save PNG')"
+# Whether a PNG is what the picture of the nth button shows: as large, every opaque pixel the canvas', every empty one the page's paper.
+SAVED = r"""(async (button, data) => {
+  const image = new Image(), canvas = button.parentElement.previousElementSibling.querySelector("canvas"), {width, height} = canvas;
+  const pixels = (picture) => {
+    const sheet = document.createElement("canvas");
+    sheet.width = width; sheet.height = height;
+    sheet.getContext("2d").drawImage(picture, 0, 0);
+    return sheet.getContext("2d").getImageData(0, 0, width, height).data;
+  };
+  image.src = "data:image/png;base64," + data;
+  await image.decode();
+  if (image.naturalWidth !== width || image.naturalHeight !== height) return "of another size";
+  const paper = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number), saved = pixels(image), shown = pixels(canvas);
+  let empty = 0, inked = 0;
+  for (let i = 0; i < shown.length; i += 4) {
+    const due = shown[i + 3] === 255 ? shown.subarray(i, i + 3) : shown[i + 3] === 0 ? paper : null;
+    if (due) shown[i + 3] ? ++inked : ++empty;
+    if (saved[i + 3] !== 255 || (due && due.some((colour, c) => saved[i + c] !== colour))) return "another picture at pixel " + i / 4;
+  }
+  return empty > 1000 && inked > 1000 ? "right" : "hardly a picture: " + inked + " pixels";
+})"""
+
+
+def check_downloads(browser, page, check, folder):
+    """Every button that saves a picture does, in light and in dark, under a name of its own."""
+    browser.open(page)
+    folder.mkdir()
+    browser.ask("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    count = browser.value(f"{BUTTONS}.length")
+    check(count == browser.value("charts.length") and count > 0, f"every picture can be saved: {count}")
+    for scheme in ("light", "dark"):
+        browser.ask("Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        time.sleep(0.3)
+        names = set()
+        for at in range(count):
+            browser.value(f"{BUTTONS}[{at}].click()")
+            deadline = time.monotonic() + 10
+            while not (arrived := list(folder.glob("*.png"))) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            check(len(arrived) == 1, f"picture {at} arrives as one file: {arrived}")
+            for file in arrived:
+                said = browser.value(f"{SAVED}({BUTTONS}[{at}], '{base64.b64encode(file.read_bytes()).decode()}')")
+                check(said == "right", f"{file.name} saved in {scheme} mode is the picture: {said}")
+                names.add(file.name)
+                file.unlink()
+        check(len(names) == count, f"every picture has a name of its own: {sorted(names)}")
+    browser.ask("Emulation.setEmulatedMedia", media="", features=[])
+    for complaint in complaints(browser, page):
+        check(False, complaint)
 
 
 def check_page(browser, page, check, pictures):
@@ -223,6 +275,7 @@ def main(arguments):
             check_page(browser, run / "report.html", check, PICTURES + MEASURED)
             tokens = browser.value("charts.find((picture) => picture.id === 'drift').chart().data.datasets.flatMap((set) => set.data).filter((mark) => !mark.replay).length")
             check(tokens == 0, "every mark of the drift has its replay token")
+            check_downloads(browser, run / "report.html", check, place / "saved")
             check_page(browser, place / "history.html", check, HISTORY)
             if len(arguments) > 1:
                 for page in (place / "history.html", pathlib.Path(arguments[2]) if len(arguments) > 2 else run / "report.html"):

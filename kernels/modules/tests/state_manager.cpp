@@ -3,11 +3,13 @@
 #include "state_tokens.hpp"
 
 #include "../../../reference/atomic_file.hpp"
+#include "../../../reference/file_calls.hpp"
 #include "../../../reference/safetensors.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
@@ -194,6 +196,42 @@ TEST_CASE("the oldest files go beyond the number kept, and a damaged latest one 
   manager.restore(16);
   CHECK(copy(next.states()) == copy(manager.states()));
   CHECK_FALSE(StateManager(settings()).load_latest());
+}
+
+TEST_CASE("checkpoints that are written behind are those that are waited for, and trouble with one is told at the next") {
+  const ScratchFolder waited, behind;
+  const TokenNumbers tokens = random_tokens(shape, 2, 23, 8);
+  std::vector<std::filesystem::path> names;
+  {
+    StateManager first(settings(4, 3, waited.path));
+    StateSettings with = settings(4, 3, behind.path);
+    with.write_behind = true;
+    StateManager second(std::move(with));
+    first.update(tokens.view()), second.update(tokens.view());
+    CHECK(second.memory().checkpoints == first.memory().checkpoints + first.memory().states);
+    second.restore(16), first.restore(16);
+    CHECK(copy(second.states()) == copy(first.states()));
+    second.update(tokens.view()), first.update(tokens.view());
+  } // the destructor waits for the last
+  for (const auto& entry : std::filesystem::directory_iterator(waited.path)) names.push_back(entry.path().filename());
+  REQUIRE(names.size() == 3);
+  for (const auto& name : names) {
+    std::ifstream one(waited.path / name, std::ios::binary), other(behind.path / name, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(one), {}};
+    CHECK(text == std::string{std::istreambuf_iterator<char>(other), {}});
+  }
+  CHECK(std::distance(std::filesystem::directory_iterator(behind.path), {}) == 3);
+
+  StateSettings with = settings(0, 3, behind.path);
+  with.write_behind = true;
+  StateManager manager(std::move(with));
+  const FileCallsKept kept;
+  file_calls().flush = [](int) { return errno = EIO, -1; };
+  manager.checkpoint();
+  file_calls() = FileCalls();
+  CHECK_THROWS_AS(manager.checkpoint(), FileTrouble);
+  CHECK_NOTHROW(manager.finish_writing()); // the second one was written all the same
+  CHECK(manager.load_latest());
 }
 
 TEST_CASE("batches and sizes that do not fit are refused by name and change nothing") {
