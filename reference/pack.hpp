@@ -7,11 +7,15 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#if defined(__FMA__)
+#include <immintrin.h> // compilers do not find the vector form of eight fused steps in every context
+#endif
 
 namespace kdacheck::certified {
 
 using Pack = double __attribute__((vector_size(64)));
 using PackBits = std::int64_t __attribute__((vector_size(64)));
+using FloatPack = float __attribute__((vector_size(32)));
 inline constexpr int pack_lanes = 8;
 
 /// Lanes of a real type: 8 for a pack, 1 for a double.
@@ -40,12 +44,28 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
     x[l] = value;
 }
 
+/// Half a pack.
+using HalfPack = double __attribute__((vector_size(32)));
+[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3); }
+[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return __builtin_shufflevector(x, x, 4, 5, 6, 7); }
+[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
 /// a b + c, rounded once.
 [[gnu::always_inline]] inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 [[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  const HalfPack lower = _mm256_fmadd_pd(lower_half(a), lower_half(b), lower_half(c));
+  const HalfPack upper = _mm256_fmadd_pd(upper_half(a), upper_half(b), upper_half(c));
+  return joined(lower, upper);
+#else
   Pack result;
   for (int l = 0; l < pack_lanes; ++l) result[l] = __builtin_fma(a[l], b[l], c[l]);
   return result;
+#endif
 }
 
 [[gnu::always_inline]] inline double square_root(double x) { return std::sqrt(x); }
@@ -87,13 +107,7 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
 [[gnu::always_inline]] inline double sum_lanes(double x) { return x; }
 [[gnu::always_inline]] inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
-/// Half a pack, and how two halves are put together to add their lanes up.
-using HalfPack = double __attribute__((vector_size(32)));
-[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3); }
-[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return __builtin_shufflevector(x, x, 4, 5, 6, 7); }
-[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) {
-  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
-}
+/// How two halves are put together to add their lanes up.
 [[gnu::always_inline]] inline HalfPack even_lanes(const HalfPack& x, const HalfPack& y) {
   return __builtin_shufflevector(x, y, 0, 4, 2, 6);
 }

@@ -4,6 +4,7 @@
 #include "enclosed_gate.hpp"
 #include "step_bound.hpp"
 
+#include <cstring>
 #include <vector>
 
 namespace kdacheck::certified {
@@ -51,8 +52,9 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
   Real result{};
   if constexpr (lanes_of<Real> > 1)
     if (count >= lanes_of<Real>) {
-      for (int l = 0; l < lanes_of<Real>; ++l) result[l] = static_cast<double>(values[l]);
-      return result;
+      FloatPack floats;
+      std::memcpy(&floats, values, sizeof floats);
+      return __builtin_convertvector(floats, Real);
     }
   for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
   return result;
@@ -138,9 +140,12 @@ public:
     const auto size = static_cast<std::size_t>(length * channels);
     segment.length = length;
     segment.channels = channels;
-    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) tensor->assign(size, Scalar{});
-    segment.erase.assign(dplr ? size : 0, Scalar{});
-    segment.read.assign(dplr ? size : 0, Scalar{});
+    // padding is never written: it stays zero where the size stays
+    const auto make_room = [](std::vector<Scalar>& tensor, std::size_t entries) {
+      if (tensor.size() != entries) tensor.assign(entries, Scalar{});
+    };
+    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) make_room(*tensor, size);
+    for (auto* tensor : {&segment.erase, &segment.read}) make_room(*tensor, dplr ? size : 0);
     segment.beta.assign(static_cast<std::size_t>(length), Scalar{});
     segment.bound.assign(static_cast<std::size_t>(length), StepBound{});
     for (std::int64_t t = 0; t < length; ++t) {
