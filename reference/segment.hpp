@@ -4,7 +4,6 @@
 #include "enclosed_gate.hpp"
 #include "step_bound.hpp"
 
-#include <cstring>
 #include <vector>
 
 namespace kdacheck::certified {
@@ -52,9 +51,7 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
   Real result{};
   if constexpr (lanes_of<Real> > 1)
     if (count >= lanes_of<Real>) {
-      FloatPack floats;
-      std::memcpy(&floats, values, sizeof floats);
-      return __builtin_convertvector(floats, Real);
+      return load_floats(values);
     }
   for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
   return result;
@@ -62,10 +59,7 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
 
 /// The first `count` lanes, the rest zero.
 inline double mask_lanes(double x, std::int64_t) { return x; }
-inline Pack mask_lanes(const Pack& x, std::int64_t count) {
-  constexpr PackBits index{0, 1, 2, 3, 4, 5, 6, 7};
-  return index < count ? x : Pack{};
-}
+inline Pack mask_lanes(const Pack& x, std::int64_t count) { return choose(lane_numbers < count, x, Pack{}); }
 
 /// One lane of a number.
 template <class N> inline auto number_lane(const N& x, int l) {
@@ -107,8 +101,8 @@ inline double sum_of(std::int64_t K, auto term) {
   Pack sum{};
   std::int64_t i = 0;
   for (; i + pack_lanes <= K; i += pack_lanes) {
-    Pack terms;
-    for (int l = 0; l < pack_lanes; ++l) terms[l] = term(i + l);
+    Pack terms{};
+    for (int l = 0; l < pack_lanes; ++l) set_lane(terms, l, term(i + l));
     sum = sum + terms;
   }
   double rest = sum_lanes(sum);
