@@ -18,6 +18,26 @@
 
 namespace kdacheck::certified {
 
+/// Sum of what `row(i, sum)` adds to its second argument, over the rows of a column; four chains run side by side. K is a
+/// multiple of 4. A Sum is a number or a struct of numbers with operator+. After each group of rows comes
+/// after_group(begin, end).
+template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row, auto after_group) {
+  Sum total{};
+  for (std::int64_t begin = 0; begin < K; begin += rows_per_group) {
+    Sum first{}, second{}, third{}, fourth{};
+    const std::int64_t end = begin + rows_per_group < K ? begin + rows_per_group : K;
+    for (std::int64_t i = begin; i < end; i += 4) {
+      row(i, first);
+      row(i + 1, second);
+      row(i + 2, third);
+      row(i + 3, fourth);
+    }
+    total = total + ((first + second) + (third + fourth));
+    after_group(begin, end);
+  }
+  return total;
+}
+
 /// What the adjoint needs of a run of tokens: one block of columns before (entry t) and after (entry t + 1) each token.
 template <class A> struct StateHistory {
   using Column = typename A::Column;

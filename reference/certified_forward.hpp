@@ -5,14 +5,15 @@
 // e_t = A_t e_{t-1} + r_t: errors are carried by A_t itself, never by |A_t|, and in a contraction they only add up.
 // delta_t bounds ||r_t|| from what was computed.
 
+// The pass over a token's rows that writes and reads the state also decays it for the next token and reads it there: one
+// load and one store of each entry per token.
+
+#include "channel_sums.hpp"
 #include "segment.hpp"
 
-namespace kdacheck::certified {
+#include <array>
 
-/// Sums over K channels run in groups of 16 rows: four partial sums of four, then two levels, then the total. No term
-/// passes more additions than this.
-inline constexpr std::int64_t rows_per_group = 16;
-inline constexpr double channel_sum_depth(std::int64_t K) { return 4 + 2 + static_cast<double>((K + rows_per_group - 1) / rows_per_group); }
+namespace kdacheck::certified {
 
 /// What is known of columns that travel together.
 template <class A> struct ColumnBound {
@@ -25,36 +26,6 @@ template <class A> struct ColumnBound {
 template <class A> struct ColumnState {
   std::vector<typename A::Column> state; ///< [K], padded
   ColumnBound<A> bound;
-};
-
-/// Sum of what `row(i, sum)` adds to its second argument, over the rows of a column; four chains run side by side. K is a
-/// multiple of 4. A Sum is a number or a struct of numbers with operator+. After each group of rows comes
-/// after_group(begin, end).
-template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row, auto after_group) {
-  Sum total{};
-  for (std::int64_t begin = 0; begin < K; begin += rows_per_group) {
-    Sum first{}, second{}, third{}, fourth{};
-    const std::int64_t end = begin + rows_per_group < K ? begin + rows_per_group : K;
-    for (std::int64_t i = begin; i < end; i += 4) {
-      row(i, first);
-      row(i + 1, second);
-      row(i + 2, third);
-      row(i + 3, fourth);
-    }
-    total = total + ((first + second) + (third + fourth));
-    after_group(begin, end);
-  }
-  return total;
-}
-template <class Sum> [[gnu::always_inline]] inline Sum sum_over_rows(std::int64_t K, auto row) {
-  return sum_over_rows<Sum>(K, row, [](std::int64_t, std::int64_t) {});
-}
-
-/// Two sums over the same rows.
-template <class First, class Second> struct TwoSums {
-  First first{};
-  Second second{};
-  [[gnu::always_inline]] friend TwoSums operator+(const TwoSums& x, const TwoSums& y) { return {x.first + y.first, x.second + y.second}; }
 };
 
 /// A scalar of the inputs in all lanes of a column.
@@ -84,108 +55,202 @@ template <class A> class ForwardStep {
   using Column = typename A::Column;
   using Real = Bound<Column>;
   using Unit = Rounding<Column>;
+  using Errors = ChannelErrors<Column>;
 
 public:
   explicit ForwardStep(const Problem& problem)
       : dplr_(problem.options.rule == Rule::dplr), rows_(padded_channels(problem.shape.K)), scale_(problem.options.scale),
-        sum_error_(1.01 * (Unit::fused + channel_sum_depth(rows_) * Unit::sum)) {}
+        read_error_(1.01 * Errors::read(rows_)) {}
 
   /// One token on these columns: from the state before it [K] to that after it, which may lie in the same place.
   TokenResult<A> operator()(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
                             ColumnBound<A>& bound) const {
-    return dplr_ ? dplr(segment, t, value, before, state, bound) : kda(segment, t, value, before, state, bound);
+    ColumnBound<A>* const bounds = &bound;
+    TokenResult<A> result;
+    const auto emit = [&](std::int64_t, std::size_t, const TokenResult<A>& of_token) { result = of_token; };
+    const auto run = [&]<bool dplr>() {
+      tokens<dplr, 1>(
+          segment, t, t + 1, [&](std::int64_t, std::size_t) { return value; }, {before}, {state}, {bounds}, emit);
+    };
+    dplr_ ? run.template operator()<true>() : run.template operator()<false>();
+    return result;
+  }
+
+  /// All tokens of a segment on `count` blocks of columns: value(t, block) is a row of v, emit(t, block, result) gets what a
+  /// token gave.
+  template <std::size_t count>
+  void operator()(const Segment<A>& segment, auto value, const std::array<ColumnState<A>*, count>& blocks, auto emit) const {
+    std::array<const Column*, count> before;
+    std::array<Column*, count> state;
+    std::array<ColumnBound<A>*, count> bound;
+    for (std::size_t c = 0; c < count; ++c) {
+      before[c] = state[c] = blocks[c]->state.data();
+      bound[c] = &blocks[c]->bound;
+    }
+    dplr_ ? tokens<true, count>(segment, 0, segment.length, value, before, state, bound, emit)
+          : tokens<false, count>(segment, 0, segment.length, value, before, state, bound, emit);
   }
 
 private:
-  TokenResult<A> kda(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
-                     ColumnBound<A>& bound) const {
-    const Scalar* alpha = segment.row(segment.alpha, t);
-    const Scalar* key = segment.row(segment.key, t);
-    const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
+  /// What the rows of a token give on `count` blocks, over a few rows (Word = Dot<Column>) or all (Word = Column).
+  template <class Word, std::size_t count> struct Sums {
+    std::array<Word, count> output{};
+    std::array<Word, count> read{}; ///< by the next token
+    std::array<Real, count> square{};
 
-    const Column read = sum_over_rows<Column>(
-        rows_, [&](std::int64_t i, Column & sum) __attribute__((always_inline)) {
-          state[i] = before[i] * spread<Column>(alpha[i]);
-          sum = multiply_add(spread<Column>(key[i]), state[i], sum);
+    [[gnu::always_inline]] friend Sums operator+(const Sums& x, const Sums& y) {
+      Sums sum;
+      each<count>([&](auto c) __attribute__((always_inline)) {
+        sum.output[c] = x.output[c] + y.output[c];
+        sum.read[c] = x.read[c] + y.read[c];
+        sum.square[c] = x.square[c] + y.square[c];
+      });
+      return sum;
+    }
+    [[gnu::always_inline]] friend Sums<Column, count> closed(const Sums& x) {
+      Sums<Column, count> result;
+      each<count>([&](auto c) __attribute__((always_inline)) {
+        result.output[c] = closed(x.output[c]);
+        result.read[c] = closed(x.read[c]);
+        result.square[c] = x.square[c];
+      });
+      return result;
+    }
+  };
+
+  /// The rows of the inputs that one token multiplies by.
+  struct Rows {
+    const Scalar *alpha, *query, *key, *erase, *read;
+    Rows(const Segment<A>& segment, std::int64_t t, bool dplr)
+        : alpha(segment.row(segment.alpha, t)), query(segment.row(segment.query, t)), key(segment.row(segment.key, t)),
+          erase(dplr ? segment.row(segment.erase, t) : nullptr), read(dplr ? segment.row(segment.read, t) : nullptr) {}
+  };
+
+  /// What a token reads of an entry before anything is written, which it leaves decayed (KDA) or alone (DPLR).
+  template <bool dplr> [[gnu::always_inline]] static void arrive(const Rows& rows, std::int64_t i, Column& entry, Dot<Column>& read) {
+    if constexpr (dplr) {
+      read.add(spread<Column>(rows.read[i]), entry);
+    } else {
+      entry = scaled(entry, spread<Column>(rows.alpha[i]));
+      read.add(spread<Column>(rows.key[i]), entry);
+    }
+  }
+
+  /// Tokens [first, last) on `count` blocks, from the state `before` the first of them.
+  template <bool dplr, std::size_t count>
+  [[gnu::always_inline]] void tokens(const Segment<A>& segment, std::int64_t first, std::int64_t last, auto value,
+                                     const std::array<const Column*, count>& before, const std::array<Column*, count>& state,
+                                     const std::array<ColumnBound<A>*, count>& bound, auto emit) const {
+    using Chain = Sums<Dot<Column>, count>;
+    using Total = Sums<Column, count>;
+    if (first == last) return;
+    const Rows at_first(segment, first, dplr);
+    Total sums = sum_by_chains<Chain, Total>(
+        rows_, [&](std::int64_t i, Chain & sum) __attribute__((always_inline)) {
+          each<count>([&](auto c) __attribute__((always_inline)) {
+            Column entry = before[c][i];
+            arrive<dplr>(at_first, i, entry, sum.read[c]);
+            state[c][i] = entry;
+          });
         });
-    TokenResult<A> result;
-    result.residual = value - read;
-    const Column correction = spread<Column>(segment.beta[static_cast<std::size_t>(t)]) * result.residual;
+    for (std::int64_t t = first; t < last; ++t) {
+      std::array<Column, count> values, read = sums.read, erased, written;
+      each<count>([&](auto c) __attribute__((always_inline)) {
+        values[c] = value(t, c);
+        if constexpr (dplr) {
+          erased[c] = -read[c];
+          written[c] = values[c];
+        } else {
+          read[c] = values[c] - read[c]; // the residual
+          written[c] = spread<Column>(segment.beta[static_cast<std::size_t>(t)]) * read[c];
+        }
+      });
+      const Rows now(segment, t, dplr);
+      const auto write = [&](std::int64_t i, auto c, Chain& sum) __attribute__((always_inline)) {
+        Column entry = state[c][i];
+        if constexpr (dplr) entry = updated(scaled(entry, spread<Column>(now.alpha[i])), spread<Column>(now.erase[i]), erased[c]);
+        entry = updated(entry, spread<Column>(now.key[i]), written[c]);
+        sum.output[c].add(spread<Column>(now.query[i]), entry);
+        sum.square[c] = multiply_add(leading(entry), leading(entry), sum.square[c]);
+        return entry;
+      };
+      if (t + 1 < last) {
+        const Rows next(segment, t + 1, dplr);
+        sums = sum_by_chains<Chain, Total>(
+            rows_, [&](std::int64_t i, Chain & sum) __attribute__((always_inline)) {
+              each<count>([&](auto c) __attribute__((always_inline)) {
+                Column entry = write(i, c, sum);
+                arrive<dplr>(next, i, entry, sum.read[c]);
+                state[c][i] = entry;
+              });
+            });
+      } else {
+        sums = sum_by_chains<Chain, Total>(
+            rows_, [&](std::int64_t i, Chain & sum) __attribute__((always_inline)) {
+              each<count>([&](auto c) __attribute__((always_inline)) { state[c][i] = write(i, c, sum); });
+            });
+      }
+      const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
+      each<count>([&](auto c) {
+        TokenResult<A> result;
+        result.output = exactly<Column>(broadcast<Real>(scale_)) * sums.output[c];
+        result.residual = read[c];
+        const Real norm = column_norm(sums.square[c]);
+        const Real local =
+            dplr ? dplr_error(step, values[c], norm, *bound[c], result) : kda_error(step, written[c], norm, *bound[c], result);
+        finish(step, local, norm, *bound[c], result);
+        emit(t, c, result);
+      });
+    }
+  }
 
-    const Real square = update_and_read(segment, t, state, correction, result.output);
-    const Real norm = column_norm(square);
+  /// What additions of an update to a state of that norm may be wrong by.
+  static Real added_error(const Real& result, const Real& state, const Real& written) {
+    return Errors::added() * (Errors::of_the_sum ? result : Real(state + written));
+  }
+
+  /// New rounding errors of a token, and the error of its residual.
+  Real kda_error(const StepBound& step, const Column& correction, const Real& norm, const ColumnBound<A>& bound,
+                 TokenResult<A>& result) const {
     const Real written = absolute(leading(correction)) * rounded_up;
     const Real missed = absolute(leading(result.residual)) * rounded_up;
     const Real decayed = smaller(Real(step.alpha_max * bound.norm), Real(norm + step.key_norm * written)) * rounded_up;
-    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
-    const Real read_error = (sum_error_ * step.key_norm + step.key_error) * decayed;
+    const Real decay_error = (Errors::scaled() + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
+    const Real read_error = (read_error_ * step.key_norm + step.key_error) * decayed;
     result.residual_error =
         (step.key_norm * (step.alpha_max * bound.rho + 1.01 * decay_error) + 1.01 * read_error + 1.01 * Unit::sum * missed) * rounded_up +
         norm_floor;
-    const Real local = step.reflection * decay_error + step.key_norm * step.beta * read_error +
-                       step.key_norm * (step.beta * Unit::sum + step.beta_error) * missed +
-                       (step.key_norm * (Unit::product + Unit::fused) + step.key_error) * written + Unit::sum * norm;
-    finish(step, local, norm, bound, result);
-    return result;
+    return step.reflection * decay_error + step.key_norm * step.beta * read_error +
+           step.key_norm * (step.beta * Unit::sum + step.beta_error) * missed +
+           (step.key_norm * (Unit::product + Errors::written()) + step.key_error) * written +
+           added_error(norm, decayed, Real(step.key_norm * written));
   }
 
-  TokenResult<A> dplr(const Segment<A>& segment, std::int64_t t, const Column& value, const Column* before, Column* state,
-                      ColumnBound<A>& bound) const {
-    const Scalar* alpha = segment.row(segment.alpha, t);
-    const Scalar* erase = segment.row(segment.erase, t);
-    const Scalar* read_by = segment.row(segment.read, t);
-    const StepBound& step = segment.bound[static_cast<std::size_t>(t)];
-
-    const Column read = sum_over_rows<Column>(
-        rows_, [&](std::int64_t i, Column & sum)
-                   __attribute__((always_inline)) { sum = multiply_add(spread<Column>(read_by[i]), before[i], sum); });
-    TokenResult<A> result;
-    result.residual = read;
-    const Column erased = -read;
-    for (std::int64_t i = 0; i < rows_; ++i)
-      state[i] = multiply_add(spread<Column>(erase[i]), erased, Column(before[i] * spread<Column>(alpha[i])));
-
-    const Real square = update_and_read(segment, t, state, value, result.output);
-    const Real norm = column_norm(square);
+  Real dplr_error(const StepBound& step, const Column& value, const Real& norm, const ColumnBound<A>& bound, TokenResult<A>& result) const {
     const Real written = absolute(leading(value)) * rounded_up;
-    const Real removed = absolute(leading(erased)) * rounded_up;
+    const Real removed = absolute(leading(result.residual)) * rounded_up;
     const Real decayed = step.alpha_max * bound.norm * rounded_up;
-    const Real decay_error = (Unit::product + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
-    const Real read_error = sum_error_ * step.read_norm * bound.norm;
+    const Real decay_error = (Errors::scaled() + step.alpha_relative) * decayed + step.alpha_flush * bound.norm;
+    const Real read_error = read_error_ * step.read_norm * bound.norm;
     result.residual_error = (step.read_norm * bound.rho + 1.01 * read_error) * rounded_up + norm_floor;
     const Real before_write = (norm + step.key_norm * written) * rounded_up;
-    const Real local = decay_error + step.erase_norm * (read_error + Unit::fused * removed) + Unit::sum * before_write +
-                       (step.key_norm * Unit::fused + step.key_error) * written + Unit::sum * norm;
-    finish(step, local, norm, bound, result);
-    return result;
-  }
-
-  /// state += k write; output = q^T state; returns the sum of squares of each column.
-  Real update_and_read(const Segment<A>& segment, std::int64_t t, Column* state, const Column& write, Column& output) const {
-    const Scalar* key = segment.row(segment.key, t);
-    const Scalar* query = segment.row(segment.query, t);
-    const auto sums = sum_over_rows<TwoSums<Column, Real>>(
-        rows_, [&](std::int64_t i, TwoSums<Column, Real> & sum) __attribute__((always_inline)) {
-          state[i] = multiply_add(spread<Column>(key[i]), write, state[i]);
-          sum.first = multiply_add(spread<Column>(query[i]), state[i], sum.first);
-          sum.second = multiply_add(leading(state[i]), leading(state[i]), sum.second);
-        });
-    output = exactly<Column>(broadcast<Real>(scale_)) * sums.first;
-    return sums.second;
+    return decay_error + step.erase_norm * (read_error + Errors::written() * removed) +
+           added_error(before_write, decayed, Real(step.erase_norm * removed)) +
+           (step.key_norm * Errors::written() + step.key_error) * written + added_error(norm, before_write, Real(step.key_norm * written));
   }
 
   void finish(const StepBound& step, const Real& local, const Real& norm, ColumnBound<A>& bound, TokenResult<A>& result) const {
     bound.rho = (step.growth * bound.rho + 1.01 * local) * rounded_up + bound_floor;
     bound.norm = norm;
     const double scale = std::fabs(scale_);
-    const Real reading = step.query_norm * bound.rho + 1.01 * (step.query_error + sum_error_ * step.query_norm) * norm;
+    const Real reading = step.query_norm * bound.rho + 1.01 * (step.query_error + read_error_ * step.query_norm) * norm;
     result.output_radius = (scale * reading + 1.01 * Unit::product * absolute(leading(result.output))) * rounded_up + bound_floor;
   }
 
   bool dplr_;
   std::int64_t rows_;
   double scale_;
-  double sum_error_; ///< of a sum over channels, relative to the product of the norms
+  double read_error_; ///< of a sum over channels, relative to the product of the norms
 };
 
 } // namespace kdacheck::certified

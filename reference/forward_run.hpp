@@ -37,6 +37,10 @@ template <class A> inline std::int64_t column_blocks(const Problem& problem) {
   return (problem.shape.V + lanes - 1) / lanes;
 }
 
+/// Blocks that pass through a segment together and share what is loaded of the inputs; sums of wide numbers fill all
+/// registers by themselves.
+template <class A> inline constexpr std::size_t blocks_at_once = std::is_same_v<typename A::Column, Pack> ? 2 : 1;
+
 /// o and final_state of one value head of one sequence, `segment_length` tokens at a time; before each segment,
 /// `at_segment(first, columns)` sees the state of all column blocks.
 template <class A> inline void run_forward_head(const HeadRows& rows, Truth& truth, std::int64_t segment_length, auto at_segment) {
@@ -54,15 +58,25 @@ template <class A> inline void run_forward_head(const HeadRows& rows, Truth& tru
   for (std::int64_t first = 0; first < rows.sequence.length; first += segment_length) {
     at_segment(first, columns);
     builder.build(first, std::min(segment_length, rows.sequence.length - first), segment);
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      ColumnState<A>& here = columns[static_cast<std::size_t>(block)];
-      for (std::int64_t t = 0; t < segment.length; ++t) {
-        const std::size_t at = rows.value_row(first + t) * static_cast<std::size_t>(V) + static_cast<std::size_t>(block * lanes);
-        const Column value = exactly<Column>(load_lanes<Real>(rows.problem.v.data() + at, V - block * lanes));
-        const TokenResult<A> result = step(segment, t, value, here.state.data(), here.state.data(), here.bound);
-        store_columns(truth.o, at, V - block * lanes, result.output, result.output_radius);
-      }
-    }
+    const auto on_blocks = [&]<std::size_t count>(std::int64_t block) {
+      const auto column = [&](std::size_t c) { return (block + static_cast<std::int64_t>(c)) * lanes; };
+      const auto at = [&](std::int64_t t, std::size_t c) {
+        return rows.value_row(first + t) * static_cast<std::size_t>(V) + static_cast<std::size_t>(column(c));
+      };
+      std::array<ColumnState<A>*, count> here;
+      for (std::size_t c = 0; c < count; ++c) here[c] = &columns[static_cast<std::size_t>(block) + c];
+      step(
+          segment,
+          [&](std::int64_t t, std::size_t c) { return exactly<Column>(load_lanes<Real>(rows.problem.v.data() + at(t, c), V - column(c))); },
+          here,
+          [&](std::int64_t t, std::size_t c, const TokenResult<A>& result) {
+            store_columns(truth.o, at(t, c), V - column(c), result.output, result.output_radius);
+          });
+    };
+    std::int64_t block = 0;
+    for (; block + static_cast<std::int64_t>(blocks_at_once<A>) <= blocks; block += blocks_at_once<A>)
+      on_blocks.template operator()<blocks_at_once<A>>(block);
+    for (; block < blocks; ++block) on_blocks.template operator()<1>(block);
   }
   for (std::int64_t block = 0; block < blocks; ++block)
     for (std::int64_t i = 0; i < K; ++i) {

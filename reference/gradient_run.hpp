@@ -42,9 +42,9 @@ template <class Column, class Scalar> inline Column load_channels(const Scalar* 
     Column result{};
     for (int l = 0; l < pack_lanes && l < count; ++l)
       if constexpr (requires { result.low; })
-        result.high[l] = row[i + l].high, result.low[l] = row[i + l].low;
+        set_lane(result.high, l, row[i + l].high), set_lane(result.low, l, row[i + l].low);
       else
-        result[l] = row[i + l];
+        set_lane(result, l, row[i + l]);
     return result;
   }
 }

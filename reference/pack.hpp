@@ -7,11 +7,33 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#if defined(__FMA__)
+#include <immintrin.h> // compilers do not find the vector form of fused steps in every context
+#endif
+#if !defined(__AVX512F__)
+#include "wide_pack.hpp"
+#endif
 
 namespace kdacheck::certified {
 
+using HalfPack = double __attribute__((vector_size(32)));
+using HalfBits = std::int64_t __attribute__((vector_size(32)));
+#if defined(__AVX512F__)
 using Pack = double __attribute__((vector_size(64)));
 using PackBits = std::int64_t __attribute__((vector_size(64)));
+[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3); }
+[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return __builtin_shufflevector(x, x, 4, 5, 6, 7); }
+[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) {
+  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+#else
+using Pack = WidePack<HalfPack>;
+using PackBits = WidePack<HalfBits>;
+[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return x.lower; }
+[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return x.upper; }
+[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) { return {x, y}; }
+#endif
 inline constexpr int pack_lanes = 8;
 
 /// Lanes of a real type: 8 for a pack, 1 for a double.
@@ -36,47 +58,82 @@ template <class Real> [[gnu::always_inline]] inline double lane(const Real& x, i
 template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l, double value) {
   if constexpr (lanes_of<Real> == 1)
     x = value;
+  else if constexpr (requires { x.lower; })
+    (l < 4 ? x.lower[l] : x.upper[l - 4]) = value;
   else
     x[l] = value;
 }
 
 /// a b + c, rounded once.
 [[gnu::always_inline]] inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
-[[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
-  Pack result;
-  for (int l = 0; l < pack_lanes; ++l) result[l] = __builtin_fma(a[l], b[l], c[l]);
+[[gnu::always_inline]] inline HalfPack multiply_add(const HalfPack& a, const HalfPack& b, const HalfPack& c) {
+#if defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#else
+  HalfPack result;
+  for (int l = 0; l < 4; ++l) result[l] = __builtin_fma(a[l], b[l], c[l]);
   return result;
+#endif
+}
+[[gnu::always_inline]] inline HalfPack square_root_of_half(const HalfPack& x) {
+#if defined(__FMA__)
+  return _mm256_sqrt_pd(x);
+#else
+  HalfPack result;
+  for (int l = 0; l < 4; ++l) result[l] = __builtin_sqrt(x[l]);
+  return result;
+#endif
 }
 
 [[gnu::always_inline]] inline double square_root(double x) { return std::sqrt(x); }
-[[gnu::always_inline]] inline Pack square_root(const Pack& x) {
-  Pack result;
-  for (int l = 0; l < pack_lanes; ++l) result[l] = __builtin_sqrt(x[l]);
-  return result;
-}
-
 [[gnu::always_inline]] inline double absolute(double x) { return std::fabs(x); }
-[[gnu::always_inline]] inline Pack absolute(const Pack& x) { return (Pack)((PackBits)x & 0x7fffffffffffffff); }
-
 [[gnu::always_inline]] inline double larger(double a, double b) { return a > b ? a : b; }
-[[gnu::always_inline]] inline Pack larger(const Pack& a, const Pack& b) { return a > b ? a : b; }
 [[gnu::always_inline]] inline double smaller(double a, double b) { return a < b ? a : b; }
-[[gnu::always_inline]] inline Pack smaller(const Pack& a, const Pack& b) { return a < b ? a : b; }
-
 [[gnu::always_inline]] inline double choose(bool condition, double a, double b) { return condition ? a : b; }
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) { return _mm512_fmadd_pd(a, b, c); }
+[[gnu::always_inline]] inline Pack square_root(const Pack& x) { return _mm512_sqrt_pd(x); }
 [[gnu::always_inline]] inline Pack choose(const PackBits& condition, const Pack& a, const Pack& b) { return condition ? a : b; }
+[[gnu::always_inline]] inline PackBits bits_of(const Pack& x) { return (PackBits)x; }
+[[gnu::always_inline]] inline Pack from_bits(const PackBits& x) { return (Pack)x; }
+#else
+[[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
+  return {multiply_add(a.lower, b.lower, c.lower), multiply_add(a.upper, b.upper, c.upper)};
+}
+[[gnu::always_inline]] inline Pack square_root(const Pack& x) { return {square_root_of_half(x.lower), square_root_of_half(x.upper)}; }
+[[gnu::always_inline]] inline Pack choose(const PackBits& condition, const Pack& a, const Pack& b) {
+  return {condition.lower ? a.lower : b.lower, condition.upper ? a.upper : b.upper};
+}
+[[gnu::always_inline]] inline PackBits bits_of(const Pack& x) { return {(HalfBits)x.lower, (HalfBits)x.upper}; }
+[[gnu::always_inline]] inline Pack from_bits(const PackBits& x) { return {(HalfPack)x.lower, (HalfPack)x.upper}; }
+#endif
+[[gnu::always_inline]] inline Pack absolute(const Pack& x) { return from_bits(bits_of(x) & std::int64_t{0x7fffffffffffffff}); }
+[[gnu::always_inline]] inline Pack larger(const Pack& a, const Pack& b) { return choose(a > b, a, b); }
+[[gnu::always_inline]] inline Pack smaller(const Pack& a, const Pack& b) { return choose(a < b, a, b); }
 
 [[gnu::always_inline]] inline std::int64_t bits_of(double x) { return std::bit_cast<std::int64_t>(x); }
-[[gnu::always_inline]] inline PackBits bits_of(const Pack& x) { return (PackBits)x; }
 [[gnu::always_inline]] inline double from_bits(std::int64_t x) { return std::bit_cast<double>(x); }
-[[gnu::always_inline]] inline Pack from_bits(const PackBits& x) { return (Pack)x; }
 
 /// Look-up of table[index] lane by lane.
 [[gnu::always_inline]] inline double gather(const double* table, std::int64_t index) { return table[index]; }
 [[gnu::always_inline]] inline Pack gather(const double* table, const PackBits& index) {
-  Pack result;
-  for (int l = 0; l < pack_lanes; ++l) result[l] = table[index[l]];
+  Pack result{};
+  for (int l = 0; l < pack_lanes; ++l) set_lane(result, l, table[index[l]]);
   return result;
+}
+
+/// 0 ... 7, and eight floats.
+#if defined(__AVX512F__)
+inline constexpr PackBits lane_numbers{0, 1, 2, 3, 4, 5, 6, 7};
+#else
+inline constexpr PackBits lane_numbers{HalfBits{0, 1, 2, 3}, HalfBits{4, 5, 6, 7}};
+#endif
+[[gnu::always_inline]] inline Pack load_floats(const float* values) {
+  using Floats = float __attribute__((vector_size(16)));
+  Floats lower, upper;
+  std::memcpy(&lower, values, sizeof lower);
+  std::memcpy(&upper, values + 4, sizeof upper);
+  return joined(__builtin_convertvector(lower, HalfPack), __builtin_convertvector(upper, HalfPack));
 }
 
 /// Largest lane, and the sum of lanes as a balanced tree (three additions deep).
@@ -87,13 +144,7 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
 [[gnu::always_inline]] inline double sum_lanes(double x) { return x; }
 [[gnu::always_inline]] inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
-/// Half a pack, and how two halves are put together to add their lanes up.
-using HalfPack = double __attribute__((vector_size(32)));
-[[gnu::always_inline]] inline HalfPack lower_half(const Pack& x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3); }
-[[gnu::always_inline]] inline HalfPack upper_half(const Pack& x) { return __builtin_shufflevector(x, x, 4, 5, 6, 7); }
-[[gnu::always_inline]] inline Pack joined(const HalfPack& x, const HalfPack& y) {
-  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
-}
+/// How two halves are put together to add their lanes up.
 [[gnu::always_inline]] inline HalfPack even_lanes(const HalfPack& x, const HalfPack& y) {
   return __builtin_shufflevector(x, y, 0, 4, 2, 6);
 }

@@ -51,8 +51,7 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
   Real result{};
   if constexpr (lanes_of<Real> > 1)
     if (count >= lanes_of<Real>) {
-      for (int l = 0; l < lanes_of<Real>; ++l) result[l] = static_cast<double>(values[l]);
-      return result;
+      return load_floats(values);
     }
   for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
   return result;
@@ -60,10 +59,7 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
 
 /// The first `count` lanes, the rest zero.
 inline double mask_lanes(double x, std::int64_t) { return x; }
-inline Pack mask_lanes(const Pack& x, std::int64_t count) {
-  constexpr PackBits index{0, 1, 2, 3, 4, 5, 6, 7};
-  return index < count ? x : Pack{};
-}
+inline Pack mask_lanes(const Pack& x, std::int64_t count) { return choose(lane_numbers < count, x, Pack{}); }
 
 /// One lane of a number.
 template <class N> inline auto number_lane(const N& x, int l) {
@@ -105,8 +101,8 @@ inline double sum_of(std::int64_t K, auto term) {
   Pack sum{};
   std::int64_t i = 0;
   for (; i + pack_lanes <= K; i += pack_lanes) {
-    Pack terms;
-    for (int l = 0; l < pack_lanes; ++l) terms[l] = term(i + l);
+    Pack terms{};
+    for (int l = 0; l < pack_lanes; ++l) set_lane(terms, l, term(i + l));
     sum = sum + terms;
   }
   double rest = sum_lanes(sum);
@@ -138,9 +134,12 @@ public:
     const auto size = static_cast<std::size_t>(length * channels);
     segment.length = length;
     segment.channels = channels;
-    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) tensor->assign(size, Scalar{});
-    segment.erase.assign(dplr ? size : 0, Scalar{});
-    segment.read.assign(dplr ? size : 0, Scalar{});
+    // padding is never written: it stays zero where the size stays
+    const auto make_room = [](std::vector<Scalar>& tensor, std::size_t entries) {
+      if (tensor.size() != entries) tensor.assign(entries, Scalar{});
+    };
+    for (auto* tensor : {&segment.alpha, &segment.query, &segment.key}) make_room(*tensor, size);
+    for (auto* tensor : {&segment.erase, &segment.read}) make_room(*tensor, dplr ? size : 0);
     segment.beta.assign(static_cast<std::size_t>(length), Scalar{});
     segment.bound.assign(static_cast<std::size_t>(length), StepBound{});
     for (std::int64_t t = 0; t < length; ++t) {
