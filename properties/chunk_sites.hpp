@@ -3,11 +3,11 @@
 // has one.
 
 #include "chunk_factors.hpp"
+#include "pair_errors.hpp"
 #include "perturbed_products.hpp"
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,7 +19,7 @@ template <class Run> class ChunkSites {
 public:
   using Number = typename Run::Number;
 
-  ChunkSites(const Head& head, const Roundings& roundings) : head_(head), roundings_(roundings) {}
+  ChunkSites(const Head& head, const Roundings& roundings) : head_(head), roundings_(roundings), pairs_(roundings.score.unit, head.K) {}
 
 protected:
   static std::size_t at(std::int64_t i, std::int64_t j, std::int64_t width) { return static_cast<std::size_t>(i * width + j); }
@@ -170,48 +170,6 @@ protected:
     return frame.column_factor[at(frame.factor_offset + j, c, head_.K)];
   }
 
-  /// A kernel may also let a key decay by all of e^{G_i - G_j} for each pair and round it there: its errors are then not those of a
-  /// row or a column, which all pairs share and which cancel where their signs alternate (reflections), but one for each pair and
-  /// channel. A sum of them errs by the root of its squared terms. The squares are taken from one draw: sizes need no more.
-  static double one_of(const Number& x) {
-    if constexpr (std::is_same_v<Number, double>)
-      return x;
-    else
-      return x[0];
-  }
-  static void squares_of(const Number* from, std::int64_t count, std::vector<double>& into) {
-    into.resize(static_cast<std::size_t>(count));
-    for (std::int64_t i = 0; i < count; ++i) {
-      const double x = one_of(from[i]);
-      into[static_cast<std::size_t>(i)] = x * x;
-    }
-  }
-  /// sum over c of row_c^2 column_c^2 (e^{G_i - G_j})^2 of a pair.
-  double squared_pair(const Frame& frame, std::int64_t i, std::int64_t j) const {
-    const std::int64_t K = head_.K;
-    const double* row = &row_squares_[at(i, 0, K)];
-    const double* column = &column_squares_[at(j, 0, K)];
-    double sum = 0;
-    if (frame.pair == nullptr) {
-      for (std::int64_t c = 0; c < K; ++c) sum += row[c] * column[c];
-    } else {
-      const double* decay = &frame.pair[at(i * score_block + j, 0, K)];
-      for (std::int64_t c = 0; c < K; ++c) sum += row[c] * column[c] * (decay[c] * decay[c]);
-    }
-    return sum;
-  }
-  Number of_pairs(Number x, double squares) {
-    if constexpr (Run::draws_pairs) x += run_->fresh_error(roundings_.score.unit * std::sqrt(squares));
-    return x;
-  }
-  /// into[c] += factor * squares[c], times the pair's own decay where the factors hold none.
-  void add_pair(const Frame& frame, std::int64_t i, std::int64_t j, double factor, const double* squares, std::vector<double>& into) const {
-    const std::int64_t K = head_.K;
-    const double* decay = frame.pair == nullptr ? nullptr : &frame.pair[at(i * score_block + j, 0, K)];
-    for (std::int64_t c = 0; c < K; ++c)
-      into[static_cast<std::size_t>(c)] += factor * squares[c] * (decay == nullptr ? 1.0 : decay[c] * decay[c]);
-  }
-
   /// store(r, c, i, j, x) for every entry x = sum_k row_ik column_jk e^{G_i - G_j} of every pair of rows and columns.
   template <class Store>
   void score(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Store&& store) {
@@ -223,10 +181,10 @@ protected:
           if (r.exclusive == exclusive) fill_rows(f, frame, r);
         for (std::size_t which = 0; which < columns.size(); ++which) {
           fill_columns(f, frame, columns[which]);
-          if constexpr (Run::draws_pairs) squares_of(column_.data(), frame.column_count * K, column_squares_);
+          pairs_.read_columns(column_, frame.column_count, frame.pair);
           for (std::size_t r = 0; r < rows.size(); ++r) {
             if (rows[r].exclusive != exclusive) continue;
-            if constexpr (Run::draws_pairs) squares_of(rows[r].operand.data(), frame.count * K, row_squares_);
+            pairs_.read_rows(rows[r].operand, frame.count);
             for (std::int64_t i = 0; i < frame.count; ++i) {
               const auto multiply_row = [&](auto&& column) {
                 multiply(
@@ -237,8 +195,7 @@ protected:
                     [](std::int64_t, std::int64_t) { return Number{}; },
                     [&](std::int64_t, std::int64_t c) { return rows[r].operand[at(i, c, K)]; }, column,
                     [&](std::int64_t, std::int64_t j, Number x) {
-                      if constexpr (Run::draws_pairs) x = of_pairs(x, squared_pair(frame, i, j));
-                      store(r, which, frame.start + i, frame.first_column + j, x);
+                      store(r, which, frame.start + i, frame.first_column + j, pairs_.of_score(*run_, x, i, j));
                     });
               };
               if (frame.pair == nullptr && !(roundings_.score.quantum > 0)) {
@@ -268,59 +225,48 @@ protected:
           if (r.exclusive == exclusive) fill_rows(f, frame, r);
         for (std::size_t which = 0; which < columns.size(); ++which) {
           fill_columns(f, frame, columns[which]);
-          if constexpr (Run::draws_pairs) squares_of(column_.data(), frame.column_count * K, column_squares_);
+          pairs_.read_columns(column_, frame.column_count, frame.pair);
           std::vector<Number>& into_columns = *column_gradients[which];
           for (std::size_t r = 0; r < rows.size(); ++r) {
             if (rows[r].exclusive != exclusive) continue;
-            if constexpr (Run::draws_pairs) squares_of(rows[r].operand.data(), frame.count * K, row_squares_);
-            const auto squared_weight = [&](std::int64_t i, std::int64_t j) {
-              const double w = one_of(weight(r, which, frame.start + i, frame.first_column + j));
-              return w * w;
+            pairs_.read_rows(rows[r].operand, frame.count);
+            const auto weight_of = [&](std::int64_t i, std::int64_t j) {
+              return weight(r, which, frame.start + i, frame.first_column + j);
             };
             std::vector<Number>& into_rows = *row_gradients[r];
             for (std::int64_t i = 0; i < frame.count; ++i) {
-              if constexpr (Run::draws_pairs) {
-                pair_sums_.assign(static_cast<std::size_t>(K), 0.0);
-                for (std::int64_t j = 0; j < frame.width(i, true); ++j)
-                  add_pair(frame, i, j, squared_weight(i, j), &column_squares_[at(j, 0, K)], pair_sums_);
-              }
+              pairs_.start();
+              for (std::int64_t j = 0; Run::draws_pairs && j < frame.width(i, true); ++j) pairs_.add_column(weight_of(i, j), i, j);
               multiply(
                   *run_, 1, [K](std::int64_t) { return K; },
                   [&](std::int64_t, std::int64_t) {
                     return Range{0, frame.width(i, true)};
                   },
-                  [](std::int64_t, std::int64_t) { return Number{}; },
-                  [&](std::int64_t, std::int64_t j) { return weight(r, which, frame.start + i, frame.first_column + j); },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return weight_of(i, j); },
                   [&](std::int64_t j, std::int64_t c) {
                     return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
                   },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_rows[at(frame.start + i, c, K)];
-                    if constexpr (Run::draws_pairs) x = of_pairs(x, pair_sums_[static_cast<std::size_t>(c)]);
-                    sum = settled(sum + row_decay(f, frame, i, c) * x);
+                    sum = settled(sum + row_decay(f, frame, i, c) * pairs_.of_sum(*run_, x, c));
                   });
             }
             for (std::int64_t j = 0; j < frame.column_count; ++j) {
               const std::int64_t below = frame.diagonal() ? j + 1 : 0;
-              if constexpr (Run::draws_pairs) {
-                pair_sums_.assign(static_cast<std::size_t>(K), 0.0);
-                for (std::int64_t i = below; i < frame.count; ++i)
-                  add_pair(frame, i, j, squared_weight(i, j), &row_squares_[at(i, 0, K)], pair_sums_);
-              }
+              pairs_.start();
+              for (std::int64_t i = below; Run::draws_pairs && i < frame.count; ++i) pairs_.add_row(weight_of(i, j), i, j);
               multiply(
                   *run_, 1, [K](std::int64_t) { return K; },
                   [&](std::int64_t, std::int64_t) {
                     return Range{below, frame.count};
                   },
-                  [](std::int64_t, std::int64_t) { return Number{}; },
-                  [&](std::int64_t, std::int64_t i) { return weight(r, which, frame.start + i, frame.first_column + j); },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t i) { return weight_of(i, j); },
                   [&](std::int64_t i, std::int64_t c) {
                     return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
                   },
                   [&](std::int64_t, std::int64_t c, Number x) {
                     Number& sum = into_columns[at(frame.first_column + j, c, K)];
-                    if constexpr (Run::draws_pairs) x = of_pairs(x, pair_sums_[static_cast<std::size_t>(c)]);
-                    sum = settled(sum + column_decay(f, frame, j, c) * x);
+                    sum = settled(sum + column_decay(f, frame, j, c) * pairs_.of_sum(*run_, x, c));
                   });
             }
           }
@@ -431,7 +377,7 @@ protected:
   std::vector<Number> state_, state_operand_, next_state_; ///< [K,V]
   std::vector<Number> triangle_, inverse_;                 ///< [n,n] L, T
   std::vector<Number> column_;
-  std::vector<double> row_squares_, column_squares_, pair_sums_; ///< [block,K], [columns,K], [K]
+  PairErrors<Run> pairs_;
 };
 
 } // namespace kdacheck

@@ -81,8 +81,15 @@ struct Line {
     const double size = head.weight[static_cast<std::size_t>(column)];
     relative += square * (1 / (size * size));
   }
+  /// Or, where that is larger, as if every column erred by its size as they all do on average: what few draws show of a single
+  /// element is uncertain, and a right kernel may err there as it does in the others.
   Lanes mean_square() const {
-    return (squares + relative * (head.unseen / static_cast<double>(head.V))) * (1 / static_cast<double>(head.all_columns));
+    const double count = static_cast<double>(head.V), columns = 1 / static_cast<double>(head.all_columns);
+    double all = head.unseen;
+    for (double size : head.weight) all += size * size;
+    const Lanes own = (squares + relative * (head.unseen / count)) * columns, alike = relative * (all / count * columns);
+    const Lanes more = alike - own;
+    return own + select(more > 0.0, more, Lanes{});
   }
 };
 
