@@ -20,8 +20,8 @@
 //    its waiting for arguments read through memory (ncu). The consumer a function of its own instead: 1.196, and 0.599 for 0.693 at 32
 //    heads.
 // What limited it after 2.: of 5.9 cycles between a warp's instructions 1.3 are fixed latencies, 1.1 waiting for instructions, 1.5 for
-// memory or a barrier (ncu). Dealt out, a chunk takes a fifth more than where a gang has one unit: why, has not been measured. 168
-// registers, 116 bytes spilled (140, and 16 in the consumer, where chunks are dealt out), 222 KB shared memory: 6 stages of 18.5 KB, 4
+// memory or a barrier (ncu). Dealt out, a chunk takes a sixth more than where a gang has one unit: why, has not been measured. 168
+// registers, 116 bytes spilled (144, and 16 in the consumer, where chunks are dealt out), 222 KB shared memory: 6 stages of 18.5 KB, 4
 // benches of 24.8.
 
 #include "chunk_launch.cuh"
