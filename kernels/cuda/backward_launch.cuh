@@ -160,11 +160,11 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
     }
   if (!kept) {
     if (const cudaError_t error =
-            launch_cut<K, pieces, Sweep::states>(backward_states<K, pieces, half_precision>, states, stream, ChunkShape{});
+            launch_cut<ChunkCut<K, pieces, Sweep::states>>(backward_states<K, pieces, half_precision>, states, stream, ChunkShape{});
         error != cudaSuccess)
       return error;
     if (const cudaError_t error =
-            launch_cut<K, pieces, Sweep::adjoint>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+            launch_cut<ChunkCut<K, pieces, Sweep::adjoint>>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
         error != cudaSuccess)
       return error;
   }

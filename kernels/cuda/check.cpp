@@ -199,7 +199,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
 
 std::size_t workspace_bytes(int kernel, const ForwardArguments& args) {
   const std::int64_t units = args.N * args.HV;
-  if (kernel != KDACHECK_CUDA_CHUNK_FAST || args.dplr || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
+  if (!is_chunk(kernel) || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
   const auto gangs = static_cast<std::size_t>(std::min<std::int64_t>(units, most_gangs));
   return handover_head_bytes + gangs * static_cast<std::size_t>(args.K) * static_cast<std::size_t>(args.V) * 4;
 }

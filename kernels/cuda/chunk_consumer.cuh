@@ -7,6 +7,7 @@
 // Warps do not talk to each other; they wait for stages and give them back.
 
 #include "chunk_layout.cuh"
+#include "chunk_mixed.cuh"
 #include "chunk_shifts.cuh"
 
 namespace kdacheck::cuda {
@@ -187,9 +188,10 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   multiply_add(O[1], u, Aqk, 1);
 }
 
-/// All chunks of a gang for value columns [column, column + 16).
-template <int K, int pieces, bool half_precision, bool dealt>
-__device__ void consume(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column, unsigned own_lane) {
+/// All chunks of a gang for value columns [column, column + 16). `advance_chunk(S, O, stage, values, lane)` does one.
+template <int K, int stage_bytes, bool half_precision, bool dealt, class Advance>
+__device__ __forceinline__ void consume(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column,
+                                        unsigned own_lane, Advance advance_chunk) {
   const Address output = area + value_ring * tile_bytes;
   int stage = 0;
   unsigned parity = 0, owner = 0; // owner = stage % sharing
@@ -224,8 +226,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
       sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
       fetch(chunk + value_ring - 1);
       float O[2][4];
-      advance<K, pieces, half_precision>(S, O, ring.stages + stage * StageLayout<K, pieces>::bytes,
-                                         area + (chunk % value_ring) * tile_bytes, lane);
+      advance_chunk(S, O, ring.stages + stage * stage_bytes, area + (chunk % value_ring) * tile_bytes, lane);
       sync_warp();
       if (lane == 0) ring.give_back(stage, owner);
       std::uint32_t words[4];
@@ -238,7 +239,7 @@ __device__ void consume(const ForwardArguments& args, const Ring& ring, Address 
       sync_warp();
       load_shared_quad(words, output + tile_offset(token, half));
       const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-      if (t < span.length) store_global(o + t * args.o.token, words);
+      if (t < span.length) store_global_at_once(o + t * args.o.token, words);
       if (++owner == ring.sharing) owner = 0;
       if (++stage == ring.count) {
         stage = 0;

@@ -27,8 +27,8 @@ inline ForwardArguments& cut_of(SweepArguments& args) { return args.call; }
 /// of the multiprocessor. Stages are a multiple of the blocks that share them. False if nothing fits.
 template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  args.consumer_warps = args.V / 16 / args.slices;
-  const int most = std::min(8, most_warps - args.consumer_warps);
+  // A consumer of mixed operands has 700 instructions a chunk: beside more than three producers it waits for them, not for stages.
+  const int most = pieces == mixed_terms && args.sharing == 2 ? 3 : std::min(8, most_warps - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
     const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes;
@@ -77,8 +77,21 @@ template <class Arguments> struct Cut {
 /// Measured on an H200 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors, as many as run at once.
 template <int pieces> double unit_time(int sharing) {
   if (pieces == 1) return sharing >= 8 ? 0.35 : sharing >= 4 ? 0.50 : sharing >= 2 ? 0.645 : 1.30;
+  if (pieces == mixed_terms) return sharing >= 8 ? 0.60 : sharing >= 4 ? 1.0 : sharing >= 2 ? 0.835 : 1.26;
   return sharing >= 8 ? 0.89 : sharing >= 4 ? 1.50 : sharing >= 2 ? 1.55 : 2.20;
 }
+
+/// How KDA's chunk kernels are cut.
+template <int K, int pieces, Sweep sweep> struct ChunkCut {
+  static constexpr bool one_launch = false; ///< launches with other cuts may follow
+  static double time(int sharing) { return unit_time<pieces>(sharing); }
+  /// Fills in producers and stages; bytes of shared memory, 0 if nothing fits.
+  static int fill(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
+    if (!fill_shape<K, pieces, sweep>(args, wanted, shared_limit)) return 0;
+    return chunk_shared_bytes<K, pieces, sweep>(args.stages, args.producer_warps, args.consumer_warps,
+                                                args.gate_format == Stored::fp32 ? 4 : 2, args.staged);
+  }
+};
 /// What the beginning of a unit costs a gang that goes on to it, in chunks.
 inline constexpr double chunks_between_units = 12;
 
@@ -129,8 +142,8 @@ cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, doubl
 
 /// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
 /// that the launches together take the least time; more run in one launch, one block each. `for_dealt`: the kernel that has code for
-/// more than a unit a gang, if there is one.
-template <int K, int pieces, Sweep sweep, class Kernel, class Arguments>
+/// more than a unit a gang, if there is one. `How`: as ChunkCut.
+template <class How, class Kernel, class Arguments>
 cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted, Kernel for_dealt = nullptr) {
   ForwardArguments& args = cut_of(arguments);
   int device = 0, shared_limit = 0;
@@ -141,7 +154,7 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
       error != cudaSuccess)
     return error;
-  const int groups = args.V / 16, gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
+  const int groups = args.V / 16;
   int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
   while (groups % fewest != 0) ++fewest;
   std::vector<Cut<Arguments>> cuts; // the last one always works: one cluster of one block for each slice
@@ -153,35 +166,42 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
       args.slices = slices;
       args.sharing = sharing;
       args.staged = sharing > 2;
-      if (!fill_shape<K, pieces, sweep>(args, wanted, shared_limit)) continue;
-      const int shared =
-          chunk_shared_bytes<K, pieces, sweep>(args.stages, args.producer_warps, args.consumer_warps, gate_bytes, args.staged);
+      args.consumer_warps = groups / slices;
+      const int shared = How::fill(args, wanted, shared_limit);
+      if (shared == 0) continue;
       int clusters = 0;
       if (const cudaError_t error = launch_clusters(kernel, arguments, 1, shared, stream, &clusters); error != cudaSuccess) return error;
-      if (clusters * sharing >= slices) cuts.push_back({arguments, shared, clusters * sharing / slices, unit_time<pieces>(sharing)});
+      if (clusters * sharing >= slices) cuts.push_back({arguments, shared, clusters * sharing / slices, How::time(sharing)});
     }
   if (cuts.empty()) return cudaErrorInvalidConfiguration;
   const std::int64_t units = args.N * args.HV;
+  const auto alone = [](const Cut<Arguments>& cut, std::int64_t left) {
+    return cut.time * std::ceil(static_cast<double>(left) / static_cast<double>(cut.at_once));
+  };
+  std::size_t single = cuts.size() - 1; // for all units in one launch
+  if (How::one_launch)
+    for (std::size_t i = cuts.size(); i-- > 0;)
+      if (alone(cuts[i], units) < alone(cuts[single], units)) single = i;
   constexpr int most_waves = 3;
   if (!wanted.slices && units > 0) {
     std::size_t first = 0;
-    const double rounds = std::ceil(static_cast<double>(units) / static_cast<double>(cuts.back().at_once));
+    const double in_launches = How::one_launch ? alone(cuts[single], units) : plan(cuts, units, most_waves, first);
     bool dealt = false;
-    if (const cudaError_t error = launch_dealt(for_dealt, cuts, std::min(cuts.back().time * rounds, plan(cuts, units, most_waves, first)),
-                                               shared_limit, stream, dealt);
+    if (const cudaError_t error =
+            launch_dealt(for_dealt, cuts, std::min(alone(cuts[single], units), in_launches), shared_limit, stream, dealt);
         error != cudaSuccess || dealt)
       return error;
   }
   for (std::int64_t done = 0; done < units;) {
-    std::size_t choice = cuts.size() - 1;
+    std::size_t choice = single;
     const bool many = units - done > 2 * cuts[choice].at_once;
-    if (!many && !wanted.slices) {
-      const double alone = cuts[choice].time * std::ceil(static_cast<double>(units - done) / static_cast<double>(cuts[choice].at_once));
+    if (!many && !wanted.slices && !How::one_launch) {
       std::size_t first = choice;
-      if (plan(cuts, units - done, most_waves, first) < 0.9 * alone) choice = first; // launches that follow one another cost too
+      if (plan(cuts, units - done, most_waves, first) < 0.9 * alone(cuts[choice], units - done))
+        choice = first; // launches that follow one another cost too
     }
     Cut<Arguments>& cut = cuts[choice];
-    const std::int64_t now = many || wanted.slices || choice == cuts.size() - 1 ? units - done : std::min(units - done, cut.at_once);
+    const std::int64_t now = many || wanted.slices || choice == single ? units - done : std::min(units - done, cut.at_once);
     cut_of(cut.arguments).first_unit = done;
     if (const cudaError_t error = launch_clusters(kernel, cut.arguments, now, cut.shared, stream, nullptr); error != cudaSuccess)
       return error;
@@ -192,10 +212,8 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
 
 template <int K, int pieces, bool half_precision>
 cudaError_t launch_chunk(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
-  auto* kernel = chunk_forward<K, pieces, half_precision, false>;
-  decltype(kernel) for_dealt = nullptr;
-  if constexpr (pieces == 1) for_dealt = chunk_forward<K, pieces, half_precision, true>;
-  return launch_cut<K, pieces, Sweep::forward>(kernel, args, stream, wanted, for_dealt);
+  return launch_cut<ChunkCut<K, pieces, Sweep::forward>>(chunk_forward<K, pieces, half_precision, false>, args, stream, wanted,
+                                                         chunk_forward<K, pieces, half_precision, true>);
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

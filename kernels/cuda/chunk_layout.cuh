@@ -2,7 +2,7 @@
 // Shared memory of a chunk kernel's block.
 //
 // A *stage* is one chunk of 16 tokens, ready for the state update, in `pieces` bf16 terms each (1: bf16; 2: x = hi + lo,
-// 16 bits):  kd qd kr [16,K]   T diag(beta) [16,16]   Aqk [16,16]   e^{G_C} [K] fp32.
+// 16 bits; mixed_terms: as below):  kd qd kr [16,K]   T diag(beta) [16,16]   Aqk [16,16]   e^{G_C} [K] fp32.
 // A *workbench* belongs to one producer warp: the raw rows of q, k, g; operands of the scores; small fp32 matrices.
 // A *lane area* belongs to one consumer warp: its ring of value tiles [16 tokens, 16 columns] and its output tile.
 // Rows are cut into 16-byte segments, exchanged within 128 bytes by xor with the row, so that moving an 8x8 matrix
@@ -15,6 +15,14 @@ namespace kdacheck::cuda {
 inline constexpr int chunk_tokens = 16;
 inline constexpr int value_ring = 4;           ///< value tiles in flight
 inline constexpr int tile_bytes = 16 * 16 * 2; ///< [16,16] of 16-bit numbers
+
+/// In place of a number of bf16 terms: kr in two bf16 terms, everything else, the operands of scores too, in one fp16 term (11 bits). What
+/// these multiply, states, residuals and updates, are tf32: no scale, no overflow.
+inline constexpr int mixed_terms = 3;
+/// Words that a pair of numbers takes.
+constexpr __device__ __host__ __forceinline__ int terms_of(int pieces) { return pieces == mixed_terms ? 1 : pieces; }
+/// The terms of kr.
+constexpr __device__ __host__ __forceinline__ int terms_of_kr(int pieces) { return pieces == mixed_terms ? 2 : pieces; }
 
 /// Byte offset of channel c in a row of 16-bit numbers at least 64 long.
 constexpr __device__ __host__ __forceinline__ unsigned swizzled(unsigned row, unsigned c, unsigned row_bytes) {
@@ -33,8 +41,9 @@ enum class Sweep { forward, states, adjoint, stored };
 /// `adjoint`, T is (I + diag(beta) Akk)^{-1}.
 template <int K, int pieces, Sweep sweep = Sweep::forward> struct StageLayout {
   static constexpr int piece = chunk_tokens * K * 2;
-  static constexpr int kd = 0, qd = kd + pieces * piece, kr = qd + pieces * piece;
-  static constexpr int T = kr + pieces * piece, Aqk = T + pieces * tile_bytes, decay = Aqk + pieces * tile_bytes;
+  static constexpr int terms = terms_of(pieces);
+  static constexpr int kd = 0, qd = kd + terms * piece, kr = qd + terms * piece;
+  static constexpr int T = kr + terms_of_kr(pieces) * piece, Aqk = T + terms * tile_bytes, decay = Aqk + terms * tile_bytes;
   static constexpr int betas = decay + K * 4, bytes = betas + (sweep == Sweep::forward ? 0 : 64);
 };
 
@@ -59,11 +68,11 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayou
   static constexpr int raw_row = K * 2;
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
-  static constexpr int score_rows = raw_k + chunk_tokens * raw_row, score_sets = pieces == 1 ? 2 : 1;
+  static constexpr int score_rows = raw_k + chunk_tokens * raw_row, score_sets = terms_of(pieces) == 1 ? 2 : 1;
   static constexpr int L = score_rows, L_states = L + 1024; ///< transposed: [column][row] fp32; then T. The second one: Sweep::stored
   static constexpr int Aqk = sweep == Sweep::stored ? L_states + 1024 : L + 1024;
-  static constexpr int norms = score_rows + score_sets * pieces * score_piece; ///< factors of 16 q rows, of 16 k rows; 16 betas
-  static constexpr int diagonal = norms + 192, biases = diagonal + 64;         ///< Aqk_ii; dt_bias
+  static constexpr int norms = score_rows + score_sets * terms_of(pieces) * score_piece; ///< factors of 16 q rows, of 16 k rows; 16 betas
+  static constexpr int diagonal = norms + 192, biases = diagonal + 64;                   ///< Aqk_ii; dt_bias
   static constexpr int raw_g = biases + 4 * K;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
@@ -82,11 +91,11 @@ constexpr __device__ __host__ int chunk_shared_bytes(int stages, int producer_wa
 
 /// 16-bit terms of two numbers: x = hi (+ lo).
 template <int pieces> struct Terms {
-  std::uint32_t word[pieces];
+  std::uint32_t word[terms_of(pieces)];
 };
 template <int pieces> __device__ __forceinline__ Terms<pieces> split(float x, float y) {
   Terms<pieces> terms;
-  terms.word[0] = pack_bf16(x, y);
+  terms.word[0] = pieces == mixed_terms ? pack_fp16(x, y) : pack_bf16(x, y);
   if constexpr (pieces == 2) {
     const Pair high = unpack_bf16(terms.word[0]);
     terms.word[1] = pack_bf16(x - high.x, y - high.y);
@@ -96,7 +105,7 @@ template <int pieces> __device__ __forceinline__ Terms<pieces> split(float x, fl
 
 /// A 16x16 operand held by a warp, in terms.
 template <int pieces> struct Operand {
-  std::uint32_t word[pieces][4];
+  std::uint32_t word[terms_of(pieces)][4];
 };
 
 /// c += a b over 16 inner elements; of the products of terms, lo*lo (2^-18) is left out. `half` selects which 8 of b's 16
@@ -107,7 +116,10 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const Operand<pieces
     multiply_add(c, a.word[1], b.word[0][2 * half], b.word[0][2 * half + 1]);
     multiply_add(c, a.word[0], b.word[1][2 * half], b.word[1][2 * half + 1]);
   }
-  multiply_add(c, a.word[0], b.word[0][2 * half], b.word[0][2 * half + 1]);
+  if constexpr (pieces == mixed_terms)
+    multiply_add_fp16(c, a.word[0], b.word[0][2 * half], b.word[0][2 * half + 1]);
+  else
+    multiply_add(c, a.word[0], b.word[0][2 * half], b.word[0][2 * half + 1]);
 }
 
 /// Two accumulator tiles [16,8] side by side as the left operand of the next product.

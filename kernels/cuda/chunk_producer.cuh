@@ -150,7 +150,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
         k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
       }
     }
-    const Address even = bench + Bench::score_rows, odd = even + pieces * Bench::score_piece;
+    const Address even = bench + Bench::score_rows, odd = even + terms_of(pieces) * Bench::score_piece;
     if constexpr (Bench::score_sets == 2) {
       // Two sets of operand rows in turn: the products of one level run while the next level is written.
       write_level<1, pieces, with_q>(even, k, q, alpha, lane);
@@ -180,23 +180,23 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
     if (pass == 0) await_stage();
     store_stage(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
     store_stage(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));
-    const auto put = [&](int place, int row, Pair value) {
-      const Terms<pieces> terms = split<pieces>(value.x, value.y);
+    const auto put = [&]<int of>(int place, int row, Pair value) {
+      const Terms<of> terms = split<of>(value.x, value.y);
 #pragma unroll
-      for (int piece = 0; piece < pieces; ++piece)
+      for (int piece = 0; piece < terms_of(of); ++piece)
         store_stage(stage + place + piece * Layout::piece + swizzled(row, channel, 2 * K), terms.word[piece]);
     };
     Pair factor{1, 1};
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       factor = factor * alpha[i];
-      put(Layout::kd, i, k[i] * factor);
-      if constexpr (with_q) put(Layout::qd, i, q[i] * factor);
+      put.template operator()<pieces>(Layout::kd, i, k[i] * factor);
+      if constexpr (with_q) put.template operator()<pieces>(Layout::qd, i, q[i] * factor);
     }
     factor = {1, 1};
 #pragma unroll
     for (int i = 15; i >= 0; --i) {
-      put(Layout::kr, i, k[i] * factor);
+      put.template operator()<terms_of_kr(pieces)>(Layout::kr, i, k[i] * factor);
       factor = factor * alpha[i];
     }
   }
@@ -315,20 +315,19 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
   }
 }
 
-/// A block: a gang's, or a slice of one unit's value columns. `consume_part` runs a consumer warp, given the ring, its area in shared
-/// memory, the number of its gang, and its first column.
-template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, class Consume>
-__device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
-  using Bench = WorkbenchLayout<K, pieces>;
-  constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
+/// A block: a gang's, or a slice of one unit's value columns. `produce_part` runs a producer warp, given the ring, its bench, the number
+/// of its gang, and its number among the gang's producers; `consume_part` a consumer warp, given the ring, its area, the gang and its first
+/// column. `staging_bytes`: of a producer, beside the ring.
+template <bool dealt, class Produce, class Consume>
+__device__ __forceinline__ void gang_block(const ForwardArguments& args, int stage_bytes, int bench_bytes, int staging_bytes,
+                                           Produce produce_part, Consume consume_part) {
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
   const int slice = static_cast<int>(block_index() % args.slices);
   const bool sharing = args.sharing > 1;
-  const int bench_bytes = Bench::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
   const Address base = shared_base(), number = base + barrier_bytes;
   const Ring ring{base, base + header_bytes, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
   const Address stagings = ring.stages + args.stages * stage_bytes;
-  const Address benches = stagings + (args.staged ? args.producer_warps * stage_bytes : 0);
+  const Address benches = stagings + args.producer_warps * staging_bytes;
   const Address areas = benches + args.producer_warps * bench_bytes;
   if (thread_index() == 0) {
     for (int stage = 0; stage < args.stages; ++stage) {
@@ -348,9 +347,8 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
     consume_part(ring, areas + warp * consumer_bytes, gang, column, lane);
   } else {
     const int producer = static_cast<int>(warp) - args.consumer_warps;
-    produce_all<K, pieces, half_precision, sweep, dealt>(args, ring, benches + producer * bench_bytes, stagings + producer * stage_bytes,
-                                                         gang, static_cast<int>(ring.rank) + args.sharing * producer,
-                                                         args.sharing * args.producer_warps, lane);
+    produce_part(ring, benches + producer * bench_bytes, stagings + producer * staging_bytes, gang,
+                 static_cast<int>(ring.rank) + args.sharing * producer, lane);
   }
   if (sharing) {
     sync_warp();
@@ -358,11 +356,30 @@ __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consum
   }
 }
 
+/// `consume_part`: as for gang_block.
+template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, class Consume>
+__device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
+  constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
+  gang_block<dealt>(
+      args, stage_bytes, WorkbenchLayout<K, pieces>::bytes(args.gate_format == Stored::fp32 ? 4 : 2), args.staged ? stage_bytes : 0,
+      [&](const Ring& ring, Address bench, Address staging, int gang, int first, unsigned lane) {
+        produce_all<K, pieces, half_precision, sweep, dealt>(args, ring, bench, staging, gang, first, args.sharing * args.producer_warps,
+                                                             lane);
+      },
+      consume_part);
+}
+
 template <int K, int pieces, bool half_precision, bool dealt>
 __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
   sweep_block<K, pieces, half_precision, Sweep::forward, dealt>(
       args, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
-        consume<K, pieces, half_precision, dealt>(args, ring, area, gang, column, lane);
+        const auto advance_chunk = [](float(&S)[K / 8][4], float(&O)[2][4], Address stage, Address values, unsigned own_lane) {
+          if constexpr (pieces == mixed_terms)
+            advance_mixed<K, half_precision>(S, O, stage, values, own_lane);
+          else
+            advance<K, pieces, half_precision>(S, O, stage, values, own_lane);
+        };
+        consume<K, StageLayout<K, pieces>::bytes, half_precision, dealt>(args, ring, area, gang, column, lane, advance_chunk);
       });
 }
 

@@ -25,7 +25,8 @@ __device__ __forceinline__ void write_level(Address rows, const Pair (&k)[16], c
   const auto put = [&](int row, Pair value) {
     const Terms<pieces> terms = split<pieces>(value.x, value.y);
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) store_shared(rows + piece * (24 * 128) + swizzled(row, 2 * lane, 128), terms.word[piece]);
+    for (int piece = 0; piece < terms_of(pieces); ++piece)
+      store_shared(rows + piece * (24 * 128) + swizzled(row, 2 * lane, 128), terms.word[piece]);
   };
 #pragma unroll
   for (int block = 0; block < 16; block += 2 * span) {
@@ -52,13 +53,13 @@ template <int pieces> __device__ __forceinline__ void multiply_level(float (&til
   for (int half = 0; half < 2; ++half) {
     Operand<pieces> b;
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece)
+    for (int piece = 0; piece < terms_of(pieces); ++piece)
       load_matrices(b.word[piece], rows + piece * (24 * 128) + swizzled(b_row, 32 * half + 8 * (lane / 8), 128));
     Operand<pieces> a[2];
 #pragma unroll
     for (int step = 0; step < 2; ++step)
 #pragma unroll
-      for (int piece = 0; piece < pieces; ++piece)
+      for (int piece = 0; piece < terms_of(pieces); ++piece)
         load_matrices(a[step].word[piece], rows + piece * (24 * 128) + swizzled(a_row, 32 * half + 16 * step + 8 * (lane / 16), 128));
     multiply_add(tile, a[0], b, 0);
     multiply_add(tile, a[1], b, 1);
@@ -130,15 +131,16 @@ template <int pieces, class Place> __device__ __forceinline__ void write_tile(Pl
   load_shared_quad(quad, matrix + 32 * lane + 16);
 #pragma unroll
   for (int e = 0; e < 4; ++e) x[4 + e] = quad[e];
-  std::uint32_t words[pieces][4];
+  std::uint32_t words[terms_of(pieces)][4];
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
     const Terms<pieces> terms = split<pieces>(x[2 * m], x[2 * m + 1]);
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) words[piece][m] = terms.word[piece];
+    for (int piece = 0; piece < terms_of(pieces); ++piece) words[piece][m] = terms.word[piece];
   }
 #pragma unroll
-  for (int piece = 0; piece < pieces; ++piece) store_stage(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
+  for (int piece = 0; piece < terms_of(pieces); ++piece)
+    store_stage(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
 }
 
 } // namespace kdacheck::cuda

@@ -15,9 +15,14 @@
 //    instructions takes. Measured 1.43 / 1.34: nothing.
 // 4. Tried and dropped: 16 warps at 128 registers (spills: 1.80 / 3.06); the triangle solved before a place in the ring is taken also
 //    where few share (1.45 / 1.37); two launches, the rest of the units on four multiprocessors each (1.40).
-// What limits it now: of 5.9 cycles between a warp's instructions 1.3 are fixed latencies, 1.1 waiting for instructions, 1.5 for memory or
-// a barrier (ncu, after 2.); 96 units on 66 pairs of multiprocessors take two rounds where 1.45 would do: 0.98 if all worked to the end.
-// 168 registers, 108 bytes spilled (none of it in the loops over tokens), 226 KB shared memory: 6 stages of 18.5 KB, 4 benches of 24.8.
+// 5. Chunks dealt out evenly, as KDA's are (chunk_shifts.cuh); blocks, rings and the consumer's loop are now KDA's. Predicted 0.98. With
+//    producer and consumer in one function the compiler spilled 1,656 bytes. The producer a function of its own: 1.32 for 1.345, 37 % of
+//    its waiting for arguments read through memory (ncu). The consumer a function of its own instead: 1.196, and 0.599 for 0.693 at 32
+//    heads.
+// What limited it after 2.: of 5.9 cycles between a warp's instructions 1.3 are fixed latencies, 1.1 waiting for instructions, 1.5 for
+// memory or a barrier (ncu). Dealt out, a chunk takes a sixth more than where a gang has one unit: why, has not been measured. 168
+// registers, 116 bytes spilled (144, and 16 in the consumer, where chunks are dealt out), 222 KB shared memory: 6 stages of 18.5 KB, 4
+// benches of 24.8.
 
 #include "chunk_launch.cuh"
 #include "dplr_producer.cuh"
@@ -25,69 +30,36 @@
 namespace kdacheck::cuda {
 namespace {
 
-template <int K, bool half_precision>
+template <int K, bool half_precision, bool dealt>
 __global__ void __launch_bounds__(32 * most_warps, 1) general_forward(const __grid_constant__ ForwardArguments args) {
-  general_forward_block<K, half_precision>(args);
+  general_forward_block<K, half_precision, dealt>(args);
 }
 
-/// As many producers as shared memory holds beside more stages than there are producers; stages are a multiple of the blocks that share
-/// them. 0 if nothing fits.
-template <int K> int fill_general(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
-  const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  args.staged = args.sharing > 2; // here: the triangle is solved before a place in the ring is taken, not in it
-  args.consumer_warps = args.V / 16 / args.slices;
-  const int most = std::min(8, most_warps - args.consumer_warps);
-  for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
-    const int room = shared_limit - general_shared_bytes<K>(0, producers, args.consumer_warps, gate_bytes);
-    int stages = std::min(wanted.stages ? wanted.stages : most_stages, room / GeneralStage<K>::bytes);
-    stages = stages / args.sharing * args.sharing;
-    args.producer_warps = producers;
-    args.stages = stages;
-    if (stages > producers || (stages >= 2 && (wanted.producer_warps || producers == 1)))
-      return general_shared_bytes<K>(stages, producers, args.consumer_warps, gate_bytes);
-    if (wanted.producer_warps) return 0;
-  }
-  return 0;
-}
-
-/// Measured on an H200 for K = V = 128 and 8192 tokens, in ms: a unit (sequence, head) on 1, 2, 4, 8 multiprocessors.
-double general_time(int sharing) { return sharing >= 8 ? 0.86 : sharing >= 4 ? 0.53 : sharing >= 2 ? 0.67 : 1.40; }
-
-/// One launch, cut so that its rounds take the least time: the value columns of a unit are spread over a cluster of blocks that share
-/// their chunks. (Rounds of one launch overlap; launches with different cuts, one after the other, took longer.)
-template <int K, bool half_precision> cudaError_t launch(ForwardArguments args, cudaStream_t stream, ChunkShape wanted) {
-  const auto kernel = general_forward<K, half_precision>;
-  int device = 0, shared_limit = 0;
-  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-      error != cudaSuccess)
-    return error;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
-      error != cudaSuccess)
-    return error;
-  const std::int64_t units = args.N * args.HV;
-  const int groups = args.V / 16;
-  int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
-  while (groups % fewest != 0) ++fewest;
-  Cut<ForwardArguments> best; // one cluster of one block for each slice always works
-  for (int slices = std::max(8, fewest); slices >= fewest; --slices)
-    for (int sharing = std::min(8, slices); sharing >= 1; --sharing) {
-      const bool last = slices == fewest && sharing == 1;
-      if (groups % slices != 0 || slices % sharing != 0 || (!wanted.sharing && sharing != slices && !last)) continue;
-      if ((wanted.slices && slices != wanted.slices) || (wanted.sharing && sharing != wanted.sharing)) continue;
-      args.slices = slices;
-      args.sharing = sharing;
-      const int shared = fill_general<K>(args, wanted, shared_limit);
-      if (shared == 0) continue;
-      int clusters = 0;
-      if (const cudaError_t error = launch_clusters(kernel, args, 1, shared, stream, &clusters); error != cudaSuccess) return error;
-      const std::int64_t at_once = clusters * sharing / slices;
-      if (at_once == 0) continue;
-      const double time = general_time(sharing) * static_cast<double>((units + at_once - 1) / at_once);
-      if (best.at_once == 0 || time < best.time) best = {args, shared, at_once, time};
+template <int K> struct GeneralCut {
+  static constexpr bool one_launch = true; // launches with different cuts, one after the other, took longer than rounds of one launch
+  /// Measured on an H200 for K = V = 128 and 8192 tokens, in ms.
+  static double time(int sharing) { return sharing >= 8 ? 0.86 : sharing >= 4 ? 0.53 : sharing >= 2 ? 0.67 : 1.40; }
+  /// As many producers as shared memory holds beside more stages than there are producers; stages are a multiple of the blocks that share
+  /// them. Where args.staged, the triangle is solved before a place in the ring is taken, not in it.
+  static int fill(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
+    const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2, most = std::min(8, most_warps - args.consumer_warps);
+    for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
+      const int room = shared_limit - general_shared_bytes<K>(0, producers, args.consumer_warps, gate_bytes);
+      int stages = std::min(wanted.stages ? wanted.stages : most_stages, room / GeneralStage<K>::bytes);
+      stages = stages / args.sharing * args.sharing;
+      args.producer_warps = producers;
+      args.stages = stages;
+      if (stages > producers || (stages >= 2 && (wanted.producer_warps || producers == 1)))
+        return general_shared_bytes<K>(stages, producers, args.consumer_warps, gate_bytes);
+      if (wanted.producer_warps) return 0;
     }
-  if (best.at_once == 0) return cudaErrorInvalidConfiguration;
-  return launch_clusters(kernel, best.arguments, units, best.shared, stream, nullptr);
+    return 0;
+  }
+};
+
+template <int K, bool half_precision> cudaError_t launch(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
+  return launch_cut<GeneralCut<K>>(general_forward<K, half_precision, false>, args, stream, wanted,
+                                   general_forward<K, half_precision, true>);
 }
 
 } // namespace

@@ -8,29 +8,6 @@
 
 namespace kdacheck::cuda {
 
-__device__ __forceinline__ bool is_number(float x) { return fabsf(x) <= 3.402823466e38f; }
-
-/// Of the 16 tokens of column lane/4 + 8 half of a left operand, the first that is not finite (16: all are); it and all after it are
-/// set to 0.
-__device__ __forceinline__ float cut_at_first_not_finite(Operand<1>& x, int half, unsigned lane) {
-  float first = 16;
-#pragma unroll
-  for (int part = 1; part >= 0; --part) {
-    const Pair pair = unpack_bf16(x.word[0][half + 2 * part]);
-    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
-    if (!is_number(pair.y)) first = token + 1;
-    if (!is_number(pair.x)) first = token;
-  }
-  first = fminf(first, shuffle_xor(first, 1));
-  first = fminf(first, shuffle_xor(first, 2));
-#pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
-    x.word[0][half + 2 * part] &= token + 1 < first ? 0xffffffffu : token < first ? 0xffffu : 0u;
-  }
-  return first;
-}
-
 /// Where W holds something that is not finite: products with the zeros above the diagonals have then carried it, as NaN, to tokens
 /// before its own. Forms v and w anew with what is not finite taken for 0, and makes O NaN from the first such token on.
 /// `P`: what the state gives to R.
@@ -38,20 +15,29 @@ __device__ __forceinline__ void keep_general_order(Operand<1>& v, Operand<1>& w,
                                                    const Operand<1>& M, const Operand<1>& triangle, unsigned lane) {
   float first[2], R[2][4] = {}, W[2][4] = {};
 #pragma unroll
-  for (int half = 0; half < 2; ++half) first[half] = cut_at_first_not_finite(v, half, lane);
+  for (int half = 0; half < 2; ++half) {
+    first[half] = first_not_finite(v, half, lane);
+    cut_tokens(v, half, first[half], lane);
+  }
   multiply_add(R[0], v, M, 0);
   multiply_add(R[1], v, M, 1);
 #pragma unroll
   for (int e = 0; e < 8; ++e) R[e / 4][e % 4] += P[e / 4][e % 4];
   Operand<1> r = as_operand<1>(R[0], R[1]);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) first[half] = fminf(first[half], cut_at_first_not_finite(r, half, lane));
+  for (int half = 0; half < 2; ++half) {
+    const float in_r = first_not_finite(r, half, lane);
+    cut_tokens(r, half, in_r, lane);
+    first[half] = fminf(first[half], in_r);
+  }
   multiply_add(W[0], r, triangle, 0);
   multiply_add(W[1], r, triangle, 1);
   w = as_operand<1>(W[0], W[1]);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    first[half] = fminf(first[half], cut_at_first_not_finite(w, half, lane));
+    const float in_w = first_not_finite(w, half, lane);
+    cut_tokens(w, half, in_w, lane);
+    first[half] = fminf(first[half], in_w);
 #pragma unroll
     for (int e = 0; e < 4; ++e)
       if (static_cast<float>(8 * (e / 2) + 2 * (lane % 4) + e % 2) >= first[half]) O[e / 2][2 * half + e % 2] = bits_as_float(0x7fffffffu);
@@ -122,7 +108,7 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
   load(0);
   load(1);
   const Operand<1> w = as_operand<1>(W[0], W[1]);
-  const bool finite = is_number(((W[0][0] + W[0][1]) + (W[0][2] + W[0][3])) + ((W[1][0] + W[1][1]) + (W[1][2] + W[1][3])));
+  const bool finite = is_finite(((W[0][0] + W[0][1]) + (W[0][2] + W[0][3])) + ((W[1][0] + W[1][1]) + (W[1][2] + W[1][3])));
   Operand<1> shown_v = v, shown_w = w;
   if (any_lane(!finite)) [[unlikely]] // a sum of finite numbers that overflows does no harm here
     keep_general_order(shown_v, shown_w, O, P, M, triangle, lane);
@@ -138,59 +124,6 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
     multiply_add(S[2 * step], w, ar[step], 0);
     multiply_add(S[2 * step + 1], w, ar[step], 1);
   }
-}
-
-/// All chunks of a sequence for value columns [column, column + 16).
-template <int K, bool half_precision>
-__device__ void consume_general(const ForwardArguments& args, const Ring& ring, Address area, Span span, std::int64_t n, int head,
-                                int column, unsigned lane) {
-  float S[K / 8][4];
-  load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
-  // Each lane copies 16 bytes of a tile: half a row of one token.
-  const unsigned token = lane / 2, half = lane % 2;
-  const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * half;
-  auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first, head) + column + 8 * half;
-  const auto fetch = [&](int chunk) {
-    if (chunk < chunks) {
-      const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-      const bool inside = t < span.length;
-      copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v + (inside ? t * args.v.token : 0), inside ? 16 : 0);
-    }
-    copy_async_commit();
-  };
-  for (int chunk = 0; chunk < value_ring - 1; ++chunk) fetch(chunk);
-  const Address output = area + value_ring * tile_bytes;
-  int stage = 0;
-  unsigned parity = 0, owner = 0; // owner = stage % sharing
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    copy_async_wait<value_ring - 2>();
-    barrier_wait(ring.full(stage), parity);
-    sync_warp(); // the tile of this chunk is there for all lanes, and all lanes are done with the one that is overwritten next
-    fetch(chunk + value_ring - 1);
-    float O[2][4];
-    advance_general<K, half_precision>(S, O, ring.stages + stage * GeneralStage<K>::bytes, area + (chunk % value_ring) * tile_bytes, lane);
-    sync_warp();
-    if (lane == 0) ring.give_back(stage, owner);
-    std::uint32_t words[4];
-#pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      const float x = O[m / 2][2 * (m % 2)], y = O[m / 2][2 * (m % 2) + 1];
-      words[m] = half_precision ? pack_fp16(x, y) : pack_bf16(x, y);
-    }
-    store_matrices_transposed(output + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
-    sync_warp();
-    load_shared_quad(words, output + tile_offset(token, half));
-    const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-    if (t < span.length) store_global_at_once(o + t * args.o.token, words);
-    if (++owner == ring.sharing) owner = 0;
-    if (++stage == ring.count) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-  copy_async_wait<0>();
-  store_state<K>(S, args.final_state, args, n * args.HV + head, column, lane);
 }
 
 } // namespace kdacheck::cuda

@@ -23,19 +23,17 @@ template <int K> struct GeneralBench {
   static constexpr int b = Stage::bd, q = Stage::qd, a = Stage::ar, k = Stage::kr; ///< rows swizzled
   static constexpr int scores = Stage::rows_bytes; ///< 32 rows of 128 bytes; then four fp32 matrices [16,16]; then L, T
   static constexpr int decay = scores + 32 * 128;
-  static constexpr int norms = decay + K * 4;  ///< factors of 16 q rows, of 16 k rows
-  static constexpr int diagonal = norms + 128; ///< of Aqa, Aqk: what steep decay leaves to be added
-  static constexpr int raw_g = diagonal + 128;
+  static constexpr int norms = decay + K * 4;   ///< factors of 16 q rows, of 16 k rows
+  static constexpr int diagonal = norms + 128;  ///< of Aqa, Aqk: what steep decay leaves to be added
+  static constexpr int biases = diagonal + 128; ///< dt_bias
+  static constexpr int raw_g = biases + 4 * K;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
-
-/// Barriers of the ring, then dt_bias [K] fp32.
-template <int K> inline constexpr int general_header_bytes = barrier_bytes + 4 * K;
 
 /// Dynamic shared memory of a block.
 template <int K>
 constexpr __device__ __host__ int general_shared_bytes(int stages, int producer_warps, int consumer_warps, int gate_bytes) {
-  return general_header_bytes<K> + stages * GeneralStage<K>::bytes + producer_warps * GeneralBench<K>::bytes(gate_bytes) +
+  return header_bytes + stages * GeneralStage<K>::bytes + producer_warps * GeneralBench<K>::bytes(gate_bytes) +
          consumer_warps * consumer_bytes;
 }
 

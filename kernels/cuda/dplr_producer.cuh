@@ -310,73 +310,79 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
   write_tile<1>(stage + Stage::T, L, lane);
 }
 
-/// Every `step`-th chunk of a sequence from `first` on.
-template <int K, bool half_precision>
-__device__ void prepare_chunks(const ForwardArguments& args, const Ring& ring, Address bench, Address biases, Span span, int head,
-                               int first, int step, unsigned lane) {
+/// Every `step`-th chunk of a gang's from `first` on.
+template <int K, bool half_precision, bool dealt>
+__device__ __forceinline__ void prepare_chunks(const ForwardArguments& args, const Ring& ring, Address bench, int gang, int first, int step,
+                                               unsigned own_lane) {
   using Bench = GeneralBench<K>;
   constexpr int stage_bytes = GeneralStage<K>::bytes;
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens), head_q = head / (args.HV / args.H);
-  const HeadGate gate = gate_of(args, head);
-  if (first < chunks) fetch_general<K>(args, bench, span, first, head, head_q, lane);
-  for (int chunk = first; chunk < chunks; chunk += step) {
-    const std::int64_t left = span.length - static_cast<std::int64_t>(chunk) * chunk_tokens;
-    const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
-    copy_async_wait<0>();
-    sync_warp();
-    normalise_general<K, half_precision>(args, bench, lane);
-    store_shared(bench + Bench::diagonal + 4 * lane, 0.0f);
-    sync_warp();
-    const int stage = chunk % ring.count, round = chunk / ring.count;
-    const Address place = ring.stages + stage * stage_bytes;
-    prepare_general<K, half_precision>(
-        args, bench, place, gate, biases, tokens, lane,
-        [&] {
-          if (chunk + step < chunks) fetch_general<K>(args, bench, span, chunk + step, head, head_q, lane);
-        },
-        [&] { await_turn(ring, stage, round); });
-    if (ring.sharing > 1) fence_async();
-    sync_warp();
-    send_stage<stage_bytes>(ring, place, stage, false, lane);
-    sync_warp();
-    if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
+  int turn = first; // of the gang's chunks, this warp's next one
+  Stretch stretch;
+#pragma unroll 1
+  for (int number = 0; stretch_of<dealt>(args, gang, number, stretch); ++number) {
+    const unsigned lane = dealt ? renewed(own_lane) : own_lane; // as in consume(): what is known before is worked out before, and spilled
+    const int head = stretch.unit % args.HV, head_q = head / (args.HV / args.H);
+    const Span span = span_of(args, stretch.unit / args.HV);
+    const HeadGate gate = gate_of(args, head);
+    for (unsigned c = lane; c < K; c += 32)
+      store_shared(bench + Bench::biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
+    const int shifted = stretch.first - stretch.done; // from a turn to the unit's chunk
+    if (turn + shifted < stretch.last) fetch_general<K>(args, bench, span, turn + shifted, head, head_q, lane);
+    for (; turn + shifted < stretch.last; turn += step) {
+      const int chunk = turn + shifted;
+      const std::int64_t left = span.length - static_cast<std::int64_t>(chunk) * chunk_tokens;
+      const int tokens = left < chunk_tokens ? static_cast<int>(left) : chunk_tokens;
+      copy_async_wait<0>();
+      sync_warp();
+      normalise_general<K, half_precision>(args, bench, lane);
+      store_shared(bench + Bench::diagonal + 4 * lane, 0.0f);
+      sync_warp();
+      const int stage = turn % ring.count, round = turn / ring.count;
+      const Address place = ring.stages + stage * stage_bytes;
+      prepare_general<K, half_precision>(
+          args, bench, place, gate, bench + Bench::biases, tokens, lane,
+          [&] {
+            if (chunk + step < stretch.last) fetch_general<K>(args, bench, span, chunk + step, head, head_q, lane);
+          },
+          [&] { await_turn(ring, stage, round); });
+      if (ring.sharing > 1) fence_async();
+      sync_warp();
+      send_stage<stage_bytes>(ring, place, stage, false, lane);
+      sync_warp();
+      if (lane == 0) word_set(ring.rounds(stage), static_cast<std::uint32_t>(round + 1));
+    }
+    if constexpr (!dealt) break;
   }
 }
 
-/// A block: one sequence and value head, one slice of the value columns.
-template <int K, bool half_precision> __device__ __forceinline__ void general_forward_block(const ForwardArguments& args) {
-  const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
-  const int slice = static_cast<int>(block_index() % args.slices);
-  const std::int64_t unit = args.first_unit + block_index() / args.slices, n = unit / args.HV;
-  const int head = static_cast<int>(unit % args.HV), bench_bytes = GeneralBench<K>::bytes(args.gate_format == Stored::fp32 ? 4 : 2);
-  const bool sharing = args.sharing > 1;
-  const Address base = shared_base(), biases = base + barrier_bytes;
-  const Ring ring{base, base + general_header_bytes<K>, args.stages, static_cast<unsigned>(args.sharing), sharing ? cluster_rank() : 0};
-  const Address benches = ring.stages + args.stages * GeneralStage<K>::bytes, areas = benches + args.producer_warps * bench_bytes;
-  if (thread_index() == 0)
-    for (int stage = 0; stage < args.stages; ++stage) {
-      barrier_init(ring.full(stage), 1);
-      barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
-      store_shared(ring.rounds(stage), std::uint32_t{0});
-    }
-  const unsigned threads = 32 * (args.consumer_warps + args.producer_warps);
-  for (unsigned c = thread_index(); c < K; c += threads)
-    store_shared(biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
-  sync_block();
-  if (sharing) sync_cluster();
-  const Span span = span_of(args, n);
-  if (static_cast<int>(warp) < args.consumer_warps) {
-    const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
-    consume_general<K, half_precision>(args, ring, areas + warp * consumer_bytes, span, n, head, column, lane);
-  } else {
-    const int producer = static_cast<int>(warp) - args.consumer_warps;
-    prepare_chunks<K, half_precision>(args, ring, benches + producer * bench_bytes, biases, span, head,
-                                      static_cast<int>(ring.rank) + args.sharing * producer, args.sharing * args.producer_warps, lane);
-  }
-  if (sharing) {
-    sync_warp();
-    sync_cluster(); // others may still send to this block's memory
-  }
+/// The consumer's part. Inlined where a gang has one unit; `dealt`, a function: beside it the compiler spills 1,600 bytes of the producer's
+/// registers where it spills 150 without. (The producer as a function reads its arguments through memory: a third slower.)
+template <int K, bool half_precision, bool dealt>
+__device__ __forceinline__ void consume_general(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column,
+                                                unsigned lane) {
+  consume<K, GeneralStage<K>::bytes, half_precision, dealt>(
+      args, ring, area, gang, column, lane, [](float(&S)[K / 8][4], float(&O)[2][4], Address stage, Address values, unsigned own_lane) {
+        advance_general<K, half_precision>(S, O, stage, values, own_lane);
+      });
+}
+template <int K, bool half_precision>
+__device__ __noinline__ void consume_dealt(const ForwardArguments& args, Ring ring, Address area, int gang, int column, unsigned lane) {
+  consume_general<K, half_precision, true>(args, ring, area, gang, column, lane);
+}
+
+/// A block: a gang's, or a slice of one unit's value columns.
+template <int K, bool half_precision, bool dealt> __device__ __forceinline__ void general_forward_block(const ForwardArguments& args) {
+  gang_block<dealt>(
+      args, GeneralStage<K>::bytes, GeneralBench<K>::bytes(args.gate_format == Stored::fp32 ? 4 : 2), 0,
+      [&](const Ring& ring, Address bench, Address, int gang, int first, unsigned lane) {
+        prepare_chunks<K, half_precision, dealt>(args, ring, bench, gang, first, args.sharing * args.producer_warps, lane);
+      },
+      [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
+        if constexpr (dealt)
+          consume_dealt<K, half_precision>(args, ring, area, gang, column, lane);
+        else
+          consume_general<K, half_precision, false>(args, ring, area, gang, column, lane);
+      });
 }
 
 } // namespace kdacheck::cuda

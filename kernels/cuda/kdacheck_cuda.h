@@ -57,7 +57,7 @@ enum kdacheck_cuda_kernel {
   KDACHECK_CUDA_RECURRENCE = 0, /* token by token in fp32: any K, V <= 256, any option, any format and alignment */
   KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K 64 or 128, V a multiple
                                    of 16; q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned; DPLR forward only */
-  KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with every operand as a sum of two bf16 terms (16 bits); no DPLR */
+  KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with operands of 11 bits or more (tf32, fp16, two bf16 terms); no DPLR */
   KDACHECK_CUDA_DECODE          /* 1 to 8 tokens a sequence; updates the fp32 state (K-first) in place; K a multiple of 16 up to
                                    256, V a multiple of 4; no DPLR, no cu_seqlens */
 };

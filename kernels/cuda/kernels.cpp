@@ -102,11 +102,13 @@ Contract recurrence_contract(bool v_first) {
   return contract;
 }
 
-/// Operands in two bf16 terms are declared as tf32, the nearest format that promises no more than they keep.
+/// Tier accurate has operands in tf32, fp16 and two bf16 terms: 11 bits at least; keys and queries, decayed, have the range of fp16. So it
+/// is declared, though states and values, which the kernel takes as tf32, are then bound to that range as well.
 Contract chunk_contract(Format input, bool accurate) {
   Contract contract = wide_domain();
   contract.input = contract.output = input;
-  contract.operands = contract.scores = accurate ? Format::tf32 : Format::bf16;
+  contract.operands = contract.scores = accurate ? Format::fp16 : Format::bf16;
+  if (accurate) contract.value_max = 4096;
   contract.exp_ulp = 4; // 2^-22 relative
   contract.order = Order::residual_first;
   contract.chunk = 16;
@@ -150,7 +152,7 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
       const int kernel = accurate ? KDACHECK_CUDA_CHUNK_ACCURATE : KDACHECK_CUDA_CHUNK_FAST;
       const std::string tier = std::string(accurate ? "accurate." : "fast.") + std::string(name(input));
       Contract contract = chunk_contract(input, accurate);
-      kernels.push_back(make("cuda.chunk16." + tier, accurate ? "chunks of 16, operands in two bf16 terms" : "chunks of 16, bf16 operands",
+      kernels.push_back(make("cuda.chunk16." + tier, accurate ? "chunks of 16, operands of 11 bits or more" : "chunks of 16, bf16 operands",
                              kernel, contract));
       // With the backward pass: it sweeps in chunks of 16, and forms the other gradients over segments of 64 tokens. Of the
       // accurate tier it takes up to 128 value channels.

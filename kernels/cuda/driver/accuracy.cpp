@@ -55,7 +55,7 @@ Errors compare(const Case& made, const Regime& regime, bool v_first) {
 double bound(const Contract& contract, bool output) {
   const double rounding = output ? 2 * unit_roundoff(contract.output) : 0;
   if (contract.operands == Format::bf16) return 0.15;
-  return rounding + (contract.operands == Format::tf32 ? 2e-3 : 1e-4);
+  return rounding + (contract.operands == Format::fp16 ? 2e-3 : 1e-4);
 }
 
 } // namespace

@@ -165,8 +165,9 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
     for (const ChunkShape& shape : shapes) try {
         std::vector<Enqueue> jobs;
         for (const DeviceProblem& set : sets) {
-          const CheckedCall call = check_call(KDACHECK_CUDA_CHUNK_FAST, &set.problem);
+          CheckedCall call = check_call(KDACHECK_CUDA_CHUNK_FAST, &set.problem);
           require(call.result);
+          call.args.handover = static_cast<unsigned char*>(set.workspace.get());
           jobs.push_back([=](cudaStream_t stream) { require(launch_general_fast(call.args, stream, shape), "launch"); });
         }
         add("dplr", row, time_graphs(jobs, sweep ? 30 : 100), bytes, shape);

@@ -22,6 +22,7 @@ struct Case {
 
 struct Cut {
   int consumers = 1, producers = 1, stages = 2, sharing = 1;
+  int gangs = 0; ///< if not 0, chunks are dealt out to as many
 };
 
 /// A case's tensors, and what the emulated kernel makes of them.
@@ -83,15 +84,26 @@ struct Emulated {
     args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
     args.slices = static_cast<int>(s.V / 16 / cut.consumers), args.consumer_warps = cut.consumers, args.producer_warps = cut.producers;
     args.stages = cut.stages, args.sharing = cut.sharing;
+    const std::int64_t chunks = (s.T + cuda::chunk_tokens - 1) / cuda::chunk_tokens, units = N * s.HV;
+    std::vector<unsigned char> handover;
+    if (cut.gangs > 0) {
+      args.share = static_cast<int>((units * chunks + cut.gangs - 1) / cut.gangs);
+      const std::size_t head = cuda::handover_head_bytes;
+      handover.assign(head + static_cast<std::size_t>(cut.gangs) * static_cast<std::size_t>(K * s.V) * 4 + 255, 0xff);
+      args.handover = handover.data() + (256 - reinterpret_cast<std::uintptr_t>(handover.data()) % 256) % 256;
+      std::fill(args.handover, args.handover + head, static_cast<unsigned char>(0));
+    }
     const int shared =
         cuda::general_shared_bytes<K>(cut.stages, cut.producers, cut.consumers, args.gate_format == cuda::Stored::fp32 ? 4 : 2);
-    for (std::int64_t block = 0; block < N * s.HV * args.slices; block += cut.sharing)
+    for (std::int64_t block = 0; block < (cut.gangs > 0 ? cut.gangs : units) * args.slices; block += cut.sharing)
       cuda::simt::run_cluster(static_cast<unsigned>(block), static_cast<unsigned>(cut.sharing),
                               static_cast<unsigned>(32 * (cut.consumers + cut.producers)), static_cast<std::size_t>(shared), [&] {
-                                if (test.input == Format::fp16)
-                                  cuda::general_forward_block<K, true>(args);
+                                if (cut.gangs > 0)
+                                  cuda::general_forward_block<K, false, true>(args);
+                                else if (test.input == Format::fp16)
+                                  cuda::general_forward_block<K, true, false>(args);
                                 else
-                                  cuda::general_forward_block<K, false>(args);
+                                  cuda::general_forward_block<K, false, false>(args);
                               });
   }
   float output(std::int64_t b, std::int64_t t, std::int64_t head, std::int64_t j) const {
@@ -177,6 +189,21 @@ TEST_CASE("general rule: blocks of a cluster that share their chunks agree with 
         {4 / sharing, 2, 4, sharing});
     CHECK(o <= bound);
     CHECK(state <= bound);
+  }
+}
+
+TEST_CASE("general rule: chunks dealt out evenly to gangs give the bits of a gang for each unit") {
+  Case test{.shape = {.B = 1, .T = 83, .H = 2, .HV = 4, .K = 64, .V = 64}, .options = bounded()};
+  for (const auto& [sharing, gangs, B] : std::vector<std::array<int, 3>>{{1, 3, 1}, {2, 3, 1}, {4, 3, 2}, {2, 7, 2}}) {
+    test.shape.B = B;
+    Emulated whole(test), dealt(test);
+    const Cut cut{.consumers = 4 / sharing, .producers = 1, .stages = 4, .sharing = sharing};
+    Cut in_gangs = cut;
+    in_gangs.gangs = gangs;
+    whole.run<64>(cut);
+    dealt.run<64>(in_gangs);
+    CHECK(whole.o.bytes == dealt.o.bytes);
+    CHECK(whole.h.bytes == dealt.h.bytes);
   }
 }
 

@@ -18,6 +18,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__
 
 namespace kdacheck::cuda {
 
@@ -242,28 +243,61 @@ inline std::uint32_t transpose_matrix(std::uint32_t word) {
   return simt::out()[0];
 }
 
-inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  std::memcpy(simt::in(), c, 16);
-  std::memcpy(simt::in() + 4, a, 16);
-  simt::in()[8] = b0;
-  simt::in()[9] = b1;
-  simt::collective([](simt::Warp& warp) {
+namespace simt {
+template <bool fp16> float half_of(std::uint32_t word, int half) {
+  if constexpr (fp16)
+    return static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(word >> (16 * half))));
+  else
+    return bf16(word, half);
+}
+template <bool fp16> void multiply_halves(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  std::memcpy(in(), c, 16);
+  std::memcpy(in() + 4, a, 16);
+  in()[8] = b0;
+  in()[9] = b1;
+  collective([](Warp& warp) {
     for (int lane = 0; lane < 32; ++lane)
       for (int e = 0; e < 4; ++e) {
         const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
         double sum = std::bit_cast<float>(warp.in[lane][e]);
         for (int inner = 0; inner < 16; ++inner) {
           const int a_lane = row % 8 * 4 + inner % 8 / 2, b_lane = column * 4 + inner % 8 / 2;
-          const float x = simt::bf16(warp.in[a_lane][4 + row / 8 + 2 * (inner / 8)], inner % 2);
-          const float y = simt::bf16(warp.in[b_lane][8 + inner / 8], inner % 2);
+          const float x = half_of<fp16>(warp.in[a_lane][4 + row / 8 + 2 * (inner / 8)], inner % 2);
+          const float y = half_of<fp16>(warp.in[b_lane][8 + inner / 8], inner % 2);
           sum += static_cast<double>(x) * y;
         }
         warp.out[lane][e] = std::bit_cast<std::uint32_t>(static_cast<float>(sum));
       }
   });
+  std::memcpy(c, out(), 16);
+}
+} // namespace simt
+inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  simt::multiply_halves<false>(c, a, b0, b1);
+}
+inline void multiply_add_fp16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  simt::multiply_halves<true>(c, a, b0, b1);
+}
+/// What does not fit 11 bits is cut off, as the machine does.
+inline void multiply_add_tf32(float (&c)[4], const float (&a)[4], float b0, float b1) {
+  std::memcpy(simt::in(), c, 16);
+  std::memcpy(simt::in() + 4, a, 16);
+  simt::in()[8] = std::bit_cast<std::uint32_t>(b0);
+  simt::in()[9] = std::bit_cast<std::uint32_t>(b1);
+  simt::collective([](simt::Warp& warp) {
+    const auto number = [](std::uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int e = 0; e < 4; ++e) {
+        const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
+        double sum = std::bit_cast<float>(warp.in[lane][e]);
+        for (int inner = 0; inner < 8; ++inner)
+          sum += static_cast<double>(number(warp.in[row % 8 * 4 + inner % 4][4 + row / 8 + 2 * (inner / 4)])) *
+                 number(warp.in[column * 4 + inner % 4][8 + inner / 4]);
+        warp.out[lane][e] = std::bit_cast<std::uint32_t>(static_cast<float>(sum));
+      }
+  });
   std::memcpy(c, simt::out(), 16);
 }
-
 inline std::uint32_t pack_bf16(float x, float y) {
   return std::bit_cast<std::uint32_t>(round_bf16(x)) >> 16 | (std::bit_cast<std::uint32_t>(round_bf16(y)) & 0xffff0000u);
 }
