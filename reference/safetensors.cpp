@@ -63,13 +63,20 @@ std::vector<std::int64_t> non_negative_integers(const Json& entry, const char* k
   return numbers;
 }
 
+/// A name from a file as part of one line.
+std::string shown(std::string text) {
+  std::ranges::replace_if(
+      text, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return text;
+}
+
 StoredTensor parse_tensor(const std::string& tensor_name, const Json& entry, std::span<const std::byte> data, const std::string& source) {
-  const std::string label = source + ": tensor " + tensor_name;
+  const std::string label = source + ": tensor " + shown(tensor_name);
   if (!entry.is_object() || entry.size() != 3) throw BadFile(label + " is not described by dtype, shape and data_offsets");
   const auto dtype = entry.find("dtype");
   if (dtype == entry.end() || !dtype->is_string()) throw BadFile(label + " has no dtype");
   const auto type = element_type_named(dtype->get<std::string>());
-  if (!type) throw BadFile(label + " has the dtype " + dtype->get<std::string>() + "; known are F64 F32 F16 BF16 I64 I32 U8 BOOL");
+  if (!type) throw BadFile(label + " has the dtype " + shown(dtype->get<std::string>()) + "; known are F64 F32 F16 BF16 I64 I32 U8 BOOL");
   StoredTensor tensor{tensor_name, *type, non_negative_integers(entry, "shape", label), {}};
   const auto offsets = non_negative_integers(entry, "data_offsets", label);
   if (offsets.size() != 2 || offsets[0] > offsets[1]) throw BadFile(label + ": data_offsets is not a begin and an end");
@@ -98,8 +105,8 @@ void check_tiling(std::vector<StoredTensor>& tensors, std::span<const std::byte>
   std::ranges::stable_sort(tensors, {}, [](const StoredTensor& t) { return std::pair(t.bytes.data(), t.bytes.size()); });
   const std::byte* expected = data.data();
   for (const StoredTensor& tensor : tensors) {
-    if (tensor.bytes.data() < expected) throw BadFile(source + ": tensor " + tensor.name + " overlaps the one before it");
-    if (tensor.bytes.data() > expected) throw BadFile(source + ": there is a gap before tensor " + tensor.name);
+    if (tensor.bytes.data() < expected) throw BadFile(source + ": tensor " + shown(tensor.name) + " overlaps the one before it");
+    if (tensor.bytes.data() > expected) throw BadFile(source + ": there is a gap before tensor " + shown(tensor.name));
     expected += tensor.bytes.size();
   }
   if (expected != data.data() + data.size())

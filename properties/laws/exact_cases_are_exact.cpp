@@ -37,6 +37,9 @@ void law(Trial& trial) {
   const bool plain = options.gate == GateForm::log_decay || options.gate == GateForm::absent;
   trial.applies_if(options.rule == Rule::kda && plain && no_decay && options.beta == BetaForm::value && !options.l2norm,
                    "the kernel's forms of gate, beta or norm are not exact");
+  // a kernel that takes only K^-1/2 is given that
+  int exponent = 0;
+  trial.applies_if(std::abs(std::frexp(options.scale, &exponent)) == 0.5f, "the scale is not a power of two: q times it is rounded");
   if (trial.recipe.values == ValuePattern::held) residual_is_exact(trial);
   const Run run = trial.forward(trial.problem);
   const auto truth = trial.judge.forward_truth(trial.problem);

@@ -54,6 +54,9 @@ TEST_CASE("a Python function is called by keyword and judged as it declares") {
   CHECK(kernels[0].name == "tests.good");
   CHECK(kernels[0].contract.chunk == 1);
   CHECK(run_forward(kernels[0], small_problem()).o.at(0) == 0.25f);
+  const auto by_dictionary = subprocess_kernels(python_worker_command("python_kernels:declared_by_a_dictionary"));
+  CHECK(by_dictionary.at(0).name == "tests.dictionary");
+  CHECK(by_dictionary.at(0).contract == kernels.at(0).contract);
   const Run changed = run_forward(subprocess_kernels(python_worker_command("python_kernels:changes_its_input")).at(0), small_problem());
   REQUIRE(changed.trespasses.size() == 1);
   CHECK(changed.trespasses[0] == "changed input k");

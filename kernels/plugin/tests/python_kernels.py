@@ -75,3 +75,10 @@ def backward_by(function):
 
 
 with_clean_backward, with_changed_cotangent, with_returned_cotangent = map(backward_by, (clean_backward, changes_its_cotangent, returns_its_cotangent))
+
+
+def declared_by_a_dictionary(q, k, v, g, beta, scale, initial_state, output_final_state):
+    return good(q=q, k=k, v=v, g=g, beta=beta, scale=scale, initial_state=initial_state, output_final_state=output_final_state)
+
+
+declared_by_a_dictionary.kdacheck = {"contract": CONTRACT, "name": "tests.dictionary"}

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 @dataclass
 class Declaration:
-    """What a function promises. Attached to it as `kdacheck`."""
+    """What a function promises. Attached to it as `kdacheck`, where a dictionary of these fields does as well."""
 
     contract: str = ""
     name: Optional[str] = None

@@ -18,7 +18,8 @@ class Served:
         if not function:
             raise ValueError(f"'{path}' is not module:function")
         self.function = getattr(importlib.import_module(module), function)
-        self.declaration = getattr(self.function, "kdacheck", None) or Declaration()
+        declared = getattr(self.function, "kdacheck", None) or Declaration()
+        self.declaration = Declaration(**declared) if isinstance(declared, dict) else declared
         self.name = self.declaration.name or path.replace(":", ".")
         self.framework = framework(self.declaration.framework, self.declaration.device)
         parameters = inspect.signature(self.function).parameters.values()
