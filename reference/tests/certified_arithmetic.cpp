@@ -54,9 +54,9 @@ TEST_CASE("lane_sums gives every number's lanes added up, each number in its own
   DoubleDouble<Pack> wide[pack_lanes];
   for (int i = 0; i < pack_lanes; ++i)
     for (int l = 0; l < pack_lanes; ++l) { // sums of distinct powers of two name the lanes that went into them
-      plain[i][l] = std::ldexp(1.0, l + 8 * i - 32);
-      wide[i].high[l] = 1;
-      wide[i].low[l] = std::ldexp(1.0, l + 8 * i - 160);
+      set_lane(plain[i], l, std::ldexp(1.0, l + 8 * i - 32));
+      set_lane(wide[i].high, l, 1);
+      set_lane(wide[i].low, l, std::ldexp(1.0, l + 8 * i - 160));
     }
   const Pack sums = lane_sums(plain);
   const DoubleDouble<Pack> wide_sums = lane_sums(wide);

@@ -82,8 +82,8 @@ TEST_CASE("a pack computes in every lane what a double computes") {
       const auto at = static_cast<std::size_t>(l);
       x[at] = source.pair();
       y[at] = source.pair();
-      packed_x.high[l] = x[at].high, packed_x.low[l] = x[at].low;
-      packed_y.high[l] = y[at].high, packed_y.low[l] = y[at].low;
+      set_lane(packed_x.high, l, x[at].high), set_lane(packed_x.low, l, x[at].low);
+      set_lane(packed_y.high, l, y[at].high), set_lane(packed_y.low, l, y[at].low);
     }
     const DoubleDouble<Pack> sum = packed_x + packed_y, product = packed_x * packed_y, quotient = packed_x / packed_y;
     for (int l = 0; l < pack_lanes; ++l) {

@@ -102,7 +102,7 @@ TEST_CASE("a pack exponential computes in every lane what a double computes") {
   const std::vector<double> all = arguments();
   for (std::size_t first = 0; first + pack_lanes <= all.size(); first += 97 * pack_lanes) {
     DoubleDouble<Pack> x{};
-    for (int l = 0; l < pack_lanes; ++l) x.high[l] = all[first + static_cast<std::size_t>(l)];
+    for (int l = 0; l < pack_lanes; ++l) set_lane(x.high, l, all[first + static_cast<std::size_t>(l)]);
     const DoubleDouble<Pack> packed = certified_exp(x);
     const Pack rounded = rounded_exp(x.high);
     for (int l = 0; l < pack_lanes; ++l) {
