@@ -71,14 +71,15 @@ std::vector<std::string> against_today(const json& manifest, const TensorTable& 
     } else if (stored->shape != tensor.tensor.shape || stored->type != tensor.tensor.type ||
                !std::ranges::equal(stored->bytes, tensor.tensor.bytes))
       remarks.push_back(label + " has changed");
-    else if (!(width(tensor.radius) <= radii_move_by * width(radius[label])))
+    else if (!(width(tensor.radius) <= radii_move_by * width(radius[label]) &&
+               width(radius[label]) <= radii_move_by * width(tensor.radius)))
       remarks.push_back(fmt::format("{}: radius {:.3g} is promised, {:.3g} is certified today", label, radius[label], tensor.radius));
   }
   for (const auto& [label, value] : radius)
     if (std::ranges::none_of(today.tensors, [&, &key = label](const GoldenTensor& each) { return each.tensor.name == key; }))
       remarks.push_back(label + " is gone");
   const json fresh = manifest_of(today, "");
-  for (const char* key : {"case", "regime", "token", "options", "formats", "contents", "bounds"})
+  for (const char* key : {"case", "regime", "token", "options", "formats", "contents", "oracle", "bounds", "layout"})
     if (manifest[key] != fresh[key]) remarks.push_back(std::string("manifest.json: '") + key + "' has changed");
   return remarks;
 }
@@ -101,6 +102,9 @@ CaseDifference difference_of(const fs::path& folder, const SetIndex* index, cons
     if (index)
       if (auto remarks = against_index(folder, *index); !remarks.empty()) return {true, std::move(remarks)};
     const json manifest = read_manifest(folder);
+    if (const std::string label = folder.extension() == ".new" ? folder.stem().string() : folder.filename().string();
+        manifest["case"] != label)
+      return {true, {"its manifest.json is that of the case '" + manifest["case"].get<std::string>() + "'"}};
     const SafetensorsFile file(folder / "tensors.safetensors");
     if (auto remarks = against_hashes(manifest, file.table()); !remarks.empty()) return {true, std::move(remarks)};
     if (today) return {false, against_today(manifest, file.table(), *today)};

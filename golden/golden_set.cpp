@@ -23,6 +23,15 @@ void write_case(const fs::path& folder, const GoldenCase& golden, const std::str
   write_atomically(folder / "manifest.json", manifest_text(manifest_of(golden, commit)));
 }
 
+/// Writes a case that waits to be accepted; a sentence if it takes the place of another that waited.
+std::string write_candidate(const fs::path& folder, const GoldenCase& golden, const std::string& commit) {
+  const bool waited = fs::exists(folder / "manifest.json");
+  if (!waited && fs::exists(folder) && !fs::is_empty(folder)) throw BadFile(folder.string() + " is in the way: it is no golden case");
+  const std::string before = waited ? manifest_hash(folder) : "";
+  write_case(folder, golden, commit);
+  return waited && manifest_hash(folder) != before ? folder.filename().string() + " held another candidate: replaced" : "";
+}
+
 /// Written, but not yet accepted.
 bool waits(const fs::path& folder) { return folder.extension() == ".new"; }
 
@@ -60,8 +69,21 @@ std::string difference(const StoredTensor& before, const StoredTensor& after) {
   return fmt::format("{}: {} of {} elements differ, by {:.3g} at most (largest element {:.3g})", before.name, count, x.size(), most, size);
 }
 
+/// What manifests say beside the tensors, and the radii that both promise; not where they come from.
+std::vector<std::string> changes_of_manifest(const nlohmann::json& before, const nlohmann::json& after) {
+  std::vector<std::string> remarks;
+  for (const char* key : {"case", "regime", "why", "token", "options", "formats", "contents", "oracle", "bounds", "layout"})
+    if (before[key] != after[key]) remarks.push_back(std::string("manifest.json: '") + key + "' differs");
+  for (const auto& tensor : before["tensors"])
+    for (const auto& other : after["tensors"])
+      if (tensor["name"] == other["name"] && tensor["radius"] != other["radius"])
+        remarks.push_back(fmt::format("{}: radius {:.3g} became {:.3g}", tensor["name"].get<std::string>(), tensor["radius"].get<double>(),
+                                      other["radius"].get<double>()));
+  return remarks;
+}
+
 GoldenOutcome diff_case(const fs::path& before, const fs::path& after) {
-  read_manifest(before), read_manifest(after); // of a schema that is not known nothing is said
+  const auto old_manifest = read_manifest(before), new_manifest = read_manifest(after); // of a schema that is not known nothing is said
   const SafetensorsFile left(before / "tensors.safetensors"), right(after / "tensors.safetensors");
   GoldenOutcome outcome{.kind = GoldenOutcome::Kind::same, .name = after.filename().string(), .remarks = {}};
   for (const StoredTensor& tensor : left.table().tensors) {
@@ -71,6 +93,7 @@ GoldenOutcome diff_case(const fs::path& before, const fs::path& after) {
   }
   for (const StoredTensor& tensor : right.table().tensors)
     if (!left.table().find(tensor.name)) outcome.remarks.push_back(tensor.name + " is new");
+  for (std::string& remark : changes_of_manifest(old_manifest, new_manifest)) outcome.remarks.push_back(std::move(remark));
   if (!outcome.remarks.empty()) outcome.kind = GoldenOutcome::Kind::changed;
   return outcome;
 }
@@ -95,10 +118,11 @@ GoldenOutcome store_golden(const fs::path& set, const GoldenCase& golden, const 
     return {.kind = GoldenOutcome::Kind::written, .name = golden.name, .remarks = {}};
   }
   GoldenOutcome outcome = outcome_of(folder, difference_of(folder, index.contains(golden.name) ? &index : nullptr, &golden));
-  if (outcome.kind != GoldenOutcome::Kind::same)
-    write_case(set / (golden.name + ".new"), golden, commit);
-  else if (!index.contains(golden.name))
-    put_into_index(set, index, golden.name);
+  if (outcome.kind != GoldenOutcome::Kind::same) {
+    if (auto remark = write_candidate(set / (golden.name + ".new"), golden, commit); !remark.empty())
+      outcome.remarks.push_back(std::move(remark));
+  }
+  if (outcome.kind == GoldenOutcome::Kind::same && !index.contains(golden.name)) put_into_index(set, index, golden.name);
   return outcome;
 }
 
@@ -140,6 +164,8 @@ std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& a
 void accept_golden(const fs::path& set, const std::string& label) {
   const fs::path fresh = set / (label + ".new"), folder = set / label, old = set / (label + ".old");
   if (!fs::exists(fresh / "manifest.json")) throw BadFile("there is no " + fresh.string() + " to accept");
+  if (const CaseDifference difference = difference_of(fresh, nullptr, nullptr); difference.damaged)
+    throw BadFile(fresh.string() + " cannot be accepted: " + difference.remarks.front());
   const SetIndex index = index_so_far(set); // before anything is moved
   std::error_code error;
   fs::remove_all(old, error);

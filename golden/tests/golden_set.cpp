@@ -163,6 +163,42 @@ TEST_CASE("a changed case is written beside the old one and taken only when acce
   CHECK_THROWS_AS(accept_golden(set.path, "small"), BadFile);
 }
 
+TEST_CASE("a damaged candidate is not accepted, and a candidate that gives way to another is spoken of") {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  const std::string before = text_of(set.path / "small/tensors.safetensors");
+  const auto says_so = [](const GoldenOutcome& outcome) {
+    return std::ranges::count(outcome.remarks, std::string("small.new held another candidate: replaced"));
+  };
+  CHECK(says_so(store_golden(set.path, small_case(8), "")) == 0);
+  CHECK(says_so(store_golden(set.path, small_case(8), "")) == 0);
+  CHECK(says_so(store_golden(set.path, small_case(9), "")) == 1);
+  write_text(set.path / "small.new/tensors.safetensors", "");
+  CHECK_THROWS_AS(accept_golden(set.path, "small"), BadFile);
+  CHECK(text_of(set.path / "small/tensors.safetensors") == before);
+  CHECK(fs::exists(set.path / "small.new"));
+  fs::remove_all(set.path / "small.new");
+  fs::create_directories(set.path / "small.new");
+  write_text(set.path / "small.new/notes.txt", "mine");
+  CHECK_THROWS_AS(store_golden(set.path, small_case(8), ""), BadFile);
+  CHECK(text_of(set.path / "small.new/notes.txt") == "mine");
+}
+
+TEST_CASE("diff tells what manifests say differently") {
+  const Folder left, right;
+  store_golden(left.path, small_case(), "");
+  store_golden(right.path, small_case(), "");
+  CHECK(diff_golden(left.path, right.path).at(0).kind == GoldenOutcome::Kind::same);
+  json manifest = json::parse(text_of(right.path / "small/manifest.json"));
+  manifest["why"] = "another reason";
+  for (json& tensor : manifest["tensors"])
+    if (tensor["name"] == "o.high") tensor["radius"] = 1e-9;
+  write_text(right.path / "small/manifest.json", manifest_text(manifest));
+  const GoldenOutcome outcome = diff_golden(left.path, right.path).at(0);
+  CHECK(outcome.kind == GoldenOutcome::Kind::changed);
+  CHECK(outcome.remarks.size() == 2);
+}
+
 TEST_CASE("one flipped bit, a truncated file, a tampered manifest and a foreign schema are seen") {
   const Folder set;
   store_golden(set.path, small_case(), "");
@@ -216,7 +252,12 @@ TEST_CASE("a manifest that was forged together with its index still has to follo
   const GoldenOutcome narrow = forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-300); });
   CHECK(narrow.kind == changed);
   CHECK(narrow.remarks.at(0).find("o.high: radius 1e-300 is promised") == 0);
-  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-9); }).kind == same); // wider: true still
+  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-9); }).kind == changed); // true still, but not what is certified
+  CHECK(forged([](json& m) { change_tensor(m, "q", "radius", 0.5); }).kind == changed);       // inputs are exact
+  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", -1.0); }).kind == changed);
+  CHECK(forged([](json& m) { m["oracle"]["bits"] = 200; }).kind == changed);
+  CHECK(forged([](json& m) { m["layout"]["order"] = "column-major"; }).kind == changed);
+  CHECK(forged([](json& m) { m["case"] = "another"; }).kind == damaged);
   CHECK(forged([](json& m) { change_tensor(m, "q", "dtype", "F32"); }).kind == damaged);
   CHECK(forged([](json& m) { change_tensor(m, "q", "shape", {5, 3}); }).kind == damaged);
   CHECK(forged([](json& m) { m["options"]["scale"] = "2"; }).kind == damaged);
