@@ -166,7 +166,10 @@ def check_downloads(browser, page, check, folder):
             time.sleep(0.15)  # the browser drops what a page asks it to save beyond ten files a second
             browser.value(f"{BUTTONS}[{at}].click()")
             deadline = time.monotonic() + 10
-            while not (arrived := list(folder.glob("*.png"))) and time.monotonic() < deadline:
+            # until it is whole, a file lies there empty, under its name, beside NAME.crdownload
+            while (
+                not (arrived := [file for file in folder.glob("*.png") if file.stat().st_size]) or list(folder.glob("*.crdownload"))
+            ) and time.monotonic() < deadline:
                 time.sleep(0.02)
             check(len(arrived) == 1, f"picture {at} arrives as one file: {arrived}")
             for file in arrived:
