@@ -103,7 +103,7 @@ TEST_CASE("two runs do not write into the same folder: the second is refused wit
 TEST_CASE("a run that is told to stop, by Ctrl-C, SIGTERM or a terminal that closes, keeps a report and ends with status 4") {
   for (const std::string signal : {"INT", "TERM", "HUP"}) {
     const Folder folder;
-    const Ended ended = run_in_shell("timeout --preserve-status -s " + signal + " 2 " + program + " verify --out " + folder.path.string());
+    const Ended ended = run_in_shell("timeout --preserve-status -s " + signal + " 6 " + program + " verify --out " + folder.path.string());
     INFO(signal << ": " << ended.text);
     CHECK(ended.status == 4);
     for (const char* name : {"report.json", "junit.xml", "summary.md"}) CHECK(std::filesystem::exists(folder.path / name));
