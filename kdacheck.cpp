@@ -148,7 +148,7 @@ private:
     command->add_option("--tier", search.tier, "how large the first cases are")
         ->check(CLI::IsMember({"quick", "full", "nightly"}))
         ->capture_default_str();
-    command->add_option("--seed", search.seed, "of the search")->capture_default_str();
+    command->add_option("--seed", search.seed, "of the search")->check(whole_number)->capture_default_str();
     command->add_option("--seconds", search.seconds, "how long to look")->check(CLI::PositiveNumber)->capture_default_str();
     command->add_option("--shrink-seconds", search.shrink_seconds, "how long to simplify a failing case")
         ->check(CLI::NonNegativeNumber)
@@ -204,7 +204,7 @@ private:
         ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
         ->capture_default_str();
     generate->add_option("--count", golden_arguments.count, "cases per regime")->check(CLI::Range(1, 100000))->capture_default_str();
-    generate->add_option("--seed", golden_arguments.seed, "of the first case of each regime")->capture_default_str();
+    generate->add_option("--seed", golden_arguments.seed, "of the first case of each regime")->check(whole_number)->capture_default_str();
     generate->add_option("--largest-T", golden_arguments.largest_T, "tokens at most")->check(CLI::Range(0, 1 << 20))->capture_default_str();
     generate->add_option("--largest-K", golden_arguments.largest_K, "key channels at most")
         ->check(CLI::Range(1, 1024))

@@ -23,7 +23,8 @@ struct CaseDifference {
 nlohmann::json read_manifest(const std::filesystem::path& folder);
 
 /// Reads the case in `folder` and checks it against the index (unless that is null), the schema, its hashes, and `today`, or if that is
-/// nothing what the manifest's recipe gives. A bound may be wider than today's, it holds then too; a radius may not be far narrower.
+/// nothing what the manifest's recipe gives. A bound may be wider than today's, it holds then too; a radius may be neither far narrower nor
+/// far wider. The folder is named as the case, or waits as NAME.new.
 CaseDifference difference_of(const std::filesystem::path& folder, const SetIndex* index, const GoldenCase* today);
 
 } // namespace kdacheck

@@ -121,8 +121,9 @@ GoldenOutcome store_golden(const fs::path& set, const GoldenCase& golden, const 
   if (outcome.kind != GoldenOutcome::Kind::same) {
     if (auto remark = write_candidate(set / (golden.name + ".new"), golden, commit); !remark.empty())
       outcome.remarks.push_back(std::move(remark));
+  } else if (!index.contains(golden.name)) {
+    put_into_index(set, index, golden.name);
   }
-  if (outcome.kind == GoldenOutcome::Kind::same && !index.contains(golden.name)) put_into_index(set, index, golden.name);
   return outcome;
 }
 

@@ -67,6 +67,8 @@ GoldenContents contents_of(const GoldenArguments& arguments, Format dtype) {
 ListedCase case_of_token(const GoldenArguments& arguments) {
   if (arguments.name.empty() || arguments.name.find('/') != std::string::npos || arguments.name.front() == '.')
     throw UsageError("--token needs --name NAME, the name of the case's folder");
+  if (arguments.name.ends_with(".new"))
+    throw UsageError("a case whose name ends in .new is one that waits to be accepted: choose another --name");
   try {
     const bool whole = arguments.token.find(':') != std::string::npos;
     return {.name = arguments.name,
