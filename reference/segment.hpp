@@ -4,6 +4,7 @@
 #include "enclosed_gate.hpp"
 #include "step_bound.hpp"
 
+#include <cstring>
 #include <vector>
 
 namespace kdacheck::certified {
@@ -96,24 +97,34 @@ template <class A> struct Segment {
   const Scalar* row(const std::vector<Scalar>& tensor, std::int64_t t) const { return tensor.data() + t * channels; }
 };
 
-/// Sum of what `term(i)` gives, in eight chains; within a relative K 2^-53 of the sum of sizes.
+/// The leading doubles of x[i] ...: as many as there are lanes.
+template <class Real, class Scalar> [[gnu::always_inline]] inline Real leading_lanes(const Scalar* x, std::int64_t i) {
+  Real result{};
+  if constexpr (std::is_same_v<Scalar, double>)
+    std::memcpy(&result, x + i, sizeof result);
+  else
+    for (int l = 0; l < lanes_of<Real>; ++l) set_lane(result, l, leading(x[i + l]));
+  return result;
+}
+
+/// Sum of what `term(i)` gives for channels from i on, one or as many as a pack has lanes: in eight chains, within a relative
+/// K 2^-53 of the sum of sizes.
 inline double sum_of(std::int64_t K, auto term) {
   Pack sum{};
   std::int64_t i = 0;
-  for (; i + pack_lanes <= K; i += pack_lanes) {
-    Pack terms{};
-    for (int l = 0; l < pack_lanes; ++l) set_lane(terms, l, term(i + l));
-    sum = sum + terms;
-  }
+  for (; i + pack_lanes <= K; i += pack_lanes) sum = sum + term.template operator()<Pack>(i);
   double rest = sum_lanes(sum);
-  for (; i < K; ++i) rest += term(i);
+  for (; i < K; ++i) rest += term.template operator()<double>(i);
   return rest;
 }
 
 /// ||x||^2 of the leading doubles.
 template <class Scalar> inline double square_of(const Scalar* x, std::int64_t K) {
   return sum_of(
-      K, [x](std::int64_t i) __attribute__((always_inline)) { return leading(x[i]) * leading(x[i]); });
+      K, [x]<class Real>(std::int64_t i) __attribute__((always_inline)) {
+        const Real entry = leading_lanes<Real>(x, i);
+        return Real(entry * entry);
+      });
 }
 
 template <class A> class SegmentBuilder {
@@ -195,7 +206,10 @@ private:
       const auto small = radius <= 0x1p-10 * value;
       relative = larger(relative, choose(small, Real(radius / larger(value, broadcast<Real>(0x1p-1000))), Real{}));
       flush = larger(flush, choose(small, Real{}, radius));
-      for (int l = 0; l < count; ++l) alpha[i + l] = number_lane(decay.mid, l);
+      bool whole = false;
+      if constexpr (std::is_same_v<Scalar, double>)
+        if (whole = count == lanes_of<Real>; whole) std::memcpy(alpha + i, &decay.mid, sizeof decay.mid);
+      for (int l = 0; !whole && l < count; ++l) alpha[i + l] = number_lane(decay.mid, l);
     }
     step.alpha_max = largest_lane(largest) * rounded_up;
     step.alpha_relative = largest_lane(relative) * rounded_up;
@@ -261,9 +275,9 @@ private:
     const double value = leading(beta.mid);
     step.beta = std::fabs(value) * rounded_up + beta.radius;
     const double scaled = sum_of(
-        K_, [&](std::int64_t i) __attribute__((always_inline)) {
-          const double entry = leading(alpha[i]) * leading(key[i]);
-          return entry * entry;
+        K_, [&]<class Of>(std::int64_t i) __attribute__((always_inline)) {
+          const Of entry = leading_lanes<Of>(alpha, i) * leading_lanes<Of>(key, i);
+          return Of(entry * entry);
         });
     const double scaled_norm = (std::sqrt(scaled) * (1 + step.alpha_relative) + step.alpha_flush * step.key_norm) * rounded_up +
                                step.alpha_max * step.key_error + norm_floor;

@@ -7,6 +7,8 @@
 
 #include <omp.h>
 
+#include <string_view>
+
 using namespace kdacheck;
 using namespace kdacheck::test;
 
@@ -34,6 +36,15 @@ Problem one_head(std::int64_t T, std::int64_t K, std::int64_t V, std::uint64_t s
   p.initial_state = fill(K * V, -1, 1);
   p.d_o = fill(T * V, -1, 1);
   p.d_final_state = fill(K * V, -1, 1);
+  return p;
+}
+
+/// The first tokens of one_head.
+Problem first_tokens(Problem p, std::int64_t T) {
+  const auto [B, all, H, HV, K, V] = p.shape;
+  const auto cut = [&](std::vector<float>& tensor, std::int64_t width) { tensor.resize(static_cast<std::size_t>(T * width)); };
+  p.shape.T = T;
+  cut(p.q, K), cut(p.k, K), cut(p.g, K), cut(p.v, V), cut(p.d_o, V), cut(p.beta, 1);
   return p;
 }
 
@@ -178,6 +189,39 @@ TEST_CASE("over many checkpoints the tiers enclose the same numbers, each tighte
         CAPTURE(name(input));
         check(coarse[input], fine[input], finest[input]);
       }
+  }
+}
+
+TEST_CASE("a column's norm that is carried from token to token widens radii, and by little") {
+  // The norm is measured at the last token of a run: runs cut after every token measure it everywhere.
+  struct Kind {
+    const char* what;
+    double key_size, most_wider;
+  };
+  for (const Kind& kind : {Kind{"decay apart by channels", 1, 1.5}, Kind{"all but one channel erased at times", 1, 8},
+                           Kind{"one key, reflected by beta 2", 1, 1.5}, Kind{"keys of length 2", 2, 1.5}}) {
+    Problem p = one_head(40, 16, 9, 11, kind.key_size);
+    if (std::string_view(kind.what).starts_with("all but"))
+      for (std::size_t t = 0; t < 40; t += 5)
+        for (std::size_t i = 1; i < 16; ++i) p.g[t * 16 + i] = -1000;
+    if (std::string_view(kind.what).starts_with("one key")) {
+      for (std::size_t i = 16; i < p.k.size(); ++i) p.k[i] = p.k[i - 16];
+      std::ranges::fill(p.beta, 2.0f);
+    }
+    const Truth whole = forward_truth(p, Arithmetic::fp64);
+    double widest = 0;
+    for (std::int64_t T = 1; T <= 40; ++T) {
+      const Truth cut = forward_truth(first_tokens(p, T), Arithmetic::fp64);
+      for (std::size_t i = static_cast<std::size_t>(T - 1) * 9; i < static_cast<std::size_t>(T) * 9; ++i) {
+        CAPTURE(kind.what, T, i);
+        CHECK(whole.o.value[i] == cut.o.value[i]);
+        CHECK(whole.o.radius[i] >= cut.o.radius[i] * (1 - 0x1p-30));
+        widest = std::max(widest, whole.o.radius[i] / cut.o.radius[i]);
+      }
+    }
+    CAPTURE(kind.what, widest);
+    CHECK(widest > 1);
+    CHECK(widest < kind.most_wider);
   }
 }
 
