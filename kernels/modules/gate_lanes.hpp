@@ -31,21 +31,31 @@ inline Lanes within_fp32(Lanes x) {
 /// -|x|; -NaN for NaN.
 inline Lanes negative(Lanes x) { return std::bit_cast<Lanes>(std::bit_cast<cpu::IntLanes>(x) | std::numeric_limits<std::int32_t>::min()); }
 
-/// All bits of a lane where the number is NaN or infinite.
-inline cpu::IntLanes not_finite(Lanes x) {
-  constexpr std::int32_t exponent = 0x7f800000;
-  return (std::bit_cast<cpu::IntLanes>(x) & exponent) == exponent;
+/// The largest magnitude seen in each lane, as the bits of its negative: unsigned numbers, which order magnitudes, infinity, NaN.
+using Magnitudes = std::uint32_t __attribute__((vector_size(cpu::lane_count * sizeof(std::uint32_t))));
+inline Magnitudes larger(Magnitudes seen, Lanes x) {
+  const auto bits = std::bit_cast<Magnitudes>(negative(x));
+  return seen > bits ? seen : bits;
 }
-inline bool none_of(cpu::IntLanes found) {
-  std::int32_t any = 0;
-  for (std::int64_t lane = 0; lane < cpu::lane_count; ++lane) any |= found[lane];
-  return any == 0;
+inline bool finite(Magnitudes seen) {
+  bool all = true;
+  for (std::int64_t lane = 0; lane < cpu::lane_count; ++lane) all = all && seen[lane] < 0xff800000u;
+  return all;
+}
+
+/// `below` where the sign bit of x is set, else `above`. (A comparison with zero occupies the units that multiply.)
+inline Lanes by_sign(Lanes x, Lanes below, Lanes above) {
+#ifdef __AVX512DQ__
+  return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), above, below);
+#else
+  return std::bit_cast<cpu::IntLanes>(x) < 0 ? below : above;
+#endif
 }
 
 /// sigmoid(x) from one exponential of -|x| and one division.
 inline Lanes sigmoid_of(Lanes x) {
   const Lanes small = cpu::exp_below_one(negative(x)), one = cpu::broadcast(1.0f);
-  return (x < Lanes{} ? small : one) / (one + small);
+  return by_sign(x, small, one) / (one + small);
 }
 
 /// sigmoid(x), sigmoid(-x) and softplus(x) from one exponential of -|x|.
@@ -55,8 +65,8 @@ struct Logistic {
   explicit Logistic(Lanes argument) : x(argument) {
     small = cpu::exp_below_one(negative(x));
     const Lanes large_side = cpu::broadcast(1.0f) / (cpu::broadcast(1.0f) + small), small_side = small * large_side;
-    rising = x < Lanes{} ? small_side : large_side;
-    falling = x < Lanes{} ? large_side : small_side;
+    rising = by_sign(x, small_side, large_side);
+    falling = by_sign(x, large_side, small_side);
   }
   Lanes softplus() const { return at_least(x, 0.0f) + log1p_of(small); }
   Lanes softplus_of_negative() const { return at_least(-x, 0.0f) + log1p_of(small); }
@@ -72,9 +82,12 @@ struct GateLanes {
   Lanes alpha, log_decay;
 };
 
-template <GateForm form> GateLanes gate_of(Lanes logit, const GateColumns& column, bool with_log_decay) {
+/// log_decay of the sigmoid is only computed where it is asked for.
+template <GateForm form, bool with_log_decay> GateLanes gate_of(Lanes logit, const GateColumns& column) {
   if constexpr (form == GateForm::sigmoid) {
-    return {sigmoid_of(logit), with_log_decay ? -Logistic(logit).softplus_of_negative() : Lanes{}};
+    Lanes log_decay{};
+    if constexpr (with_log_decay) log_decay = -Logistic(logit).softplus_of_negative();
+    return {sigmoid_of(logit), log_decay};
   } else {
     const Lanes y = within_fp32(logit + column.bias);
     const Lanes g = form == GateForm::softplus ? within_fp32(-column.rate * Logistic(y).softplus())

@@ -28,34 +28,33 @@ GateColumns columns_at(const Gating& module, const ColumnParameters& columns, st
 }
 
 /// The gates of `count` rows. False if a logit is not finite.
-template <GateForm form>
+template <GateForm form, bool with_log_decay>
 bool write_gates(const Gating& module, const ColumnParameters& columns, const float* logits, std::int64_t row, std::int64_t count,
                  const Gates& gates) {
   const std::int64_t W = module.width(), stride = padded(W);
-  const bool with_log_decay = !gates.log_decay.empty();
-  cpu::IntLanes bad{};
+  Magnitudes seen{};
   for (std::int64_t i = 0; i < count; ++i)
     for (std::int64_t at = 0; at < W; at += lane_count) {
       const Lanes logit = load(logits + i * stride + at);
-      bad |= not_finite(logit);
-      const GateLanes lanes = gate_of<form>(logit, columns_at(module, columns, at), with_log_decay);
+      seen = larger(seen, logit);
+      const GateLanes lanes = gate_of<form, with_log_decay>(logit, columns_at(module, columns, at));
       const std::int64_t place = (row + i) * W + at;
       store_part(gates.alpha.data() + place, lanes.alpha, W - at);
-      if (with_log_decay) store_part(gates.log_decay.data() + place, lanes.log_decay, W - at);
+      if constexpr (with_log_decay) store_part(gates.log_decay.data() + place, lanes.log_decay, W - at);
     }
-  return none_of(bad);
+  return finite(seen);
 }
 
 /// The gates of a whole band of rows, block by block: their logits, the chains of multiply-adds of
 /// cpu::product, go from the registers to the gate through 1 KB. W is a multiple of the block. False if a logit is not finite.
 constexpr int block_wide = lane_count == 16 ? 2 : 1; // half of the registers
-template <GateForm form>
+template <GateForm form, bool with_log_decay>
 bool gates_of_band(const Gating& module, const ColumnParameters& columns, const Projections& weights, const float* hidden, std::int64_t row,
                    const Gates& gates) {
   const std::int64_t W = module.width(), R = weights.down.stride, depth = weights.up.rows;
   const float* up = weights.up.data;
-  float *alpha = gates.alpha.data() + row * W, *log_decay = gates.log_decay.empty() ? nullptr : gates.log_decay.data() + row * W;
-  cpu::IntLanes bad{};
+  float *alpha = gates.alpha.data() + row * W, *log_decay = with_log_decay ? gates.log_decay.data() + row * W : nullptr;
+  Magnitudes seen{};
   for (std::int64_t at = 0; at < W; at += block_wide * lane_count) {
     Lanes sums[band_rows][block_wide]{};
     for (std::int64_t m = 0; m < depth; ++m) {
@@ -79,13 +78,13 @@ bool gates_of_band(const Gating& module, const ColumnParameters& columns, const 
 #pragma GCC unroll 2
       for (int w = 0; w < block_wide; ++w) {
         const std::int64_t place = r * W + at + w * lane_count;
-        bad |= not_finite(logits[r][w]);
-        const GateLanes lanes = gate_of<form>(logits[r][w], column[w], log_decay != nullptr);
+        seen = larger(seen, logits[r][w]);
+        const GateLanes lanes = gate_of<form, with_log_decay>(logits[r][w], column[w]);
         cpu::store(alpha + place, lanes.alpha);
-        if (log_decay) cpu::store(log_decay + place, lanes.log_decay);
+        if constexpr (with_log_decay) cpu::store(log_decay + place, lanes.log_decay);
       }
   }
-  return none_of(bad);
+  return finite(seen);
 }
 
 /// Calls the instance for the module's form.
@@ -95,9 +94,10 @@ template <class Call> void for_form(GateForm form, Call call) {
   call.template operator()<GateForm::bounded>();
 }
 
-/// task(first, count) over bands of `total` on the threads; a band's result does not depend on its thread.
+/// task(first, count) over bands of `total` on the threads; a band's result does not depend on its thread. Each
+/// thread has the same bands every time: what they read and write stays in its cache.
 template <class Task> void for_bands(std::int64_t total, std::int64_t band, bool threads, Task task) {
-#pragma omp parallel for schedule(dynamic) if (threads)
+#pragma omp parallel for schedule(static) if (threads)
   for (std::int64_t first = 0; first < total; first += band) task(first, std::min(band, total - first));
 }
 
@@ -116,7 +116,7 @@ void logits_backward(const Gating& module, const ColumnParameters& columns, cons
     float* place = logits + row * stride + at;
     const Lanes logit = load(place);
     Lanes arriving = part(d.log_decay, row);
-    if (!d.alpha.empty()) arriving += part(d.alpha, row) * gate_of<form>(logit, column, false).alpha;
+    if (!d.alpha.empty()) arriving += part(d.alpha, row) * gate_of<form, false>(logit, column).alpha;
     const GateSlopes slopes = gate_slopes<form>(logit, column);
     const Lanes d_logit = within_fp32(arriving * slopes.logit), d_A = arriving * slopes.A_log;
     cpu::store(place, d_logit);
@@ -171,14 +171,18 @@ void gates(const Gating& module, const GatingParameters& parameters, const Gatin
     thread_local std::vector<float> memory;
     memory.resize(static_cast<std::size_t>(band_rows * weights.up.stride));
     float* const logits = memory.data();
-    for_form(module.form, [&]<GateForm form>() {
+    const auto write = [&]<GateForm form, bool with_log_decay>() {
       if (count == band_rows && W % (block_wide * lane_count) == 0 && !overflow &&
-          gates_of_band<form>(module, columns, weights, hidden + first * R, first, outputs))
+          gates_of_band<form, with_log_decay>(module, columns, weights, hidden + first * R, first, outputs))
         return;
       project_up(weights, hidden + first * R, count, logits);
-      if (write_gates<form>(module, columns, logits, first, count, outputs) && !overflow) return;
+      if (write_gates<form, with_log_decay>(module, columns, logits, first, count, outputs) && !overflow) return;
       make_finite(weights, x + first * module.D, count, hidden + first * R, logits);
-      write_gates<form>(module, columns, logits, first, count, outputs);
+      write_gates<form, with_log_decay>(module, columns, logits, first, count, outputs);
+    };
+    for_form(module.form, [&]<GateForm form>() {
+      if (outputs.log_decay.empty()) return write.template operator()<form, false>();
+      write.template operator()<form, true>();
     });
   });
 }
