@@ -188,6 +188,14 @@ constexpr std::array keys{
     Key{"order", "undeclared, residual_first, wy or recurrence", read_order,
         [](const Contract& c) { return std::string(order_names[static_cast<std::size_t>(c.order)]); }},
     Key{"chunk", "a number of tokens, at least 1", read_chunk, [](const Contract& c) { return std::to_string(c.chunk); }},
+    Key{"decay_gradient", "products or sums",
+        [](Contract& c, std::string_view text) {
+          bool sums = false;
+          if (!read_switch(sums, text, "products", "sums")) return false;
+          c.decay_gradient = sums ? DecayGradient::sums : DecayGradient::products;
+          return true;
+        },
+        [](const Contract& c) { return std::string(c.decay_gradient == DecayGradient::sums ? "sums" : "products"); }},
     sameness_key<&Contract::repeat>("repeat"),
     sameness_key<&Contract::batch>("batch"),
     sameness_key<&Contract::prefix>("prefix"),

@@ -19,6 +19,11 @@ namespace kdacheck {
 /// `wy`: U = T beta V - (T beta kd) S. `undeclared`: any of them.
 enum class Order : std::uint8_t { undeclared, residual_first, wy, recurrence };
 
+/// How a pass that goes back token by token forms dg. `products`: each token's from its own state and cotangent. `sums`: as a running
+/// sum of q dq + k (dk as a row - dk as a column) on top of S dS of the last state, whose terms may be far larger than what is left of
+/// them. Chunks sum inside each chunk, whatever this says.
+enum class DecayGradient : std::uint8_t { products, sums };
+
 /// Whether two runs that should agree do so bit for bit.
 enum class Sameness : std::uint8_t { none, bitwise };
 
@@ -49,8 +54,9 @@ struct Contract {
   bool truncate = false;                // tf32             round | truncate: how tf32 operands are made
   double exp_ulp = 2;                   // exp_ulp          2       largest error of exp in fp32 units in the last place
   // Algorithm.
-  Order order = Order::undeclared; // order            undeclared | residual_first | wy | recurrence
-  std::int64_t chunk = 64;         // chunk            64      tokens between two stored states; 1 for a recurrence
+  Order order = Order::undeclared;                        // order            undeclared | residual_first | wy | recurrence
+  std::int64_t chunk = 64;                                // chunk            64      tokens between two stored states; 1 for a recurrence
+  DecayGradient decay_gradient = DecayGradient::products; // decay_gradient  products | sums   how dg is formed token by token
   // Repeatability.
   Sameness repeat = Sameness::bitwise; // repeat        bitwise | none   the same call again
   Sameness batch = Sameness::bitwise;  // batch         bitwise | none   alone or with others, packed or not, any head order

@@ -19,7 +19,7 @@ template <class Run> class ChunkSites {
 public:
   using Number = typename Run::Number;
 
-  ChunkSites(const Head& head, const Roundings& roundings) : head_(head), roundings_(roundings), pairs_(roundings.score.unit, head.K) {}
+  ChunkSites(const Head& head, const Roundings& roundings) : head_(head), roundings_(roundings), pairs_(unit_of_pairs(roundings), head.K) {}
 
 protected:
   static std::size_t at(std::int64_t i, std::int64_t j, std::int64_t width) { return static_cast<std::size_t>(i * width + j); }
@@ -41,10 +41,11 @@ protected:
         const double taken = head_.sum_error[at(f.first + i, c, K)];
         most += taken;
         if (taken > 0) error += run_->absolute_error(Site::cumsum, g + error, taken);
-        // the sum as it stands before its rounding decides how it is rounded; the first of a chunk is its first term
+        // The sum as it stands is rounded; the first of a chunk is its first term. Equal terms err alike as long as the sum's exponent
+        // stays: on constant tokens a running sum drifts, which only a rounding of the sum itself, on the grid, shows.
         const double rounded = i > 0 ? roundings_.cumsum * std::abs(f.G[entry]) : 0;
         most += rounded;
-        if (rounded > 0) error += run_->absolute_error(Site::cumsum, f.G[entry] + error, rounded);
+        if (rounded > 0) error = run_->round(roundings_.sum, Site::cumsum, f.G[entry] + error) - f.G[entry];
         log_error_[entry] = error;
       }
     // two such sums and a rounding of the argument, at most 2^-24 |G| each, meet in an exponential

@@ -28,8 +28,8 @@ inline constexpr double precise_enough = 1e-2;
 inline constexpr double negligible_share = 0x1p-53, negligible_radius = 0x1p-160;
 
 /// Work (tokens x K x columns of one head) up to which every value column is followed by perturbed runs; beyond it only some are, but
-/// never fewer than `least_columns`. A cost, not a tolerance: 2^19 is all 64 columns of 128 tokens at K = 64, some 0.1 s of eight
-/// draws under six submodels; the column of a row that is not followed errs by its size as the others do on average.
+/// never fewer than `least_columns`. A cost, not a tolerance: 2^19 is all 64 columns of 128 tokens at K = 64 (`proved --cost` prints what
+/// eight draws under six submodels take there); the column of a row that is not followed errs by its size as the others do on average.
 inline constexpr std::int64_t affordable_work = std::int64_t{1} << 19, least_columns = 16;
 
 /// A gradient to beta is one number per token, and its spread over few draws is uncertain by that of a chi distribution (8 draws: a

@@ -62,6 +62,7 @@ ContentHash error_hash(const Contract& c) {
   hasher.number(c.exp_ulp);
   hasher.word(static_cast<std::uint64_t>(c.order));
   hasher.word(static_cast<std::uint64_t>(c.chunk));
+  hasher.word(static_cast<std::uint64_t>(c.decay_gradient));
   return hasher.finish();
 }
 

@@ -9,9 +9,9 @@ using namespace gradient_pass;
 
 void run_gradient_trials(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t seed, int batches,
                          Submodels submodels, const std::function<void(std::size_t, Input, std::int64_t, Lanes)>& collect) {
-  const Roundings roundings = roundings_of(contract);
+  const Roundings roundings = roundings_of(contract, submodels != Submodels::all_in_range);
   std::vector<Order> orders = backward_orders(contract, roundings.coarse);
-  const bool all = submodels == Submodels::all;
+  const bool all = takes_all(submodels);
   if (!all) orders.resize(1);
   std::vector<ParameterSums<Lanes>> sums((all ? 2 : 1) * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
   const auto emit_as = [&](std::size_t submodel) {

@@ -145,7 +145,7 @@ struct Judge::Cache {
   std::shared_ptr<const Budget> budget_of(const Contract& contract, const Problem& problem, const ContentHash& key, const Truth& truth,
                                           int draws, bool backward, Submodels submodels) {
     const ContentHash noise = combine(combine(key, error_hash(contract)), static_cast<std::uint64_t>(2 * draws + (backward ? 1 : 0)));
-    const ContentHash full = submodels == Submodels::all ? noise : combine(noise, 1);
+    const ContentHash full = submodels == Submodels::all ? noise : combine(noise, submodels == Submodels::first ? 1 : 2);
     if (auto found = budget.find(full)) return found;
     auto made =
         std::make_shared<const Budget>(backward ? kdacheck::gradient_budget(contract, problem, truth, noise.first, draws, submodels)
@@ -159,7 +159,7 @@ struct Judge::Cache {
     const auto measure = [&](int draws, Submodels submodels = Submodels::all) {
       auto allowed = budget_of(contract, problem, key, *exact, draws, backward, submodels);
       Comparison c = compare(*exact, *allowed);
-      while (submodels == Submodels::all && !(c.radius_share <= precise_enough)) {
+      while (takes_all(submodels) && !(c.radius_share <= precise_enough)) {
         auto finer = escalate(problem, key, backward, *exact);
         if (!finer) break;
         exact = finer;
@@ -175,8 +175,16 @@ struct Judge::Cache {
     const auto settled = [&]() -> std::optional<Verdict> {
       if (c.non_finite || c.proved > 1) return Verdict::failed_proved;
       if (!(c.radius_share <= precise_enough)) return Verdict::inconclusive;
-      if (c.screening <= 1) return c.overflow ? Verdict::inconclusive : Verdict::passed;
-      return std::nullopt;
+      if (c.screening > 1) return std::nullopt;
+      if (!c.overflow) return Verdict::passed;
+      // Where a format of the contract overflows it excuses any error. A kernel that keeps its numbers in range, scaled by powers of two,
+      // need not be excused: one that errs no more than if the format held all numbers is right. One that errs more is not known to be
+      // wrong.
+      const Comparison in_range = measure(screening_draws, Submodels::all_in_range);
+      if (in_range.non_finite || in_range.overflow || !(in_range.radius_share <= precise_enough) || !(in_range.screening <= 1))
+        return Verdict::inconclusive;
+      c = in_range;
+      return Verdict::passed;
     };
     auto verdict = settled();
     for (int draws : confirming_draws) {

@@ -18,13 +18,16 @@ struct Roundings {
   Rounding gradient_step;                   ///< a product and an addition in fp32
   Rounding gradient_state;                  ///< a stored state, or its cotangent, as gradients read it
   bool gradient_state_rounds = false;       ///< it is stored coarser than fp32
+  Rounding sum;                             ///< a partial sum of log decays
+  bool decay_sums = false;                  ///< dg is a running sum where gradients are formed token by token
   double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
   Format accumulate = Format::fp32;
   bool accumulates = false; ///< sums of products err visibly next to what rounding their operands does
   bool coarse = false;      ///< operands are so coarse that fp32 operations before them do not show
 };
 
-inline Roundings roundings_of(const Contract& contract) {
+/// `overflows`: results beyond the largest number of a format are infinite.
+inline Roundings roundings_of(const Contract& contract, bool overflows = true) {
   Roundings r;
   r.operand = rounding_to(contract.operands, contract.truncate, 2);
   r.score = rounding_to(contract.scores, contract.truncate, 2);
@@ -37,13 +40,19 @@ inline Roundings roundings_of(const Contract& contract) {
   // A product with a triangle of ones rounds, or truncates, every term of the sum; a running sum its partial sums. Log decays
   // have one sign, so that an error of a unit of each partial sum covers both.
   r.cumsum = unit_roundoff(contract.cumsum) * (contract.truncate && contract.cumsum == Format::tf32 ? 2 : 1);
+  r.sum = rounding_to(contract.cumsum, contract.truncate, 1);
+  r.sum.overflow = std::numeric_limits<double>::infinity();
   r.exponential = 2 * contract.exp_ulp * 0x1p-24;
   // A sum of n products errs by at most n u_acc of what rounding its operands once may do, relative to the operands' u: at
   // a ratio of 2^-10 even n = 512 leaves it invisible.
   const double finest = std::min(r.operand.unit, r.score.unit);
   r.coarse = finest > 0x1p-14;
+  r.decay_sums = contract.decay_gradient == DecayGradient::sums;
   r.accumulate = contract.accumulate;
   r.accumulates = unit_roundoff(contract.accumulate) > 0x1p-10 * finest;
+  if (!overflows)
+    for (Rounding* each : {&r.operand, &r.score, &r.solve, &r.state, &r.gradient_state})
+      each->overflow = std::numeric_limits<double>::infinity();
   return r;
 }
 

@@ -17,11 +17,13 @@
 //
 // DPLR, with p = S_{t-1}^T b, m = Lambda^T a:
 //   dv = k Lambda, dk_c = sum Lambda_cj v_j, da_c = - sum Lambda_cj p_j, db_c = - sum S_cj m_j, dg_c = sum X_cj Lambda_cj
-//   Lambda'  D Lambda - b m^T: |D - a b^T| epsilon + |b| R |a| |Lambda|^ + (error of the product) |b| |m|^ + max a (eta + 2u) |Lambda|^ +
-//   ...
+//   Lambda'  D Lambda - b m^T: |D - a b^T| epsilon + |b| R |a| |Lambda|^ + (error of the product) |b| |m|^ + max a (eta + 2u) |Lambda|^ ...
 //
-// Exact values are computed in fp64; `up` covers what they err by, as in the other bounds. Whatever the order of sums. Not covered:
-// dg from running sums of q dq - k dk, which is not token by token.
+// decay_gradient=sums: dg is a running sum (recurrence_adjoint_run.hpp): rows of S . dS of the last state, + q dq - k b (Lambda w + X m) of
+// each token (DPLR: q dq - a da - k dk, and b db afterwards), whose terms err by what is said above of dq and of both parts of dk,
+//   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order.
+//
+// Exact values are computed in fp64; `up` covers what they err by, as in the other bounds. Whatever the order of sums.
 
 #include "proved_adjoint.hpp"
 
@@ -39,7 +41,6 @@ constexpr double u = ProvedUnits::single;
 constexpr std::int64_t segment = 64; ///< tokens between two kept states
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 double square(double x) { return x * x; }
 
 class Adjoint {
@@ -63,6 +64,7 @@ public:
     epsilon_.assign(at(V_), 0.0);
     for (std::int64_t j = 0; j < V_; ++j) // one kept in a coarse format may be rounded before the last token
       epsilon_[at(j)] = (coarse_state() ? units_.state.unit : 0) * column_norm(adjoint_, j) + root_ * units_.state.flush;
+    if (units_.decay_sums && T > 0) start_sums();
     for (std::int64_t t = T - 1; t >= 0; --t) retreat(t, d_o, out);
     const double largest = epsilon_.empty() ? 0.0 : *std::max_element(epsilon_.begin(), epsilon_.end());
     out.state.assign(at(K_), largest);
@@ -160,6 +162,30 @@ private:
       if (!rows->empty())
         for (std::int64_t c = 0; c < K_; ++c) (*rows)[at(t * K_ + c)] = sane((*rows)[at(t * K_ + c)] * ProvedUnits::up);
     out.v[at(t)] = sane(out.v[at(t)] * ProvedUnits::up), out.beta[at(t)] = sane(out.beta[at(t)] * ProvedUnits::up);
+  }
+
+  /// The running sum of dg, channel by channel: errors of its terms so far, and their sizes.
+  void start_sums() {
+    find_states(head_.tokens - 1);
+    sum_error_.assign(at(K_), 0.0), sum_size_ = sum_error_;
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double rho = rho_[at(head_.tokens * V_ + j)], of_state = rho + as_read(column_norm(states_.back(), j) + rho);
+      const double of_adjoint = epsilon_[at(j)] + as_read(column_norm(adjoint_, j) + epsilon_[at(j)]);
+      for (std::int64_t c = 0; c < K_; ++c) {
+        const double s = std::abs(states_.back()[at(c * V_ + j)]), lambda = std::abs(adjoint_[at(c * V_ + j)]);
+        const double size = (s + of_state) * (lambda + of_adjoint);
+        sum_error_[at(c)] += of_state * (lambda + of_adjoint) + s * of_adjoint + over_V_ * size;
+        sum_size_[at(c)] += (1 + over_V_) * size;
+      }
+    }
+  }
+  /// A gradient of this size (its error included) times the row that it belongs to.
+  void add_to_sum(std::int64_t c, double factor, double error, double size) {
+    sum_error_[at(c)] += std::abs(factor) * ((1 + theta_) * error + (theta_ + 3.1 * u) * size) + flushed(size);
+    sum_size_[at(c)] += std::abs(factor) * (1 + theta_ + 3.1 * u) * size;
+  }
+  double of_running_sum(std::int64_t c, std::int64_t t) const { // at most five terms of each token, added up in any order
+    return sum_error_[at(c)] + units_.gamma(5 * (head_.tokens - t) + 1) * sum_size_[at(c)];
   }
 
   void read_token(std::int64_t t) {
@@ -276,6 +302,10 @@ private:
       out.k[entry] = strength * (common + k_own + of_scaled * k_terms) + flushed(k_terms);
       out.g_size[entry] = std::abs(g_exact);
       out.g[entry] = g_error + of_direct * g_terms + flushed(g_terms);
+      if (!units_.decay_sums) continue;
+      add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
+      add_to_sum(c, k, out.k[entry], strength * (1 + of_scaled) * k_terms);
+      out.g[entry] = of_running_sum(c, t);
     }
     for (std::int64_t j = 0; j < V_; ++j) {
       const double Y = std::sqrt(through_square[at(j)]) + y[at(j)];
@@ -329,6 +359,12 @@ private:
       out.a[entry] = with_p + a_own + of_sum * a_terms + flushed(a_terms);
       out.b[entry] = with_m + b_own + of_sum * b_terms + flushed(b_terms);
       out.g[entry] = g_error + of_direct * g_terms + flushed(g_terms);
+      if (!units_.decay_sums) continue;
+      add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
+      add_to_sum(c, head_.a[entry], out.a[entry], (1 + of_sum) * a_terms);
+      add_to_sum(c, head_.k[entry], out.k[entry], (1 + of_sum) * k_terms);
+      out.g[entry] = of_running_sum(c, t);
+      add_to_sum(c, b, out.b[entry], (1 + of_sum) * b_terms);
     }
     for (std::int64_t j = 0; j < V_; ++j) {
       const double reached = step_norm_ * epsilon_[at(j)] + own[at(j)];
@@ -351,6 +387,7 @@ private:
   std::vector<double> lambda_error_, state_error_, decayed_error_; ///< [V]
   double largest_alpha_ = 0, largest_error_ = 0, key_norm_ = 0, query_norm_ = 0, a_norm_ = 0, b_norm_ = 0;
   double step_norm_ = 0, reflection_ = 1;
+  std::vector<double> sum_error_, sum_size_; ///< [K]
 };
 
 } // namespace

@@ -1,7 +1,6 @@
 #include "proved_bound.hpp"
 
 #include "budget_head.hpp"
-#include "chunk_factors.hpp"
 #include "portable_math.hpp"
 #include "proved_chunk.hpp"
 #include "proved_general.hpp"
@@ -13,15 +12,6 @@
 
 namespace kdacheck {
 namespace {
-
-/// The declared chunk and its halvings.
-std::vector<std::int64_t> lengths_of(std::int64_t chunk, std::int64_t tokens) {
-  std::vector<std::int64_t> lengths{chunk};
-  while (lengths.back() / 2 >= score_block && lengths.back() % 2 == 0) lengths.push_back(lengths.back() / 2);
-  // a length that holds all tokens is like any other that does; the shortest such one comes last
-  while (lengths.size() > 1 && lengths[1] >= tokens) lengths.erase(lengths.begin());
-  return lengths;
-}
 
 /// A state that is kept in a coarse format may be rounded before the first token.
 std::vector<double> error_at_start(const ProvedUnits& units, const Head& head) {
@@ -93,7 +83,7 @@ ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
         if (general || undeclared) bound_general_recurrence(units, data, gate_floor, chunk, token.data(), row);
       }
       if (contract.order != Order::recurrence)
-        for (std::int64_t length : lengths_of(chunk, sequence.length)) {
+        for (std::int64_t length : chunk_lengths(chunk, sequence.length)) {
           if (!general) bound_chunks<ChunkBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
           if (general || undeclared) bound_chunks<GeneralBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
         }

@@ -15,8 +15,8 @@ namespace kdacheck {
 /// and proved_units.hpp. Entries may be infinite: nothing is known there.
 ProvedBound proved_bound(const Contract&, const Problem&);
 
-/// The same for gradients, formed token by token: proved_adjoint.cpp. Empty for contracts of chunks or of no declared order, and where fp16
-/// is computed with.
+/// The same for gradients, formed token by token (proved_adjoint.cpp) or of KDA in chunks under the order residual_first
+/// (proved_chunk_adjoint.cpp). Empty for other orders, and where fp16 is computed with.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is

@@ -49,6 +49,14 @@ double step_norm(double beta, double key_square, double largest_alpha, double de
 
 } // namespace
 
+std::vector<std::int64_t> chunk_lengths(std::int64_t chunk, std::int64_t tokens) {
+  std::vector<std::int64_t> lengths{chunk};
+  while (lengths.back() / 2 >= score_block && lengths.back() % 2 == 0) lengths.push_back(lengths.back() / 2);
+  // a length that holds all tokens is like any other that does; the shortest such one comes last
+  while (lengths.size() > 1 && lengths[1] >= tokens) lengths.erase(lengths.begin());
+  return lengths;
+}
+
 ChunkBound::ChunkBound(const ProvedUnits& units, const Head& head, double gate_floor)
     : units_(units), head_(head), gate_floor_(gate_floor),
       norm_(head.normalised ? portable::log1p(units.norm(head.K)) + portable::log1p(units.operand.unit) : 0) {
@@ -67,9 +75,9 @@ void ChunkBound::enter(std::int64_t first, std::int64_t n, bool with_wy) {
 
 void ChunkBound::read_decay() {
   const std::int64_t n = n_, K = head_.K;
-  for (BoundMatrix* m : {&alpha_, &G_, &D_, &key_, &remaining_, &key_slack_, &query_slack_, &remaining_size_, &remaining_slack_})
+  for (BoundMatrix* m : {&alpha_, &G_, &D_, &key_, &query_, &remaining_, &key_slack_, &query_slack_, &remaining_size_, &remaining_slack_})
     m->resize(n, K);
-  for (auto* rows : {&reach_, &read_, &key_norm_, &key_sum_, &slack_norm_, &query_norm_, &query_sum_})
+  for (auto* rows : {&reach_, &read_, &step_, &key_norm_, &key_sum_, &slack_norm_, &query_norm_, &query_sum_})
     rows->assign(static_cast<std::size_t>(n), 0.0);
   whole_.assign(static_cast<std::size_t>(K), 1.0);
   whole_slack_ = whole_;
@@ -93,7 +101,7 @@ void ChunkBound::read_decay() {
       D_[i][c] = resolving[channel] + of_sum * std::abs(G_[i][c]);
       whole_[channel] *= alpha;
       const double decay = whole_[channel], log_error = D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]);
-      key_[i][c] = k * decay;
+      key_[i][c] = k * decay, query_[i][c] = q * decay;
       key_slack_[i][c] = std::abs(key_[i][c]) * grown(log_error + product);
       query_slack_[i][c] = std::abs(q) * decay * grown(log_error + scaled);
       largest_alpha = std::max(largest_alpha, alpha);
@@ -104,7 +112,8 @@ void ChunkBound::read_decay() {
       std::fill(key_slack_[i], key_slack_[i] + K, infinity), std::fill(query_slack_[i], query_slack_[i] + K, infinity);
     key_norm_[row] = norm_of(key_[i], K), slack_norm_[row] = norm_of(key_slack_[i], K), query_norm_[row] = norm_of(query_slack_[i], K);
     reach_[row] = std::abs(head_.beta[t]) * std::sqrt(decayed) * reach;
-    reach *= step_norm(head_.beta[t], square, largest_alpha, std::sqrt(decayed));
+    step_[row] = step_norm(head_.beta[t], square, largest_alpha, std::sqrt(decayed));
+    reach *= step_[row];
     read_[row] = std::sqrt(query_square) * reach;
   }
   contraction_ = reach;
@@ -126,7 +135,8 @@ void ChunkBound::read_decay() {
 
 void ChunkBound::read_scores() {
   const std::int64_t n = n_, K = head_.K;
-  for (BoundMatrix* m : {&L_, &L_error_, &scores_, &scores_error_}) m->resize(n, n);
+  for (BoundMatrix* m : {&L_, &L_error_, &scores_, &scores_error_, &key_scores_, &key_scores_error_}) m->resize(n, n);
+  pair_log_.resize(n, K), growth_ = 1;
   const double f = ProvedUnits::single, a = units_.score.unit, flush = units_.score.flush;
   const double pair =
       2 * (portable::log1p(units_.exponential) + portable::log1p(f) + portable::log1p(a) + norm_) + portable::log1p(units_.gamma(K));
@@ -144,11 +154,12 @@ void ChunkBound::read_scores() {
       const double here = std::abs(G_[i][c]), before = start > 0 ? std::abs(G_[start - 1][c]) : 0.0;
       const double farthest = std::min(std::abs(G_[end][c]), here + ProvedUnits::largest_growth);
       const double log_error = 2 * (D_[i][c] + ProvedUnits::argument * farthest);
+      pair_log_[i][c] = log_error;
       growth = std::max(growth, std::min(std::abs(G_[end][c]) - before, ProvedUnits::largest_growth));
       of_key[static_cast<std::size_t>(c)] = std::abs(k[c]) * grown(log_error + pair);
       of_query[static_cast<std::size_t>(c)] = std::abs(head_.scale * q[c]) * grown(log_error + scaled);
     }
-    growth = portable::exp(growth);
+    growth = portable::exp(growth), growth_ = std::max(growth_, growth);
     for (std::int64_t j = 0; j < i; ++j) {
       double* __restrict x = decayed[j];
       for (std::int64_t c = 0; c < K; ++c) x[c] *= alpha[c];
@@ -171,11 +182,12 @@ void ChunkBound::read_scores() {
       const double sums = key_sum_[row] + key_sum_[static_cast<std::size_t>(j)] + query_sum_[row] + static_cast<double>(K);
       const double flushed = growth * sums <= units_.score.limit ? flush * growth * sums : infinity;
       if (j < i) {
+        key_scores_[i][j] = key, key_scores_error_[i][j] = sane(key_error + flushed);
         L_[i][j] = head_.beta[static_cast<std::size_t>(first_ + i)] * key;
         L_error_[i][j] = sane(beta * (key_error + flushed) * rounded + (rounded - 1) * std::abs(L_[i][j]) + units_.solve.flush);
       }
-      scores_[i][j] = std::abs(query);
-      scores_error_[i][j] = sane((query_error + flushed) * (1 + units_.operand.unit) + units_.operand.error(scores_[i][j] + query_error));
+      scores_[i][j] = query;
+      scores_error_[i][j] = sane((query_error + flushed) * (1 + units_.operand.unit) + units_.operand.error(std::abs(query) + query_error));
     }
   }
 }
@@ -191,12 +203,13 @@ void ChunkBound::read_state() {
       state_sum_[static_cast<std::size_t>(j)] += size;
       state_largest_[static_cast<std::size_t>(j)] = std::max(state_largest_[static_cast<std::size_t>(j)], size);
     }
-  for (BoundMatrix* m : {&Z_, &U_, &Z_slack_, &o_slack_}) m->resize(n, V);
+  for (BoundMatrix* m : {&residual_, &Z_, &U_, &Z_slack_, &o_slack_}) m->resize(n, V);
   for (std::int64_t i = 0; i < n; ++i) {
     const double beta = head_.beta[static_cast<std::size_t>(first_ + i)];
     add_rows(Z_[i], 0, K, state_, [&](std::int64_t c) { return key_[i][c]; });
     for (std::int64_t j = 0; j < V; ++j) {
-      Z_[i][j] = beta * (head_.v[static_cast<std::size_t>((first_ + i) * V + j)] - Z_[i][j]);
+      residual_[i][j] = head_.v[static_cast<std::size_t>((first_ + i) * V + j)] - Z_[i][j];
+      Z_[i][j] = beta * residual_[i][j];
       U_[i][j] = Z_[i][j];
     }
     add_rows(U_[i], 0, i, U_, [&](std::int64_t m) { return -L_[i][m]; });
@@ -305,9 +318,9 @@ void ChunkBound::bound(Order order, bool stored, std::vector<double>& error, dou
   line.resize(1, V);
   for (std::int64_t i = 0; i < n; ++i) {
     std::copy(o_slack_[i], o_slack_[i] + V, line[0]);
-    add_rows(line[0], 0, i + 1, update_error_, [&](std::int64_t m) { return (1 + g) * (scores_[i][m] + scores_error_[i][m]); });
+    add_rows(line[0], 0, i + 1, update_error_, [&](std::int64_t m) { return (1 + g) * (std::abs(scores_[i][m]) + scores_error_[i][m]); });
     add_rows(line[0], 0, i + 1, solution_size_,
-             [&](std::int64_t m) { return scores_error_[i][m] + g * (scores_[i][m] + scores_error_[i][m]); });
+             [&](std::int64_t m) { return scores_error_[i][m] + g * (std::abs(scores_[i][m]) + scores_error_[i][m]); });
     double worst = 0;
     for (std::int64_t j = 0; j < V; ++j) {
       const double e = error[at(j)];

@@ -11,6 +11,9 @@
 
 namespace kdacheck {
 
+/// The lengths of chunks that are legal where `chunk` is declared: it and its halvings.
+std::vector<std::int64_t> chunk_lengths(std::int64_t chunk, std::int64_t tokens);
+
 /// Walks through one head chunk by chunk: enter() a chunk, bound() it for each order that is legal, leave() it.
 class ChunkBound {
 public:
@@ -27,7 +30,7 @@ public:
 
   void leave();
 
-private:
+protected: // ChunkAdjointBound goes back over the same chunks
   void read_decay();
   void read_scores();
   void read_state();
@@ -38,17 +41,21 @@ private:
   const Head& head_;
   double gate_floor_, norm_;
   std::int64_t first_ = 0, n_ = 0;
-  BoundMatrix alpha_, G_, D_;                             // [n,K]
-  BoundMatrix key_, remaining_, key_slack_, query_slack_; // [n,K] kd; kr; their largest errors, products included
-  BoundMatrix remaining_size_, remaining_slack_;          // [n,K] largest |kr|; largest error of kr
-  std::vector<double> whole_, whole_slack_;               // [K]
+  BoundMatrix alpha_, G_, D_;                                     // [n,K]
+  BoundMatrix key_, query_, remaining_, key_slack_, query_slack_; // [n,K] kd; qd; kr; their largest errors, products included
+  BoundMatrix remaining_size_, remaining_slack_;                  // [n,K] largest |kr|; largest error of kr
+  std::vector<double> whole_, whole_slack_;                       // [K]
   std::vector<double> reach_, read_, key_norm_, key_sum_, slack_norm_, query_norm_, query_sum_; // [n]
+  std::vector<double> step_;                                                                    // [n] norm of each token's transition
   double contraction_ = 1;                                                                      // of the whole chunk
-  BoundMatrix L_, L_error_, scores_, scores_error_;                                             // [n,n]; sizes but for L
+  BoundMatrix pair_log_;                            // [n,K] largest error of the logarithm of a row's split exponentials
+  double growth_ = 1;                               // largest factor of a split
+  BoundMatrix L_, L_error_, scores_, scores_error_; // [n,n]
+  BoundMatrix key_scores_, key_scores_error_;       // [n,n] Akk
   SolveBound inverse_;
   BoundMatrix state_, next_, state_size_;               // [K,V] S, S', |S|
   std::vector<double> state_sum_, state_largest_;       // [V]
-  BoundMatrix Z_, U_, Z_slack_, o_slack_;               // [n,V]
+  BoundMatrix residual_, Z_, U_, Z_slack_, o_slack_;    // [n,V]; residual: V - kd S
   BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_; // [n,V], [n,1]
   BoundMatrix right_size_, right_error_, solution_size_, scratch_, update_error_;
 };

@@ -1,16 +1,19 @@
-// What bound_adjoint says of every head, as the gradients that a kernel writes: summed over the heads that share a key, taken through
-// gates and betas. A row of l2norm inside the kernel has no bound: its projection was not derived.
+// What bound_adjoint or bound_chunk_adjoint says of every head, as the gradients that a kernel writes: summed over the heads that share a
+// key, taken through gates and betas. A row of l2norm inside the kernel has no bound: its projection was not derived.
 
 #include "proved_bound.hpp"
 
 #include "budget_head.hpp"
 #include "proved_adjoint.hpp"
+#include "proved_chunk.hpp"
+#include "proved_chunk_adjoint.hpp"
 #include "proved_solve.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 namespace kdacheck {
 namespace {
@@ -36,18 +39,36 @@ double through(double factor, double factor_error, double error, double size) {
          2 * ProvedUnits::single * (std::abs(factor) + factor_error) * (size + error);
 }
 
-/// fp16 has numbers so few that cotangents overflow or vanish: nothing was derived.
-bool covered(const Contract& contract) {
-  const auto fp16 = [](Format format) { return format == Format::fp16; };
-  return contract.order == Order::recurrence && !fp16(contract.operands) && !fp16(contract.state) && !fp16(contract.gradient_state) &&
-         !fp16(contract.accumulate);
+/// fp16 has numbers so few that cotangents overflow or vanish: nothing was derived. Nor for chunks but of KDA with the residual first.
+bool covered(const Contract& contract, Rule rule) {
+  for (Format format : {contract.operands, contract.scores, contract.solve, contract.state, contract.gradient_state, contract.accumulate})
+    if (format == Format::fp16) return false;
+  return contract.order == Order::recurrence || (contract.order == Order::residual_first && rule == Rule::kda);
+}
+
+/// The larger of two bounds on the same gradients.
+void widen(AdjointBound& bound, const AdjointBound& other) {
+  for (auto rows : {&AdjointBound::q, &AdjointBound::k, &AdjointBound::g, &AdjointBound::v, &AdjointBound::beta, &AdjointBound::state})
+    for (std::size_t i = 0; i < (bound.*rows).size(); ++i) (bound.*rows)[i] = std::max((bound.*rows)[i], (other.*rows)[i]);
+}
+
+AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, const Head& head, double gate_floor,
+                        const std::vector<double>& d_o, const std::vector<double>& d_state) {
+  const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
+  if (contract.order == Order::recurrence) return bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
+  std::optional<AdjointBound> result;
+  for (std::int64_t length : chunk_lengths(chunk, head.tokens)) {
+    AdjointBound bound = bound_chunk_adjoint(units, head, gate_floor, chunk, length, d_o, d_state);
+    result ? widen(*result, bound) : void(result = std::move(bound));
+  }
+  return *result;
 }
 
 } // namespace
 
 ProvedBound proved_gradient_bound(const Contract& contract, const Problem& problem) {
   ProvedBound result;
-  if (!covered(contract)) return result;
+  if (!covered(contract, problem.options.rule)) return result;
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const std::int64_t N = sequence_count(problem), rows = B * T;
   const bool general = problem.options.rule == Rule::dplr;
@@ -75,8 +96,7 @@ ProvedBound proved_gradient_bound(const Contract& contract, const Problem& probl
         const float* matrix = problem.d_final_state.data() + (sequence.index * HV + head) * K * V;
         d_state.assign(matrix, matrix + K * V);
       }
-      const AdjointBound bound =
-          bound_adjoint(units, data, resolving_floor(problem, head), std::max<std::int64_t>(contract.chunk, 1), d_o, d_state);
+      const AdjointBound bound = bound_head(contract, units, data, resolving_floor(problem, head), d_o, d_state);
       for (std::int64_t t = 0; t < sequence.length; ++t) {
         const std::int64_t row = (sequence.first + t) * HV + head, shared = (sequence.first + t) * H + head / (HV / H);
         if (!of(Input::v).empty()) largest(of(Input::v)[at(row)], bound.v[at(t)]);

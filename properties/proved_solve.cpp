@@ -9,6 +9,9 @@
 //   X)^{-1} = (I - X E)^{-1} X. No sum for row i has more than i + 1 terms: row i of E has g of that many.
 // Solve, T B for given B with dB. (T(L^) - T) B = -T(L^) dL T B, so that with P = |T| dB
 //     d(TB) <= P + X dL (|TB| + P) + (Q + (1 + u)(1 + g_n) - 1) Y (|B| + dB) + flush, then one operand rounding.
+// Transposed, (T(L^) - T)^T B = -T(L^)^T dL^T T^T B: dL X stands for X dL, and all matrices are transposed. A substitution that goes back
+// without T, (I + L^ + F)^T x^ = b with |F| <= g N, gives |x^ - T(L^)^T b| <= (Q Y)^T |b| as above; its sum for row i has n - i terms, so
+// that every row of E has g of n.
 
 #include "proved_solve.hpp"
 
@@ -23,7 +26,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
 
-void SolveBound::enter(const ProvedUnits& units, std::int64_t n, const BoundMatrix& L, const BoundMatrix& L_error) {
+void SolveBound::enter(const ProvedUnits& units, std::int64_t n, const BoundMatrix& L, const BoundMatrix& L_error, bool transposed) {
   units_ = &units, n_ = n;
   BoundMatrix inverse, step, larger, blocks, near, there; // |T| dL, X, X_D, N, products
   inverse.resize(n, n), of_right_.resize(n, n), step.resize(n, n), near.resize(n, n);
@@ -41,6 +44,7 @@ void SolveBound::enter(const ProvedUnits& units, std::int64_t n, const BoundMatr
     add_rows(larger[i], 0, i, larger, [&](std::int64_t m) { return step[i][m]; });
   }
   product(larger, L_error, n, n, of_triangle_, true); // X dL
+  if (transposed) product(L_error, larger, n, n, of_triangle_back_, true);
   // N_D and X_D hold columns from the start of a row's block on
   BoundMatrix Q, near_blocks = near;
   blocks = larger;
@@ -49,8 +53,8 @@ void SolveBound::enter(const ProvedUnits& units, std::int64_t n, const BoundMatr
   product(near_blocks, blocks, n, n, there, true);
   product(there, near_blocks, n, n, Q, true);
   for (std::int64_t i = 0; i < n; ++i) {
-    const double g = units.solve_gamma(i + 1);
-    const double of_blocks = i < score_block ? 0 : 2; // no block row comes before the first
+    const double g = units.solve_gamma(transposed ? n : i + 1);
+    const double of_blocks = i < score_block && !transposed ? 0 : 2; // no block row comes before the first
     for (std::int64_t j = 0; j <= i; ++j) near[i][j] = g * (near[i][j] + of_blocks * Q[i][j]);
   }
   product(larger, near, n, n, Q, true);
@@ -84,6 +88,32 @@ void SolveBound::solve(std::int64_t width, const BoundMatrix& size, const BoundM
       into[i][j] = sane((before + units_->operand.error(solution[i][j] + before)) * ProvedUnits::up);
     }
   }
+}
+
+void SolveBound::solve_transposed(std::int64_t width, const BoundMatrix& size, const BoundMatrix& error, const BoundMatrix& solution,
+                                  BoundMatrix& into) const {
+  BoundMatrix passed, both;
+  for (BoundMatrix* m : {&passed, &both, &into}) m->resize(n_, width);
+  for (std::size_t at = 0; at < both.data.size(); ++at) both.data[at] = size.data[at] + error.data[at];
+  for (std::int64_t i = 0; i < n_; ++i) {
+    add_rows(passed[i], i, n_, error, [&](std::int64_t m) { return of_right_[m][i]; });
+    add_rows(into[i], i, n_, both, [&](std::int64_t m) { return of_solve_[m][i]; });
+  }
+  for (std::size_t at = 0; at < both.data.size(); ++at) both.data[at] = solution.data[at] + passed.data[at];
+  for (std::int64_t i = 0; i < n_; ++i) {
+    add_rows(into[i], i + 1, n_, both, [&](std::int64_t m) { return of_triangle_back_[m][i]; });
+    for (std::int64_t j = 0; j < width; ++j) {
+      const double before = into[i][j] + passed[i][j];
+      into[i][j] = sane((before + units_->operand.error(solution[i][j] + before)) * ProvedUnits::up);
+    }
+  }
+}
+
+BoundMatrix SolveBound::inverse_error() const {
+  BoundMatrix error;
+  product(of_triangle_, of_right_, n_, n_, error, true);
+  for (std::size_t at = 0; at < error.data.size(); ++at) error.data[at] += of_solve_.data[at];
+  return error;
 }
 
 } // namespace kdacheck

@@ -27,16 +27,26 @@ inline double norm_of(const double* x, std::int64_t n) {
 class SolveBound {
 public:
   /// Of L [n,n], and the largest error of each of its entries. The units must outlive the calls of solve.
-  void enter(const ProvedUnits&, std::int64_t n, const BoundMatrix& L, const BoundMatrix& L_error);
+  /// `transposed`: for solve_transposed as well, whose sums run the other way.
+  void enter(const ProvedUnits&, std::int64_t n, const BoundMatrix& L, const BoundMatrix& L_error, bool transposed = false);
 
   /// Largest errors of the solution, rounded to an operand, for right-hand sides of at most `size` known within `error`;
   /// `solution` bounds the exact solution. All are [n,width].
   void solve(std::int64_t width, const BoundMatrix& size, const BoundMatrix& error, const BoundMatrix& solution, BoundMatrix& into) const;
 
+  /// The same of (I + L)^T X = B.
+  void solve_transposed(std::int64_t width, const BoundMatrix& size, const BoundMatrix& error, const BoundMatrix& solution,
+                        BoundMatrix& into) const;
+
+  /// |T|, and the largest error of T^ as an operand, that of a sum of n products with it included. [n,n]
+  const BoundMatrix& inverse_size() const { return of_right_; }
+  BoundMatrix inverse_error() const;
+
 private:
   const ProvedUnits* units_ = nullptr;
   std::int64_t n_ = 0;
   BoundMatrix of_right_, of_triangle_, of_solve_; // [n,n] |T|; X dL; (Q + (1 + u)(1 + g) - 1) Y + flush
+  BoundMatrix of_triangle_back_;                  // [n,n] dL X
 };
 
 } // namespace kdacheck

@@ -43,13 +43,14 @@ struct ProvedUnits {
 
   Elementary operand, score, solve, state, gradient_state;
   double accumulate, cumsum, exponential;
+  bool decay_sums; ///< dg is a running sum where gradients are formed token by token
 
   explicit ProvedUnits(const Contract& c)
       : operand(elementary(c.operands, c.truncate)), score(elementary(c.scores, c.truncate)), solve(elementary(c.solve, false)),
         state(elementary(c.state, false)), gradient_state(elementary(c.gradient_state, false)), accumulate(2 * floored(c.accumulate)),
         cumsum(elementary(c.cumsum, c.truncate).unit),
         // one unit in the last place is at most 2 u of the value; nobody's exp is better than half of one
-        exponential(2 * std::max(c.exp_ulp, 0.5) * single) {}
+        exponential(2 * std::max(c.exp_ulp, 0.5) * single), decay_sums(c.decay_gradient == DecayGradient::sums) {}
 
   /// gamma_n = n u / (1 - n u) (Higham, lemma 3.1) of n additions in any order. A tensor core aligns blocks of at least
   /// four products with the largest one and truncates each: u is doubled, and every four terms count as five.

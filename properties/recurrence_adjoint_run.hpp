@@ -4,6 +4,9 @@
 //         Y = Lambda - beta k m^T, dg = rows of X . Y, cotangent of S_{t-1}: Diag(alpha) Y
 //   DPLR  w = -S_{t-1}^T b, u = Lambda^T a: da = Lambda w, dk = Lambda v, dv = Lambda^T k, db = -S_{t-1} u,
 //         dg = rows of Diag(alpha) S_{t-1} . Lambda, cotangent of S_{t-1}: Diag(alpha) Lambda - b u^T
+// Where the contract says so dg is a running sum instead: E_t, the rows of S_t . (cotangent of S_t before dq's share), starts as those of
+// S_T . dS_T. Since S_t = X + k (beta w)^T, KDA has dg_t = E_t + q dq - k beta (Lambda w + X m) = E_{t-1}; the general rule, whose S_t
+// is X + a w^T + k v^T, dg_t = E_t + q dq - a da - k dk and E_{t-1} = dg_t + b db.
 
 #include "kda_adjoint_run.hpp"
 #include "recurrence_run.hpp"
@@ -37,6 +40,7 @@ public:
     out.v.assign(static_cast<std::size_t>(n * V), Number{});
     out.beta.assign(static_cast<std::size_t>(n), Number{});
     adjoint_.swap(cotangent);
+    if (roundings_.decay_sums && first + n == head_.tokens) start_decay_sums();
     for (std::int64_t i = n - 1; i >= 0; --i) {
       receive(first + i, i, d_o, out);
       if (head_.dplr) {
@@ -118,7 +122,16 @@ private:
         [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = x; });
     rows_times(
         decayed_, [&](std::int64_t j) { return m[static_cast<std::size_t>(j)]; },
-        [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = single(beta * single(out.k[at(i, c, K)] - x, Site::gate_terms)); });
+        [&](std::int64_t c, Number x) {
+          Number& written = out.k[at(i, c, K)];
+          if (roundings_.decay_sums) {
+            const Number k = key_[static_cast<std::size_t>(c)];
+            const Number of_column = term(k, single(beta * written, Site::gate_terms)),
+                         of_row = term(k, single(beta * x, Site::gate_terms));
+            add_to_decay(c, single(of_query(i, c, out) - single(of_column + of_row, Site::gate_terms), Site::gate_terms));
+          }
+          written = single(beta * single(written - x, Site::gate_terms));
+        });
     for (std::int64_t c = 0; c < K; ++c) {
       const Number written = beta * key_[static_cast<std::size_t>(c)];
       for (std::int64_t j = 0; j < V; ++j)
@@ -127,22 +140,48 @@ private:
     gate_and_decay(decayed_, decay, i, out);
   }
 
+  Number term(Number factor, Number gradient) { return single(factor * gradient, Site::gate_terms); }
+  Number of_query(std::int64_t i, std::int64_t c, const ChunkGradients<Number>& out) {
+    return term(query_[static_cast<std::size_t>(c)], out.q[at(i, c, head_.K)]);
+  }
+  void add_to_decay(std::int64_t c, Number x) {
+    Number& sum = decay_sum_[static_cast<std::size_t>(c)];
+    sum = single(sum + x, Site::gate_sum);
+  }
+
+  /// sum over j of left_cj right_cj, both as the gate's gradient reads them
+  template <class Store>
+  void rows_of_products(const std::vector<Number>& left, const std::vector<Number>& right, std::int64_t c, Store&& store) {
+    const std::int64_t V = head_.V;
+    multiply(
+        *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
+        [V](std::int64_t, std::int64_t) {
+          return Range{0, V};
+        },
+        [](std::int64_t, std::int64_t) { return Number{}; },
+        [&](std::int64_t, std::int64_t j) { return stored(left[at(c, j, V)], Site::state_operand); },
+        [&](std::int64_t j, std::int64_t) { return stored(right[at(c, j, V)], Site::cotangent_state); },
+        [&](std::int64_t, std::int64_t, Number x) { store(single(x)); });
+  }
+
+  /// E of the last state.
+  void start_decay_sums() {
+    decay_sum_.assign(static_cast<std::size_t>(head_.K), Number{});
+    for (std::int64_t c = 0; c < head_.K; ++c)
+      rows_of_products(state_, adjoint_, c, [&](Number x) { decay_sum_[static_cast<std::size_t>(c)] = x; });
+  }
+
   /// A stored state as the gate's gradient reads it.
   Number stored(Number x, Site site) { return roundings_.gradient_state_rounds ? run_->round(roundings_.gradient_state, site, x) : x; }
 
-  /// dg = rows of `states` . Lambda, then Lambda <- Diag(alpha) Lambda.
+  /// dg = rows of `states` . Lambda, or the running sum as it stands; then Lambda <- Diag(alpha) Lambda.
   void gate_and_decay(const std::vector<Number>& states, const std::vector<Number>& decay, std::int64_t i, ChunkGradients<Number>& out) {
     const std::int64_t K = head_.K, V = head_.V;
     for (std::int64_t c = 0; c < K; ++c) {
-      multiply(
-          *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
-          [V](std::int64_t, std::int64_t) {
-            return Range{0, V};
-          },
-          [](std::int64_t, std::int64_t) { return Number{}; },
-          [&](std::int64_t, std::int64_t j) { return stored(states[at(c, j, V)], Site::state_operand); },
-          [&](std::int64_t j, std::int64_t) { return stored(adjoint_[at(c, j, V)], Site::cotangent_state); },
-          [&](std::int64_t, std::int64_t, Number x) { out.g[at(i, c, K)] = single(x); });
+      if (roundings_.decay_sums)
+        out.g[at(i, c, K)] = decay_sum_[static_cast<std::size_t>(c)];
+      else
+        rows_of_products(states, adjoint_, c, [&](Number x) { out.g[at(i, c, K)] = x; });
       for (std::int64_t j = 0; j < V; ++j)
         adjoint_[at(c, j, V)] = run_->round(roundings_.state, Site::state, decay[static_cast<std::size_t>(c)] * adjoint_[at(c, j, V)]);
     }
@@ -170,7 +209,13 @@ private:
     rows_times(
         before, [&](std::int64_t j) { return u[static_cast<std::size_t>(j)]; },
         [&](std::int64_t c, Number x) { out.b[at(i, c, K)] = single(-x); });
+    for (std::int64_t c = 0; c < K && roundings_.decay_sums; ++c) {
+      const auto entry = static_cast<std::size_t>(c);
+      const Number of_writes = single(term(a[entry], out.a[at(i, c, K)]) + term(key_[entry], out.k[at(i, c, K)]), Site::gate_terms);
+      add_to_decay(c, single(of_query(i, c, out) - of_writes, Site::gate_terms));
+    }
     gate_and_decay(decayed_, decay, i, out);
+    for (std::int64_t c = 0; c < K && roundings_.decay_sums; ++c) add_to_decay(c, term(b[static_cast<std::size_t>(c)], out.b[at(i, c, K)]));
     for (std::int64_t c = 0; c < K; ++c)
       for (std::int64_t j = 0; j < V; ++j)
         adjoint_[at(c, j, V)] =
@@ -178,7 +223,7 @@ private:
   }
 
   std::vector<std::vector<Number>> states_; ///< before each token and after the last
-  std::vector<Number> adjoint_, decayed_;
+  std::vector<Number> adjoint_, decayed_, decay_sum_;
 };
 
 } // namespace kdacheck

@@ -54,8 +54,8 @@ Kernel recurrence(std::string name, std::string summary, Contract contract) {
       .summary = std::move(summary),
       .contract = contract,
       .workspace_bytes =
-          [](const Inputs& inputs, bool backward) {
-            return backward ? recurrence_backward_bytes(inputs)
+          [contract](const Inputs& inputs, bool backward) {
+            return backward ? recurrence_backward_bytes(contract, inputs)
                             : forward_slice(inputs, nullptr, nullptr, nullptr) *
                                   static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.HV));
           },

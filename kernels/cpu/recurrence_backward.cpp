@@ -6,6 +6,9 @@
 // DPLR, with w = -S_{t-1}^T b and u = Lambda^T a:
 //   dq = S_t do     da = Lambda w     dk = Lambda v     dv = Lambda^T k     db = -S_{t-1} u
 //   dg = alpha rows of S_{t-1} . Lambda                 cotangent of S_{t-1}: Diag(alpha) Lambda - b u^T
+//
+// Where the contract says decay_gradient=sums, dg is what is left of a running sum over the tokens from t on, which starts as the rows of
+// S_T . dS_T: it gains q dq - beta k (Lambda w + X m), or q dq - a da - k dk before and b db after dg is taken from it (DPLR).
 
 #include "recurrence_backward.hpp"
 
@@ -28,6 +31,7 @@ struct TokenAdjoint {
   float *from_state = nullptr, *from_adjoint = nullptr; ///< [V] w; m or u
   float *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr, *g = nullptr;
   float beta = 0;
+  float* g_sum = nullptr; ///< running sum of d log decay, where the contract asks for one
 };
 
 struct Record {
@@ -38,11 +42,12 @@ struct Slice {
   TokenRows token;
   TokenAdjoint d;
   float *adjoint = nullptr, *row = nullptr;
+  float* last = nullptr; ///< [K,V] state after the last token, where dg is a running sum
   SharedGradients shared;
   Walk walk;
 };
 
-Slice take_slice(Arena& arena, const Inputs& inputs) {
+Slice take_slice(Arena& arena, const Contract& contract, const Inputs& inputs) {
   constexpr std::int64_t segment_tokens = 64; // as many states are kept inside a segment
   const std::int64_t K = padded(inputs.shape.K), V = padded(inputs.shape.V), longest = longest_sequence(inputs);
   Slice slice;
@@ -50,6 +55,7 @@ Slice take_slice(Arena& arena, const Inputs& inputs) {
   for (float** row : {&slice.d.d_o, &slice.d.v, &slice.d.from_state, &slice.d.from_adjoint}) *row = arena.floats(V);
   for (float** row : {&slice.d.q, &slice.d.k, &slice.d.a, &slice.d.b, &slice.d.g, &slice.row}) *row = arena.floats(K);
   slice.adjoint = arena.floats(K * V);
+  if (contract.decay_gradient == DecayGradient::sums) slice.last = arena.floats(K * V), slice.d.g_sum = arena.floats(K);
   slice.shared = take_shared_gradients(arena, inputs, longest);
   slice.walk = take_walk(arena, longest, 1, K * V, static_cast<std::size_t>(K * V) * sizeof(float), segment_tokens);
   return slice;
@@ -135,8 +141,10 @@ void retreat_kda(const TokenRows& token, std::int64_t K, std::int64_t V, const f
       store(adjoint + here, alpha * y);
     }
     d.q[c] = sum(q);
-    d.k[c] = token.beta * (sum(lambda_w) - sum(x_m));
+    const float of_write = sum(lambda_w), of_read = sum(x_m);
+    d.k[c] = token.beta * (of_write - of_read);
     d.g[c] = sum(g);
+    if (d.g_sum) d.g[c] = d.g_sum[c] += token.q[c] * d.q[c] - token.k[c] * (token.beta * of_write + token.beta * of_read);
   }
 }
 
@@ -163,15 +171,18 @@ void retreat_dplr(const TokenRows& token, std::int64_t K, std::int64_t V, const 
     d.k[c] = sum(lambda_v);
     d.b[c] = -sum(s_u);
     d.g[c] = sum(g);
+    if (!d.g_sum) continue;
+    d.g[c] = d.g_sum[c] += token.q[c] * d.q[c] - (token.a[c] * d.a[c] + token.k[c] * d.k[c]);
+    d.g_sum[c] += token.b[c] * d.b[c];
   }
 }
 
 } // namespace
 
-std::size_t recurrence_backward_bytes(const Inputs& inputs) {
+std::size_t recurrence_backward_bytes(const Contract& contract, const Inputs& inputs) {
   Arena shared, slice;
   take_parameter_partials(shared, inputs);
-  take_slice(slice, inputs);
+  take_slice(slice, contract, inputs);
   return shared.used + slice.used * static_cast<std::size_t>(worker_count(inputs.N() * inputs.shape.H));
 }
 
@@ -183,12 +194,12 @@ void recurrence_backward(const Contract& contract, const Inputs& inputs, const C
   const bool kda = inputs.options.rule == Rule::kda;
   Arena front{workspace.data()}, measure;
   const ParameterPartials partials = take_parameter_partials(front, inputs);
-  take_slice(measure, inputs);
+  take_slice(measure, contract, inputs);
   const double operations = 15.0 * static_cast<double>(s.B * s.T * s.HV) * static_cast<double>(s.K * s.V);
   for_each_task(inputs.N() * s.H, workspace.subspan(front.used), measure.used, operations, [&](std::int64_t index, std::byte* memory) {
     const std::int64_t n = index / s.H, shared_head = index % s.H, group = s.HV / s.H;
     Arena arena{memory};
-    Slice slice = take_slice(arena, inputs);
+    Slice slice = take_slice(arena, contract, inputs);
     TokenAdjoint& d = slice.d;
     for (float* padding : {d.q, d.k, d.a, d.b, d.g}) std::fill(padding, padding + K, 0.0f);
     const Sequence sequence = sequence_of(inputs, n);
@@ -206,6 +217,10 @@ void recurrence_backward(const Contract& contract, const Inputs& inputs, const C
       const auto retreat = [&](std::int64_t t, std::int64_t, Record& record) {
         const std::int64_t row = sequence.first + t;
         read_token(inputs, row, head, slice.token);
+        if (d.g_sum && t + 1 == sequence.length) {
+          advance(inputs, slice.token, record.state, slice.last);
+          for (std::int64_t c = 0; c < s.K; ++c) d.g_sum[c] = dot(slice.last + c * V, slice.adjoint + c * V, V);
+        }
         read_output_cotangent(cotangents, inputs, row, head, 1, d.d_o);
         kda ? retreat_kda(slice.token, s.K, V, record.state, slice.adjoint, d)
             : retreat_dplr(slice.token, s.K, V, record.state, slice.adjoint, d);

@@ -70,6 +70,7 @@ void append_algorithms(std::vector<Kernel>& kernels) {
                            "order=wy chunk=16 gradient=bf16" + std::string(bf16_in_and_out)));
   kernels.push_back(of_cpu(cpu::recurrence, "recurrence.bf16_inputs", "token by token on bf16 inputs, state V-first",
                            "input=bf16 gate_input=bf16 beta_input=bf16 output=bf16 state_layout=v_first"));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.dg_sums", "token by token in fp32, dg as a running sum", "decay_gradient=sums"));
   kernels.push_back(of_cpu(cpu::dplr_chunkwise, "via_dplr.fp32.chunk32", "as DPLR with a = beta k, b = alpha k, in fp32",
                            "order=residual_first chunk=32 exp_ulp=5"));
 }

@@ -64,7 +64,8 @@ TEST_CASE("scores follow operands unless they are given") {
 TEST_CASE("every key survives a round trip when it differs from its default") {
   const std::string all =
       "input=fp16 gate_input=bf16 beta_input=bf16 output=fp16 operands=tf32 scores=bf16 accumulate=fp64 cumsum=bf16 solve=fp16 state=bf16 "
-      "gradient=bf16 gradient_state=bf16 tf32=truncate exp_ulp=0.75 order=wy chunk=16 repeat=none batch=none prefix=none rule=kda,dplr "
+      "gradient=bf16 gradient_state=bf16 tf32=truncate exp_ulp=0.75 order=wy chunk=16 decay_gradient=sums repeat=none batch=none "
+      "prefix=none rule=kda,dplr "
       "gates=softplus,absent "
       "betas=sigmoid,twice_sigmoid decay=head scale=rsqrt_K l2norm=both K=16..256/16 V=64 T=1.. grouped=no packed=no initial_state=no "
       "decode=1..4 memory=device state_layout=v_first "
@@ -78,6 +79,7 @@ TEST_CASE("a faulty contract is refused in a sentence that names the key") {
   refused("chunk", "'chunk' is not of the form");
   refused("chunk=0", "chunk");
   refused("chunk=64x", "chunk must be");
+  refused("decay_gradient=maybe", "decay_gradient must be products or sums");
   refused("chunk=16 chunk=16", "'chunk' is given twice");
   refused("input=int8", "input must be");
   refused("order=random", "order must be");

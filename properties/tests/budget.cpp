@@ -7,6 +7,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdio>
 #include <thread>
 
 using namespace kdacheck;
@@ -184,6 +185,34 @@ TEST_CASE("the lines of a tensor are allowed no less than its columns' squares, 
       CHECK(mean_square(budget.token) / mean_square(budget.channel) > 1 - tolerance);
       CHECK(mean_square(budget.state_row) / mean_square(budget.state_column) > 1 - tolerance);
     }
+}
+
+TEST_CASE("a line's two poolings have one mean: the larger in every draw is at most 1.22 times too wide, and only where one column rules") {
+  // columns that are alike but for a power of two err alike but for it
+  const auto excess = [](float large) {
+    double lines = 0, columns = 0;
+    for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+      Drawn drawn;
+      drawn.shape = {.B = 1, .T = 60, .H = 1, .HV = 1, .K = 16, .V = 48};
+      drawn.seed = seed;
+      Problem problem = draw(drawn);
+      for (std::int64_t t = 0; t < 60; ++t) problem.v[static_cast<std::size_t>(t * 48 + 5)] *= large;
+      for (std::int64_t c = 0; c < 16; ++c) problem.initial_state[static_cast<std::size_t>(c * 48 + 5)] *= large;
+      Contract contract;
+      contract.operands = contract.scores = Format::bf16;
+      const OutputBudget budget = forward_budget(contract, problem, forward_truth(problem), seed, 64, Submodels::first).output;
+      for (double sigma : budget.token) lines += sigma * sigma / 60;
+      for (double sigma : budget.channel) columns += sigma * sigma / 48;
+    }
+    return lines / columns;
+  };
+  const double alike = excess(1), ruled = excess(0x1p10f);
+  std::printf("a line's sigma^2 over what its columns' say: %.3f for columns alike, %.3f where one rules (derived: 1, at most 1.48)\n",
+              alike, ruled);
+  CHECK(alike >= 1);
+  CHECK(alike < 1.1);
+  CHECK(ruled > 1.2);
+  CHECK(ruled < 1.75); // all elements share their draw: the mean of 256 chi^2_1 scatters by a tenth
 }
 
 TEST_CASE("a row whose error is that of one element has the scatter of one, not that of its width") {

@@ -115,6 +115,33 @@ TEST_CASE("the first sum of a chunk is exact where log decays are numbers of the
   CHECK(row("cumsum=bf16", fine) < row("", fine) + 1.1 * 0.5 * 0.61 * 0x1p-8);
 }
 
+TEST_CASE("dg as a running sum over tokens: a kernel that says so passes, one that does not, or that forgets the last state, is refused") {
+  const Kernel& kernel = variant("correct.recurrence.dg_sums");
+  const std::vector<std::string> agree{"gradients-agree-with-the-oracle"};
+  CHECK(refusal(kernel, agree, {"gaussian-keys", "slow-decay", "strong-decay", "softplus-gate", "grouped-heads", "loss-on-final-state"},
+                3) == "");
+  CHECK(refusal(claiming(kernel, "order=recurrence chunk=1 beta_max=2"), agree, {"strong-decay"}, 2) != ""); // little is left of the sum
+  // the sum starts at the rows of S . dS of the last state, which all its tokens then miss
+  Judge judge;
+  const Recipe recipe = fitted(regime_named("loss-on-final-state")->draw(1, Tier::quick), kernel.contract);
+  const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+  const auto [B, T, H, HV, K, V] = problem.shape;
+  Run run = run_backward(kernel, problem);
+  REQUIRE(judge.backward(kernel.contract, problem, run).verdict == Verdict::passed);
+  const Truth truth = forward_truth(problem);
+  std::vector<float>& dg = run.gradient[static_cast<std::size_t>(Input::g)];
+  for (const Sequence& sequence : sequences(problem))
+    for (std::int64_t row = 0; row < HV * K; ++row) {
+      double start = 0;
+      const auto first = static_cast<std::size_t>((sequence.index * HV * K + row) * V);
+      for (std::size_t j = first; j < first + static_cast<std::size_t>(V); ++j)
+        start += truth.final_state.value[j] * problem.d_final_state[j];
+      for (std::int64_t t = sequence.first; t < sequence.first + sequence.length; ++t)
+        dg[static_cast<std::size_t>(t * HV * K + row)] -= static_cast<float>(start);
+    }
+  CHECK(is_failure(judge.backward(kernel.contract, problem, run).verdict));
+}
+
 TEST_CASE("a state in fp16 has no finer numbers than 2^-24: steps that round to them keep their identities") {
   const std::vector<std::string> steps{"each-step-keeps-its-identities", "the-state-norm-obeys-its-bound",
                                        "a-unit-key-with-beta-one-overwrites", "the-transition-has-its-spectrum"};

@@ -117,7 +117,8 @@ TEST_CASE("an output beyond the largest number of its format may be infinite, of
 }
 
 TEST_CASE(
-    "where the contract's own numbers overflow nothing bounds an error: it is inconclusive, and an error elsewhere is still refused") {
+    "where the contract's own numbers overflow an error passes that they would excuse in range, a larger one is inconclusive, and one "
+    "elsewhere is still refused") {
   Judge judge;
   Problem problem = draw({});
   const auto [B, T, H, HV, K, V] = problem.shape;
@@ -125,7 +126,11 @@ TEST_CASE(
   const Contract contract = contract_of(Format::fp16, Format::fp32);
   const Run right = right_by_construction(problem, Format::fp32);
   CHECK(judge.forward(contract, problem, right).verdict == Verdict::passed);
-  Run wrong = right;
+  Run scaled = right, wrong = right; // scaled: as by a kernel whose operands are scaled by powers of two
+  for (std::int64_t j = 0; j < V; ++j) scaled.o[static_cast<std::size_t>((T - 1) * HV * V + j)] *= j % 2 ? 1 + 0x1p-12f : 1 - 0x1p-12f;
+  const Finding in_range = judge.forward(contract, problem, scaled);
+  CHECK(in_range.verdict == Verdict::passed);
+  CHECK(in_range.bound_util > 0.01);
   for (std::int64_t j = 0; j < V; ++j) wrong.o[static_cast<std::size_t>((T - 1) * HV * V + j)] *= 2;
   const Finding unbounded = judge.forward(contract, problem, wrong);
   CHECK(unbounded.verdict == Verdict::inconclusive);

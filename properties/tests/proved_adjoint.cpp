@@ -6,6 +6,7 @@
 #include "drawn_problem.hpp"
 #include "pushed.hpp"
 
+#include "../../kernels/cpu/recurrence.hpp"
 #include "../../kernels/kernel.hpp"
 
 #include <algorithm>
@@ -270,10 +271,39 @@ TEST_CASE("a backward pass that reads an input or a cotangent in bf16 is refused
   }
 }
 
-TEST_CASE("what was not derived has no bound: chunks, fp16, and rows that are normalised inside") {
+TEST_CASE("dg as a running sum has a bound of its own, which right passes keep and sums without a promise exceed") {
+  for (Rule rule : {Rule::kda, Rule::dplr}) {
+    const auto kernel = std::ranges::find(
+        built_in_kernels(), std::string(rule == Rule::kda ? "cpu.recurrence.fp32" : "cpu.dplr.recurrence.fp32"), &Kernel::name);
+    REQUIRE(kernel != built_in_kernels().end());
+    Contract sums = kernel->contract;
+    sums.decay_gradient = DecayGradient::sums;
+    const Kernel summing = cpu::recurrence("sums", "dg as a running sum", sums);
+    double closest = 0, broken = 0;
+    for (double decay : {0.0, 0.05, 3.0, 20.0})
+      for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+        Drawn drawn;
+        drawn.shape = {.B = 1, .T = 70, .H = 2, .HV = 4, .K = 17, .V = 5};
+        drawn.rule = rule, drawn.decay = decay, drawn.seed = seed;
+        const Problem problem = draw(drawn);
+        const Run run = run_backward(summing, problem);
+        const double kept = ProvedCase(sums, problem, true).ratio(run);
+        INFO(name(rule) << ", decay " << decay << ": " << kept);
+        CHECK(kept < 0.5);
+        closest = std::max(closest, kept);
+        broken = std::max(broken, ProvedCase(kernel->contract, problem, true).ratio(run));
+      }
+    CHECK(closest > 1e-3);
+    CHECK(broken > 1); // under strong decay next to nothing is left of the sum
+  }
+}
+
+TEST_CASE("what was not derived has no bound: other orders of chunks, fp16, and rows that are normalised inside") {
   const Problem plain = problem_of(Rule::kda, 1, 0.05, 1);
   const auto of_q = [](const ProvedBound& bound) { return bound.gradient[static_cast<std::size_t>(Input::q)]; };
-  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first"), plain)).empty());
+  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=wy"), plain)).empty());
+  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first rule=dplr"), problem_of(Rule::dplr, 1, 0.05, 1))).empty());
+  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first state=fp16"), plain)).empty());
   CHECK(of_q(proved_gradient_bound(contract_of("order=undeclared"), plain)).empty());
   CHECK(of_q(proved_gradient_bound(contract_of("order=recurrence operands=fp16"), plain)).empty());
   Problem normed = plain;

@@ -1,0 +1,298 @@
+// Running error bound of the reverse mode of the chunkwise form (design section 1), in the notation of proved_chunk.cpp.
+//
+// 1 Cotangent of the state. Lambda, that of S, follows from Lambda' of the chunk's end and from dO alone, not from S: the map
+//   Lambda' -> Lambda is the transpose of the chunk's map of states, with the same norm. A kernel has Lambda'^ = Lambda' + X; with
+//   |X_j|_2 <= eps_j for each column j
+//     eps_j(before) = a_C eps_j + |d_j|_2,   d: the error that the chunk itself makes, from Lambda'^.
+//   Exact quantities from Lambda'^ differ from those from Lambda' by at most
+//     |dU~_i - dU_i| <= |kr_i|_2 eps     |dZ~_i - dZ_i| <= |k_i|_2 prod_{t>i} n_t eps,   as dZ_i = k_i^T (cotangent of the state after i).
+// 2 dU = Aqk^T dO + kr Lambda':  sum (dA + ((1 + g)(1 + u) - 1) (A + dA)) |dO| + sum_c (the same of kr) |Lambda'^_c|, one operand rounding.
+// 3 dZ = T^T dU: SolveBound::solve_transposed.    dv = beta dZ, and W = beta dZ as an operand: |beta| d(dZ) + (error of beta, 2 u, 2 u_f).
+// 4 dAqk = tril(dO U^T), dAkk = -beta strict_tril(dZ U^T):  sum |dO| dU^ + ((1 + u)(1 + g) - 1) |dO| |U|^, and so on, one rounding as an
+//   operand of the scores. dU^ is what the forward pass leaves U wrong by, errors of the state included; |x|^ = |x| + dx. A kernel that
+//   differentiates T itself has dL = -T^T dT T^T with dT = dU Z^T, M = T^T dT, each rounded to an operand: with t the error of T^,
+//     dM = sum t |dT|^ + |T| d(dT)      d(dL) = sum dM |T| + |M|^ t;      the larger bound on dL counts.
+// 5 Rows. e^G (dO S^T) errs by e^G ((D of 2, exponential, u, u_f, g_V) |dO| |S|^ + |dO| e), a row of Akk or Aqk by
+//     sum_j (dP + theta_ic (|P| + dP)) |k_jc| e^{G_i - G_j}
+//   with theta of proved_chunk.cpp, 3, and sums over at most n terms; columns alike, where theta is that of the row.
+// 6 dbeta_i = dZ_i . (V - kd S - Akk U)_i, or dZ_i . (V - kd S)_i + dL_i . Akk_i: the larger bound.
+// 7 dg: the reverse sum inside the chunk of q dq + k (dk as a row - dk as a column), on top of e^{G_C} S . Lambda' and k kr; summed in any
+//   order. Pairs i = j and the last token's own write are 0 in all: a kernel may add and subtract them.
+// 8 Carry back. Lambda = e^{G_C} Lambda' + qd^T dO - kd^T W, as 8 of proved_chunk.cpp.
+//
+// Each chunk is computed forward again from S^, whose error is that of the forward pass; where `gradient_state` is coarse both S^ and
+// Lambda'^ may be read rounded to it everywhere but on their way to the next chunk. Exact values are computed in fp64; `up` covers what
+// they err by, as in the other bounds.
+//
+// Not covered: order wy, whose reverse may go through dW and dT; fp16, whose cotangents overflow and vanish; the general form.
+
+#include "proved_chunk_adjoint.hpp"
+
+#include "proved_recurrence.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kdacheck {
+namespace {
+
+constexpr double f = ProvedUnits::single;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+BoundMatrix sum(const BoundMatrix& left, const BoundMatrix& right) {
+  BoundMatrix result = left;
+  for (std::size_t i = 0; i < result.data.size(); ++i) result.data[i] += right.data[i];
+  return result;
+}
+
+double column_norm(const BoundMatrix& matrix, std::int64_t rows, std::int64_t j) {
+  double square = 0;
+  for (std::int64_t c = 0; c < rows; ++c) square += matrix[c][j] * matrix[c][j];
+  return std::sqrt(square);
+}
+
+} // namespace
+
+AdjointBound ChunkAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state) {
+  const std::int64_t T = head_.tokens;
+  AdjointBound out;
+  for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
+  for (auto* rows : {&out.v, &out.beta, &out.beta_size}) rows->assign(at(T), 0.0);
+  keep_states();
+  lambda_.resize(K_, V_);
+  if (!d_state.empty()) lambda_.data = d_state;
+  epsilon_.assign(at(V_), 0.0);
+  for (std::int64_t j = 0; j < V_; ++j) // one kept in a coarse format may be rounded before the last token
+    epsilon_[at(j)] = (units_.state.unit > f ? units_.state.unit * column_norm(lambda_, K_, j) : 0) + root_ * units_.state.flush;
+  out.state.assign(at(K_), *std::max_element(epsilon_.begin(), epsilon_.end()));
+  for (auto start = starts_.rbegin(); start != starts_.rend(); ++start) retreat(*start, d_o, out);
+  return out;
+}
+
+void ChunkAdjoint::keep_states() {
+  std::vector<double> error = error_of_stored_start(units_, head_), token(at(head_.tokens)), row(at(K_));
+  for (std::int64_t first = 0; first < head_.tokens; first += length_) {
+    const std::int64_t n = std::min(length_, head_.tokens - first), end = first + n;
+    starts_.push_back({first, state_, error});
+    if (end == head_.tokens) break;
+    enter(first, n, false);
+    bound(Order::residual_first, end % chunk_ == 0, error, token.data() + first, row.data());
+    leave();
+  }
+}
+
+void ChunkAdjoint::retreat(const Start& start, const std::vector<double>& d_o, AdjointBound& out) {
+  state_ = start.state;
+  enter(start.first, std::min(length_, head_.tokens - start.first), false);
+  back_.enter(units_, n_, L_, L_error_, true);
+  state_error_ = start.error, lambda_error_ = epsilon_, read_error_.assign(at(V_), 0.0);
+  for (std::int64_t j = 0; j < V_; ++j) {
+    state_error_[at(j)] += as_read(column_norm(state_, K_, j) + start.error[at(j)]);
+    read_error_[at(j)] = as_read(column_norm(lambda_, K_, j) + epsilon_[at(j)]);
+    lambda_error_[at(j)] += read_error_[at(j)];
+  }
+  bound_update(Order::residual_first, state_error_);
+  U_error_ = update_error_;
+  for (std::int64_t i = 0; i < n_; ++i)
+    for (std::int64_t j = 0; j < V_; ++j) U_error_[i][j] = sane(U_error_[i][j] + reach_[at(i)] * state_error_[at(j)]);
+  d_o_.resize(n_, V_);
+  if (!d_o.empty()) std::copy_n(d_o.begin() + first_ * V_, n_ * V_, d_o_.data.begin());
+  d_o_size_ = sizes(d_o_), lambda_size_ = sizes(lambda_);
+  bound_residual_cotangent();
+  write_values(out);
+  bound_score_cotangents();
+  write_strength(out);
+  bound_rows();
+  write_rows(out);
+  carry_back(out);
+}
+
+void ChunkAdjoint::bound_residual_cotangent() {
+  const double y = product_unit(n_ + K_ + 1);
+  BoundMatrix &dU = dU_, &dU_error = dU_error_, dU_size;
+  for (BoundMatrix* m : {&dU, &dU_error, &dU_size, &dZ_, &dZ_error_}) m->resize(n_, V_);
+  std::vector<double> slack(at(K_));
+  for (std::int64_t i = 0; i < n_; ++i) {
+    double score_sum = 0, key_sum = 0;
+    for (std::int64_t m = i; m < n_; ++m) score_sum += std::abs(scores_[m][i]) + scores_error_[m][i];
+    for (std::int64_t c = 0; c < K_; ++c) {
+      slack[at(c)] = (1 + y) * remaining_slack_[i][c] + y * std::abs(remaining_[i][c]);
+      key_sum += remaining_size_[i][c];
+    }
+    add_rows(dU[i], i, n_, d_o_, [&](std::int64_t m) { return scores_[m][i]; });
+    add_rows(dU[i], 0, K_, lambda_, [&](std::int64_t c) { return remaining_[i][c]; });
+    add_rows(dU_error[i], i, n_, d_o_size_, [&](std::int64_t m) { return (1 + y) * scores_error_[m][i] + y * std::abs(scores_[m][i]); });
+    add_rows(dU_error[i], 0, K_, lambda_size_, [&](std::int64_t c) { return slack[at(c)]; });
+    const double key_norm = norm_of(remaining_[i], K_), slack_norm = norm_of(slack.data(), K_);
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double size = std::abs(dU[i][j]) + key_norm * epsilon_[at(j)];
+      const double before = dU_error[i][j] + slack_norm * lambda_error_[at(j)] + key_norm * read_error_[at(j)] + lost(score_sum + key_sum);
+      dU_size[i][j] = size;
+      dU_error[i][j] = sane((before + units_.operand.error(size + before)) * ProvedUnits::up);
+    }
+  }
+  dZ_ = dU;
+  for (std::int64_t i = n_ - 1; i >= 0; --i) add_rows(dZ_[i], i + 1, n_, dZ_, [&](std::int64_t m) { return -L_[m][i]; });
+  held_.assign(at(n_), 0.0);
+  double after = 1;
+  for (std::int64_t i = n_ - 1; i >= 0; --i) {
+    held_[at(i)] = norm_of(head_.k.data() + (first_ + i) * K_, K_) * after;
+    after *= step_[at(i)];
+  }
+  BoundMatrix dZ_size = sizes(dZ_);
+  for (std::int64_t i = 0; i < n_; ++i)
+    for (std::int64_t j = 0; j < V_; ++j) dZ_size[i][j] += held_[at(i)] * epsilon_[at(j)];
+  back_.solve_transposed(V_, dU_size, dU_error, dZ_size, dZ_error_);
+  for (std::int64_t i = 0; i < n_; ++i) {
+    const double key_norm = norm_of(remaining_[i], K_);
+    for (std::int64_t j = 0; j < V_; ++j) dU_error_[i][j] += key_norm * epsilon_[at(j)]; // from here on that of Lambda' too
+  }
+}
+
+void ChunkAdjoint::write_values(AdjointBound& out) {
+  const double u = units_.operand.unit;
+  for (BoundMatrix* m : {&W_, &W_error_, &W_own_error_}) m->resize(n_, V_);
+  for (std::int64_t i = 0; i < n_; ++i) {
+    const double strength = std::abs(beta(i)), x = (1 + beta_error(i)) * (1 + u) * (1 + u) * (1 + 2.1 * f) - 1;
+    double worst = 0;
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double passed = held_[at(i)] * epsilon_[at(j)], size = std::abs(dZ_[i][j]) + passed;
+      W_[i][j] = beta(i) * dZ_[i][j];
+      W_own_error_[i][j] = sane((strength * (dZ_error_[i][j] * (1 + x) + x * size) + lost(0)) * ProvedUnits::up);
+      W_error_[i][j] = W_own_error_[i][j] + strength * passed;
+      dZ_error_[i][j] += passed;
+      worst = std::max(worst, sane(W_error_[i][j] * ProvedUnits::up));
+    }
+    out.v[at(first_ + i)] = std::max(out.v[at(first_ + i)], worst);
+  }
+  W_size_ = sum(sizes(W_), W_error_);
+}
+
+void ChunkAdjoint::bound_score_cotangents() {
+  const double y = product_unit(V_), g = units_.gamma(V_), a = (1 + units_.score.unit) * (1 + 2.1 * f) - 1, flush = units_.score.flush;
+  U_size_ = sum(sizes(U_), U_error_);
+  for (BoundMatrix* m : {&P_, &P_error_, &Q_, &Q_error_, &dL_, &dL_error_}) m->resize(n_, n_);
+  const BoundMatrix by_inverse = error_by_inverse();
+  for (std::int64_t i = 0; i < n_; ++i) {
+    const double strength = std::abs(beta(i));
+    for (std::int64_t j = 0; j <= i; ++j) {
+      Lanes p{}, p_error{}, l{}, l_error{};
+      for (std::int64_t v = 0; v < V_; v += draws_per_batch) {
+        const Lanes o = lanes_at(d_o_[i], v, V_), U = lanes_at(U_[j], v, V_), Z = lanes_at(dZ_[i], v, V_);
+        const Lanes U_error = lanes_at(U_error_[j], v, V_), U_size = lanes_at(U_size_[j], v, V_);
+        const Lanes Z_error = lanes_at(dZ_error_[i], v, V_), Z_size = absolute(Z);
+        p += o * U, p_error += absolute(o) * (U_error + y * U_size);
+        l += Z * U, l_error += Z_size * U_error + Z_error * U_size + g * (Z_size + Z_error) * U_size;
+      }
+      P_[i][j] = total(p);
+      const double before = total(p_error) + lost(1);
+      P_error_[i][j] = sane((before + a * (std::abs(P_[i][j]) + before) + flush) * ProvedUnits::up);
+      if (j == i) continue;
+      dL_[i][j] = -total(l), dL_error_[i][j] = std::max(by_inverse[i][j], sane(total(l_error) * ProvedUnits::up + lost(1)));
+      Q_[i][j] = beta(i) * dL_[i][j];
+      const double x = (1 + beta_error(i)) * (1 + a) - 1;
+      Q_error_[i][j] = sane(strength * (dL_error_[i][j] + x * (std::abs(dL_[i][j]) + dL_error_[i][j])) * ProvedUnits::up + flush);
+    }
+  }
+}
+
+BoundMatrix ChunkAdjoint::error_by_inverse() const {
+  const double u = units_.operand.unit, g = units_.gamma(V_);
+  const BoundMatrix &T = back_.inverse_size(), T_error = back_.inverse_error();
+  BoundMatrix dT, dT_error, M, M_error, result;
+  for (BoundMatrix* m : {&dT, &dT_error, &M, &M_error, &result}) m->resize(n_, n_);
+  const auto rounded = [&](double size, double error) { return sane((error + u * (size + error)) * ProvedUnits::up + lost(1)); };
+  for (std::int64_t i = 0; i < n_; ++i)
+    for (std::int64_t j = 0; j <= i; ++j) {
+      const double of_state = std::abs(beta(j)) * key_norm_[at(j)];
+      Lanes t{}, t_error{}, m{};
+      for (std::int64_t v = 0; v < V_; v += draws_per_batch) {
+        const Lanes d = lanes_at(dU_[i], v, V_), size = absolute(d), error = lanes_at(dU_error_[i], v, V_), Z = lanes_at(Z_[j], v, V_);
+        const Lanes Z_error = lanes_at(right_error_[j], v, V_) + of_state * lanes_at(state_error_.data(), v, V_);
+        t += d * Z, m += lanes_at(dZ_[i], v, V_) * Z;
+        t_error += size * Z_error + error * (absolute(Z) + Z_error) + g * (size + error) * (absolute(Z) + Z_error);
+      }
+      dT_error[i][j] = rounded(std::abs(total(t)), total(t_error)), dT[i][j] = std::abs(total(t)) + dT_error[i][j];
+      M[i][j] = std::abs(total(m));
+    }
+  for (std::int64_t i = 0; i < n_; ++i) {
+    add_rows(M_error[i], i, n_, dT, [&](std::int64_t a) { return T_error[a][i]; });
+    add_rows(M_error[i], i, n_, dT_error, [&](std::int64_t a) { return T[a][i]; });
+    for (std::int64_t b = 0; b <= i; ++b) M_error[i][b] = rounded(M[i][b], M_error[i][b]);
+    for (std::int64_t j = 0; j < i; ++j) {
+      double error = 0;
+      for (std::int64_t b = 0; b <= j; ++b) error += M_error[i][b] * T[j][b] + (M[i][b] + M_error[i][b]) * T_error[j][b];
+      result[i][j] = sane(error * ProvedUnits::up);
+    }
+  }
+  return result;
+}
+
+void ChunkAdjoint::write_strength(AdjointBound& out) {
+  const double u = units_.operand.unit, y = product_unit(K_ + n_ + 4), g = units_.gamma(K_ + n_ + 4),
+               over_V = (1 + units_.gamma(V_ + n_ + 2)) * (1 + u) * (1 + u) - 1;
+  std::vector<double> w(at(V_)), w_error(at(V_)), read_size(at(V_));
+  for (std::int64_t i = 0; i < n_; ++i) {
+    std::fill(w.begin(), w.end(), 0.0), std::fill(w_error.begin(), w_error.end(), 0.0), std::fill(read_size.begin(), read_size.end(), 0.0);
+    add_rows(w.data(), 0, i, U_, [&](std::int64_t m) { return -key_scores_[i][m]; });
+    add_rows(read_size.data(), 0, i, U_size_, [&](std::int64_t m) { return std::abs(key_scores_[i][m]) + key_scores_error_[i][m]; });
+    add_rows(w_error.data(), 0, i, U_error_, [&](std::int64_t m) { return (1 + y) * std::abs(key_scores_[i][m]); });
+    add_rows(w_error.data(), 0, i, U_size_, [&](std::int64_t m) { return (1 + y) * key_scores_error_[i][m]; });
+    double direct = 0, exact = 0, split = 0;
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double e = state_error_[at(j)], R = std::abs(residual_[i][j]), Z = std::abs(dZ_[i][j]), Z_error = dZ_error_[i][j];
+      const double v = std::abs(head_.v[at((first_ + i) * V_ + j)]);
+      const double R_error = Z_slack_[i][j] + (slack_norm_[at(i)] + key_norm_[at(i)]) * e + g * v +
+                             lost((1 + key_sum_[at(i)]) * (state_sum_[at(j)] + root_ * e));
+      w[at(j)] += residual_[i][j];
+      const double of_w = R_error + w_error[at(j)] + y * read_size[at(j)] + g * (R + R_error) + lost(read_size[at(j)]);
+      exact += dZ_[i][j] * w[at(j)];
+      direct += Z_error * (std::abs(w[at(j)]) + of_w) + Z * of_w + over_V * (Z + Z_error) * (std::abs(w[at(j)]) + of_w);
+      split += Z_error * (R + R_error) + Z * R_error + over_V * (Z + Z_error) * (R + R_error);
+    }
+    for (std::int64_t m = 0; m < i; ++m) {
+      const double L = std::abs(dL_[i][m]), L_size = L + dL_error_[i][m], A = std::abs(key_scores_[i][m]);
+      split += dL_error_[i][m] * A + (L_size + over_V * L_size) * key_scores_error_[i][m] + over_V * L_size * A;
+    }
+    out.beta_size[at(first_ + i)] = std::abs(exact);
+    out.beta[at(first_ + i)] = std::max(out.beta[at(first_ + i)], sane(std::max(sane(direct), sane(split)) * ProvedUnits::up + lost(1)));
+  }
+}
+
+void ChunkAdjoint::carry_back(AdjointBound& out) {
+  const bool stored = first_ % chunk_ == 0;
+  const Elementary kept = stored ? units_.state : Elementary{f, 0x1p-126, largest(Format::fp32)};
+  const double of_whole = *std::max_element(whole_slack_.begin(), whole_slack_.end()), more = n_ > K_ ? units_.gamma(n_) : 0;
+  const double passed = contraction_ * (1 + kept.unit) + of_whole * (1 + kept.unit);
+  BoundMatrix before, local;
+  before.resize(K_, V_), local.resize(K_, V_);
+  std::vector<double> squares(at(V_), 0.0);
+  for (std::int64_t c = 0; c < K_; ++c) {
+    for (std::int64_t j = 0; j < V_; ++j)
+      before[c][j] = whole_[at(c)] * lambda_[c][j], local[c][j] = whole_slack_[at(c)] * lambda_size_[c][j];
+    add_rows(before[c], 0, n_, d_o_, [&](std::int64_t i) { return query_[i][c]; });
+    add_rows(before[c], 0, n_, W_, [&](std::int64_t i) { return -key_[i][c]; });
+    add_rows(local[c], 0, n_, d_o_size_,
+             [&](std::int64_t i) { return query_slack_[i][c] + more * (std::abs(query_[i][c]) + query_slack_[i][c]); });
+    add_rows(local[c], 0, n_, W_size_, [&](std::int64_t i) { return key_slack_[i][c] + more * (std::abs(key_[i][c]) + key_slack_[i][c]); });
+    add_rows(local[c], 0, n_, W_own_error_, [&](std::int64_t i) { return (1 + more) * (std::abs(key_[i][c]) + key_slack_[i][c]); });
+    double worst = 0;
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double e = epsilon_[at(j)], known = local[c][j] + lost(lambda_size_[c][j] + e);
+      local[c][j] = sane((known + kept.error(std::abs(before[c][j]) + known)) * ProvedUnits::up);
+      worst = std::max(worst, sane((local[c][j] + passed * e) * ProvedUnits::up));
+      squares[at(j)] += local[c][j] * local[c][j];
+    }
+    if (first_ == 0) out.state[at(c)] = worst;
+  }
+  for (std::int64_t j = 0; j < V_; ++j) epsilon_[at(j)] = sane((passed * epsilon_[at(j)] + std::sqrt(squares[at(j)])) * ProvedUnits::up);
+  lambda_ = before;
+}
+
+AdjointBound bound_chunk_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,
+                                 const std::vector<double>& d_o, const std::vector<double>& d_state) {
+  return ChunkAdjoint(units, head, gate_floor, chunk, length).run(d_o, d_state);
+}
+
+} // namespace kdacheck
