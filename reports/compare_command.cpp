@@ -27,16 +27,10 @@ std::vector<SpeedChange> speed_of(const std::filesystem::path& before, const std
   return compare_speed(bench_in(before), bench_in(after));
 }
 
-Results run_in(const std::string& folder) {
-  Results results = read_results(folder);
-  if (total(results).cases() == 0) throw std::invalid_argument(folder + " holds an empty run: there is nothing to compare");
-  return results;
-}
-
 } // namespace
 
 int compare_command(const std::string& before, const std::string& after) {
-  const Comparison comparison = compare(run_in(before), run_in(after));
+  const Comparison comparison = compare(read_run(before).results, read_run(after).results);
   const std::vector<SpeedChange> speed = speed_of(before, after);
   std::fputs((to_text(comparison) + to_text(speed)).c_str(), stdout);
   return std::max(exit_status(comparison), std::ranges::any_of(speed, &SpeedChange::worse) ? 1 : 0);
