@@ -90,7 +90,7 @@ TEST_CASE("the states after every token end in the final state, and chunks start
 }
 
 TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
-  const json manifest = manifest_of(small_case(), "abc");
+  const json manifest = manifest_of(small_case(), "0123456789ab");
   CHECK(manifest_breach(manifest) == std::nullopt);
   const auto broken = [&](const auto& change) {
     json copy = manifest;
@@ -106,6 +106,9 @@ TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
   CHECK(broken([](json& m) { m["tensors"][0]["dtype"] = "F8"; }).find("F8") != std::string::npos);
   CHECK(broken([](json& m) { m["formats"]["qkv"] = "fp8"; }).find("fp8") != std::string::npos);
   CHECK(broken([](json& m) { m["contents"]["states"] = 1; }) == "contents: 'states' is not true or false");
+  CHECK(broken([](json& m) { m["generator"]["commit"] = "HEAD"; }) == "generator: 'commit' is no commit's hash");
+  CHECK(broken([](json& m) { m["generator"]["commit"] = "0123456789ab-dirty"; }).empty());
+  CHECK(broken([](json& m) { m["generator"]["program"] = "me"; }) == "generator: 'program' is not 'kdacheck golden generate'");
   CHECK(manifest_breach(json::array()) == "the manifest is no JSON object");
 }
 
@@ -122,7 +125,7 @@ TEST_CASE("the schema file names the keys that the program demands") {
 }
 
 TEST_CASE("a manifest's text is the manifest, one tensor a line") {
-  const json manifest = manifest_of(small_case(), "abc");
+  const json manifest = manifest_of(small_case(), "0123456789ab");
   const std::string text = manifest_text(manifest);
   CHECK(json::parse(text) == manifest);
   std::size_t lines = 0;
@@ -136,9 +139,9 @@ TEST_CASE("a manifest's text is the manifest, one tensor a line") {
 
 TEST_CASE("generating again writes nothing, verifying finds nothing") {
   const Folder set;
-  CHECK(store_golden(set.path, small_case(), "first").kind == GoldenOutcome::Kind::written);
+  CHECK(store_golden(set.path, small_case(), "0123456789ab").kind == GoldenOutcome::Kind::written);
   const std::string before = text_of(set.path / "small/tensors.safetensors");
-  CHECK(store_golden(set.path, small_case(), "second").kind == GoldenOutcome::Kind::same);
+  CHECK(store_golden(set.path, small_case(), "0123456789ab-dirty").kind == GoldenOutcome::Kind::same);
   CHECK(text_of(set.path / "small/tensors.safetensors") == before);
   const auto outcomes = verify_golden(set.path);
   REQUIRE(outcomes.size() == 1);
@@ -340,22 +343,95 @@ TEST_CASE("stored bounds hold what a kernel of their contract may be off by, and
   }
 }
 
-TEST_CASE("a stored bound that is narrower than today's is a change, a wider one is not") {
+TEST_CASE("a stored bound that is narrower or wider than today's is a change, but for its rounding") {
   using enum GoldenOutcome::Kind;
-  for (const double factor : {0.5, 2.0}) {
+  for (const double factor : {0.5, 1.0, 1 + 0x1p-8, 1.5, 1e100, HUGE_VAL}) {
+    INFO(factor);
     const Folder set;
     GoldenCase golden = small_case();
     for (GoldenTensor& tensor : golden.tensors)
       if (tensor.tensor.name == "o.bound.fp32") {
         auto values = numbers(tensor);
-        for (double& x : values) x *= factor;
+        values.back() *= factor;
         const auto bytes = std::as_bytes(std::span(values));
         tensor.tensor.bytes.assign(bytes.begin(), bytes.end());
       }
     store_golden(set.path, golden, "");
-    CHECK(verify_golden(set.path).at(0).kind == (factor < 1 ? changed : same));
-    CHECK(store_golden(set.path, small_case(), "").kind == (factor < 1 ? changed : same));
+    const bool right = factor == 1 || factor == 1 + 0x1p-8;
+    CHECK(verify_golden(set.path).at(0).kind == (right ? same : changed));
+    const GoldenOutcome again = store_golden(set.path, small_case(), "");
+    CHECK(again.kind == (right ? same : changed));
+    if (factor == 1.5) CHECK(again.remarks.at(0) == "o.bound.fp32 is up to 1.5 times as wide as what is proved today");
   }
+}
+
+TEST_CASE("of another shape a case is said to be made from another recipe, not to have narrow bounds") {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  Recipe longer = small_recipe();
+  longer.shape.T = 9;
+  const GoldenOutcome outcome = store_golden(set.path, golden_case("small", longer, everything), "");
+  CHECK(outcome.kind == GoldenOutcome::Kind::changed);
+  CHECK(outcome.remarks ==
+        std::vector<std::string>{"another recipe: " + to_token(small_recipe()) + " is stored, " + to_token(longer) + " is due"});
+}
+
+TEST_CASE("why a case is kept follows from its regime or from the found cases, and stands where somebody listed it") {
+  using enum GoldenOutcome::Kind;
+  const auto forged_why = [](std::string label, const Recipe& recipe, const std::string& why) {
+    const Folder set;
+    GoldenCase golden = golden_case(std::move(label), recipe, {});
+    golden.why = why;
+    store_golden(set.path, golden, "");
+    return verify_golden(set.path).at(0).kind;
+  };
+  const std::string due = regime_named("gaussian-keys")->why;
+  CHECK(forged_why("gaussian-keys.fp32.7", small_recipe(), due) == same);
+  CHECK(forged_why("gaussian-keys.fp32.7", small_recipe(), "another reason") == changed);
+  CHECK(forged_why("mine", small_recipe(), "a reason of mine") == same);
+  const ListedCase found = listed_found_cases().front();
+  CHECK(forged_why(found.name, found.recipe, found.why) == same);
+  CHECK(forged_why(found.name, found.recipe, "another reason") == changed);
+  CHECK_THROWS_WITH(parse_listed_cases("# why\ngaussian-keys.fp32.7 fp32 " + to_token(small_recipe()), "list"),
+                    "list, line 2: 'gaussian-keys.fp32.7' is what a case is called that its regime draws");
+  const Folder set; // generated anew, its own reason counts
+  GoldenCase golden = small_case();
+  golden.why = "one reason";
+  store_golden(set.path, golden, "");
+  CHECK(store_golden(set.path, golden, "").kind == same);
+  golden.why = "another";
+  CHECK(store_golden(set.path, golden, "").kind == changed);
+}
+
+TEST_CASE("what waits to be accepted is no case of the set") {
+  using enum GoldenOutcome::Kind;
+  const Folder set, other;
+  store_golden(set.path, small_case(), "");
+  store_golden(set.path, small_case(8), "");
+  store_golden(other.path, small_case(), "");
+  const auto verified = verify_golden(set.path), compared = diff_golden(other.path, set.path);
+  REQUIRE(verified.size() == 2);
+  CHECK(verified[0].kind == same);
+  CHECK(verified[1].kind == waiting);
+  REQUIRE(compared.size() == 2);
+  CHECK(compared[0].kind == same);
+  CHECK(compared[1].kind == waiting);
+  write_text(set.path / "small.new/tensors.safetensors", "");
+  CHECK(verify_golden(set.path).at(1).kind == damaged);
+}
+
+TEST_CASE("a file, a case and nothing in the place of a set are told apart") {
+  const Folder set;
+  CHECK_THROWS_WITH(verify_golden(set.path), Catch::Contains("holds no golden case"));
+  CHECK_THROWS_WITH(verify_golden(set.path / "x"), "there is no folder " + (set.path / "x").string());
+  write_text(set.path / "file", "");
+  CHECK_THROWS_WITH(verify_golden(set.path / "file"), Catch::Contains("is a file"));
+  CHECK_THROWS_WITH(diff_golden(set.path / "file", set.path), Catch::Contains("is a file"));
+  store_golden(set.path, small_case(), "");
+  CHECK_THROWS_WITH(verify_golden(set.path / "small"), Catch::Contains("is one golden case"));
+  demand_room(set.path), demand_room(set.path / "new/deep");
+  CHECK_THROWS_WITH(demand_room(set.path / "file"), Catch::Contains("is a file"));
+  CHECK_THROWS_WITH(demand_room(set.path / "file/below"), Catch::EndsWith((set.path / "file").string() + " is a file"));
 }
 
 TEST_CASE("a list of cases gives names, formats and reasons, and is refused with the line's number") {
