@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <set>
 
 namespace kdacheck {
 namespace {
@@ -17,10 +18,6 @@ constexpr std::size_t changes_shown = 40, missing_shown = 10;
 /// shrank: cpu.chunk16.fp32, chunk32, chunk64 and chunk64.wy, and the two of bf16, on the recipes that `verify --seed 1` and 2 judged with
 /// both, pair by pair). So far any change of a program may move a figure: less scatter is not believed where few moved.
 constexpr double least_scatter = 0.2;
-
-bool lost(Verdict before, Verdict after) {
-  return before == Verdict::passed && (after == Verdict::inconclusive || after == Verdict::not_supported);
-}
 
 /// P(X >= k) for X ~ Binomial(n, 1/2).
 double upper_tail(std::size_t n, std::size_t k) {
@@ -96,6 +93,14 @@ template <class Range, class Name> std::string some_of(const Range& range, Name 
   return text + (range.size() > missing_shown ? fmt::format(" and {} more", range.size() - missing_shown) : "");
 }
 
+/// A group that passed and does no more without having failed. Other draws of a regime may be outside a kernel's domain (a single token
+/// cannot be split); if so, coverage is lost only where the kernel was judged by that law on no draw at all.
+bool lost(const Tally& before, const Tally& after, bool law_still_judged) {
+  if (before.verdict() != Verdict::passed) return false;
+  return after.verdict() == Verdict::inconclusive ||
+         (after.verdict() == Verdict::not_supported && (before.drawn == after.drawn || !law_still_judged));
+}
+
 std::string name_of(const GroupKey& key) { return key.kernel + "  " + key.property + "  [" + key.regime + "]"; }
 
 /// What was judged and is no more.
@@ -134,6 +139,9 @@ Comparison compare(const Results& before, const Results& after) {
     if (has_kernel(before, kernel.name) && !has_kernel(after, kernel.name)) comparison.kernels_gone.push_back(kernel.name);
   for (const KernelTally& kernel : after.kernels)
     if (has_kernel(after, kernel.name) && !has_kernel(before, kernel.name)) comparison.kernels_new.push_back(kernel.name);
+  std::set<std::pair<std::string, std::string>> laws_judged; // kernel and law, by the second
+  for (const auto& [key, tally] : after.groups)
+    if (judged(tally) > 0) laws_judged.emplace(key.kernel, key.property);
   std::map<std::string, std::vector<double>> ratios;
   std::map<std::string, std::vector<Moved>> moved;
   for (const auto& [key, old_tally] : before.groups) {
@@ -147,7 +155,8 @@ Comparison compare(const Results& before, const Results& after) {
     const Tally& new_tally = found->second;
     const Verdict was = old_tally.verdict(), is = new_tally.verdict();
     if (was != is) {
-      const bool worse = lost(was, is) || (is_failure(is) && is_graver(new_tally.worst->finding, old_tally.worst->finding));
+      const bool worse = lost(old_tally, new_tally, laws_judged.contains({key.kernel, key.property})) ||
+                         (is_failure(is) && is_graver(new_tally.worst->finding, old_tally.worst->finding));
       comparison.verdicts.push_back({key, was, is, worse});
     } else if (comparison.same_cases && judged(new_tally) < judged(old_tally))
       comparison.thinner.push_back({key, judged(old_tally), judged(new_tally)});

@@ -12,15 +12,16 @@
 namespace kdacheck {
 namespace {
 
-nlohmann::ordered_json bench_in(const std::filesystem::path& folder) {
-  std::ifstream file(folder / "bench.json", std::ios::binary);
+Bench bench_in(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "bench.json";
+  std::ifstream file(path, std::ios::binary);
   auto json = nlohmann::ordered_json::parse(std::istreambuf_iterator<char>(file), {}, nullptr, false);
-  if (json.is_discarded()) throw std::invalid_argument((folder / "bench.json").string() + " is no JSON");
-  return json;
+  if (json.is_discarded()) throw std::invalid_argument(path.string() + " is no JSON");
+  return {path.string(), std::move(json)};
 }
 
 /// Times where both runs have them.
-std::vector<SpeedChange> speed_of(const std::filesystem::path& before, const std::filesystem::path& after) {
+SpeedComparison speed_of(const std::filesystem::path& before, const std::filesystem::path& after) {
   const bool first = std::filesystem::exists(before / "bench.json"), second = std::filesystem::exists(after / "bench.json");
   if (first != second) std::printf("times not compared: only the %s run has a bench.json\n\n", first ? "first" : "second");
   if (!first || !second) return {};
@@ -31,9 +32,9 @@ std::vector<SpeedChange> speed_of(const std::filesystem::path& before, const std
 
 int compare_command(const std::string& before, const std::string& after) {
   const Comparison comparison = compare(read_run(before).results, read_run(after).results);
-  const std::vector<SpeedChange> speed = speed_of(before, after);
+  const SpeedComparison speed = speed_of(before, after);
   std::fputs((to_text(comparison) + to_text(speed)).c_str(), stdout);
-  return std::max(exit_status(comparison), std::ranges::any_of(speed, &SpeedChange::worse) ? 1 : 0);
+  return std::max(exit_status(comparison), std::ranges::any_of(speed.changes, &SpeedChange::worse) ? 1 : 0);
 }
 
 } // namespace kdacheck

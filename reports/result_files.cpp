@@ -26,7 +26,7 @@ bool tell_the_same(const Tally& left, const Tally& right) {
 Results report_in(const std::filesystem::path& folder) {
   const auto path = folder / "report.json";
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::invalid_argument("cannot read " + path.string());
+  if (!file) throw std::invalid_argument("cannot read " + path.string() + ", which `verify --out " + folder.string() + "` writes");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
   return results_from_report_json(text, path.string());
 }

@@ -113,6 +113,25 @@ TEST_CASE("what the second run does not judge any more is worse") {
   CHECK_THAT(to_text(compare(stopped, with_errors({0.5}))), Contains("the first run was stopped early"));
 }
 
+TEST_CASE("a refusal of another draw is no loss while the kernel is still judged by that law") {
+  Results before = with_errors({0.5, 0.4}), after = with_errors({0.5});
+  CaseResult refused = sample_case("k", Verdict::not_supported, 0, "regime-1");
+  add(after, refused);
+  CHECK(exit_status(compare(before, after)) == 1); // the same case
+  after = with_errors({0.5});
+  refused.replay += "-of-another-seed";
+  add(after, refused);
+  CHECK(exit_status(compare(before, after)) == 0);
+  CHECK(compare(before, after).verdicts.size() == 1);
+  Results nowhere;
+  for (const char* regime : {"regime-0", "regime-1"}) {
+    refused.regime = regime;
+    add(nowhere, refused);
+  }
+  add(nowhere, sample_case("another", Verdict::passed, 0.5));
+  CHECK(exit_status(compare(before, nowhere)) == 1);
+}
+
 TEST_CASE("fewer judged cases of a group are worse where both runs drew the same") {
   Results two = with_errors({0.5}), one = with_errors({0.5});
   add(two, sample_case("k", Verdict::passed, 0.25, "regime-0"));
