@@ -120,6 +120,12 @@ const add_picture = (id, make, {note, replays = true, about, name} = {}) => {
   charts.push({id, draw, chart: () => chart, canvas});
 };
 
+// A printed picture is about two thirds as wide as on a screen: its letters start larger.
+const draw_all = (kernel) => {
+  Chart.defaults.font.size = matchMedia("print").matches ? 17 : 12;
+  for (const {draw} of charts) draw(kernel);
+};
+
 // On the page's own paper: alone, a picture saved in dark mode would be light ink on whatever it is put on.
 const save_picture = (chart, name) => {
   const {width, height} = chart.canvas, sheet = element("canvas", {width, height}), brush = sheet.getContext("2d");

@@ -73,8 +73,17 @@ const show_refusals = () => {
   const total = page.not_supported.reduce((sum, row) => sum + row.cases, 0);
   section("refusals").append(element("p", {}, total + " cases lay outside a kernel's declared contract and were not judged."));
   if (total === 0) return;
-  section("refusals").append(element("details", {}, element("summary", {}, "reasons"),
-    table([["kernel"], ["reason"], ["cases", true]], page.not_supported.map((row) => [row.kernel, row.reason, String(row.cases)]))));
+  const reasons = new Map(); // alike but for a case's own figure: "K=60 is not in 16..256"
+  for (const {kernel, reason, cases: count} of page.not_supported) {
+    const alike = reason.replace(/=[^ ,;]+ is /, "=… is "), known = reasons.get(alike) ?? {count: 0, kernels: new Set()};
+    known.count += count;
+    known.kernels.add(kernel);
+    reasons.set(alike, known);
+  }
+  section("refusals").append(
+    table([["reason"], ["kernels", true], ["cases", true]], [...reasons].sort((a, b) => b[1].count - a[1].count).map(([reason, {count, kernels}]) => [reason, String(kernels.size), String(count)])),
+    element("details", {class: "on-screen"}, element("summary", {}, "by kernel"),
+      table([["kernel"], ["reason"], ["cases", true]], page.not_supported.map((row) => [row.kernel, row.reason, String(row.cases)]))));
 };
 
 const show_environment = () => section("environment").append(table([[""], [""]], page.context.map(([key, value]) => [key, element("code", {}, value)])));
