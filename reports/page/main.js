@@ -20,7 +20,7 @@ const colour_key = () => {
   const band = element("span", {class: "ramp"});
   band.style.cssText = "width: 1.6rem; background: rgba(var(--band), .2); border: 1px solid rgba(var(--band), .7)";
   return element("div", {class: "key"}, element("span", {}, "error / bound 0 ", bar, " 1"), element("span", {}, band, " gates of published models at their start; dashed: trained"),
-    element("span", {}, "red ring: failed; red cross: non-finite"));
+    element("span", {}, "red ring: failed; red cross: non-finite, or no answer"));
 };
 
 const redraw = () => draw_all(shown_kernel);

@@ -14,7 +14,7 @@ const finite = (i) => Number.isFinite(Number(cases.util[i]));
 const points_of = (chosen, x, y) => chosen.map((i) => ({x: x(i), y: y(i), i}));
 const indices = (kernel, holds) => cases.kernel.map((_, i) => i).filter((i) => (kernel < 0 || cases.kernel[i] === kernel) && holds(i));
 const describe = (i) => page.kernels[cases.kernel[i]].name + ", " + page.property_words[cases.property[i]] + " on " + page.regimes[cases.regime[i]] + ": " +
-  (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + "error / bound " + figure(cases.util[i]) + ", T=" + page.recipes[cases.recipe[i]][1];
+  (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + (failed(cases.verdict[i]) ? page.verdicts[cases.verdict[i]] + ", " : "") + (cases.util[i] === "NaN" ? "no figure" : "error / bound " + figure(cases.util[i])) + ", T=" + page.recipes[cases.recipe[i]][1];
 
 const axis = (colours, title, more = {}) => ({title: {display: true, text: title, color: colours.text}, grid: {color: colours.line}, ticks: {color: colours.text}, ...more});
 const shapes = ["circle", "triangle", "rect", "rectRot", "star"];

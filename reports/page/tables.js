@@ -29,7 +29,7 @@ const show_failures = () => {
     const line = command(failure.replay);
     home.append(element("div", {class: "failure"},
       element("p", {}, element("b", {}, failure.kernel), " ", verdict_word(failure.verdict), " " + failure.property + " on " + failure.regime +
-              " (" + failure.cases + (failure.cases === 1 ? " case" : " cases") + ", error / bound " + figure(failure.util) + ")"),
+              " (" + failure.cases + (failure.cases === 1 ? " case" : " cases") + (failure.util === null ? "" : ", error / bound " + figure(failure.util)) + ")"),
       failure.place ? element("p", {}, "at " + failure.place) : null,
       failure.detail ? element("p", {class: "quiet"}, failure.detail) : null,
       failure.stage ? element("p", {class: "stage"}, failure.stage) : null,
@@ -42,7 +42,7 @@ const matrix_cell = (cell, property, kernel) => {
   if (!cell || cell[0] === NOT_SUPPORTED) return element("td", {class: "quiet", title: kernel.name + ", " + property + ": not supported"}, "–");
   const [verdict, util, count, regime, replay] = cell;
   const x = Number(util);
-  const text = failed(verdict) ? figure(util) : x === 0 ? "ok" : figure(util);
+  const text = failed(verdict) ? (util === null ? "✗" : figure(util)) : x === 0 ? "ok" : figure(util);
   const made = element("td", {title: kernel.name + ", " + property + ": " + page.verdicts[verdict] + ", " + count + " cases, worst on " + regime + "\n" + command(replay)}, text);
   if (failed(verdict)) made.className = "failed";
   else made.style.background = "rgba(var(--heat), " + (0.55 * Math.min(1, x)).toFixed(3) + ")";
