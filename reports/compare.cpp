@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <optional>
 #include <set>
 
 namespace kdacheck {
@@ -121,6 +122,17 @@ std::string text_of_missing(const Comparison& comparison) {
   return text;
 }
 
+/// The second run under the name of the first's kernel, if each judged one and they are not called the same.
+std::optional<Results> as_the_only_kernel_of(const Results& before, const Results& after) {
+  if (before.kernels.size() != 1 || after.kernels.size() != 1 || before.kernels.front().name == after.kernels.front().name)
+    return std::nullopt;
+  Results renamed = after;
+  const std::string& name = renamed.kernels.front().name = before.kernels.front().name;
+  renamed.groups.clear();
+  for (const auto& [key, tally] : after.groups) renamed.groups[{name, key.property, key.regime}] = tally;
+  return renamed;
+}
+
 std::string text_of(const GroupGrowth& growth) {
   if (!std::isfinite(growth.after))
     return fmt::format("WORSE   {}: error / bound {:.3g} -> no number\n", name_of(growth.key), growth.before);
@@ -131,6 +143,13 @@ std::string text_of(const GroupGrowth& growth) {
 } // namespace
 
 Comparison compare(const Results& before, const Results& after) {
+  if (const auto renamed = as_the_only_kernel_of(before, after)) {
+    Comparison comparison = compare(before, *renamed);
+    comparison.stands_for = after.kernels.front().name;
+    comparison.groups_gone.clear();
+    comparison.thinner.clear();
+    return comparison;
+  }
   Comparison comparison;
   comparison.same_cases = before.context.tier == after.context.tier && before.context.seed == after.context.seed;
   comparison.first_stopped = before.outcome.stopped;
@@ -190,6 +209,8 @@ int exit_status(const Comparison& comparison) { return comparison.groups == 0 ? 
 
 std::string to_text(const Comparison& comparison) {
   std::string text;
+  if (!comparison.stands_for.empty())
+    text += "one kernel each: " + comparison.stands_for + " of the second run is compared with that of the first\n\n";
   if (!comparison.same_cases) text += "tier or seed differ: the runs drew different cases\n\n";
   for (std::size_t i = 0; i < std::min(comparison.verdicts.size(), changes_shown); ++i) {
     const VerdictChange& change = comparison.verdicts[i];

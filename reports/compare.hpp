@@ -46,10 +46,12 @@ struct Comparison {
   std::vector<std::string> kernels_gone, kernels_new;                          ///< names; gone: without a judged case now
   std::vector<GroupKey> groups_gone;                                           ///< judged in the first only, by a kernel that both have
   std::size_t groups = 0, groups_only_in_first = 0, groups_only_in_second = 0; ///< in both; in one, by whatever kernel
-  bool same_cases = false;                            ///< tier and seed agree: differences come from the programs, not from the draw
+  std::string stands_for;  ///< of two runs of one kernel each, the second's name, where it is not the first's: they are compared as one
+  bool same_cases = false; ///< tier and seed agree: differences come from the programs, not from the draw
   bool first_stopped = false, second_stopped = false; ///< the run did not come to its end
 };
 
+/// Two runs of one kernel each are compared though their names differ; cases that only one of them drew are then no loss.
 /// A kernel's errors count as grown if the sign test leaves less than one chance in a thousand and the median ratio is at
 /// least 1.1: a tenth of the way to a bound that is itself only known to a few percent. A single group's, where both runs judged the same
 /// cases, if less than one chance in a thousand is left for the kernel (compare.cpp derives it from how far the others moved).

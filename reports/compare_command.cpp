@@ -2,6 +2,8 @@
 #include "compare_speed.hpp"
 #include "result_files.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -28,12 +30,21 @@ SpeedComparison speed_of(const std::filesystem::path& before, const std::filesys
   return compare_speed(bench_in(before), bench_in(after));
 }
 
+std::string line_of(const char* which, const std::string& folder, const Results& run) {
+  const Context& context = run.context;
+  return fmt::format("{:<7} {}: commit {}, {}, tier {}, seed {}, {} cases, {}\n", which, folder,
+                     context.commit.empty() ? "none" : context.commit, context.cpu, context.tier, context.seed, total(run).cases(),
+                     context.started);
+}
+
 } // namespace
 
 int compare_command(const std::string& before, const std::string& after) {
-  const Comparison comparison = compare(read_run(before).results, read_run(after).results);
+  const Results first = read_run(before).results, second = read_run(after).results;
+  const Comparison comparison = compare(first, second);
   const SpeedComparison speed = speed_of(before, after);
-  std::fputs((to_text(comparison) + to_text(speed)).c_str(), stdout);
+  std::fputs((line_of("first", before, first) + line_of("second", after, second) + "\n" + to_text(comparison) + to_text(speed)).c_str(),
+             stdout);
   return std::max(exit_status(comparison), std::ranges::any_of(speed.changes, &SpeedChange::worse) ? 1 : 0);
 }
 

@@ -149,6 +149,7 @@ const worst_of = (chosen) => chosen.reduce((worst, i) => !(Number(cases.util[i])
 const with_replay = (i) => element("span", {title: command(token_of(i))}, page.regimes[cases.regime[i]] + ", " + page.property_words[cases.property[i]]);
 const drawn_note = () => page.drawn < page.measured ? " Drawn: the worst " + page.drawn + " of " + page.measured + " measured cases." : "";
 
+const on_top = -1; // of datasets the library draws that of the least order last
 const no_decay = 1e-7; // where a logarithmic axis shows a decay of 0
 const decay_of = (i) => {
   const decay = page.recipes[cases.recipe[i]][2];
@@ -181,7 +182,7 @@ const phase_picture = (kernel, colours, on_point) => {
     data: {datasets: [
       {label: "error / bound", data: points_of(sound, decay_of, correlation_of), pointBackgroundColor: sound.map((i) => shade(cases.util[i])),
        pointBorderColor: sound.map((i) => failed(cases.verdict[i]) ? colours.bad : colours.quiet), pointBorderWidth: sound.map((i) => failed(cases.verdict[i]) ? 2 : 0.5), pointRadius: 6, pointHoverRadius: 8},
-      {label: "non-finite", data: points_of(broken, decay_of, correlation_of), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 8},
+      {label: "non-finite", order: on_top, data: points_of(broken, decay_of, correlation_of), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 8},
     ]},
     options, rows,
     columns: [["decay"], ["key correlation"], ["cases", true], ["median", true], ["largest error / bound", true], ["non-finite", true], ["worst at"]],
@@ -199,7 +200,7 @@ const along_picture = (where, title, kernel, colours, on_point, scale, classes, 
   const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, ...look_of(t), pointBackgroundColor: look_of(t).colour + "b0", pointBorderWidth: look_of(t).pointStyle === "star" ? 1 : 0.5,
     data: points_of(chosen.filter((i) => cases.tensor[i] === t && finite(i)), where, height)})).filter((set) => set.data.length > 0);
   const broken = chosen.filter((i) => !finite(i));
-  if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
+  if (broken.length) datasets.push({label: "non-finite", order: on_top, data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
   return {
     data: {datasets}, options, caption: chosen.length + " cases; the dashed line is the bound." + heights.note + drawn_note(),
     columns: [[title], ["cases", true], ["median", true], ["largest error / bound", true], ["worst at"]],

@@ -79,7 +79,7 @@ TEST_CASE("laws that hold exactly have no ratio") {
 
 TEST_CASE("runs without a common group cannot be compared") {
   Results other;
-  add(other, sample_case("other", Verdict::passed, 0.5));
+  for (const char* kernel : {"other", "another"}) add(other, sample_case(kernel, Verdict::passed, 0.5));
   const Comparison comparison = compare(with_errors({0.5}), other);
   CHECK(exit_status(comparison) == 5);
   CHECK_THAT(to_text(comparison),
@@ -130,6 +130,28 @@ TEST_CASE("a refusal of another draw is no loss while the kernel is still judged
   }
   add(nowhere, sample_case("another", Verdict::passed, 0.5));
   CHECK(exit_status(compare(before, nowhere)) == 1);
+}
+
+TEST_CASE("two runs of one kernel each are compared whatever its name") {
+  const auto named = [](const char* kernel, const std::vector<double>& figures) {
+    Results results;
+    for (std::size_t i = 0; i < figures.size(); ++i) {
+      CaseResult result = sample_case(kernel, Verdict::passed, figures[i], "regime-" + std::to_string(i));
+      result.replay = std::string(kernel) + ":agrees-with-the-oracle:recipe-" + std::to_string(i);
+      add(results, result);
+    }
+    return results;
+  };
+  const Comparison alike = compare(named("a", {0.5, 0.04, 0.3}), named("b", {0.5, 0.05}));
+  CHECK(alike.stands_for == "b");
+  CHECK(alike.groups == 2);
+  CHECK(alike.groups_only_in_first == 1);
+  CHECK(exit_status(alike) == 0);
+  CHECK_THAT(to_text(alike), Contains("one kernel each: b of the second run is compared with that of the first"));
+  CHECK(exit_status(compare(named("a", {0.5, 0.04}), named("b", {0.5, 0.8}))) == 1);
+  Results two = named("b", {0.5, 0.04});
+  add(two, sample_case("c", Verdict::passed, 0.5));
+  CHECK(compare(named("a", {0.5, 0.04}), two).stands_for.empty());
 }
 
 TEST_CASE("fewer judged cases of a group are worse where both runs drew the same") {

@@ -312,6 +312,7 @@ def main(arguments):
             check(browser.value("document.querySelectorAll('.failure').length") == 2, "both failures are listed")
             check(browser.value("document.querySelector('.failure').textContent").find("onerror=") > 0, "markup in a text is shown as it stands")
             check(browser.value("charts[0].chart().data.datasets[1].data.length") == 2, "the case that is not finite and the one that crashed are marked")
+            check(browser.value("charts[0].chart().getSortedVisibleDatasetMetas()[0].label") == "non-finite", "what is not finite lies on top")
             heads = browser.value("[...document.querySelectorAll('.failure > p:first-child')].map((each) => each.textContent).join('\\n')")
             check(sorted(head.endswith(", error / bound inf)") for head in heads.split("\n")) == [False, True] and "bound 0" not in heads, f"a crash has no figure: {heads}")
         finally:
