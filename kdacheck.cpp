@@ -101,7 +101,8 @@ struct CommandLine {
     list->callback([this] { chosen = [this] { return list_command(listed); }; });
     add_report();
     add_measure();
-    auto* compared = app.add_subcommand("compare", "two runs: verdicts that changed, errors that grew beyond chance (status 1 if worse)");
+    auto* compared = app.add_subcommand(
+        "compare", "two runs: verdicts that changed, what is judged no more, errors that grew beyond chance (status 1 if worse)");
     compared->add_option("before", before, "result folder of the first run")->required();
     compared->add_option("after", after, "result folder of the second run")->required();
     compared->callback([this] { chosen = [this] { return compare_command(before, after); }; });
@@ -192,37 +193,45 @@ private:
     golden->require_subcommand(1);
     auto* generate = golden->add_subcommand("generate", "write cases; changed ones beside the old, never over them");
     generate->add_option("set", golden_arguments.set, "folder of the set")->required();
-    generate->add_option("--regime", golden_arguments.regimes, "only regimes whose name matches GLOB")
-        ->type_name("GLOB")
-        ->allow_extra_args(false);
-    generate->add_option("--cases", golden_arguments.cases, "the cases that FILE lists, a line NAME DTYPE RECIPE for each")
-        ->type_name("FILE");
-    generate->add_flag("--found", golden_arguments.found, "the cases that verify always runs: properties/found_cases.txt");
+    auto* regime = generate->add_option("--regime", golden_arguments.regimes, "only regimes whose name matches GLOB")
+                       ->type_name("GLOB")
+                       ->allow_extra_args(false);
+    auto* cases = generate->add_option("--cases", golden_arguments.cases, "the cases that FILE lists, a line NAME DTYPE RECIPE for each")
+                      ->type_name("FILE");
+    auto* found = generate->add_flag("--found", golden_arguments.found, "the cases that verify always runs: properties/found_cases.txt");
     auto* token = generate->add_option("--token", golden_arguments.token, "one case: a recipe or replay token")->type_name("TOKEN");
     generate->add_option("--name", golden_arguments.name, "of that case's folder")->needs(token);
-    generate->add_option("--dtype", golden_arguments.dtype, "of q, k, v")
-        ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
-        ->capture_default_str();
-    generate->add_option("--count", golden_arguments.count, "cases per regime")->check(CLI::Range(1, 100000))->capture_default_str();
-    generate->add_option("--seed", golden_arguments.seed, "of the first case of each regime")->check(whole_number)->capture_default_str();
-    generate->add_option("--largest-T", golden_arguments.largest_T, "tokens at most")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-    generate->add_option("--largest-K", golden_arguments.largest_K, "key channels at most")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
-    generate->add_option("--largest-V", golden_arguments.largest_V, "value channels at most")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
-    generate
-        ->add_option_function<std::vector<std::int64_t>>(
-            "--shape",
-            [this](const std::vector<std::int64_t>& most) {
-              golden_arguments.largest_T = most[0], golden_arguments.largest_K = most[1], golden_arguments.largest_V = most[2];
-            },
-            "the same three at once: T,K,V")
-        ->delimiter(',')
-        ->expected(3)
-        ->type_name("T,K,V")
-        ->check(CLI::Range(1, 1 << 20));
+    auto* dtype = generate->add_option("--dtype", golden_arguments.dtype, "of q, k, v")
+                      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
+                      ->capture_default_str();
+    auto* count =
+        generate->add_option("--count", golden_arguments.count, "cases per regime")->check(CLI::Range(1, 100000))->capture_default_str();
+    auto* seed = generate->add_option("--seed", golden_arguments.seed, "of the first case of each regime")
+                     ->check(whole_number)
+                     ->capture_default_str();
+    auto* shape = generate
+                      ->add_option_function<std::vector<std::int64_t>>(
+                          "--shape",
+                          [this](const std::vector<std::int64_t>& sizes) {
+                            golden_arguments.largest_T = sizes[0], golden_arguments.largest_K = sizes[1],
+                            golden_arguments.largest_V = sizes[2];
+                            golden_arguments.exact = true;
+                          },
+                          "tokens, key and value channels of every case, exactly; batch and heads stay the regime's")
+                      ->delimiter(',')
+                      ->expected(3)
+                      ->type_name("T,K,V")
+                      ->check(CLI::Range(1, 1 << 20));
+    std::vector<CLI::Option*> of_draws{regime, count, seed, shape};
+    const auto at_most = [&](const char* name, std::int64_t& size, const char* what, int least, int most) {
+      of_draws.push_back(generate->add_option(name, size, what)->check(CLI::Range(least, most))->capture_default_str()->excludes(shape));
+    };
+    at_most("--largest-T", golden_arguments.largest_T, "tokens at most: longer draws are shortened", 0, 1 << 20);
+    at_most("--largest-K", golden_arguments.largest_K, "key channels at most", 1, 1024);
+    at_most("--largest-V", golden_arguments.largest_V, "value channels at most", 1, 1024);
+    for (CLI::Option* of_draw : of_draws) of_draw->excludes(token)->excludes(cases)->excludes(found); // named cases are taken as they stand
+    token->excludes(cases)->excludes(found);
+    dtype->excludes(cases)->excludes(found);
     generate->add_flag("--gradients,!--no-gradients", golden_arguments.gradients, "with the gradients of the regime's loss (default)");
     generate
         ->add_option("--intermediates", golden_arguments.intermediates,
@@ -250,7 +259,9 @@ private:
   }
 
   void add_report() {
-    auto* command = app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request");
+    auto* command =
+        app.add_subcommand("report", "one HTML page of a run, to open offline or attach to a pull request; status 0 if it was written, "
+                                     "whatever the verdict (that is verify's)");
     command->add_option("folder", report.folders, "result folder of verify; with --history one per run")->required();
     command->add_option("--out", report.out, "where to write the page (default: report.html, or history.html, in the last folder)")
         ->type_name("FILE");

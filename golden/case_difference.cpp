@@ -1,6 +1,7 @@
 #include "case_difference.hpp"
 
 #include "../reference/sha256.hpp"
+#include "listed_cases.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -50,15 +51,45 @@ double width(double radius) { return radius < 0 ? std::numeric_limits<double>::i
 /// set share, 0.88 to 2.04 times the earlier.
 constexpr double radii_move_by = 8;
 
-bool still_bound(const StoredTensor& stored, const OwnedTensor& today) {
-  if (stored.shape != today.shape || stored.type != today.type) return false;
+/// Bounds are rounded up to eight bits: two derivations of one bound are a step of these apart at most.
+constexpr double bounds_move_by = 1 + 0x1p-7;
+
+/// What is wrong with a stored bound of today's shape and type, or nothing.
+std::string breach_of_bound(const StoredTensor& stored, const OwnedTensor& today) {
   const auto kept = doubles(stored), due = doubles({today.name, today.type, today.shape, today.bytes});
-  return std::ranges::equal(kept, due, [](double x, double y) { return y <= x; });
+  double widest = 1;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    if (!(due[i] <= kept[i])) return stored.name + " is narrower than what can be proved today";
+    if (kept[i] > due[i]) widest = std::max(widest, kept[i] / due[i]);
+  }
+  return widest <= bounds_move_by ? "" : fmt::format("{} is up to {:.3g} times as wide as what is proved today", stored.name, widest);
+}
+
+/// "o.high: F64 [1,5,2,4] is stored, F64 [1,9,2,4] is due"
+std::string breach_of_form(const StoredTensor& stored, const OwnedTensor& today) {
+  if (stored.shape == today.shape && stored.type == today.type) return "";
+  return fmt::format("{}: {} [{}] is stored, {} [{}] is due", stored.name, name(stored.type), fmt::join(stored.shape, ","),
+                     name(today.type), fmt::join(today.shape, ","));
+}
+
+/// Why the case `today` is kept: what it says itself; of a case that a regime drew what that exposes, of a found one the reasons listed
+/// with it. Of a case that somebody else listed, or gave as a token, nothing is known: what is `stored` stands.
+std::string reason_of(const GoldenCase& today, const std::string& stored) {
+  if (!today.why.empty()) return today.why;
+  const Regime* regime = regime_named(today.recipe.regime);
+  const std::string exposes = regime ? regime->why : "";
+  if (names_a_draw(today.name, today.recipe, today.contents.formats.qkv)) return exposes;
+  for (const ListedCase& found : listed_found_cases())
+    if (found.name == today.name && found.recipe == today.recipe) return found.why;
+  return stored;
 }
 
 /// A sentence per tensor that the stored case and today's do not share.
 std::vector<std::string> against_today(const json& manifest, const TensorTable& table, const GoldenCase& today) {
   std::vector<std::string> remarks;
+  const json fresh = manifest_of(today, "");
+  if (manifest["token"] != fresh["token"])
+    return {"another recipe: " + manifest["token"].get<std::string>() + " is stored, " + fresh["token"].get<std::string>() + " is due"};
   std::map<std::string, double> radius;
   for (const json& tensor : manifest["tensors"]) radius[tensor["name"].get<std::string>()] = tensor["radius"].get<double>();
   for (const GoldenTensor& tensor : today.tensors) {
@@ -66,10 +97,11 @@ std::vector<std::string> against_today(const json& manifest, const TensorTable& 
     const StoredTensor* stored = table.find(label);
     if (!stored)
       remarks.push_back(label + " is new");
+    else if (std::string form = breach_of_form(*stored, tensor.tensor); !form.empty())
+      remarks.push_back(std::move(form));
     else if (holds_bounds(label)) {
-      if (!still_bound(*stored, tensor.tensor)) remarks.push_back(label + " is narrower than what can be proved today");
-    } else if (stored->shape != tensor.tensor.shape || stored->type != tensor.tensor.type ||
-               !std::ranges::equal(stored->bytes, tensor.tensor.bytes))
+      if (std::string breach = breach_of_bound(*stored, tensor.tensor); !breach.empty()) remarks.push_back(std::move(breach));
+    } else if (!std::ranges::equal(stored->bytes, tensor.tensor.bytes))
       remarks.push_back(label + " has changed");
     else if (!(width(tensor.radius) <= radii_move_by * width(radius[label]) &&
                width(radius[label]) <= radii_move_by * width(tensor.radius)))
@@ -78,9 +110,10 @@ std::vector<std::string> against_today(const json& manifest, const TensorTable& 
   for (const auto& [label, value] : radius)
     if (std::ranges::none_of(today.tensors, [&, &key = label](const GoldenTensor& each) { return each.tensor.name == key; }))
       remarks.push_back(label + " is gone");
-  const json fresh = manifest_of(today, "");
-  for (const char* key : {"case", "regime", "token", "options", "formats", "contents", "oracle", "bounds", "layout"})
+  for (const char* key : {"case", "regime", "options", "formats", "contents", "oracle", "bounds", "layout"})
     if (manifest[key] != fresh[key]) remarks.push_back(std::string("manifest.json: '") + key + "' has changed");
+  if (const auto why = manifest["why"].get<std::string>(), due = reason_of(today, why); why != due)
+    remarks.push_back("manifest.json: 'why' is '" + why + "', where '" + due + "' is due");
   return remarks;
 }
 

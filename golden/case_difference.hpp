@@ -23,8 +23,9 @@ struct CaseDifference {
 nlohmann::json read_manifest(const std::filesystem::path& folder);
 
 /// Reads the case in `folder` and checks it against the index (unless that is null), the schema, its hashes, and `today`, or if that is
-/// nothing what the manifest's recipe gives. A bound may be wider than today's, it holds then too; a radius may be neither far narrower nor
-/// far wider. The folder is named as the case, or waits as NAME.new.
+/// nothing what the manifest's recipe gives. A bound may be wider than today's by its rounding and not narrower, a radius neither far
+/// narrower nor far wider; `why` is what the regime exposes, or what stands with a found case, and free of a case that was listed
+/// elsewhere. The folder is named as the case, or waits as NAME.new.
 CaseDifference difference_of(const std::filesystem::path& folder, const SetIndex* index, const GoldenCase* today);
 
 } // namespace kdacheck

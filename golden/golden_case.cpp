@@ -108,6 +108,12 @@ void add_states(Collector& collect, const Problem& problem) {
 
 bool holds_bounds(std::string_view tensor) { return tensor.find(".bound.") != std::string_view::npos; }
 
+bool names_a_draw(std::string_view name_of_case, const Recipe& recipe, Format dtype) {
+  const std::string start = recipe.regime + "." + std::string(name(dtype)) + ".";
+  return regime_named(recipe.regime) && name_of_case.starts_with(start) && name_of_case.size() > start.size() &&
+         name_of_case.find_first_not_of("0123456789", start.size()) == std::string_view::npos;
+}
+
 GoldenCase golden_case(std::string name_of_case, const Recipe& recipe, const GoldenContents& contents) {
   const Problem problem = make_problem(recipe, contents.formats);
   if (auto trouble = malformed(problem)) throw std::invalid_argument("golden case " + name_of_case + ": " + *trouble);

@@ -50,6 +50,9 @@ struct GoldenCase {
 /// and escalates until every radius is at most 2^-60 of its tensor's largest element, or nothing more precise is left.
 GoldenCase golden_case(std::string name, const Recipe&, const GoldenContents&);
 
+/// Whether `golden generate` gives that name to a case that the recipe's regime draws: REGIME.DTYPE.SEED.
+bool names_a_draw(std::string_view name_of_case, const Recipe&, Format);
+
 /// manifest.json, schema version 2 (manifest.schema.json; version 1 had no bounds). `commit` is the generator's.
 nlohmann::json manifest_of(const GoldenCase&, const std::string& commit);
 

@@ -49,7 +49,10 @@ GoldenOutcome outcome_of(const fs::path& folder, CaseDifference difference) {
 }
 
 void demand_cases(const fs::path& set) {
-  if (!fs::exists(set / "manifest.json") && golden_cases(set).empty()) throw BadFile(set.string() + " holds no golden case");
+  if (!fs::exists(set)) throw BadFile("there is no folder " + set.string());
+  if (!fs::is_directory(set)) throw BadFile(set.string() + " is a file, no folder of golden cases");
+  if (!fs::exists(set / "manifest.json") && golden_cases(set).empty())
+    throw BadFile(set.string() + " holds no golden case: no folder in it has a manifest.json, as `golden generate` writes it");
 }
 
 std::string difference(const StoredTensor& before, const StoredTensor& after) {
@@ -128,15 +131,20 @@ GoldenOutcome store_golden(const fs::path& set, const GoldenCase& golden, const 
 }
 
 std::vector<GoldenOutcome> verify_golden(const fs::path& set, const std::function<void(const GoldenOutcome&)>& on_case) {
+  demand_cases(set);
   const auto cases = golden_cases(set);
-  if (cases.empty()) throw BadFile(set.string() + " holds no golden case");
+  if (cases.empty()) throw BadFile(set.string() + " is one golden case: verify its set, which has the index");
   const SetIndex index = read_index(set);
   std::vector<GoldenOutcome> outcomes;
   const auto keep = [&](GoldenOutcome outcome) {
     outcomes.push_back(std::move(outcome));
     if (on_case) on_case(outcomes.back());
   };
-  for (const fs::path& folder : cases) keep(outcome_of(folder, difference_of(folder, waits(folder) ? nullptr : &index, nullptr)));
+  for (const fs::path& folder : cases) {
+    GoldenOutcome outcome = outcome_of(folder, difference_of(folder, waits(folder) ? nullptr : &index, nullptr));
+    if (waits(folder) && outcome.kind == GoldenOutcome::Kind::same) outcome.kind = GoldenOutcome::Kind::waiting;
+    keep(std::move(outcome));
+  }
   for (const auto& [label, hash] : index)
     if (!fs::exists(set / label / "manifest.json"))
       keep({GoldenOutcome::Kind::damaged, label, {"index.sha256 names it, but there is no " + label + "/manifest.json"}});
@@ -153,6 +161,10 @@ std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& a
   for (const fs::path& folder : golden_cases(after)) names.insert(folder.filename().string());
   std::vector<GoldenOutcome> outcomes;
   for (const std::string& label : names) {
+    if (waits(label)) {
+      outcomes.push_back({GoldenOutcome::Kind::waiting, label, {}});
+      continue;
+    }
     const bool left = fs::exists(before / label / "manifest.json"), right = fs::exists(after / label / "manifest.json");
     if (left && right)
       outcomes.push_back(diff_case(before / label, after / label));
@@ -160,6 +172,12 @@ std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& a
       outcomes.push_back({GoldenOutcome::Kind::changed, label, {left ? "the case is gone" : "the case is new"}});
   }
   return outcomes;
+}
+
+void demand_room(const fs::path& set) {
+  for (fs::path part = fs::absolute(set); part.has_relative_path(); part = part.parent_path())
+    if (std::error_code error; fs::exists(part, error) && !fs::is_directory(part, error))
+      throw BadFile(set.string() + " cannot be a folder of golden cases: " + part.string() + " is a file");
 }
 
 void accept_golden(const fs::path& set, const std::string& label) {

@@ -12,7 +12,7 @@ namespace kdacheck {
 
 /// What became of one case.
 struct GoldenOutcome {
-  enum class Kind : std::uint8_t { written, same, changed, damaged, accepted } kind = Kind::same;
+  enum class Kind : std::uint8_t { written, same, changed, damaged, accepted, waiting } kind = Kind::same; ///< waiting: NAME.new
   std::string name;
   std::vector<std::string> remarks; ///< a sentence per tensor or file that differs
 };
@@ -22,12 +22,17 @@ struct GoldenOutcome {
 GoldenOutcome store_golden(const std::filesystem::path& set, const GoldenCase&, const std::string& commit);
 
 /// Checks every case of a set: the index, manifest against its schema, tensors against their sha256, and both against what the
-/// recipe gives today. `on_case` is called after each. Throws BadFile if the folder holds no case or no index.
+/// recipe gives today. `on_case` is called after each. A candidate NAME.new that is right waits. Throws BadFile if the folder holds no case
+/// or no index.
 std::vector<GoldenOutcome> verify_golden(const std::filesystem::path& set, const std::function<void(const GoldenOutcome&)>& on_case = {});
 
 /// Compares two cases (or two sets) tensor by tensor: added, removed, of another shape, or with the number of elements
-/// that differ and the largest difference. Throws BadFile, also if one of the two holds no case.
+/// that differ and the largest difference. What waits in a set is named, not compared. Throws BadFile, also if one of the two holds no
+/// case.
 std::vector<GoldenOutcome> diff_golden(const std::filesystem::path& before, const std::filesystem::path& after);
+
+/// Throws BadFile if a set cannot stand there because a file does.
+void demand_room(const std::filesystem::path& set);
 
 /// Replaces a case by its NAME.new. Throws BadFile if there is none.
 void accept_golden(const std::filesystem::path& set, const std::string& name);

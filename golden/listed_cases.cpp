@@ -2,6 +2,7 @@
 
 #include "../properties/found_cases.hpp"
 #include "../reference/safetensors.hpp"
+#include "golden_case.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -61,6 +62,7 @@ std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::str
     if (std::ranges::find(cases, name, &ListedCase::name) != cases.end()) throw reject("the name " + name + " stands there twice");
     try {
       cases.push_back({.name = name, .dtype = *format, .recipe = with_loss(from_token(token)), .why = why});
+      if (names_a_draw(name, cases.back().recipe, *format)) throw reject("'" + name + "' is what a case is called that its regime draws");
     } catch (const std::invalid_argument& error) {
       throw reject(error.what());
     }

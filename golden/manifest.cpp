@@ -63,6 +63,14 @@ struct Key {
   Kind kind;
 };
 
+/// As `git describe --always --dirty --abbrev=12` names it; empty where the program's sources lie in no repository.
+bool is_commit(std::string_view text) {
+  if (text.ends_with("-dirty")) text.remove_suffix(6);
+  return text.empty() || (text.size() >= 12 && text.size() <= 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos);
+}
+
+constexpr std::string_view program_name = "kdacheck golden generate";
+
 std::optional<std::string> breach_in(const json& object, const std::string& where, std::initializer_list<Key> keys) {
   for (const Key& key : keys) {
     const auto found = object.find(key.name);
@@ -108,7 +116,7 @@ json manifest_of(const GoldenCase& golden, const std::string& commit) {
           {"layout", layout()},
           {"file", "tensors.safetensors"},
           {"tensors", tensors},
-          {"generator", {{"program", "kdacheck golden generate"}, {"commit", commit}}}};
+          {"generator", {{"program", std::string(program_name)}, {"commit", commit}}}};
 }
 
 std::string manifest_text(const json& manifest) {
@@ -152,6 +160,8 @@ std::optional<std::string> manifest_breach(const json& manifest) {
   if (auto breach = breach_in(manifest["oracle"], "oracle", {{"arithmetic", Kind::text}, {"bits", Kind::whole}, {"radius", Kind::text}}))
     return breach;
   if (auto breach = breach_in(manifest["generator"], "generator", {{"program", Kind::text}, {"commit", Kind::text}})) return breach;
+  if (manifest["generator"]["program"] != program_name) return "generator: 'program' is not '" + std::string(program_name) + "'";
+  if (!is_commit(manifest["generator"]["commit"].get<std::string>())) return "generator: 'commit' is no commit's hash";
   for (const json& bound : manifest["bounds"]) {
     if (!bound.is_object()) return "bounds: an entry is no object";
     if (auto breach = breach_in(bound, "a bound", {{"name", Kind::text}, {"contract", Kind::text}})) return breach;

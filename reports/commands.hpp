@@ -105,6 +105,7 @@ struct GoldenArguments {
   int count = 1;              ///< cases per regime
   std::uint64_t seed = 1;
   std::int64_t largest_T = 24, largest_K = 12, largest_V = 12;
+  bool exact = false; ///< every case has just these tokens, key and value channels
   bool gradients = true;
   std::int64_t intermediates = 0; ///< chunk length, 0: none
   bool states = false;

@@ -1,5 +1,5 @@
 #pragma once
-// Two runs side by side: verdicts that changed, and whether errors grew beyond what chance explains.
+// Two runs side by side: verdicts that changed, what is judged no more, and whether errors grew beyond what chance explains.
 
 #include "results.hpp"
 
@@ -15,6 +15,20 @@ struct VerdictChange {
   bool worse; ///< now a failure or a graver one; or it passed and is now inconclusive or not supported
 };
 
+/// A group that passed in both and whose worst error / bound, on the same cases, grew beyond what chance explains; or is no number now.
+struct GroupGrowth {
+  GroupKey key;
+  double before, after;
+  double noise;  ///< how far the kernel's other figures moved: the mean factor by which those that shrank did
+  double chance; ///< probability that any of the kernel's figures grows so far by chance alone; 0 for what is no number
+};
+
+/// A group that both runs have, of the same tier and seed, and the second judged in fewer cases (those not refused).
+struct ThinnerGroup {
+  GroupKey key;
+  std::size_t before, after;
+};
+
 /// Worst error / bound of a kernel's groups, second run over first, over the groups that passed in both.
 struct ErrorChange {
   std::string kernel;
@@ -26,16 +40,24 @@ struct ErrorChange {
 
 struct Comparison {
   std::vector<VerdictChange> verdicts;
-  std::vector<ErrorChange> errors;                         ///< one per kernel that both runs have
-  std::vector<std::string> kernels_gone, kernels_new;      ///< names
-  std::size_t groups = 0, groups_gone = 0, groups_new = 0; ///< in both; in the first only; in the second only
-  bool same_cases = false;                                 ///< tier and seed agree: differences come from the programs, not from the draw
+  std::vector<ErrorChange> errors;  ///< one per kernel that both runs have
+  std::vector<GroupGrowth> growths; ///< the largest first
+  std::vector<ThinnerGroup> thinner;
+  std::vector<std::string> kernels_gone, kernels_new;                          ///< names; gone: without a judged case now
+  std::vector<GroupKey> groups_gone;                                           ///< judged in the first only, by a kernel that both have
+  std::size_t groups = 0, groups_only_in_first = 0, groups_only_in_second = 0; ///< in both; in one, by whatever kernel
+  std::string stands_for;  ///< of two runs of one kernel each, the second's name, where it is not the first's: they are compared as one
+  bool same_cases = false; ///< tier and seed agree: differences come from the programs, not from the draw
+  bool first_stopped = false, second_stopped = false; ///< the run did not come to its end
 };
 
+/// Two runs of one kernel each are compared though their names differ; cases that only one of them drew are then no loss.
 /// A kernel's errors count as grown if the sign test leaves less than one chance in a thousand and the median ratio is at
-/// least 1.1: a tenth of the way to a bound that is itself only known to a few percent.
+/// least 1.1: a tenth of the way to a bound that is itself only known to a few percent. A single group's, where both runs judged the same
+/// cases, if less than one chance in a thousand is left for the kernel (compare.cpp derives it from how far the others moved).
 Comparison compare(const Results& before, const Results& after);
 
+/// A verdict got worse, errors grew, or something that the first run judged was not judged by the second, or not to the end.
 bool got_worse(const Comparison&);
 
 /// 1 if something got worse, 5 if the runs have no group in common, else 0.
@@ -45,7 +67,7 @@ int exit_status(const Comparison&);
 std::string to_text(const Comparison&);
 
 /// `./kdacheck compare A B`: two result folders. Prints the text; returns the exit status. Throws std::invalid_argument
-/// with one sentence for a folder without a report of this schema version.
+/// with one sentence for a folder that holds no run of this schema version, or one that contradicts itself.
 int compare_command(const std::string& before, const std::string& after);
 
 } // namespace kdacheck

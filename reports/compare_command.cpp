@@ -2,6 +2,8 @@
 #include "compare_speed.hpp"
 #include "result_files.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -12,34 +14,38 @@
 namespace kdacheck {
 namespace {
 
-nlohmann::ordered_json bench_in(const std::filesystem::path& folder) {
-  std::ifstream file(folder / "bench.json", std::ios::binary);
+Bench bench_in(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "bench.json";
+  std::ifstream file(path, std::ios::binary);
   auto json = nlohmann::ordered_json::parse(std::istreambuf_iterator<char>(file), {}, nullptr, false);
-  if (json.is_discarded()) throw std::invalid_argument((folder / "bench.json").string() + " is no JSON");
-  return json;
+  if (json.is_discarded()) throw std::invalid_argument(path.string() + " is no JSON");
+  return {path.string(), std::move(json)};
 }
 
 /// Times where both runs have them.
-std::vector<SpeedChange> speed_of(const std::filesystem::path& before, const std::filesystem::path& after) {
+SpeedComparison speed_of(const std::filesystem::path& before, const std::filesystem::path& after) {
   const bool first = std::filesystem::exists(before / "bench.json"), second = std::filesystem::exists(after / "bench.json");
   if (first != second) std::printf("times not compared: only the %s run has a bench.json\n\n", first ? "first" : "second");
   if (!first || !second) return {};
   return compare_speed(bench_in(before), bench_in(after));
 }
 
-Results run_in(const std::string& folder) {
-  Results results = read_results(folder);
-  if (total(results).cases() == 0) throw std::invalid_argument(folder + " holds an empty run: there is nothing to compare");
-  return results;
+std::string line_of(const char* which, const std::string& folder, const Results& run) {
+  const Context& context = run.context;
+  return fmt::format("{:<7} {}: commit {}, {}, tier {}, seed {}, {} cases, {}\n", which, folder,
+                     context.commit.empty() ? "none" : context.commit, context.cpu, context.tier, context.seed, total(run).cases(),
+                     context.started);
 }
 
 } // namespace
 
 int compare_command(const std::string& before, const std::string& after) {
-  const Comparison comparison = compare(run_in(before), run_in(after));
-  const std::vector<SpeedChange> speed = speed_of(before, after);
-  std::fputs((to_text(comparison) + to_text(speed)).c_str(), stdout);
-  return std::max(exit_status(comparison), std::ranges::any_of(speed, &SpeedChange::worse) ? 1 : 0);
+  const Results first = read_run(before).results, second = read_run(after).results;
+  const Comparison comparison = compare(first, second);
+  const SpeedComparison speed = speed_of(before, after);
+  std::fputs((line_of("first", before, first) + line_of("second", after, second) + "\n" + to_text(comparison) + to_text(speed)).c_str(),
+             stdout);
+  return std::max(exit_status(comparison), std::ranges::any_of(speed.changes, &SpeedChange::worse) ? 1 : 0);
 }
 
 } // namespace kdacheck

@@ -16,10 +16,22 @@ struct SpeedChange {
   bool worse = false; ///< every repeat of the second was slower than every one of the first, and the median by a tenth
 };
 
-/// Throws std::invalid_argument with one sentence for what is not a bench.json of schema version 1.
-std::vector<SpeedChange> compare_speed(const nlohmann::ordered_json& before, const nlohmann::ordered_json& after);
+/// A bench.json, and what to call it.
+struct Bench {
+  std::string path;
+  nlohmann::ordered_json json;
+};
 
-/// A line per row, and a closing one; nothing for no rows.
-std::string to_text(const std::vector<SpeedChange>&);
+/// Two benches: rows that both have, and how many only one has.
+struct SpeedComparison {
+  std::vector<SpeedChange> changes;
+  std::size_t only_in_first = 0, only_in_second = 0;
+};
+
+/// Throws std::invalid_argument with one sentence that begins with the path for what is not a bench.json of schema version 1.
+SpeedComparison compare_speed(const Bench& before, const Bench& after);
+
+/// A line per row that both have, and a closing one; nothing for no rows.
+std::string to_text(const SpeedComparison&);
 
 } // namespace kdacheck

@@ -16,16 +16,16 @@
 namespace kdacheck {
 namespace {
 
-/// Every option, shapes bounded: what `fitted` shortens a drawn recipe to.
+/// Every option, shapes bounded or given: what `fitted` shortens a drawn recipe to.
 Contract bounds_of(const GoldenArguments& arguments) {
   ParsedContract parsed = parse_contract(
       "rule=kda,dplr gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid l2norm=both beta_max=1000 "
       "k_norm_max=1e30 beta_min=-1000");
   if (!parsed.contract) throw std::logic_error(parsed.error);
   Contract contract = *parsed.contract;
-  contract.T = {.least = 0, .most = arguments.largest_T};
-  contract.K = {.least = 1, .most = arguments.largest_K};
-  contract.V = {.least = 1, .most = arguments.largest_V};
+  contract.T = {.least = arguments.exact ? arguments.largest_T : 0, .most = arguments.largest_T};
+  contract.K = {.least = arguments.exact ? arguments.largest_K : 1, .most = arguments.largest_K};
+  contract.V = {.least = arguments.exact ? arguments.largest_V : 1, .most = arguments.largest_V};
   return contract;
 }
 
@@ -35,6 +35,7 @@ std::string_view word(GoldenOutcome::Kind kind) {
   case GoldenOutcome::Kind::same: return "same";
   case GoldenOutcome::Kind::changed: return "CHANGED";
   case GoldenOutcome::Kind::damaged: return "DAMAGED";
+  case GoldenOutcome::Kind::waiting: return "waiting";
   default: return "accepted";
   }
 }
@@ -50,7 +51,9 @@ int status_of(const std::vector<GoldenOutcome>& outcomes) {
     return std::count_if(outcomes.begin(), outcomes.end(), [kind](const GoldenOutcome& outcome) { return outcome.kind == kind; });
   };
   const auto changed = count(GoldenOutcome::Kind::changed), damaged = count(GoldenOutcome::Kind::damaged);
-  fmt::print("{} cases, {} changed, {} damaged\n", outcomes.size(), changed, damaged);
+  const auto waiting = count(GoldenOutcome::Kind::waiting);
+  fmt::print("{} cases, {} changed, {} damaged{}\n", static_cast<std::ptrdiff_t>(outcomes.size()) - waiting, changed, damaged,
+             waiting ? fmt::format("; {} waiting to be accepted", waiting) : "");
   return damaged ? 2 : changed ? 1 : 0;
 }
 
@@ -110,6 +113,7 @@ GoldenCase computed(const ListedCase& listed, const GoldenArguments& arguments) 
 } // namespace
 
 int golden_generate_command(const GoldenArguments& arguments) {
+  demand_room(arguments.set);
   const auto chosen = matching<Regime>("regime", arguments.regimes, regimes());
   const Contract bounds = bounds_of(arguments);
   const std::vector<ListedCase> listed = listed_cases(arguments);

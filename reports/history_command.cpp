@@ -6,16 +6,11 @@
 
 #include <fmt/format.h>
 
-#include <stdexcept>
-
 namespace kdacheck {
 
 int history_command(const ReportArguments& arguments) {
   std::vector<PastRun> runs;
-  for (const std::string& folder : arguments.folders) {
-    runs.push_back({folder, read_results(folder)});
-    if (total(runs.back().results).cases() == 0) throw std::invalid_argument(folder + " holds an empty run: there is nothing to report");
-  }
+  for (const std::string& folder : arguments.folders) runs.push_back({folder, read_run(folder).results});
   sort_by_start(runs);
   const std::filesystem::path out =
       arguments.out.empty() ? std::filesystem::path(arguments.folders.back()) / "history.html" : std::filesystem::path(arguments.out);

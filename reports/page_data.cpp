@@ -25,6 +25,12 @@ Json figure(double x) {
   return std::strtod(digits, nullptr);
 }
 
+/// Error / bound of a case, or nothing where the kernel gave no answer that has one.
+Json figure_of(const Finding& finding) {
+  const bool no_answer = finding.verdict == Verdict::crashed || finding.verdict == Verdict::timed_out;
+  return no_answer ? Json() : figure(finding.bound_util);
+}
+
 /// Words that columns refer to by their index.
 class Words {
 public:
@@ -99,7 +105,8 @@ Json columns_of(const std::vector<const CaseResult*>& drawn, Words& kernels, Wor
     columns["recipe"].push_back(recipe);
     columns["tensor"].push_back(place ? Json(tensors.index(place->tensor)) : Json(-1));
     columns["position"].push_back(place ? place->chunk_position : -1);
-    columns["util"].push_back(figure(result->finding.bound_util));
+    const Json util = figure_of(result->finding);
+    columns["util"].push_back(util.is_null() ? Json("NaN") : util); // drawn as what is not finite
     columns["verdict"].push_back(static_cast<int>(result->finding.verdict));
   }
   page["kernel_words"] = words_of_kernels;
@@ -151,7 +158,7 @@ Json matrix_of(const Results& results, Words& kernels) {
       // A refusal is graver than a pass only in name: what was judged is what counts.
       const Counts& counts = cell->second.counts;
       const bool only_refused = counts[Verdict::not_supported] == counts.cases();
-      row.push_back({static_cast<int>(only_refused ? Verdict::not_supported : worst.finding.verdict), figure(worst.finding.bound_util),
+      row.push_back({static_cast<int>(only_refused ? Verdict::not_supported : worst.finding.verdict), figure_of(worst.finding),
                      counts.cases() - counts[Verdict::not_supported], worst.regime, worst.replay});
     }
     properties.push_back(property);
@@ -176,7 +183,7 @@ Json kernels_of(const Results& results) {
              {"seconds", figure(kernel.tally.seconds)},
              {"util", nullptr}};
     if (worst && worst->finding.verdict != Verdict::not_supported) {
-      row["util"] = figure(worst->finding.bound_util);
+      row["util"] = figure_of(worst->finding);
       row["where"] = (worst->finding.place ? worst->finding.place->tensor + ", " : "") + worst->regime + ", " + worst->property;
       row["replay"] = worst->replay;
     }
@@ -216,7 +223,7 @@ Json failures_of(const Results& results) {
                     {"property", group.key->property},
                     {"regime", group.key->regime},
                     {"verdict", spoken(worst.finding.verdict)},
-                    {"util", figure(worst.finding.bound_util)},
+                    {"util", figure_of(worst.finding)},
                     {"place", worst.finding.place ? to_text(*worst.finding.place) : ""},
                     {"detail", worst.finding.detail},
                     {"stage", group.tally->localised},

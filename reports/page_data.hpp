@@ -8,7 +8,8 @@
 // verdict[]}: cases that measured an error at a place, and failures that have a recipe; spread[] [kernel, tensor, cases, least, 5 %, 25 %,
 // 50 %, 75 %, 95 %, most] over all of them; measured, drawn: how many there are and how many stand in `cases`; failures[]{kernel, property,
 // regime, verdict, util, place, detail, replay, cases}; modules{laws[][module, law, cases, passed, failures, util],
-// figures[]{module, regime, figures[][name, value]}}; not_supported[]{kernel, reason, cases}. Numbers that JSON cannot hold:
+// figures[]{module, regime, figures[][name, value]}}; not_supported[]{kernel, reason, cases}. util is null, in `cases` NaN, where the
+// kernel crashed or gave no answer in time. Numbers that JSON cannot hold:
 // json_numbers.hpp.
 
 #include "results.hpp"

@@ -1,5 +1,4 @@
 #include "../reference/atomic_file.hpp"
-#include "case_log.hpp"
 #include "commands.hpp"
 #include "figures.hpp"
 #include "page.hpp"
@@ -16,19 +15,6 @@
 
 namespace kdacheck {
 namespace {
-
-/// The cases that a folder's report was made from.
-std::vector<CaseResult> cases_of(const Results& results, const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "cases.jsonl";
-  if (!std::filesystem::is_regular_file(path)) throw std::invalid_argument("cannot read " + path.string());
-  RecordedCases recorded = read_case_log(path, results.context.program);
-  if (recorded.torn) throw std::invalid_argument(path.string() + " is cut off in its last line");
-  Results again;
-  for (const CaseResult& result : recorded.cases) add(again, result);
-  if (total(again).by_verdict != total(results).by_verdict)
-    throw std::invalid_argument(path.string() + " holds other cases than " + (folder / "report.json").string() + " counts");
-  return std::move(recorded.cases);
-}
 
 /// The JSON that another command left: the file named, or FOLDER/NAME, or null if neither was asked for or is there.
 nlohmann::ordered_json neighbour(const std::filesystem::path& folder, const char* name, const std::string& named, const char* key) {
@@ -58,13 +44,7 @@ nlohmann::ordered_json neighbours_of(const ReportArguments& arguments, const std
 int report_command(const ReportArguments& arguments) {
   if (arguments.folders.size() != 1) throw std::invalid_argument("report takes one result folder; --history shows the trend over several");
   const std::filesystem::path folder = arguments.folders.front();
-  Results results = read_results(folder);
-  const std::vector<CaseResult> cases = cases_of(results, folder);
-  if (cases.empty()) throw std::invalid_argument(folder.string() + " holds an empty run: there is nothing to report");
-  results.groups.clear(); // the log knows places that report.json leaves out
-  Results again;
-  for (const CaseResult& result : cases) add(again, result);
-  results.groups = std::move(again.groups);
+  const auto [results, cases] = read_run(folder);
   const std::filesystem::path out = arguments.out.empty() ? folder / "report.html" : std::filesystem::path(arguments.out);
   const std::string data = to_page_json(results, cases, neighbours_of(arguments, folder));
   const std::string page = to_page(data, chart_library());

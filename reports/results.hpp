@@ -31,6 +31,7 @@ struct Tally {
   std::optional<CaseResult> worst; ///< the gravest case: by verdict, then (if passed) one that names a tensor, then by bound_util
   std::string localised = {};      ///< what localisation says of the first failure, or empty
   double seconds = 0;              ///< summed over the cases
+  std::uint64_t drawn = 0;         ///< of the cases' properties and recipes, in any order: two tallies of the same cases have the same
   Verdict verdict() const { return worst ? worst->finding.verdict : Verdict::not_supported; }
 };
 

@@ -1,6 +1,6 @@
-#include "../golden_set.hpp"
 #include "../listed_cases.hpp"
 #include "../set_index.hpp"
+#include "small_case.hpp"
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
@@ -15,57 +15,6 @@
 using namespace kdacheck;
 using nlohmann::json;
 namespace fs = std::filesystem;
-
-namespace {
-
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "kdacheck-golden-XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Folder() { fs::remove_all(path); }
-};
-
-Recipe small_recipe(std::uint64_t seed = 7) {
-  Recipe recipe;
-  recipe.regime = "gaussian-keys";
-  recipe.shape = {.B = 1, .T = 5, .H = 1, .HV = 2, .K = 3, .V = 4};
-  recipe.options.scale = 0.5f;
-  recipe.gates = GatePattern::jitter;
-  recipe.decay = 0.5f;
-  recipe.loss = LossPattern::everywhere;
-  recipe.state = StatePattern::gaussian;
-  recipe.seed = seed;
-  return recipe;
-}
-
-const GoldenContents everything{.formats = {.qkv = Format::bf16, .gate = Format::fp32, .beta = Format::fp32},
-                                .gradients = true,
-                                .intermediates_chunk = 2,
-                                .states = true};
-
-GoldenCase small_case(std::uint64_t seed = 7) { return golden_case("small", small_recipe(seed), everything); }
-
-const GoldenTensor& tensor_named(const GoldenCase& golden, const std::string& name) {
-  for (const GoldenTensor& tensor : golden.tensors)
-    if (tensor.tensor.name == name) return tensor;
-  throw std::logic_error("no tensor " + name);
-}
-
-std::vector<double> numbers(const GoldenTensor& tensor) {
-  return doubles({tensor.tensor.name, tensor.tensor.type, tensor.tensor.shape, tensor.tensor.bytes});
-}
-
-std::string text_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_text(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
-
-} // namespace
 
 TEST_CASE("a golden case holds inputs in their own type, outputs and gradients in two parts, and what was asked for besides") {
   const GoldenCase golden = small_case();
@@ -90,7 +39,7 @@ TEST_CASE("the states after every token end in the final state, and chunks start
 }
 
 TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
-  const json manifest = manifest_of(small_case(), "abc");
+  const json manifest = manifest_of(small_case(), "0123456789ab");
   CHECK(manifest_breach(manifest) == std::nullopt);
   const auto broken = [&](const auto& change) {
     json copy = manifest;
@@ -106,6 +55,9 @@ TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
   CHECK(broken([](json& m) { m["tensors"][0]["dtype"] = "F8"; }).find("F8") != std::string::npos);
   CHECK(broken([](json& m) { m["formats"]["qkv"] = "fp8"; }).find("fp8") != std::string::npos);
   CHECK(broken([](json& m) { m["contents"]["states"] = 1; }) == "contents: 'states' is not true or false");
+  CHECK(broken([](json& m) { m["generator"]["commit"] = "HEAD"; }) == "generator: 'commit' is no commit's hash");
+  CHECK(broken([](json& m) { m["generator"]["commit"] = "0123456789ab-dirty"; }).empty());
+  CHECK(broken([](json& m) { m["generator"]["program"] = "me"; }) == "generator: 'program' is not 'kdacheck golden generate'");
   CHECK(manifest_breach(json::array()) == "the manifest is no JSON object");
 }
 
@@ -122,7 +74,7 @@ TEST_CASE("the schema file names the keys that the program demands") {
 }
 
 TEST_CASE("a manifest's text is the manifest, one tensor a line") {
-  const json manifest = manifest_of(small_case(), "abc");
+  const json manifest = manifest_of(small_case(), "0123456789ab");
   const std::string text = manifest_text(manifest);
   CHECK(json::parse(text) == manifest);
   std::size_t lines = 0;
@@ -136,9 +88,9 @@ TEST_CASE("a manifest's text is the manifest, one tensor a line") {
 
 TEST_CASE("generating again writes nothing, verifying finds nothing") {
   const Folder set;
-  CHECK(store_golden(set.path, small_case(), "first").kind == GoldenOutcome::Kind::written);
+  CHECK(store_golden(set.path, small_case(), "0123456789ab").kind == GoldenOutcome::Kind::written);
   const std::string before = text_of(set.path / "small/tensors.safetensors");
-  CHECK(store_golden(set.path, small_case(), "second").kind == GoldenOutcome::Kind::same);
+  CHECK(store_golden(set.path, small_case(), "0123456789ab-dirty").kind == GoldenOutcome::Kind::same);
   CHECK(text_of(set.path / "small/tensors.safetensors") == before);
   const auto outcomes = verify_golden(set.path);
   REQUIRE(outcomes.size() == 1);
@@ -225,46 +177,6 @@ TEST_CASE("one flipped bit, a truncated file, a tampered manifest and a foreign 
   CHECK(kind() == GoldenOutcome::Kind::same);
 }
 
-namespace {
-
-/// What verify says of a set of one case whose manifest was changed, with an index that was made to fit again.
-GoldenOutcome forged(const std::function<void(json&)>& change) {
-  const Folder set;
-  store_golden(set.path, small_case(), "");
-  json manifest = json::parse(text_of(set.path / "small/manifest.json"));
-  change(manifest);
-  write_text(set.path / "small/manifest.json", manifest_text(manifest));
-  write_index(set.path, {{"small", manifest_hash(set.path / "small")}});
-  return verify_golden(set.path).at(0);
-}
-
-void change_tensor(json& manifest, const std::string& name, const char* key, const json& value) {
-  for (json& tensor : manifest["tensors"])
-    if (tensor["name"] == name) tensor[key] = value;
-}
-
-} // namespace
-
-TEST_CASE("a manifest that was forged together with its index still has to follow from its recipe") {
-  using enum GoldenOutcome::Kind;
-  CHECK(forged([](json&) {}).kind == same);
-  CHECK(forged([](json& m) { m["token"] = to_token(small_recipe(8)); }).kind == changed);
-  const GoldenOutcome narrow = forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-300); });
-  CHECK(narrow.kind == changed);
-  CHECK(narrow.remarks.at(0).find("o.high: radius 1e-300 is promised") == 0);
-  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", 1e-9); }).kind == changed); // true still, but not what is certified
-  CHECK(forged([](json& m) { change_tensor(m, "q", "radius", 0.5); }).kind == changed);       // inputs are exact
-  CHECK(forged([](json& m) { change_tensor(m, "o.high", "radius", -1.0); }).kind == changed);
-  CHECK(forged([](json& m) { m["oracle"]["bits"] = 200; }).kind == changed);
-  CHECK(forged([](json& m) { m["layout"]["order"] = "column-major"; }).kind == changed);
-  CHECK(forged([](json& m) { m["case"] = "another"; }).kind == damaged);
-  CHECK(forged([](json& m) { change_tensor(m, "q", "dtype", "F32"); }).kind == damaged);
-  CHECK(forged([](json& m) { change_tensor(m, "q", "shape", {5, 3}); }).kind == damaged);
-  CHECK(forged([](json& m) { m["options"]["scale"] = "2"; }).kind == damaged);
-  CHECK(forged([](json& m) { m["bounds"][0]["contract"] = "input=fp32"; }).kind == changed);
-  CHECK(forged([](json& m) { m["file"] = "../other/tensors.safetensors"; }).kind == damaged);
-}
-
 TEST_CASE("the index names every manifest of a set, and each departure from it is a sentence") {
   using enum GoldenOutcome::Kind;
   const Folder set;
@@ -314,48 +226,46 @@ TEST_CASE("generating over a damaged case leaves it as it is and writes the righ
   CHECK(verify_golden(set.path).at(0).kind == GoldenOutcome::Kind::same);
 }
 
-TEST_CASE("stored bounds hold what a kernel of their contract may be off by, and not much more") {
-  for (const Rule rule : {Rule::kda, Rule::dplr}) {
-    Recipe recipe = small_recipe();
-    recipe.options.rule = rule;
-    const GoldenCase golden = golden_case("small", recipe, {.formats = {.qkv = Format::bf16, .gate = Format::fp32, .beta = Format::fp32}});
-    REQUIRE(golden.bounds.size() == 2);
-    CHECK(golden.bounds[0].contract.find("operands=fp32") != std::string::npos);
-    CHECK(golden.bounds[1].contract.find("operands=bf16") != std::string::npos);
-    const auto o = numbers(tensor_named(golden, "o.high")), radius = std::vector<double>{tensor_named(golden, "o.high").radius};
-    const auto fp32 = numbers(tensor_named(golden, "o.bound.fp32")), bf16 = numbers(tensor_named(golden, "o.bound.bf16"));
-    REQUIRE(fp32.size() == 10);
-    CHECK(numbers(tensor_named(golden, "final_state.bound.fp32")).size() == 6);
-    for (std::size_t group = 0; group < fp32.size(); ++group) {
-      double size = 0;
-      for (std::size_t j = 0; j < 4; ++j) size = std::max(size, std::fabs(o[group * 4 + j]));
-      CHECK(fp32[group] >= radius[0] + 0x1p-24 * size);
-      CHECK(fp32[group] < 1e-3);
-      CHECK(bf16[group] > 0x1p-8 * size);
-      CHECK(fp32[group] * 256 < bf16[group] * 2);
-      int exponent = 0;
-      const double eight_bits = std::frexp(fp32[group], &exponent) * 256;
-      CHECK(eight_bits == std::nearbyint(eight_bits));
-    }
-  }
+TEST_CASE("of another shape a case is said to be made from another recipe, not to have narrow bounds") {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  Recipe longer = small_recipe();
+  longer.shape.T = 9;
+  const GoldenOutcome outcome = store_golden(set.path, golden_case("small", longer, everything), "");
+  CHECK(outcome.kind == GoldenOutcome::Kind::changed);
+  CHECK(outcome.remarks ==
+        std::vector<std::string>{"another recipe: " + to_token(small_recipe()) + " is stored, " + to_token(longer) + " is due"});
 }
 
-TEST_CASE("a stored bound that is narrower than today's is a change, a wider one is not") {
+TEST_CASE("what waits to be accepted is no case of the set") {
   using enum GoldenOutcome::Kind;
-  for (const double factor : {0.5, 2.0}) {
-    const Folder set;
-    GoldenCase golden = small_case();
-    for (GoldenTensor& tensor : golden.tensors)
-      if (tensor.tensor.name == "o.bound.fp32") {
-        auto values = numbers(tensor);
-        for (double& x : values) x *= factor;
-        const auto bytes = std::as_bytes(std::span(values));
-        tensor.tensor.bytes.assign(bytes.begin(), bytes.end());
-      }
-    store_golden(set.path, golden, "");
-    CHECK(verify_golden(set.path).at(0).kind == (factor < 1 ? changed : same));
-    CHECK(store_golden(set.path, small_case(), "").kind == (factor < 1 ? changed : same));
-  }
+  const Folder set, other;
+  store_golden(set.path, small_case(), "");
+  store_golden(set.path, small_case(8), "");
+  store_golden(other.path, small_case(), "");
+  const auto verified = verify_golden(set.path), compared = diff_golden(other.path, set.path);
+  REQUIRE(verified.size() == 2);
+  CHECK(verified[0].kind == same);
+  CHECK(verified[1].kind == waiting);
+  REQUIRE(compared.size() == 2);
+  CHECK(compared[0].kind == same);
+  CHECK(compared[1].kind == waiting);
+  write_text(set.path / "small.new/tensors.safetensors", "");
+  CHECK(verify_golden(set.path).at(1).kind == damaged);
+}
+
+TEST_CASE("a file, a case and nothing in the place of a set are told apart") {
+  const Folder set;
+  CHECK_THROWS_WITH(verify_golden(set.path), Catch::Contains("holds no golden case"));
+  CHECK_THROWS_WITH(verify_golden(set.path / "x"), "there is no folder " + (set.path / "x").string());
+  write_text(set.path / "file", "");
+  CHECK_THROWS_WITH(verify_golden(set.path / "file"), Catch::Contains("is a file"));
+  CHECK_THROWS_WITH(diff_golden(set.path / "file", set.path), Catch::Contains("is a file"));
+  store_golden(set.path, small_case(), "");
+  CHECK_THROWS_WITH(verify_golden(set.path / "small"), Catch::Contains("is one golden case"));
+  demand_room(set.path), demand_room(set.path / "new/deep");
+  CHECK_THROWS_WITH(demand_room(set.path / "file"), Catch::Contains("is a file"));
+  CHECK_THROWS_WITH(demand_room(set.path / "file/below"), Catch::EndsWith((set.path / "file").string() + " is a file"));
 }
 
 TEST_CASE("a list of cases gives names, formats and reasons, and is refused with the line's number") {

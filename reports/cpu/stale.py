@@ -63,4 +63,7 @@ def main(root, what=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) == 2 and not sys.argv[1].startswith("-") or len(sys.argv) == 3 and sys.argv[2] == "--digest":
+        sys.exit(main(*sys.argv[1:]))
+    print(__doc__, file=sys.stderr)
+    sys.exit(2)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the main pictures of a report as SVG, for papers.
 
-    draw.py PAGE_DATA.json FOLDER      exit 0: drawn; 69: no matplotlib; the data's keys: reports/page_data.hpp
+    draw.py PAGE_DATA.json FOLDER      exit 0: drawn; 2: called otherwise; 69: no matplotlib; the data's keys: reports/page_data.hpp
 """
 import json
 import math
@@ -78,7 +78,7 @@ def spread(page):
     columns = min(3, len(tensors))
     lines = math.ceil(len(tensors) / columns)
     names = [kernel["name"] for kernel in page["kernels"]]
-    figure, grid = plt.subplots(lines, columns, figsize=(6.8, lines * (0.5 + 0.15 * len(names))), sharex=True, sharey=True, squeeze=False)
+    figure, grid = plt.subplots(lines, columns, figsize=(6.8, max(1.5, lines * (0.5 + 0.15 * len(names)))), sharex=True, sharey=True, squeeze=False)
     for axes, tensor in zip(grid.flat, tensors):
         for row in (row for row in page["spread"] if row[1] == tensor):
             low, quarter, middle, three, high, most = (min(float(x), 10) for x in row[4:10])
@@ -190,4 +190,7 @@ def main(data, folder):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        sys.exit(2)
     main(*sys.argv[1:])

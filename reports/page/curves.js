@@ -178,5 +178,6 @@ const performance_picture = (kernel, colours, on_point) => {
 };
 const show_performance = () => {
   if (page.bench && page.bench.rows.some((row) => row.flops > 0)) add_picture("performance", performance_picture, {replays: false});
-  else section("performance").append(element("p", {}, "Not measured: no bench.json lies beside this run (", element("code", {}, "./kdacheck bench --out DIR"), ")."));
+  else section("performance").append(element("p", {}, page.bench ? "Not measured: the bench.json beside this run times no kernel's pass (" : "Not measured: no bench.json lies beside this run (",
+    element("code", {}, "./kdacheck bench --out DIR"), page.bench ? " does)." : ")."));
 };

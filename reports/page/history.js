@@ -19,7 +19,7 @@ add_picture("failures", trend_picture("failures", "failing cases", {}));
 add_picture("speed", trend_picture("seconds", "seconds per case, oracle included", {}), {replays: false});
 section("runs").append(table([["started"], ["commit"], ["tier"], ["seed"], ["CPU"], ["cases", true], ["failures", true], ["seconds", true], ["folder"]],
   page.runs.map((run) => [run.started, run.commit, run.tier, run.seed, run.cpu, String(run.cases), element("span", {class: run.failures ? "bad" : "good"}, String(run.failures)), figure(run.seconds), run.folder])));
-const redraw = () => { for (const {draw} of charts) draw(-1); };
+const redraw = () => draw_all(-1);
 redraw();
 for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);
 addEventListener("beforeprint", redraw);

@@ -20,10 +20,16 @@ const colour_key = () => {
   const band = element("span", {class: "ramp"});
   band.style.cssText = "width: 1.6rem; background: rgba(var(--band), .2); border: 1px solid rgba(var(--band), .7)";
   return element("div", {class: "key"}, element("span", {}, "error / bound 0 ", bar, " 1"), element("span", {}, band, " gates of published models at their start; dashed: trained"),
-    element("span", {}, "red ring: failed; red cross: non-finite"));
+    element("span", {}, "red ring: failed; red cross: non-finite, or no answer"));
 };
 
-const redraw = () => { for (const {draw} of charts) draw(shown_kernel); };
+const redraw = () => draw_all(shown_kernel);
+
+// On paper nothing can be opened: what is closed is printed open, and closed again.
+const closed = () => [...document.querySelectorAll("details:not([open])")];
+let opened_to_print = [];
+const open_all = () => { opened_to_print = [...opened_to_print, ...closed()]; for (const each of opened_to_print) each.open = true; };
+const close_again = () => { for (const each of opened_to_print) each.open = false; opened_to_print = []; };
 
 show_heading();
 show_kernels();
@@ -52,6 +58,8 @@ if (page.series) {
 }
 show_limits();
 show_performance();
+addEventListener("beforeprint", open_all);
+addEventListener("afterprint", close_again);
 if (charts.length) {
   redraw();
   // Colours follow the page's: dark mode and print.

@@ -14,7 +14,7 @@ const finite = (i) => Number.isFinite(Number(cases.util[i]));
 const points_of = (chosen, x, y) => chosen.map((i) => ({x: x(i), y: y(i), i}));
 const indices = (kernel, holds) => cases.kernel.map((_, i) => i).filter((i) => (kernel < 0 || cases.kernel[i] === kernel) && holds(i));
 const describe = (i) => page.kernels[cases.kernel[i]].name + ", " + page.property_words[cases.property[i]] + " on " + page.regimes[cases.regime[i]] + ": " +
-  (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + "error / bound " + figure(cases.util[i]) + ", T=" + page.recipes[cases.recipe[i]][1];
+  (cases.tensor[i] < 0 ? "" : page.tensors[cases.tensor[i]] + ", ") + (failed(cases.verdict[i]) ? page.verdicts[cases.verdict[i]] + ", " : "") + (cases.util[i] === "NaN" ? "no figure" : "error / bound " + figure(cases.util[i])) + ", T=" + page.recipes[cases.recipe[i]][1];
 
 const axis = (colours, title, more = {}) => ({title: {display: true, text: title, color: colours.text}, grid: {color: colours.line}, ticks: {color: colours.text}, ...more});
 const shapes = ["circle", "triangle", "rect", "rectRot", "star"];
@@ -120,6 +120,12 @@ const add_picture = (id, make, {note, replays = true, about, name} = {}) => {
   charts.push({id, draw, chart: () => chart, canvas});
 };
 
+// A printed picture is about two thirds as wide as on a screen: its letters start larger.
+const draw_all = (kernel) => {
+  Chart.defaults.font.size = matchMedia("print").matches ? 17 : 12;
+  for (const {draw} of charts) draw(kernel);
+};
+
 // On the page's own paper: alone, a picture saved in dark mode would be light ink on whatever it is put on.
 const save_picture = (chart, name) => {
   const {width, height} = chart.canvas, sheet = element("canvas", {width, height}), brush = sheet.getContext("2d");
@@ -143,6 +149,7 @@ const worst_of = (chosen) => chosen.reduce((worst, i) => !(Number(cases.util[i])
 const with_replay = (i) => element("span", {title: command(token_of(i))}, page.regimes[cases.regime[i]] + ", " + page.property_words[cases.property[i]]);
 const drawn_note = () => page.drawn < page.measured ? " Drawn: the worst " + page.drawn + " of " + page.measured + " measured cases." : "";
 
+const on_top = -1; // of datasets the library draws that of the least order last
 const no_decay = 1e-7; // where a logarithmic axis shows a decay of 0
 const decay_of = (i) => {
   const decay = page.recipes[cases.recipe[i]][2];
@@ -175,7 +182,7 @@ const phase_picture = (kernel, colours, on_point) => {
     data: {datasets: [
       {label: "error / bound", data: points_of(sound, decay_of, correlation_of), pointBackgroundColor: sound.map((i) => shade(cases.util[i])),
        pointBorderColor: sound.map((i) => failed(cases.verdict[i]) ? colours.bad : colours.quiet), pointBorderWidth: sound.map((i) => failed(cases.verdict[i]) ? 2 : 0.5), pointRadius: 6, pointHoverRadius: 8},
-      {label: "non-finite", data: points_of(broken, decay_of, correlation_of), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 8},
+      {label: "non-finite", order: on_top, data: points_of(broken, decay_of, correlation_of), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 8},
     ]},
     options, rows,
     columns: [["decay"], ["key correlation"], ["cases", true], ["median", true], ["largest error / bound", true], ["non-finite", true], ["worst at"]],
@@ -193,7 +200,7 @@ const along_picture = (where, title, kernel, colours, on_point, scale, classes, 
   const datasets = page.tensors.map((tensor, t) => ({label: tensor, pointRadius: 3, ...look_of(t), pointBackgroundColor: look_of(t).colour + "b0", pointBorderWidth: look_of(t).pointStyle === "star" ? 1 : 0.5,
     data: points_of(chosen.filter((i) => cases.tensor[i] === t && finite(i)), where, height)})).filter((set) => set.data.length > 0);
   const broken = chosen.filter((i) => !finite(i));
-  if (broken.length) datasets.push({label: "non-finite", data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
+  if (broken.length) datasets.push({label: "non-finite", order: on_top, data: points_of(broken, where, height), pointStyle: "crossRot", pointBorderColor: colours.bad, pointBorderWidth: 3, pointRadius: 7});
   return {
     data: {datasets}, options, caption: chosen.length + " cases; the dashed line is the bound." + heights.note + drawn_note(),
     columns: [[title], ["cases", true], ["median", true], ["largest error / bound", true], ["worst at"]],

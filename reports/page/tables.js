@@ -29,7 +29,7 @@ const show_failures = () => {
     const line = command(failure.replay);
     home.append(element("div", {class: "failure"},
       element("p", {}, element("b", {}, failure.kernel), " ", verdict_word(failure.verdict), " " + failure.property + " on " + failure.regime +
-              " (" + failure.cases + (failure.cases === 1 ? " case" : " cases") + ", error / bound " + figure(failure.util) + ")"),
+              " (" + failure.cases + (failure.cases === 1 ? " case" : " cases") + (failure.util === null ? "" : ", error / bound " + figure(failure.util)) + ")"),
       failure.place ? element("p", {}, "at " + failure.place) : null,
       failure.detail ? element("p", {class: "quiet"}, failure.detail) : null,
       failure.stage ? element("p", {class: "stage"}, failure.stage) : null,
@@ -42,7 +42,7 @@ const matrix_cell = (cell, property, kernel) => {
   if (!cell || cell[0] === NOT_SUPPORTED) return element("td", {class: "quiet", title: kernel.name + ", " + property + ": not supported"}, "–");
   const [verdict, util, count, regime, replay] = cell;
   const x = Number(util);
-  const text = failed(verdict) ? figure(util) : x === 0 ? "ok" : figure(util);
+  const text = failed(verdict) ? (util === null ? "✗" : figure(util)) : x === 0 ? "ok" : figure(util);
   const made = element("td", {title: kernel.name + ", " + property + ": " + page.verdicts[verdict] + ", " + count + " cases, worst on " + regime + "\n" + command(replay)}, text);
   if (failed(verdict)) made.className = "failed";
   else made.style.background = "rgba(var(--heat), " + (0.55 * Math.min(1, x)).toFixed(3) + ")";
@@ -73,8 +73,17 @@ const show_refusals = () => {
   const total = page.not_supported.reduce((sum, row) => sum + row.cases, 0);
   section("refusals").append(element("p", {}, total + " cases lay outside a kernel's declared contract and were not judged."));
   if (total === 0) return;
-  section("refusals").append(element("details", {}, element("summary", {}, "reasons"),
-    table([["kernel"], ["reason"], ["cases", true]], page.not_supported.map((row) => [row.kernel, row.reason, String(row.cases)]))));
+  const reasons = new Map(); // alike but for a case's own figure: "K=60 is not in 16..256"
+  for (const {kernel, reason, cases: count} of page.not_supported) {
+    const alike = reason.replace(/=[^ ,;]+ is /, "=… is "), known = reasons.get(alike) ?? {count: 0, kernels: new Set()};
+    known.count += count;
+    known.kernels.add(kernel);
+    reasons.set(alike, known);
+  }
+  section("refusals").append(
+    table([["reason"], ["kernels", true], ["cases", true]], [...reasons].sort((a, b) => b[1].count - a[1].count).map(([reason, {count, kernels}]) => [reason, String(kernels.size), String(count)])),
+    element("details", {class: "on-screen"}, element("summary", {}, "by kernel"),
+      table([["kernel"], ["reason"], ["cases", true]], page.not_supported.map((row) => [row.kernel, row.reason, String(row.cases)]))));
 };
 
 const show_environment = () => section("environment").append(table([[""], [""]], page.context.map(([key, value]) => [key, element("code", {}, value)])));

@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 #include <sys/wait.h>
 
@@ -51,7 +52,7 @@ struct Folder {
 } // namespace
 
 TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
-  const std::array<std::array<std::string, 2>, 17> cases{{
+  const std::array<std::array<std::string, 2>, 27> cases{{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
@@ -69,6 +70,16 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"gate-power --rule cosine:1", "cosine:1"},
       {"golden generat", "'generate'"},
       {"golden generate /dev/null/x --regim gaussian-keys", "'--regime'"},
+      {"golden generate /dev/null/x", "/dev/null is a file"},
+      {"golden generate /dev/null --found", "/dev/null is a file"},
+      {"golden verify /dev/null", "/dev/null is a file"},
+      {"golden generate /nonexistent/x --shape 8,8,8 --largest-T 4", "--largest-T"},
+      {"golden generate /nonexistent/x --token k1,x --name y --seed 3", "--seed"},
+      {"golden generate /nonexistent/x --token k1,x --name y --found", "--found"},
+      {"golden generate /nonexistent/x --token k1,x --name y --shape 8,8,8", "--shape"},
+      {"golden generate /nonexistent/x --found --regime gaussian-keys", "--regime"},
+      {"golden generate /nonexistent/x --cases y --count 3", "--count"},
+      {"golden generate /nonexistent/x --found --dtype bf16", "--dtype"},
   }};
   for (const auto& [arguments, part] : cases) {
     INFO(arguments);
@@ -242,6 +253,33 @@ TEST_CASE("list and doctor name what there is") {
   const Ended doctor = run("doctor");
   CHECK(doctor.status == 0);
   CHECK(contains(doctor.text, "planted faults"));
+}
+
+TEST_CASE("golden generate makes the shape that it is told to, whatever the regime draws") {
+  const Folder folder;
+  const std::string set = (folder.path / "set").string();
+  const Ended ended =
+      run("golden generate " + set + " --shape 21,7,9 --no-gradients --regime gaussian-keys --regime packed-with-empty --regime 'exact-*'");
+  INFO(ended.text);
+  CHECK(ended.status == 0);
+  std::size_t cases = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(set)) {
+    if (!entry.is_directory()) continue;
+    std::ifstream file(entry.path() / "manifest.json");
+    const auto manifest = nlohmann::json::parse(file);
+    INFO(entry.path());
+    const auto shape_of = [&](const char* name) {
+      for (const auto& tensor : manifest["tensors"])
+        if (tensor["name"] == name) return tensor["shape"];
+      return nlohmann::json();
+    };
+    CHECK(shape_of("k")[1] == 21);
+    CHECK(shape_of("k")[3] == 7);
+    CHECK(shape_of("v")[3] == 9);
+    ++cases;
+  }
+  CHECK(cases > 5);
+  CHECK(run("golden verify " + set).status == 0);
 }
 
 TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one, and writes nothing") {

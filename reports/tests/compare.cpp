@@ -4,6 +4,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <cmath>
+#include <limits>
+
 using namespace kdacheck;
 using Catch::Contains;
 
@@ -76,11 +79,138 @@ TEST_CASE("laws that hold exactly have no ratio") {
 
 TEST_CASE("runs without a common group cannot be compared") {
   Results other;
-  add(other, sample_case("other", Verdict::passed, 0.5));
+  for (const char* kernel : {"other", "another"}) add(other, sample_case(kernel, Verdict::passed, 0.5));
   const Comparison comparison = compare(with_errors({0.5}), other);
   CHECK(exit_status(comparison) == 5);
   CHECK_THAT(to_text(comparison),
              Contains("only in the first: k") && Contains("only in the second: other") && Contains("NOTHING TO COMPARE"));
+}
+
+TEST_CASE("what the second run does not judge any more is worse") {
+  Results both = with_errors({0.5, 0.4});
+  add(both, sample_case("other", Verdict::passed, 0.5));
+  const Comparison kernel_gone = compare(both, with_errors({0.5, 0.4}));
+  CHECK(exit_status(kernel_gone) == 1);
+  CHECK_THAT(to_text(kernel_gone), Contains("WORSE   only in the first: other") && Contains("1 kernels not judged any more"));
+  CHECK(exit_status(compare(with_errors({0.5, 0.4}), both)) == 0);
+  Results refused = with_errors({0.5, 0.4}); // announced, but not judged
+  add(refused, sample_case("other", Verdict::not_supported, 0, "odd-sizes"));
+  CHECK(compare(both, refused).kernels_gone == std::vector<std::string>{"other"});
+
+  const Comparison half = compare(with_errors({0.5, 0.4, 0.3, 0.2}), with_errors({0.5, 0.4}));
+  CHECK(exit_status(half) == 1);
+  CHECK(half.groups_gone.size() == 2);
+  CHECK_THAT(to_text(half),
+             Contains("WORSE   2 kernel x property x regime only in the first: k  agrees-with-the-oracle  [regime-2], ") &&
+                 Contains("WORSE: 0 verdicts, 0 kernels with larger errors, 2 kernel x property x regime not judged any more"));
+
+  Results stopped = with_errors({0.5});
+  stopped.outcome.stopped = true;
+  CHECK(exit_status(compare(with_errors({0.5}), stopped)) == 1);
+  CHECK_THAT(to_text(compare(with_errors({0.5}), stopped)),
+             Contains("the second run was stopped early") && Contains("the second run incomplete"));
+  CHECK(exit_status(compare(stopped, with_errors({0.5}))) == 0);
+  CHECK_THAT(to_text(compare(stopped, with_errors({0.5}))), Contains("the first run was stopped early"));
+}
+
+TEST_CASE("a refusal of another draw is no loss while the kernel is still judged by that law") {
+  Results before = with_errors({0.5, 0.4}), after = with_errors({0.5});
+  CaseResult refused = sample_case("k", Verdict::not_supported, 0, "regime-1");
+  add(after, refused);
+  CHECK(exit_status(compare(before, after)) == 1); // the same case
+  after = with_errors({0.5});
+  refused.replay += "-of-another-seed";
+  add(after, refused);
+  CHECK(exit_status(compare(before, after)) == 0);
+  CHECK(compare(before, after).verdicts.size() == 1);
+  Results nowhere;
+  for (const char* regime : {"regime-0", "regime-1"}) {
+    refused.regime = regime;
+    add(nowhere, refused);
+  }
+  add(nowhere, sample_case("another", Verdict::passed, 0.5));
+  CHECK(exit_status(compare(before, nowhere)) == 1);
+}
+
+TEST_CASE("two runs of one kernel each are compared whatever its name") {
+  const auto named = [](const char* kernel, const std::vector<double>& figures) {
+    Results results;
+    for (std::size_t i = 0; i < figures.size(); ++i) {
+      CaseResult result = sample_case(kernel, Verdict::passed, figures[i], "regime-" + std::to_string(i));
+      result.replay = std::string(kernel) + ":agrees-with-the-oracle:recipe-" + std::to_string(i);
+      add(results, result);
+    }
+    return results;
+  };
+  const Comparison alike = compare(named("a", {0.5, 0.04, 0.3}), named("b", {0.5, 0.05}));
+  CHECK(alike.stands_for == "b");
+  CHECK(alike.groups == 2);
+  CHECK(alike.groups_only_in_first == 1);
+  CHECK(exit_status(alike) == 0);
+  CHECK_THAT(to_text(alike), Contains("one kernel each: b of the second run is compared with that of the first"));
+  CHECK(exit_status(compare(named("a", {0.5, 0.04}), named("b", {0.5, 0.8}))) == 1);
+  Results two = named("b", {0.5, 0.04});
+  add(two, sample_case("c", Verdict::passed, 0.5));
+  CHECK(compare(named("a", {0.5, 0.04}), two).stands_for.empty());
+}
+
+TEST_CASE("fewer judged cases of a group are worse where both runs drew the same") {
+  Results two = with_errors({0.5}), one = with_errors({0.5});
+  add(two, sample_case("k", Verdict::passed, 0.25, "regime-0"));
+  add(one, sample_case("k", Verdict::not_supported, 0, "regime-0"));
+  const Comparison thinner = compare(two, one);
+  CHECK(exit_status(thinner) == 1);
+  CHECK_THAT(to_text(thinner), Contains("1 judged in fewer cases: k  agrees-with-the-oracle  [regime-0] 2 -> 1"));
+  CHECK(exit_status(compare(one, two)) == 0);
+  one.context.seed = 2;
+  CHECK(exit_status(compare(two, one)) == 0);
+}
+
+TEST_CASE("one figure that grows far more than the kernel's others move is worse, with its verdict kept") {
+  std::vector<double> before(40, 0.04), others(40), one;
+  for (std::size_t i = 0; i < 40; ++i) others[i] = i % 2 ? 0.05 : 0.032; // a quarter up, a quarter down: chance
+  one = others;
+  one[7] = 0.8;
+  CHECK(exit_status(compare(with_errors(before), with_errors(others))) == 0);
+  const Comparison grown = compare(with_errors(before), with_errors(one));
+  CHECK(exit_status(grown) == 1);
+  REQUIRE(grown.growths.size() == 1);
+  CHECK(grown.growths[0].key.regime == "regime-7");
+  CHECK(grown.growths[0].noise == Approx(1.25));
+  CHECK(grown.growths[0].chance == Approx(40 * std::exp(-std::log(20) / std::log(1.25)) / 2));
+  CHECK_THAT(to_text(grown),
+             Contains("WORSE   k  agrees-with-the-oracle  [regime-7]: error / bound 0.04 -> 0.8, where others shrink 1.2 times"));
+  CHECK(exit_status(compare(with_errors(one), with_errors(before))) == 0);
+
+  std::vector<double> wild = one; // the same growth among others that move by as much is chance
+  for (std::size_t i = 0; i < 40; i += 2) wild[i] = 0.01;
+  CHECK(compare(with_errors(before), with_errors(wild)).growths.empty());
+  std::vector<double> many = before; // growths do not hide one another
+  for (std::size_t i = 0; i < 20; ++i) many[i] = 0.8;
+  CHECK(compare(with_errors(before), with_errors(many)).growths.size() == 20);
+  Results other_draw = with_errors(one);
+  for (auto& [key, tally] : other_draw.groups) tally.drawn += 1;
+  CHECK(compare(with_errors(before), other_draw).growths.empty());
+}
+
+TEST_CASE("a lone figure grows beyond chance by a factor, not by a little, and what no bound tells apart does not grow") {
+  const auto growths = [](double before, double after) {
+    return compare(with_errors({before, 0.5}), with_errors({after, 0.5})).growths.size();
+  };
+  CHECK(growths(0.04, 0.8) == 1);
+  CHECK(growths(0.4, 0.8) == 0);
+  CHECK(growths(0.1, 0.4) == 1);
+  CHECK(growths(1e-9, 0.009) == 0);
+  CHECK(growths(0, 0.5) == 1);
+}
+
+TEST_CASE("an error / bound that is no number any more is worse") {
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  const Comparison lost = compare(with_errors({0.5, 0.4}), with_errors({0.5, none}));
+  CHECK(exit_status(lost) == 1);
+  CHECK_THAT(to_text(lost), Contains("[regime-1]: error / bound 0.4 -> no number"));
+  CHECK(exit_status(compare(with_errors({0.5, none}), with_errors({0.5, none}))) == 0);
+  CHECK(exit_status(compare(with_errors({0.5, none}), with_errors({0.5, 0.4}))) == 0);
 }
 
 TEST_CASE("the text lists worse verdicts first and says how the errors moved") {

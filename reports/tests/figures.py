@@ -35,7 +35,7 @@ def main(program):
         (place / "power.json").write_text('{"schema_version": 1, "faults": [], "limits": [{"contract": "chunk=16", "label": "x", "what": "o", "regime": "x", "exponent": 12, "relative": 0.000244140625, "seeds": 2}]}')
         for folder in ("once", "twice"):
             drawn = subprocess.run([program, "report", place, "--figures", place / folder], capture_output=True, text=True)
-            assert drawn.returncode == 0, drawn.stderr
+            assert drawn.returncode == 0 and not drawn.stderr, drawn.stderr
         assert "roofline.svg: nothing measured, not drawn" in drawn.stdout, drawn.stdout
         assert {path.stem for path in (place / "once").iterdir()} == DUE, list((place / "once").iterdir())
         for path in (place / "once").iterdir():

@@ -216,6 +216,22 @@ def check_page(browser, page, check, pictures):
             check(False, complaint)
 
 
+def check_print(browser, page, check):
+    """On paper every table is open, also those that the reader had closed, and letters of pictures are larger."""
+    browser.open(page)
+    closed = "[...document.querySelectorAll('details:not([open])')].length"
+    browser.value("document.querySelectorAll('details').forEach((each) => { each.open = false; })")
+    before = browser.value(closed)
+    browser.ask("Emulation.setEmulatedMedia", media="print", features=[])
+    browser.value("dispatchEvent(new Event('beforeprint'))")
+    check(before > 0 and browser.value(closed) == 0, "what is closed is printed open")
+    check(browser.value("charts[0].chart().options.font.size") > 14, "letters of printed pictures are larger")
+    browser.ask("Emulation.setEmulatedMedia", media="", features=[])
+    browser.value("dispatchEvent(new Event('afterprint'))")
+    check(browser.value(closed) == before, "and closed again afterwards")
+    check(browser.value("charts[0].chart().options.font.size") == 12, "and as large as before")
+
+
 def photograph(browser, folder, what):
     for name, media, scheme in (("light", "screen", "light"), ("dark", "screen", "dark"), ("print", "print", "light")):
         browser.ask("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -230,12 +246,17 @@ def hostile_copy(run, goal):
     report = json.loads((goal / "report.json").read_text())
     report["context"]["host"] = report["context"]["command"] = HOSTILE
     cases = [json.loads(line) for line in (goal / "cases.jsonl").read_text().splitlines()]
-    measured = [case for case in cases if "place" in case][:2]
-    measured[0].update(verdict="failed_proved", bound_util="Infinity", detail=HOSTILE)
-    measured[1].update(verdict="crashed", detail=HOSTILE)
-    for name in ("failed_proved", "crashed"):
-        for counts in (report["summary"], report["kernels"][0]["counts"]):
-            counts[name] += 1
+    first = next(case for case in cases if "place" in case)
+    second = next(case for case in cases if "place" in case and case["kernel"] == first["kernel"] and case["regime"] != first["regime"])
+    first.update(verdict="failed_proved", bound_util="Infinity", detail=HOSTILE)
+    second.update(verdict="crashed", detail=HOSTILE)
+    for case in (first, second):
+        kernel = next(one for one in report["kernels"] if one["name"] == case["kernel"])
+        group = next(one for one in report["groups"] if all(one[key] == case[key] for key in ("kernel", "property", "regime")))
+        group["counts"] = {"passed": group["cases"] - 1, case["verdict"]: 1}
+        group.update(verdict=case["verdict"], worst={key: case[key] for key in ("bound_util", "replay", "detail")})
+        for counts in (report["summary"], kernel["counts"]):
+            counts[case["verdict"]] += 1
             counts["passed"] -= 1
     (goal / "report.json").write_text(json.dumps(report))
     (goal / "cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases))
@@ -280,6 +301,7 @@ def main(arguments):
             tokens = browser.value("charts.find((picture) => picture.id === 'drift').chart().data.datasets.flatMap((set) => set.data).filter((mark) => !mark.replay).length")
             check(tokens == 0, "every mark of the drift has its replay token")
             check_downloads(browser, run / "report.html", check, place / "saved")
+            check_print(browser, run / "report.html", check)
             check_page(browser, place / "history.html", check, HISTORY)
             if len(arguments) > 1:
                 for page in (place / "history.html", pathlib.Path(arguments[2]) if len(arguments) > 2 else run / "report.html"):
@@ -289,7 +311,10 @@ def main(arguments):
             check_page(browser, hostile / "report.html", check, PICTURES)
             check(browser.value("document.querySelectorAll('.failure').length") == 2, "both failures are listed")
             check(browser.value("document.querySelector('.failure').textContent").find("onerror=") > 0, "markup in a text is shown as it stands")
-            check(browser.value("charts[0].chart().data.datasets[1].data.length") == 1, "the case that is not finite is marked")
+            check(browser.value("charts[0].chart().data.datasets[1].data.length") == 2, "the case that is not finite and the one that crashed are marked")
+            check(browser.value("charts[0].chart().getSortedVisibleDatasetMetas()[0].label") == "non-finite", "what is not finite lies on top")
+            heads = browser.value("[...document.querySelectorAll('.failure > p:first-child')].map((each) => each.textContent).join('\\n')")
+            check(sorted(head.endswith(", error / bound inf)") for head in heads.split("\n")) == [False, True] and "bound 0" not in heads, f"a crash has no figure: {heads}")
         finally:
             browser.close()
     print("failed" if failures else "all hold")

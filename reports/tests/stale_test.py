@@ -63,6 +63,9 @@ def main(root):
         assert run().returncode == 0, run().stdout
         (tree / "reports/cpu/drift.txt").unlink()
         assert run().returncode == 1
+        for script in ("reports/cpu/stale.py", "reports/figures/draw.py", "reports/power/page.py"):
+            alone = subprocess.run([sys.executable, root / script], capture_output=True, text=True)
+            assert alone.returncode in (2, 69) and "Traceback" not in alone.stderr, (script, alone.returncode, alone.stderr)
     print("all hold")
     return 0
 

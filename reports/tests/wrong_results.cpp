@@ -145,6 +145,28 @@ TEST_CASE("a schema version that is none, a report that is another program's and
   refused_by_all(runs, "cannot read " + (runs.other / "report.json").string());
 }
 
+TEST_CASE("a case log that was cut, at a line or inside one, is refused by report, history and compare") {
+  const TwoRuns runs;
+  std::string log = text_of(runs.other / "cases.jsonl");
+  const auto cut = [&](const std::string& text, const std::string& sentence) {
+    write_atomically(runs.other / "cases.jsonl", text);
+    refused_by_all(runs, sentence);
+  };
+  cut("", "holds other cases than");
+  cut(log + log, "holds other cases than");
+  cut(log.substr(0, log.size() - 2), "is cut off in its last line");
+  fs::remove(runs.other / "cases.jsonl");
+  refused_by_all(runs, "cannot read " + (runs.other / "cases.jsonl").string());
+}
+
+TEST_CASE("a report whose groups are not those of its cases is refused by report, history and compare") {
+  const TwoRuns figure, regime;
+  figure.replace("report.json", R"("worst":{"bound_util":0.5)", R"("worst":{"bound_util":0.25)");
+  refused_by_all(figure, "holds other cases than");
+  regime.replace("report.json", R"("regime":"slow-decay","verdict")", R"("regime":"fast-decay","verdict")");
+  refused_by_all(regime, "holds other cases than");
+}
+
 TEST_CASE("cases that another build of the program wrote are not taken for the report's") {
   const TwoRuns runs;
   runs.replace("cases.jsonl", "\"program\":\"abcdef\"", "\"program\":\"fedcba\"");
