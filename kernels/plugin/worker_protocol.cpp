@@ -33,15 +33,16 @@ json object_of(std::string_view line) {
 
 } // namespace
 
-std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& command) {
-  const auto trouble = [&](const std::string& what) { return PluginTrouble("worker '" + command + "'" + what); };
+std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& label) {
+  const auto trouble = [&](const std::string& what) { return PluginTrouble(label + what); };
   json hello;
   try {
     hello = object_of(line);
   } catch (const KernelCrashed& wrong) {
     throw trouble(std::string(" does not answer hello: ") + wrong.what());
   }
-  if (const std::string error = text_at(hello, "error"); !error.empty()) throw trouble(": " + error);
+  if (const std::string error = text_at(hello, "error"); !error.empty())
+    throw PluginTrouble(label + ": " + error, hello.contains("missing") ? PluginTrouble::Fault::machine : PluginTrouble::Fault::source);
   if (hello.value("protocol", json()) != json(1)) throw trouble(" does not speak protocol 1");
   const json described = hello.value("kernels", json());
   if (!described.is_array() || described.empty()) throw trouble(" offers no kernel");
