@@ -1,5 +1,7 @@
 #include "child_process.hpp"
 
+#include "plain_words.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -160,16 +162,7 @@ std::string ChildProcess::last_words() const {
   const auto last = text.find_last_not_of(" \t\r\n");
   text = text.substr(0, last == text.npos ? 0 : last + 1);
   if (const auto newline = text.rfind('\n'); newline != text.npos) text.remove_prefix(newline + 1);
-  std::string words; // plain characters alone, so that any report can hold them; the quotes of many programs are beyond those
-  for (std::size_t i = 0; i < text.size() && words.size() < longest; ++i) {
-    const std::string_view quote = text.substr(i, 3);
-    const auto byte = static_cast<unsigned char>(text[i]);
-    if (quote == "\u2018" || quote == "\u2019")
-      words += '\'', i += 2;
-    else if (byte < 128 || byte >= 192) // further bytes of a character count with its first
-      words += byte < 32 || byte > 126 ? '?' : text[i];
-  }
-  return words;
+  return plain_words(text, longest);
 }
 
 void ChildProcess::kill_child() {

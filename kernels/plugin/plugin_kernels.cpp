@@ -2,6 +2,7 @@
 
 #include "call_memory.hpp"
 #include "child_process.hpp"
+#include "plain_words.hpp"
 #include "worker_pool.hpp"
 
 #include <fmt/format.h>
@@ -47,7 +48,7 @@ struct Worker {
           PluginTrouble::Fault::slow);
     }
     introduction = text_of(memory.record());
-    if (memory.record().answer == Answer::failed) throw trouble(introduction, fault_of(introduction));
+    if (memory.record().answer == Answer::failed) throw trouble(plain_words(introduction), fault_of(introduction));
     if (memory.record().answer != Answer::done) throw trouble("gave no valid answer");
   }
 
@@ -78,9 +79,9 @@ void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews
     const Answer answer = worker.memory.record().answer;
     if (!trespasses.empty()) throw KernelTrespassed(trespasses.front());
     if (answer == Answer::refused)
-      refusal = text_of(worker.memory.record());
+      refusal = plain_words(text_of(worker.memory.record()));
     else if (answer == Answer::failed)
-      throw KernelCrashed(text_of(worker.memory.record()));
+      throw KernelCrashed(plain_words(text_of(worker.memory.record())));
     else if (answer != Answer::done)
       throw KernelCrashed("the process gave no valid answer");
   });
@@ -107,6 +108,7 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::
   std::getline(fields, contract, '\t');
   std::getline(fields, summary, '\t');
   std::getline(fields, unavailable, '\t');
+  for (std::string* words : {&label, &contract, &summary, &unavailable}) *words = plain_words(*words);
   ParsedContract parsed = parse_contract(contract);
   if (!parsed.contract) throw PluginTrouble(path + ": kernel '" + label + "': " + parsed.error);
   Kernel kernel{.name = label, .summary = summary, .contract = *parsed.contract, .workspace_bytes = {}, .forward = {}, .backward = {}};

@@ -81,7 +81,7 @@ std::int64_t memory_allowed() {
   return gibibytes > 0 ? static_cast<std::int64_t>(std::min(gibibytes, 1e6) * (1 << 30)) : memory_of_the_machine() / 2;
 }
 
-/// Sees to it that a worker does not take more than it may, nor, beyond a fourth of that, the last twentieth of the machine's.
+/// Sees to it that a worker does not take more than it may, nor, beyond half of that, the last twentieth of the machine's.
 class MemoryWatch {
 public:
   MemoryWatch(int worker, const char* folder) : worker_(worker), folder_(folder) {}
@@ -93,7 +93,7 @@ public:
     const bool census = ++glances_ % glances_per_census == 0;
     const std::int64_t held = census ? resident_below(allowed_ / 4) + (folder_[0] != '\0' ? bytes_in(folder_) : 0) : resident(worker_);
     if (held > allowed_) return "took more than the " + gibibytes(allowed_) + " GiB of memory that a worker may have";
-    if (held > allowed_ / 4 && memory_available() >= 0 && memory_available() < all_ / 20) return "took the last of the machine's memory";
+    if (held > allowed_ / 2 && memory_available() >= 0 && memory_available() < all_ / 20) return "took the last of the machine's memory";
     return {};
   }
 

@@ -1,6 +1,7 @@
 #include "worker_protocol.hpp"
 
 #include "../kernel.hpp"
+#include "plain_words.hpp"
 #include "plugin_kernels.hpp"
 
 #include <nlohmann/json.hpp>
@@ -9,25 +10,14 @@ namespace kdacheck::plugin {
 namespace {
 
 using nlohmann::json;
-constexpr std::size_t longest_sentence = 2000;
-
-/// A worker's sentence as a report can print it: one line, of bounded length.
-std::string sentence_of(std::string text) {
-  text.resize(std::min(text.size(), longest_sentence));
-  for (char& c : text)
-    if (static_cast<unsigned char>(c) < 32 || c == 127) c = ' ';
-  return text;
-}
-
 std::string text_at(const json& object, const char* key) {
   const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? sentence_of(found->get<std::string>()) : std::string();
+  return found != object.end() && found->is_string() ? plain_words(found->get<std::string>()) : std::string();
 }
 
 json object_of(std::string_view line) {
   json parsed = json::parse(line, nullptr, false);
-  if (!parsed.is_object())
-    throw KernelCrashed("wrong answer: a line that is no JSON object: " + sentence_of(std::string(line.substr(0, 80))));
+  if (!parsed.is_object()) throw KernelCrashed("wrong answer: a line that is no JSON object: " + plain_words(line, 80));
   return parsed;
 }
 

@@ -176,6 +176,10 @@ TEST_CASE("an answer that nobody asked for is not taken for one to a later call"
   }
 }
 
+TEST_CASE("a sentence of any bytes is one that a report can hold") {
+  CHECK(verdict_on(by_c("refuses_in_bytes")).detail.ends_with("no ??? text "));
+}
+
 TEST_CASE("a campaign goes on after a crash, and judges every other case as if nothing had been") {
   Judge judge;
   const Kernel kernel = by_c("crashes_now_and_then");
