@@ -41,7 +41,7 @@ std::vector<DescribedKernel> read_hello(std::string_view line, const std::string
     if (!one.is_object()) throw trouble(": a kernel is no JSON object");
     DescribedKernel& kernel = kernels.emplace_back();
     kernel.name = text_at(one, "name");
-    if (kernel.name.empty()) throw trouble(": a kernel has no name");
+    if (kernel.name.empty() || kernel.name[0] == '-') throw trouble(": a kernel's name is empty or begins with a dash");
     kernel.summary = text_at(one, "summary");
     ParsedContract parsed = parse_contract(text_at(one, "contract"));
     if (!parsed.contract) throw trouble(": kernel '" + kernel.name + "': " + parsed.error);

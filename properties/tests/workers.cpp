@@ -132,7 +132,7 @@ TEST_CASE("a daemon that a worker left in a session of its own ends with it") {
 }
 
 TEST_CASE("a worker that cannot introduce itself is refused with a sentence") {
-  for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_version"}) {
+  for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_dash", "hello_version"}) {
     INFO(way);
     CHECK_THROWS_AS(misbehaving(way), PluginTrouble);
   }

@@ -40,6 +40,8 @@ for line in sys.stdin:
             answer["kernels"][0]["contract"] = "chunk=1 colour=blue"
         if way == "hello_empty":
             answer["kernels"] = []
+        if way == "hello_dash":
+            answer["kernels"][0]["name"] = "--kernel"
         if way == "hello_version":
             answer["protocol"] = 7
     elif way == "refuses":
