@@ -67,6 +67,11 @@ void add_sources(CLI::App& command, KernelSources& sources) {
   command.add_option("--call-timeout", sources.call_timeout, "seconds that one call of a foreign kernel may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command
+      .add_option("--start-timeout", sources.start_timeout,
+                  "seconds that its process may take to start (load, import, find its device); not counted as a call")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command.add_flag("--show-stderr", sources.keep_standard_error, "let the standard error of foreign kernels through");
 }
 

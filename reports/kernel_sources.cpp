@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iterator>
 #include <set>
@@ -25,20 +26,27 @@ std::string replay_prefix(const KernelSources& sources) {
   repeat("--python", sources.functions);
   if (!options.empty() && sources.call_timeout != KernelSources{}.call_timeout)
     options += fmt::format(" --call-timeout {}", sources.call_timeout);
+  if (!options.empty() && sources.start_timeout != KernelSources{}.start_timeout)
+    options += fmt::format(" --start-timeout {}", sources.start_timeout);
   return environment + "./kdacheck replay" + options;
 }
 
 std::vector<Kernel> kernels_of(const KernelSources& sources) {
-  const PluginOptions options{.patience = std::chrono::milliseconds(static_cast<std::int64_t>(sources.call_timeout * 1e3)),
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(seconds, 1e6) * 1e3));
+  };
+  const PluginOptions options{.patience = milliseconds(sources.call_timeout),
+                              .start_patience = milliseconds(sources.start_timeout),
                               .keep_standard_error = sources.keep_standard_error};
   std::vector<Kernel> kernels;
   const auto take = [&](std::vector<Kernel> more) { std::move(more.begin(), more.end(), std::back_inserter(kernels)); };
   try {
     for (const std::string& path : sources.plugins) take(plugin_kernels(path, options));
     for (const std::string& command : sources.commands) take(subprocess_kernels(command, options));
-    for (const std::string& function : sources.functions) take(subprocess_kernels(python_worker_command(function), options));
+    for (const std::string& function : sources.functions) take(python_kernels(function, options));
   } catch (const PluginTrouble& trouble) {
-    throw UsageError(trouble.what());
+    if (trouble.fault == PluginTrouble::Fault::source) throw UsageError(trouble.what());
+    throw;
   }
   if (sources.plugins.empty() && sources.commands.empty() && sources.functions.empty())
     kernels.assign(built_in_kernels().begin(), built_in_kernels().end());

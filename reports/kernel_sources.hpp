@@ -14,6 +14,7 @@ struct KernelSources {
   std::vector<std::string> commands;  ///< worker programs (PROTOCOL.md)
   std::vector<std::string> functions; ///< module:function
   double call_timeout = 20;           ///< seconds for one call
+  double start_timeout = 120;         ///< seconds for a process to start
   bool keep_standard_error = false;
   bool any() const { return !plugins.empty() || !commands.empty() || !functions.empty(); }
 };
@@ -22,7 +23,8 @@ struct KernelSources {
 /// options that name foreign kernels and, for Python functions, the environment by which they were found.
 std::string replay_prefix(const KernelSources&);
 
-/// Throws UsageError for a source that cannot be used or a name that two kernels share.
+/// Throws UsageError for a source that cannot be used or a name that two kernels share, PluginTrouble if the machine lacks
+/// what a source needs or a source does not start in time.
 std::vector<Kernel> kernels_of(const KernelSources&);
 
 } // namespace kdacheck

@@ -106,7 +106,7 @@ void bench_round_trips(Bench& bench) {
   append(bench, "route.c", "what the child process adds to a call", std::move(added));
   append(bench, "route.c", "what it adds, fastest call less fastest call", {fastest});
   try {
-    const Kernel python = subprocess_kernels(python_worker_command("kdacheck.round_trip:zeros")).at(0);
+    const Kernel python = python_kernels("kdacheck.round_trip:zeros").at(0);
     std::vector<double> times;
     for (int i = -calls_per_repeat; i < calls; ++i) {
       const double one = milliseconds_of(python, problem);

@@ -92,6 +92,8 @@ std::string plan_mark(const VerifyArguments& arguments) {
     throw UsageError("--resume cannot tell whether a worker program or Python function is still the same; run it anew");
   std::string content;
   for (const std::string& path : arguments.sources.plugins) {
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path, ignored)) continue; // what it is is said where it is loaded
     std::ifstream file(path, std::ios::binary);
     content.append(std::istreambuf_iterator<char>(file), {});
   }

@@ -109,7 +109,7 @@ bool feed_result(std::span<const std::byte> bytes) {
 bool feed_protocol(std::span<const std::byte> bytes) {
   bool accepted = false;
   try {
-    require(!plugin::read_hello(text_of(bytes), "fuzzed").empty(), "a worker without kernels is accepted");
+    require(!plugin::read_hello(text_of(bytes), "worker 'fuzzed'").empty(), "a worker without kernels is accepted");
     accepted = true;
   } catch (const PluginTrouble& trouble) {
     refused(trouble.what());

@@ -1,11 +1,13 @@
 #include "call_memory.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 namespace kdacheck::plugin {
 namespace {
@@ -38,8 +40,10 @@ template <class Visit> void each_tensor(CallRecord& record, const CallViews& vie
 } // namespace
 
 SharedMemory::SharedMemory() {
-  descriptor_ = memfd_create("kdacheck-call", MFD_CLOEXEC);
-  if (descriptor_ < 0) throw std::runtime_error(std::string("cannot create shared memory: ") + std::strerror(errno));
+  descriptor_ = memfd_create("kdacheck-call", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  // A child that made it shorter would end this process at its next access.
+  if (descriptor_ < 0 || fcntl(descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+    throw std::runtime_error(std::string("cannot create shared memory: ") + std::strerror(errno));
   base_ = static_cast<std::byte*>(mmap(nullptr, memory_limit, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor_, 0));
   if (base_ == MAP_FAILED) {
     close(descriptor_);
@@ -68,9 +72,9 @@ void SharedMemory::grow_to(std::int64_t bytes) {
 
 void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel, const CallViews& views) {
   const Inputs& in = *views.inputs;
-  CallRecord& record = memory.record();
+  auto own = std::make_unique<CallRecord>(); // the one that is shared is only written: a child may change it at any moment
+  CallRecord& record = *own;
   record.operation = operation;
-  record.answer = Answer::none;
   record.kernel = kernel;
   record.shape = in.shape;
   record.N = in.N();
@@ -80,7 +84,6 @@ void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel,
   record.l2norm = in.options.l2norm ? 1 : 0;
   record.scale = in.options.scale;
   record.lower_bound = in.options.lower_bound;
-  record.text[0] = '\0';
 
   std::int64_t end = aligned(sizeof(CallRecord));
   record.call_begin = end;
@@ -107,7 +110,7 @@ void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel,
     std::memset(memory.at(offset - guard_bytes), guard_pattern, guard_bytes);
     std::memset(memory.at(offset + bytes), guard_pattern, guard_bytes);
   };
-  each_tensor(memory.record(), views, [&](Slot& slot, const TensorView& view, const std::string&) {
+  each_tensor(record, views, [&](Slot& slot, const TensorView& view, const std::string&) {
     if (slot.offset < 0) return;
     guard(slot.offset, slot.bytes);
     if (slot.bytes > 0) std::memcpy(memory.at(slot.offset), view.data, static_cast<std::size_t>(slot.bytes));
@@ -115,6 +118,7 @@ void place_call(SharedMemory& memory, Operation operation, std::uint32_t kernel,
   guard(record.workspace_offset, record.workspace_bytes);
   if (!in.cu_seqlens.empty()) std::memcpy(memory.at(record.lengths_offset), in.cu_seqlens.data(), in.cu_seqlens.size_bytes());
   if (!views.workspace.empty()) std::memcpy(memory.at(record.workspace_offset), views.workspace.data(), views.workspace.size());
+  memory.record() = record;
 }
 
 std::vector<std::string> fetch_call(const SharedMemory& memory, const CallViews& views) {

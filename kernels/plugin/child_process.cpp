@@ -1,8 +1,11 @@
 #include "child_process.hpp"
 
+#include "plain_words.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,8 +22,8 @@ namespace {
 
 constexpr std::chrono::seconds supervisor_patience{5}; ///< to end everything and itself
 
-/// Between fork and exec: only calls that are safe in a child of a process with threads.
-[[noreturn]] void become(char* const* arguments, const int* sources, int count, bool keep_standard_error) {
+/// Between fork and exec: only calls that are safe in a child of a process with threads. `standard_error` -1: this process's.
+[[noreturn]] void become(char* const* arguments, const int* sources, int count, int standard_error) {
   setpgid(0, 0); // a Ctrl-C at the terminal is for the parent
   sigset_t none;
   sigemptyset(&none);
@@ -30,7 +33,7 @@ constexpr std::chrono::seconds supervisor_patience{5}; ///< to end everything an
   for (int i = 0; i < count; ++i)
     if ((high[i] = fcntl(sources[i], F_DUPFD, 64)) < 0) _exit(126);
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (null < 0 || (!keep_standard_error && dup2(null, 2) < 0)) _exit(126);
+  if (null < 0 || (standard_error >= 0 && dup2(standard_error, 2) < 0)) _exit(126);
   for (int i = 0; i < count; ++i)
     if (dup2(high[i], 3 + i) < 0) _exit(126);
   if (dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
@@ -56,7 +59,13 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
     close(control[1]);
     throw std::runtime_error(std::string("cannot create a pipe: ") + std::strerror(errno));
   }
-  std::vector<std::string> words{worker_program(), "supervise", channel == Channel::standard ? "standard" : "control", folder};
+  if (!keep_standard_error && (said_ = memfd_create("kdacheck-said", MFD_CLOEXEC)) < 0) {
+    const int trouble = errno;
+    for (const int one : {control[0], control[1], lifeline[0], lifeline[1]}) close(one);
+    throw std::runtime_error(std::string("cannot create shared memory: ") + std::strerror(trouble));
+  }
+  std::vector<std::string> words{worker_program(), "supervise", channel == Channel::standard ? "standard" : "control",
+                                 keep_standard_error ? "loud" : "quiet", folder};
   words.insert(words.end(), command.begin(), command.end());
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
@@ -64,7 +73,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
   std::vector<int> sources{control[1], lifeline[0]};
   sources.insert(sources.end(), descriptors.begin(), descriptors.end());
   pid_ = fork();
-  if (pid_ == 0) become(arguments.data(), sources.data(), static_cast<int>(sources.size()), keep_standard_error);
+  if (pid_ == 0) become(arguments.data(), sources.data(), static_cast<int>(sources.size()), said_);
   const int trouble = errno;
   close(control[1]);
   close(lifeline[0]);
@@ -73,6 +82,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
   if (pid_ < 0) {
     close(control_);
     close(lifeline_);
+    if (said_ >= 0) close(said_);
     throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(trouble));
   }
 }
@@ -80,6 +90,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
 ChildProcess::~ChildProcess() {
   kill_child();
   close(control_);
+  if (said_ >= 0) close(said_);
 }
 
 bool ChildProcess::signal_child(char what) { return send(control_, &what, 1, MSG_NOSIGNAL) == 1; }
@@ -138,6 +149,22 @@ bool ChildProcess::alive() {
   return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
 }
 
+bool ChildProcess::silent() {
+  pollfd poll_for{control_, POLLIN, 0};
+  return received_.empty() && poll(&poll_for, 1, 0) == 0;
+}
+
+std::string ChildProcess::last_words() const {
+  constexpr std::size_t longest = 300;
+  char end[4096];
+  const auto got = said_ < 0 ? 0 : pread(said_, end, sizeof end, 0);
+  std::string_view text(end, got > 0 ? static_cast<std::size_t>(got) : 0);
+  const auto last = text.find_last_not_of(" \t\r\n");
+  text = text.substr(0, last == text.npos ? 0 : last + 1);
+  if (const auto newline = text.rfind('\n'); newline != text.npos) text.remove_prefix(newline + 1);
+  return plain_words(text, longest);
+}
+
 void ChildProcess::kill_child() {
   if (pid_ < 0 || end_.ended) return;
   if (lifeline_ >= 0) close(lifeline_); // the supervisor ends all that is below it
@@ -154,7 +181,7 @@ void ChildProcess::kill_child() {
     while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
   }
-  end_ = {true, "was killed"};
+  end_ = {.ended = true, .how = "was killed"};
 }
 
 ChildEnd ChildProcess::finish() {
@@ -165,16 +192,18 @@ ChildEnd ChildProcess::finish() {
     if (got == pid_) {
       close(lifeline_);
       lifeline_ = -1;
+      end_ = {.ended = true, .how = {}, .status = status};
       if (WIFSIGNALED(status))
-        end_ = {true, "was killed by signal " + std::to_string(WTERMSIG(status)) + " (" + strsignal(WTERMSIG(status)) + ")"};
+        end_.how = "was killed by signal " + std::to_string(WTERMSIG(status)) + " (" + strsignal(WTERMSIG(status)) + ")";
       else
-        end_ = {true, "ended with status " + std::to_string(WEXITSTATUS(status))};
+        end_.how = "ended with status " + std::to_string(WEXITSTATUS(status));
+      if (const std::string words = last_words(); !words.empty()) end_.how += ": " + words;
       return end_;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   kill_child();
-  return {true, "closed its pipes without ending"};
+  return {.ended = true, .how = "closed its pipes without ending"};
 }
 
 } // namespace kdacheck::plugin

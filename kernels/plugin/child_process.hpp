@@ -11,7 +11,8 @@ namespace kdacheck::plugin {
 /// How a child ended, or that it has not.
 struct ChildEnd {
   bool ended = false;
-  std::string how; ///< "ended with status 3", "was killed by signal 11 (Segmentation fault)"
+  std::string how; ///< "ended with status 3", "was killed by signal 11 (Segmentation fault): what it said last"
+  int status = 0;  ///< as of waitpid
 };
 
 /// How parent and child talk. `control`: a socket as descriptor 3, any further descriptors from 5 on; standard input and
@@ -23,7 +24,8 @@ enum class Channel : unsigned char { control, standard };
 std::string worker_program();
 
 /// A command, looked up in PATH, under a supervisor (supervisor.hpp): whatever it starts ends with it, and all of them when
-/// this process ends in whatever way. Standard error is kept or dropped. `folder` is removed at the end.
+/// this process ends in whatever way. Of standard error the end is held for last_words(), if it is not let through.
+/// `folder` is removed at the end.
 class ChildProcess {
 public:
   ChildProcess(const std::vector<std::string>& command, Channel, const std::vector<int>& descriptors, bool keep_standard_error,
@@ -42,13 +44,16 @@ public:
   /// Reads a line without its end, of at most `limit` bytes: 1 got it, 0 time is up, -1 the child is gone, -2 too long.
   int read_line(std::string& line, std::chrono::milliseconds patience, std::size_t limit = std::size_t{1} << 20);
 
-  bool alive(); ///< false once the child has ended
+  bool alive();  ///< false once the child has ended
+  bool silent(); ///< whether nothing has been said that was not read
+  /// The last line of the standard error of a process that has ended, of bounded length, or nothing.
+  std::string last_words() const;
   /// Waits a little for a child that closed its socket to end, then kills it.
   ChildEnd finish();
   void kill_child();
 
 private:
-  int pid_ = -1, control_ = -1, lifeline_ = -1;
+  int pid_ = -1, control_ = -1, lifeline_ = -1, said_ = -1;
   std::string received_; ///< bytes after the last line read
   ChildEnd end_;
 };

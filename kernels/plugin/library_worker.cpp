@@ -163,8 +163,9 @@ void limit_addresses(const PluginLibrary& library) {
 } // namespace
 
 int main(int argc, char** argv) {
-  if (argc >= 5 && std::strcmp(argv[1], "supervise") == 0)
-    supervise(std::strcmp(argv[2], "standard") == 0 ? Channel::standard : Channel::control, argv[3], argv + 4);
+  if (argc >= 6 && std::strcmp(argv[1], "supervise") == 0)
+    supervise(std::strcmp(argv[2], "standard") == 0 ? Channel::standard : Channel::control, std::strcmp(argv[3], "quiet") == 0, argv[4],
+              argv + 5);
   if (argc != 2) return 2;
   SharedMemory memory(5);
   PluginLibrary library;

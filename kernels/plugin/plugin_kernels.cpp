@@ -2,7 +2,10 @@
 
 #include "call_memory.hpp"
 #include "child_process.hpp"
+#include "plain_words.hpp"
 #include "worker_pool.hpp"
+
+#include <fmt/format.h>
 
 #include <unistd.h>
 
@@ -14,13 +17,40 @@ namespace {
 
 using namespace plugin;
 
+std::string text_of(const CallRecord& record) { return {record.text.data(), strnlen(record.text.data(), record.text.size())}; }
+
+/// Whether the library or the machine is to blame that the loader cannot load it.
+PluginTrouble::Fault fault_of(std::string_view loader) {
+  const bool lacking = loader.find("cannot open shared object file") != loader.npos || loader.find("cannot allocate memory") != loader.npos;
+  return lacking ? PluginTrouble::Fault::machine : PluginTrouble::Fault::source;
+}
+
 struct Worker {
   SharedMemory memory;
   ChildProcess process;
-  bool dirty = false; ///< not to be used again
+  std::string introduction; ///< one line for each kernel
+  bool dirty = false;       ///< not to be used again
 
-  Worker(const std::string& path, bool keep_standard_error)
-      : process({worker_program(), path}, Channel::control, {memory.descriptor()}, keep_standard_error) {}
+  /// Starts the process and asks which kernels the library has. Throws PluginTrouble.
+  Worker(const std::string& path, const PluginOptions& options)
+      : process({worker_program(), path}, Channel::control, {memory.descriptor()}, options.keep_standard_error) {
+    const auto trouble = [&](const std::string& what, PluginTrouble::Fault fault = PluginTrouble::Fault::source) {
+      return PluginTrouble("plug-in '" + path + "' " + what, fault);
+    };
+    try {
+      memory.record().operation = Operation::describe;
+      exchange(options.start_patience);
+    } catch (const KernelCrashed& crash) {
+      throw trouble(std::string("cannot be loaded: ") + crash.what());
+    } catch (const KernelTimedOut&) {
+      throw trouble(
+          fmt::format("was not loaded within {} s (--start-timeout)", std::chrono::duration<double>(options.start_patience).count()),
+          PluginTrouble::Fault::slow);
+    }
+    introduction = text_of(memory.record());
+    if (memory.record().answer == Answer::failed) throw trouble(plain_words(introduction), fault_of(introduction));
+    if (memory.record().answer != Answer::done) throw trouble("gave no valid answer");
+  }
 
   /// Hands over what the record holds and waits for the answer.
   void exchange(std::chrono::milliseconds patience) {
@@ -38,8 +68,6 @@ struct Worker {
   }
 };
 
-std::string text_of(const CallRecord& record) { return {record.text.data(), strnlen(record.text.data(), record.text.size())}; }
-
 using Pool = WorkerPool<Worker>;
 
 void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews& views) {
@@ -51,9 +79,9 @@ void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews
     const Answer answer = worker.memory.record().answer;
     if (!trespasses.empty()) throw KernelTrespassed(trespasses.front());
     if (answer == Answer::refused)
-      refusal = text_of(worker.memory.record());
+      refusal = plain_words(text_of(worker.memory.record()));
     else if (answer == Answer::failed)
-      throw KernelCrashed(text_of(worker.memory.record()));
+      throw KernelCrashed(plain_words(text_of(worker.memory.record())));
     else if (answer != Answer::done)
       throw KernelCrashed("the process gave no valid answer");
   });
@@ -80,6 +108,8 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::
   std::getline(fields, contract, '\t');
   std::getline(fields, summary, '\t');
   std::getline(fields, unavailable, '\t');
+  for (std::string* words : {&label, &contract, &summary, &unavailable}) *words = plain_words(*words);
+  if (label.empty() || label[0] == '-') throw PluginTrouble("plug-in '" + path + "': a kernel's name is empty or begins with a dash");
   ParsedContract parsed = parse_contract(contract);
   if (!parsed.contract) throw PluginTrouble(path + ": kernel '" + label + "': " + parsed.error);
   Kernel kernel{.name = label, .summary = summary, .contract = *parsed.contract, .workspace_bytes = {}, .forward = {}, .backward = {}};
@@ -108,25 +138,12 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::
 std::vector<Kernel> plugin_kernels(const std::string& path, const PluginOptions& options) {
   std::error_code error;
   const std::string absolute = std::filesystem::absolute(path, error).string();
-  if (error || access(absolute.c_str(), R_OK) != 0) throw PluginTrouble("plug-in '" + path + "' cannot be read");
-  const auto pool =
-      std::make_shared<Pool>([absolute, options] { return std::make_unique<Worker>(absolute, options.keep_standard_error); }, options);
-  std::string descriptions;
-  try {
-    descriptions = pool->borrow([&](Worker& worker) {
-      worker.memory.record().operation = Operation::describe;
-      worker.exchange(options.patience);
-      const CallRecord& record = worker.memory.record();
-      if (record.answer != Answer::done) throw PluginTrouble("plug-in '" + path + "': " + text_of(record));
-      return text_of(record);
-    });
-  } catch (const KernelCrashed& crash) {
-    throw PluginTrouble("plug-in '" + path + "' cannot be loaded: " + crash.what());
-  } catch (const KernelTimedOut& late) {
-    throw PluginTrouble("plug-in '" + path + "' cannot be loaded: " + late.what());
-  }
+  if (!std::filesystem::exists(path, error)) throw PluginTrouble("there is no plug-in '" + path + "'");
+  if (!std::filesystem::is_regular_file(path, error)) throw PluginTrouble("plug-in '" + path + "' is no file");
+  if (access(absolute.c_str(), R_OK) != 0) throw PluginTrouble("plug-in '" + path + "' cannot be read");
+  const auto pool = std::make_shared<Pool>([absolute, options] { return std::make_unique<Worker>(absolute, options); }, options);
   std::vector<Kernel> kernels;
-  std::istringstream lines(descriptions);
+  std::istringstream lines(pool->introduction());
   std::uint32_t index = 0;
   for (std::string line; std::getline(lines, line);) kernels.push_back(proxy(pool, index++, line, path));
   if (kernels.empty()) throw PluginTrouble("plug-in '" + path + "' exports no kernel");

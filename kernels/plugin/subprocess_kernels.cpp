@@ -1,19 +1,20 @@
 #include "subprocess_kernels.hpp"
 
+#include "call_memory.hpp"
 #include "child_process.hpp"
 #include "shell_word.hpp"
 #include "tensor_files.hpp"
 #include "worker_pool.hpp"
 #include "worker_protocol.hpp"
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 namespace kdacheck {
 namespace {
@@ -38,13 +39,46 @@ struct Folder {
   }
 };
 
+/// A command as the shell is to run it: one program in the shell's place, so that its end is seen as it is; lists of commands,
+/// redirections and assignments as they are.
+std::string for_the_shell(const std::string& command) {
+  const auto first = command.find_first_not_of(" \t\n");
+  const std::string word = first == command.npos ? "" : command.substr(first, command.find_first_of(" \t\n", first) - first);
+  const bool simple = command.find_first_of("&|;<>()\n") == command.npos && word.find('=') == word.npos && word != "exec" && word != "cd";
+  return simple ? "exec " + command : command;
+}
+
+/// Where kernels come from: a command for the shell, and what to call it in a sentence.
+struct Source {
+  std::string command, label;
+  PluginTrouble::Fault missing = PluginTrouble::Fault::source; ///< whose fault it is that the command does not exist
+};
+
 struct Worker {
   Folder folder;
   ChildProcess process;
+  std::string introduction; ///< the answer to hello
   bool dirty = false;
 
-  Worker(const std::string& command, bool keep_standard_error)
-      : process({"/bin/sh", "-c", "exec " + command}, Channel::standard, {}, keep_standard_error, folder.path.string()) {}
+  /// Starts the process and says hello. Throws PluginTrouble.
+  Worker(const Source& source, const PluginOptions& options)
+      : process({"/bin/sh", "-c", for_the_shell(source.command)}, Channel::standard, {}, options.keep_standard_error,
+                folder.path.string()) {
+    try {
+      introduction = ask({{"op", "hello"}, {"protocol", 1}}, options.start_patience);
+    } catch (const KernelCrashed& crash) {
+      const int status = process.finish().status; // the shell's: 126 cannot be run, 127 not found
+      const bool missing = WIFEXITED(status) && (WEXITSTATUS(status) == 126 || WEXITSTATUS(status) == 127);
+      throw PluginTrouble(source.label + " does not answer hello: " + crash.what(),
+                          missing ? source.missing : PluginTrouble::Fault::source);
+    } catch (const KernelTimedOut&) {
+      const std::string words = process.last_words();
+      throw PluginTrouble(fmt::format("{} did not start within {} s (--start-timeout){}", source.label,
+                                      std::chrono::duration<double>(options.start_patience).count(),
+                                      words.empty() ? "" : "; it said: " + words),
+                          PluginTrouble::Fault::slow);
+    }
+  }
 
   std::string ask(const json& request, std::chrono::milliseconds patience) {
     std::string line;
@@ -55,17 +89,12 @@ struct Worker {
     }
     if (got == -1) throw KernelCrashed("the process " + process.finish().how);
     if (got == -2) throw KernelCrashed("wrong answer: a line of more than 1 MiB");
+    dirty = !process.silent(); // it said more than was asked
     return line;
   }
 };
 
 using Pool = WorkerPool<Worker>;
-
-/// All bytes of a file, empty if it cannot be read.
-std::string contents(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 /// Whether a path names a file that no other name reaches.
 bool a_file_of_its_own(const std::filesystem::path& path) {
@@ -82,7 +111,8 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
   pool.borrow([&](Worker& worker) {
     const auto problem = worker.folder.path / "problem.safetensors", result = worker.folder.path / "result.safetensors";
     write_call(problem, in, cotangents, kernel.contract.state_v_first);
-    const std::string written = contents(problem);
+    const auto written = bytes_of_file(problem, std::size_t{memory_limit});
+    if (!written) throw std::runtime_error("cannot read what was written to " + problem.string());
     std::error_code ignored;
     std::filesystem::remove(result, ignored); // an answer of an earlier call must not count
     request["op"] = operation;
@@ -90,7 +120,7 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
     request["problem"] = problem.string();
     request["result"] = result.string();
     WorkerAnswer answer = read_answer(worker.ask(request, pool.options().patience));
-    if (answer.trespass.empty() && contents(problem) != written) answer.trespass = "changed its problem file";
+    if (answer.trespass.empty() && bytes_of_file(problem, written->size()) != written) answer.trespass = "changed its problem file";
     refusal = answer.trespass.empty() ? answer.refusal : "";
     if (!refusal.empty()) return;
     if (answer.refusal.empty()) {
@@ -128,32 +158,36 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, const DescribedKernel& described
   return kernel;
 }
 
-} // namespace
+std::string python() {
+  const char* chosen = std::getenv("KDACHECK_PYTHON");
+  return chosen && *chosen ? chosen : "python3";
+}
 
-std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& options) {
-  const auto pool =
-      std::make_shared<Pool>([command, options] { return std::make_unique<Worker>(command, options.keep_standard_error); }, options);
-  std::string hello;
-  try {
-    hello = pool->borrow([&](Worker& worker) {
-      return worker.ask({{"op", "hello"}, {"protocol", 1}},
-                        std::max(options.patience, std::chrono::milliseconds(120000))); // imports may be slow
-    });
-  } catch (const KernelCrashed& crash) {
-    throw PluginTrouble("worker '" + command + "' does not answer hello: " + crash.what());
-  } catch (const KernelTimedOut& late) {
-    throw PluginTrouble("worker '" + command + "' does not answer hello: " + late.what());
-  }
+std::vector<Kernel> kernels_of(const Source& source, const PluginOptions& options) {
+  const auto pool = std::make_shared<Pool>([source, options] { return std::make_unique<Worker>(source, options); }, options);
   std::vector<Kernel> kernels;
-  for (const DescribedKernel& described : read_hello(hello, command)) kernels.push_back(proxy(pool, described));
+  for (const DescribedKernel& described : read_hello(pool->introduction(), source.label)) kernels.push_back(proxy(pool, described));
   return kernels;
 }
 
+} // namespace
+
+std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& options) {
+  if (command.find_first_not_of(" \t\n") == command.npos) throw PluginTrouble("a worker program needs a command");
+  return kernels_of({.command = command, .label = "worker '" + command + "'"}, options);
+}
+
+std::vector<Kernel> python_kernels(const std::string& module_and_function, const PluginOptions& options) {
+  return kernels_of({.command = python_worker_command(module_and_function),
+                     .label = "Python function '" + module_and_function + "' (by " + python() + ")",
+                     .missing = PluginTrouble::Fault::machine},
+                    options);
+}
+
 std::string python_worker_command(const std::string& module_and_function) {
-  const char* chosen = std::getenv("KDACHECK_PYTHON");
   const char* package = std::getenv("KDACHECK_PYTHON_PACKAGE"); // of a program that was carried to another machine
   return std::string("env PYTHONPATH=\"") + (package ? "$KDACHECK_PYTHON_PACKAGE" : KDACHECK_PYTHON_PACKAGE) + ":$PWD:$PYTHONPATH\" " +
-         (chosen ? chosen : "python3") + " -m kdacheck.worker " + shell_word(module_and_function);
+         python() + " -m kdacheck.worker " + shell_word(module_and_function);
 }
 
 } // namespace kdacheck

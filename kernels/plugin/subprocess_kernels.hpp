@@ -13,7 +13,10 @@ namespace kdacheck {
 /// several threads, each then with a process of its own. Throws PluginTrouble.
 std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& = {});
 
-/// The command that serves the Python function `module:function`. Throws PluginTrouble if there is no Python.
+/// The same of the Python function `module:function`.
+std::vector<Kernel> python_kernels(const std::string& module_and_function, const PluginOptions& = {});
+
+/// The command that serves it, for a shell: KDACHECK_PYTHON, or python3.
 std::string python_worker_command(const std::string& module_and_function);
 
 } // namespace kdacheck

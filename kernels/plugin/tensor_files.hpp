@@ -6,8 +6,14 @@
 #include "../kernel.hpp"
 
 #include <filesystem>
+#include <optional>
+#include <vector>
 
 namespace kdacheck::plugin {
+
+/// The bytes of a file that another program may have replaced: nothing if it is no regular file, cannot be read or is larger
+/// than `limit`. Never waits.
+std::optional<std::vector<std::byte>> bytes_of_file(const std::filesystem::path&, std::size_t limit);
 
 /// Writes inputs and cotangents (do, dht), densely packed, the state always as [N,HV,K,V].
 void write_call(const std::filesystem::path&, const Inputs&, const Cotangents&, bool state_v_first);

@@ -11,15 +11,25 @@
 
 namespace kdacheck::plugin {
 
-/// `Worker` has a member `process` (ChildProcess) and a flag `dirty`: not to be used again.
+/// `Worker` has members `process` (ChildProcess), `introduction` (text) and a flag `dirty`: not to be used again.
 template <class Worker> class WorkerPool {
 public:
+  /// `start` returns a worker that has introduced itself, or throws PluginTrouble.
   WorkerPool(std::function<std::unique_ptr<Worker>()> start, PluginOptions options) : start_(std::move(start)), options_(options) {}
+
+  /// Starts the first worker and returns how it introduced itself. Throws PluginTrouble.
+  std::string introduction() {
+    std::unique_ptr<Worker> worker = start_();
+    std::string words = worker->introduction;
+    const std::lock_guard lock(access_);
+    idle_.push_back(std::move(worker));
+    return words;
+  }
 
   /// Calls `use(worker)`. If that throws, the worker goes with it: whatever state the child is in is not trusted again.
   template <class Use> auto borrow(const Use& use) {
     std::unique_ptr<Worker> worker = idle();
-    if (!worker) worker = start_();
+    if (!worker) worker = fresh();
     struct Return {
       WorkerPool& pool;
       std::unique_ptr<Worker>& worker;
@@ -42,9 +52,16 @@ private:
     while (!idle_.empty()) {
       auto worker = std::move(idle_.back());
       idle_.pop_back();
-      if (worker->process.alive()) return worker;
+      if (worker->process.alive() && worker->process.silent()) return worker;
     }
     return nullptr;
+  }
+
+  /// A worker that takes the place of one that is gone. That there is none is then the kernel's own doing.
+  std::unique_ptr<Worker> fresh() try { return start_(); } catch (const PluginTrouble& trouble) {
+    const std::string sentence = std::string("no fresh process could be started: ") + trouble.what();
+    if (trouble.fault == PluginTrouble::Fault::slow) throw KernelTimedOut(sentence);
+    throw KernelCrashed(sentence);
   }
 
   std::function<std::unique_ptr<Worker>()> start_;

@@ -1,6 +1,7 @@
 #include "worker_protocol.hpp"
 
 #include "../kernel.hpp"
+#include "plain_words.hpp"
 #include "plugin_kernels.hpp"
 
 #include <nlohmann/json.hpp>
@@ -9,39 +10,29 @@ namespace kdacheck::plugin {
 namespace {
 
 using nlohmann::json;
-constexpr std::size_t longest_sentence = 2000;
-
-/// A worker's sentence as a report can print it: one line, of bounded length.
-std::string sentence_of(std::string text) {
-  text.resize(std::min(text.size(), longest_sentence));
-  for (char& c : text)
-    if (static_cast<unsigned char>(c) < 32 || c == 127) c = ' ';
-  return text;
-}
-
 std::string text_at(const json& object, const char* key) {
   const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? sentence_of(found->get<std::string>()) : std::string();
+  return found != object.end() && found->is_string() ? plain_words(found->get<std::string>()) : std::string();
 }
 
 json object_of(std::string_view line) {
   json parsed = json::parse(line, nullptr, false);
-  if (!parsed.is_object())
-    throw KernelCrashed("wrong answer: a line that is no JSON object: " + sentence_of(std::string(line.substr(0, 80))));
+  if (!parsed.is_object()) throw KernelCrashed("wrong answer: a line that is no JSON object: " + plain_words(line, 80));
   return parsed;
 }
 
 } // namespace
 
-std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& command) {
-  const auto trouble = [&](const std::string& what) { return PluginTrouble("worker '" + command + "'" + what); };
+std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& label) {
+  const auto trouble = [&](const std::string& what) { return PluginTrouble(label + what); };
   json hello;
   try {
     hello = object_of(line);
   } catch (const KernelCrashed& wrong) {
     throw trouble(std::string(" does not answer hello: ") + wrong.what());
   }
-  if (const std::string error = text_at(hello, "error"); !error.empty()) throw trouble(": " + error);
+  if (const std::string error = text_at(hello, "error"); !error.empty())
+    throw PluginTrouble(label + ": " + error, hello.contains("missing") ? PluginTrouble::Fault::machine : PluginTrouble::Fault::source);
   if (hello.value("protocol", json()) != json(1)) throw trouble(" does not speak protocol 1");
   const json described = hello.value("kernels", json());
   if (!described.is_array() || described.empty()) throw trouble(" offers no kernel");
@@ -50,7 +41,7 @@ std::vector<DescribedKernel> read_hello(std::string_view line, const std::string
     if (!one.is_object()) throw trouble(": a kernel is no JSON object");
     DescribedKernel& kernel = kernels.emplace_back();
     kernel.name = text_at(one, "name");
-    if (kernel.name.empty()) throw trouble(": a kernel has no name");
+    if (kernel.name.empty() || kernel.name[0] == '-') throw trouble(": a kernel's name is empty or begins with a dash");
     kernel.summary = text_at(one, "summary");
     ParsedContract parsed = parse_contract(text_at(one, "contract"));
     if (!parsed.contract) throw trouble(": kernel '" + kernel.name + "': " + parsed.error);

@@ -15,8 +15,8 @@ struct DescribedKernel {
   bool backward = false;
 };
 
-/// The answer to hello: at least one kernel. `command` names the worker in errors. Throws PluginTrouble.
-std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& command);
+/// The answer to hello: at least one kernel. `label` names the worker in errors. Throws PluginTrouble.
+std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& label);
 
 /// The answer to a call that was made or refused. Both empty: done.
 struct WorkerAnswer {

@@ -60,7 +60,7 @@ TEST_CASE("every cheat of a Python function is caught, and the same function wit
   setenv("PYTHONPATH", KDACHECK_PYTHON_TESTS, 1);
   std::vector<Kernel> kernels;
   for (const char* way : {"honest", "caches_by_pointer", "returns_the_last", "changes_an_input", "returns_an_input", "writes_no_state"})
-    kernels.push_back(subprocess_kernels(python_worker_command(std::string("cheating_kernels:") + way)).at(0));
+    kernels.push_back(python_kernels(std::string("cheating_kernels:") + way).at(0));
   catches_every_cheat(kernels, 5);
 }
 

@@ -49,26 +49,26 @@ TEST_CASE("the reference worker in NumPy computes the recurrence") {
 TEST_CASE("a Python function is called by keyword and judged as it declares") {
   REQUIRE(has_numpy());
   setenv("PYTHONPATH", KDACHECK_PYTHON_TESTS, 1);
-  const auto kernels = subprocess_kernels(python_worker_command("python_kernels:good"));
+  const auto kernels = python_kernels("python_kernels:good");
   REQUIRE(kernels.size() == 1);
   CHECK(kernels[0].name == "tests.good");
   CHECK(kernels[0].contract.chunk == 1);
   CHECK(run_forward(kernels[0], small_problem()).o.at(0) == 0.25f);
-  const auto by_dictionary = subprocess_kernels(python_worker_command("python_kernels:declared_by_a_dictionary"));
+  const auto by_dictionary = python_kernels("python_kernels:declared_by_a_dictionary");
   CHECK(by_dictionary.at(0).name == "tests.dictionary");
   CHECK(by_dictionary.at(0).contract == kernels.at(0).contract);
-  const Run changed = run_forward(subprocess_kernels(python_worker_command("python_kernels:changes_its_input")).at(0), small_problem());
+  const Run changed = run_forward(python_kernels("python_kernels:changes_its_input").at(0), small_problem());
   REQUIRE(changed.trespasses.size() == 1);
   CHECK(changed.trespasses[0] == "changed input k");
-  const Run aliased = run_forward(subprocess_kernels(python_worker_command("python_kernels:returns_its_input")).at(0), small_problem());
+  const Run aliased = run_forward(python_kernels("python_kernels:returns_its_input").at(0), small_problem());
   REQUIRE(aliased.trespasses.size() == 1);
   CHECK(aliased.trespasses[0] == "o shares memory with input v");
-  CHECK(run_forward(subprocess_kernels(python_worker_command("python_kernels:raises")).at(0), small_problem()).refused == "ValueError: no");
-  CHECK_THROWS_AS(run_forward(subprocess_kernels(python_worker_command("python_kernels:breaks")).at(0), small_problem()), KernelCrashed);
-  CHECK(run_forward(subprocess_kernels(python_worker_command("python_kernels:takes_no_gate")).at(0), small_problem()).refused ==
+  CHECK(run_forward(python_kernels("python_kernels:raises").at(0), small_problem()).refused == "ValueError: no");
+  CHECK_THROWS_AS(run_forward(python_kernels("python_kernels:breaks").at(0), small_problem()), KernelCrashed);
+  CHECK(run_forward(python_kernels("python_kernels:takes_no_gate").at(0), small_problem()).refused ==
         "tests.takes_no_gate takes no argument 'g'");
-  CHECK_THROWS_AS(subprocess_kernels(python_worker_command("python_kernels:missing")), PluginTrouble);
-  CHECK_THROWS_AS(subprocess_kernels(python_worker_command("no_such_module:f")), PluginTrouble);
+  CHECK_THROWS_AS(python_kernels("python_kernels:missing"), PluginTrouble);
+  CHECK_THROWS_AS(python_kernels("no_such_module:f"), PluginTrouble);
 }
 
 TEST_CASE("a Python backward pass is held to its own memory too") {
@@ -77,7 +77,7 @@ TEST_CASE("a Python backward pass is held to its own memory too") {
   Problem problem = small_problem();
   problem.d_o.assign(18, 0.5f);
   const auto trespasses = [&](const std::string& function) {
-    return run_backward(subprocess_kernels(python_worker_command("python_kernels:" + function)).at(0), problem).trespasses;
+    return run_backward(python_kernels("python_kernels:" + function).at(0), problem).trespasses;
   };
   CHECK(trespasses("with_clean_backward").empty());
   CHECK(trespasses("with_changed_cotangent") == std::vector<std::string>{"changed input do"});
@@ -132,7 +132,7 @@ TEST_CASE("a daemon that a worker left in a session of its own ends with it") {
 }
 
 TEST_CASE("a worker that cannot introduce itself is refused with a sentence") {
-  for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_version"}) {
+  for (const char* way : {"hello_garbage", "hello_contract", "hello_empty", "hello_dash", "hello_version"}) {
     INFO(way);
     CHECK_THROWS_AS(misbehaving(way), PluginTrouble);
   }

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -88,6 +89,48 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
     CHECK(ended.status == 2);
     CHECK(lines(ended.text) == 1);
     CHECK(contains(ended.text, part));
+  }
+}
+
+// Status 3 if it is the machine that lacks it.
+TEST_CASE("a foreign kernel that cannot start names what is missing in a sentence") {
+  const Folder folder;
+  const auto write = [&](const char* name, const char* text) { std::ofstream(folder.path / name) << text; };
+  write("lacking.py", "import no_such_framework\ndef f(q): pass\n");
+  write("broken.py", "def f(q:\n");
+  write("leaving.py", "import sys\nsys.exit('not here')\n");
+  write("text.so", "this is no library\n");
+  const std::string at = folder.path.string() + "/", python = "PYTHONPATH=" + at + " KDACHECK_PYTHON=/usr/bin/python3 ";
+  struct Start {
+    std::string environment, source;
+    int status;
+    std::string words;
+  };
+  const std::vector<Start> starts{
+      {python, "--python lacking:f", 3, "has no module 'no_such_framework'"},
+      {python, "--python nothing_of_the_kind:f", 2, "there is no module 'nothing_of_the_kind'"},
+      {python, "--python lacking", 2, "'lacking' is not module:function"},
+      {python, "--python os:no_such_function", 2, "module 'os' has no function 'no_such_function'"},
+      {python, "--python broken:f", 2, "SyntaxError"},
+      {python, "--python leaving:f", 2, "not here"},
+      {"KDACHECK_PYTHON=/no/such/python ", "--python os:getcwd", 3, "/no/such/python': No such file"},
+      {"", "--plugin " + at + "text.so", 2, "cannot be loaded"},
+      {"", "--plugin " + at, 2, "is no file"},
+      {"", "--plugin " + at + "none.so", 2, "there is no plug-in"},
+      {"", "--plugin " KDACHECK_LIBRARY_WITHOUT_ENTRY, 2, "does not export kdacheck_plugin"},
+      {"", "--plugin " KDACHECK_MISBEHAVING_PLUGIN " --start-timeout 0.001", 3, "was not loaded within 0.001 s (--start-timeout)"},
+      {"", "--exec no_such_program", 2, "no_such_program: not found"},
+      {"", "--exec ' '", 2, "needs a command"},
+      {"", "--exec 'sleep 60' --start-timeout 0.2", 3, "did not start within 0.2 s (--start-timeout)"},
+      {"", "--exec '/usr/bin/python3 -c \"import no_such_module\"'", 2, "ModuleNotFoundError: No module named 'no_such_module'"},
+  };
+  for (const Start& start : starts) {
+    const Ended ended = run_in_shell(start.environment + program + " verify " + start.source + " --out " + at + "out");
+    INFO(start.environment << start.source << "\n" << ended.text);
+    CHECK(ended.status == start.status);
+    CHECK(lines(ended.text) == 1);
+    CHECK(contains(ended.text, start.words));
+    CHECK_FALSE(std::filesystem::exists(folder.path / "out"));
   }
 }
 

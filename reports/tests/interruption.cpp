@@ -57,14 +57,18 @@ template <class Condition> bool comes_true(const Condition& condition, int secon
   return true;
 }
 
+enum class To : unsigned char { program, group }; ///< a signal from another program, or from the terminal
+
 /// Starts a run, waits until it has `processes` of them, sends it the signals, and looks for what is left.
-void ends_without_a_trace(const std::string& source, std::size_t processes, const std::vector<int>& signals, int call_timeout = 60) {
+void ends_without_a_trace(const std::string& source, std::size_t processes, const std::vector<int>& signals, int call_timeout = 60,
+                          To to = To::program) {
   static int runs = 0;
   const std::string mark = "KDACHECK_TEST_MARK=" + std::to_string(getpid()) + "." + std::to_string(++runs) + ".";
   const std::string out = (std::filesystem::temp_directory_path() / ("kdacheck-interruption-" + std::to_string(getpid()))).string();
   const int program = fork();
   REQUIRE(program >= 0);
   if (program == 0) {
+    setpgid(0, 0);
     const int null = open("/dev/null", O_RDWR);
     dup2(null, 0), dup2(null, 1), dup2(null, 2);
     const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source +
@@ -77,7 +81,7 @@ void ends_without_a_trace(const std::string& source, std::size_t processes, cons
   std::this_thread::sleep_for(std::chrono::seconds(1)); // the processes may still be those that were asked what there is
   const std::string folder = folder_of(marked(mark));
   for (const int signal : signals) {
-    kill(program, signal);
+    kill(to == To::group ? -program : program, signal);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   CHECK(comes_true([&] { return waitpid(program, nullptr, WNOHANG) != 0; }, 10));
@@ -87,6 +91,7 @@ void ends_without_a_trace(const std::string& source, std::size_t processes, cons
 }
 
 const std::string plugin = "--plugin '" KDACHECK_MISBEHAVING_PLUGIN "' --kernel leaves_a_daemon_and_hangs";
+const std::string starting = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " never_starts'";
 const std::string worker = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " hangs'";
 
 } // namespace
@@ -100,4 +105,14 @@ TEST_CASE("a run that is killed takes a worker program and its folder along") { 
 TEST_CASE("one Ctrl-C ends a run with the case in flight, and its workers with it") {
   ends_without_a_trace(plugin, 4, {SIGINT}, 1);
   ends_without_a_trace(worker, 3, {SIGINT}, 1);
+}
+TEST_CASE("signals to the whole group of the terminal, or that ask it to end, leave nothing either") {
+  ends_without_a_trace(plugin, 4, {SIGINT, SIGINT}, 60, To::group);
+  ends_without_a_trace(plugin, 4, {SIGTERM, SIGTERM}, 60, To::group);
+  ends_without_a_trace(worker, 3, {SIGINT}, 1, To::group);
+  ends_without_a_trace(worker, 3, {SIGTERM}, 1);
+  ends_without_a_trace(worker, 3, {SIGHUP, SIGHUP}, 60, To::group);
+}
+TEST_CASE("a run that is interrupted while a worker starts leaves nothing") {
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) ends_without_a_trace(starting, 3, {signal});
 }

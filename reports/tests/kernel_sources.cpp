@@ -22,6 +22,8 @@ TEST_CASE("a replay command names every foreign source, each as one word of the 
         R"(./kdacheck replay --plugin ./libmine.so --plugin '/tmp/it'\''s mine.so' --exec 'python3 worker.py $HOME' --python m:f)");
   sources.call_timeout = 0.5; // a time-out shows again only with the same patience
   CHECK(replay_prefix(sources).ends_with(" --python m:f --call-timeout 0.5"));
+  sources.start_timeout = 600;
+  CHECK(replay_prefix(sources).ends_with(" --python m:f --call-timeout 0.5 --start-timeout 600"));
 }
 
 TEST_CASE("a replay command of a Python function carries the environment that found it") {

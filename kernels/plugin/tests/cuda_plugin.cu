@@ -74,6 +74,11 @@ int illegal_access(const kdacheck_inputs* in, const kdacheck_outputs*, void*, si
   return 0;
 }
 
+/// Does what it should unless T is odd.
+int illegal_now_and_then(const kdacheck_inputs* in, const kdacheck_outputs* out, void* workspace, size_t bytes, char* why, size_t why_size) {
+  return in->T % 2 ? illegal_access(in, out, workspace, bytes, why, why_size) : forward(in, out, workspace, bytes, why, why_size);
+}
+
 // Half a minute on a GPU of 2 GHz: longer than the test waits, and it ends by itself.
 int spins(const kdacheck_inputs* in, const kdacheck_outputs* out, void* workspace, size_t bytes, char* why, size_t why_size) {
   spin<<<1, 1, 0, static_cast<cudaStream_t>(in->stream)>>>(int64_t{60} * 1000 * 1000 * 1000);
@@ -95,7 +100,9 @@ constexpr kdacheck_kernel kernel(const char* name, kdacheck_forward_fn function)
 extern "C" const kdacheck_library* kdacheck_plugin(uint32_t version) {
   static const kdacheck_kernel kernels[] = {kernel("cuda.recurrence", forward), kernel("cuda.writes_past_end", writes_past_end),
                                             kernel("cuda.changes_an_input", changes_an_input),
-                                            kernel("cuda.illegal_access", illegal_access), kernel("cuda.spins", spins)};
+                                            kernel("cuda.illegal_access", illegal_access),
+                                            kernel("cuda.illegal_now_and_then", illegal_now_and_then),
+                                            kernel("cuda.spins", spins)};
   static const kdacheck_library library = {KDACHECK_PLUGIN_VERSION, sizeof kernels / sizeof *kernels, kernels};
   return version == KDACHECK_PLUGIN_VERSION ? &library : nullptr;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -88,6 +89,69 @@ static int eats_memory(ARGUMENTS) {
   }
 }
 
+static int touches_memory(ARGUMENTS) {
+  UNUSED;
+  for (;;) {
+    char* p = malloc((size_t)1 << 24);
+    if (!p) abort();
+    memset(p, 1, (size_t)1 << 24);
+  }
+}
+/* No limit of the system's counts memory that is shared with nobody. */
+static int touches_shared_memory(ARGUMENTS) {
+  UNUSED;
+  for (;;) {
+    char* p = mmap(NULL, (size_t)1 << 24, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) abort();
+    memset(p, 1, (size_t)1 << 24);
+  }
+}
+/* Each of eight processes takes what one may. */
+static int touches_memory_together(ARGUMENTS) {
+  UNUSED;
+  for (int i = 0; i < 8; ++i)
+    if (fork() == 0) {
+      for (int j = 0; j < 16; ++j) memset(malloc((size_t)1 << 24), 1, (size_t)1 << 24);
+      for (;;) pause();
+    }
+  for (;;) pause();
+  return 0;
+}
+/* Descriptor 5 is the memory that the call lies in: whoever reads where it has ended is killed. */
+static int shortens_the_call(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  snprintf(why, why_size, "%s", ftruncate(5, 0) == 0 ? "shortened" : "not shortened");
+  return 1;
+}
+static int scribbles(ARGUMENTS) {
+  UNUSED;
+  memset(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, 5, 0), 0xff, 65536);
+  return 0;
+}
+static int refuses_in_bytes(ARGUMENTS) {
+  UNUSED;
+  snprintf(why, why_size, "no \xff\xfe\x80 text\n");
+  return 1;
+}
+/* Children that nobody waits for, and one that goes on. */
+static int leaves_zombies(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  for (int i = 0; i < 50; ++i)
+    if (fork() == 0) _exit(0);
+  if (fork() == 0)
+    for (;;) pause();
+  return 0;
+}
+/* Does what it should unless T is odd. */
+static int crashes_now_and_then(ARGUMENTS) {
+  UNUSED;
+  if (in->T % 2) abort();
+  zeros(in, out);
+  return 0;
+}
+
 /* A daemon in a session of its own; its id goes into o. */
 static int leaves_a_daemon(ARGUMENTS) {
   UNUSED;
@@ -140,6 +204,14 @@ const kdacheck_library* kdacheck_plugin(uint32_t version) {
                                             KERNEL(writes_nothing),
                                             KERNEL(wrong_answer),
                                             KERNEL(eats_memory),
+                                            KERNEL(touches_memory),
+                                            KERNEL(touches_shared_memory),
+                                            KERNEL(touches_memory_together),
+                                            KERNEL(shortens_the_call),
+                                            KERNEL(scribbles),
+                                            KERNEL(refuses_in_bytes),
+                                            KERNEL(leaves_zombies),
+                                            KERNEL(crashes_now_and_then),
                                             KERNEL(stops_itself),
                                             KERNEL(kills_its_group),
                                             KERNEL(leaves_a_daemon),

@@ -2,8 +2,11 @@
 import json
 import mmap
 import os
+import shutil
+import signal
 import struct
 import sys
+import threading
 import time
 
 way = sys.argv[1]
@@ -18,6 +21,14 @@ def write(path, name, shape, dtype="F32", width=4):
         file.write(struct.pack("<Q", len(header)) + header + bytes(count * width))
 
 
+if way == "never_starts":
+    time.sleep(600)
+if way == "lacks_a_module":
+    import no_such_module  # noqa: F401
+
+if way == "starts_slowly":
+    time.sleep(1.5)
+
 for line in sys.stdin:
     request = json.loads(line)
     answer = {"done": True}
@@ -29,6 +40,8 @@ for line in sys.stdin:
             answer["kernels"][0]["contract"] = "chunk=1 colour=blue"
         if way == "hello_empty":
             answer["kernels"] = []
+        if way == "hello_dash":
+            answer["kernels"][0]["name"] = "--kernel"
         if way == "hello_version":
             answer["protocol"] = 7
     elif way == "refuses":
@@ -62,6 +75,47 @@ for line in sys.stdin:
         held = []
         while True:
             held.append(mmap.mmap(-1, 1 << 32, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    elif way == "touches_memory":
+        held = []
+        while True:
+            held.append(b"x" * (1 << 24))
+    elif way == "fills_its_folder":
+        with open(request["result"] + ".more", "wb") as file:
+            while True:
+                file.write(b"x" * (1 << 24))
+    elif way == "segfaults":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif way == "aborts":
+        os.abort()
+    elif way == "result_is_a_pipe":
+        os.mkfifo(request["result"])
+    elif way == "result_is_a_device":
+        os.symlink("/dev/zero", request["result"])
+    elif way == "problem_is_a_pipe":
+        os.remove(request["problem"])
+        os.mkfifo(request["problem"])
+    elif way == "endless_result":
+        write(request["result"], "o", [1, 3, 2, 3])
+        os.truncate(request["result"], 1 << 31)
+    elif way == "removes_its_folder":
+        shutil.rmtree(os.path.dirname(request["result"]))
+    elif way == "deep":
+        os.write(1, b"[" * 500000 + b"\n")
+        continue
+    elif way == "answers_twice":
+        answer = {"refused": "first"}
+        os.write(1, b'{"refused": "first"}\n')
+    elif way == "answers_unasked":
+        if request["op"] != "hello":
+            answer = {"refused": "in time"}
+            threading.Timer(0.1, os.write, (1, b'{"refused": "too late"}\n')).start()
+    elif way == "leaves_zombies":
+        for _ in range(50):
+            if os.fork() == 0:
+                os._exit(0)
+        if os.fork() == 0:
+            time.sleep(600)
+        answer = {"refused": "after fifty children"}
     elif way == "closes_pipes":
         os.close(0)
         os.close(1)

@@ -7,7 +7,7 @@ Each of these is a fallback that transformers replaces by another package's kern
 fallback itself. They compute in fp32 and take no packed sequences. Their scale is K^{-1/2} and no argument changes it: scale=rsqrt_K, and every other is refused.
 
 The gated delta rule is KDA whose decay is the same in all channels of a head: decay=head. Its gradient of g is one number a
-head, which says less than KDA's, so that only its forward pass is judged.
+head, which says less than KDA's, so that dg is not judged; the other gradients are.
 """
 import inspect
 
@@ -47,14 +47,14 @@ def kimi_chunk(q, k, v, g, beta, scale, initial_state, output_final_state, use_q
     return with_scale(run(q, k, v, g, beta, 64, initial_state, output_final_state, use_qk_l2norm_in_kernel), scale, q.shape[-1])
 
 
-@kdacheck.kernel(f"order=recurrence chunk=1 decay=head {PROMISES}", name="transformers.gated_delta_recurrent", framework="torch")
+@kdacheck.kernel(f"order=recurrence chunk=1 decay=head {PROMISES}", name="transformers.gated_delta_recurrent", framework="torch", backward="autograd")
 def gated_delta_recurrent(q, k, v, g, beta, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel):
     """Qwen3-Next, token by token in fp32"""
     run = inspect.unwrap(torch_recurrent_gated_delta_rule)
     return with_scale(run(q, k, v, per_head(g), beta, initial_state, output_final_state, use_qk_l2norm_in_kernel), scale, q.shape[-1])
 
 
-@kdacheck.kernel(f"order=wy chunk=64 decay=head {PROMISES}", name="transformers.gated_delta_chunk", framework="torch")
+@kdacheck.kernel(f"order=wy chunk=64 decay=head {PROMISES}", name="transformers.gated_delta_chunk", framework="torch", backward="autograd")
 def gated_delta_chunk(q, k, v, g, beta, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel):
     """Qwen3-Next, chunks of 64 in fp32"""
     run = inspect.unwrap(torch_chunk_gated_delta_rule)

@@ -7,7 +7,6 @@ import sys
 import traceback
 
 from . import Declaration, tensors
-from .frameworks import framework
 
 
 class Served:
@@ -15,12 +14,14 @@ class Served:
 
     def __init__(self, path):
         module, _, function = path.partition(":")
-        if not function:
-            raise ValueError(f"'{path}' is not module:function")
-        self.function = getattr(importlib.import_module(module), function)
+        if not module or not function:
+            raise Unusable(f"'{path}' is not module:function")
+        self.function = imported(module, function)
         declared = getattr(self.function, "kdacheck", None) or Declaration()
         self.declaration = Declaration(**declared) if isinstance(declared, dict) else declared
         self.name = self.declaration.name or path.replace(":", ".")
+        from .frameworks import framework  # here: what it imports may be missing
+
         self.framework = framework(self.declaration.framework, self.declaration.device)
         parameters = inspect.signature(self.function).parameters.values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -119,6 +120,31 @@ class Refusal(Exception):
     """The kernel does not take such a call."""
 
 
+class Unusable(Exception):
+    """What was named cannot be served, in a sentence."""
+
+
+def imported(module, function):
+    try:
+        there = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module + ".").startswith(error.name + "."):
+            raise Unusable(f"there is no module '{error.name}' in {os.getcwd()} or on PYTHONPATH")
+        raise
+    if not callable(getattr(there, function, None)):
+        raise Unusable(f"module '{module}' has no function '{function}'")
+    return getattr(there, function)
+
+
+def introduction_without(error):
+    """The answer to hello of a worker that cannot serve."""
+    if isinstance(error, Unusable):
+        return {"error": str(error)}
+    if isinstance(error, ModuleNotFoundError):
+        return {"error": f"{sys.executable} (Python {sys.version.split()[0]}) has no module '{error.name}'", "missing": error.name}
+    return {"error": f"it cannot be imported: {type(error).__name__}: {error}"}
+
+
 # How a Python function turns a call down. The gate holds it against a kernel if the call was inside its contract.
 REFUSALS = (ValueError, TypeError, AssertionError, IndexError, RuntimeError)
 
@@ -154,11 +180,12 @@ def main(paths):
         for path in paths:
             one = Served(path)
             served[one.name] = one
-    except Exception as error:  # a user's module may raise anything
-        trouble = f"{type(error).__name__}: {error}"
+    except BaseException as error:  # a user's module may raise anything, SystemExit too
+        traceback.print_exc(file=sys.stderr)
+        trouble = introduction_without(error)
     for line in sys.stdin:
         try:
-            reply = {"error": trouble} if trouble else answer(served, json.loads(line))
+            reply = trouble if trouble else answer(served, json.loads(line))
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             reply = {"error": f"{type(error).__name__}: {error}"}
