@@ -214,12 +214,12 @@ void bench_modules(Bench& bench) {
     for (int i = 0; i < 100; ++i) update(states, step, S);
   };
   by_turns(
-      bench, "module.DPLRTransition", "update, KDA's / general", allowed_of_general, [&] { hundred(kda, state); },
+      bench, "module.DPLRTransition", "update, KDA's / general rank one, O(K V)", allowed_of_general, [&] { hundred(kda, state); },
       [&] { hundred(general, other); });
   const DplrStep growing_not{kept_whole, k, k, k, v};
   std::vector<float> A(64 * 64), next(64 * 64);
   by_turns(
-      bench, "module.DPLRTransition", "transition, KDA's / as K x K matrix", allowed_of_general,
+      bench, "module.DPLRTransition", "transition, KDA's / K x K matrix, O(K^2 V)", allowed_of_general,
       [&] {
         for (int i = 0; i < 10; ++i) transition(states, lasting, state);
       },

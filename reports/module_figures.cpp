@@ -18,4 +18,17 @@ std::vector<FiguresOfRegime> module_figures(std::string_view name, const Results
   return all;
 }
 
+AboutFigures about_figures(std::string_view name) {
+  if (name == "module.DPLRTransition")
+    return {
+        "what its monitor proves, and a heuristic beside it",
+        "The heuristic warns where max(alpha) (1 + beta |k|²) > 1. A false alarm is a warning for a transition that is proved to let no "
+        "vector grow."};
+  if (name == "module.HybridAttention")
+    return {"memory of its state against attention in every layer", "Allocated bytes behind one prompt of a small stack: of the stack, of "
+                                                                    "the same layers with MLA everywhere; and what keys and values "
+                                                                    "of every head in every layer would take, counted."};
+  return {"figures", ""};
+}
+
 } // namespace kdacheck

@@ -18,4 +18,10 @@ struct FiguresOfRegime {
 /// Of the regimes that the run judged, on the case of the run's seed. None for a module that has no figures.
 std::vector<FiguresOfRegime> module_figures(std::string_view name_in_reports, const Results&);
 
+/// A heading and a sentence for the figures of a module that has them.
+struct AboutFigures {
+  std::string_view heading, sentence;
+};
+AboutFigures about_figures(std::string_view name_in_reports);
+
 } // namespace kdacheck

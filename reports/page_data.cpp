@@ -192,27 +192,38 @@ Json kernels_of(const Results& results) {
   return rows;
 }
 
-/// One row per module and law, and one per module and regime of which it has figures.
-Json modules_of(const Results& results) {
-  Json laws = Json::array(), figures = Json::array();
-  for (const KernelTally& module : results.kernels) {
-    if (!module.module) continue;
-    std::map<std::string, std::pair<Counts, double>> of_laws;
-    for (const auto& [key, tally] : results.groups) {
-      if (key.kernel != module.name) continue;
-      auto& [counts, largest] = of_laws[key.property];
-      for (Verdict verdict : all_verdicts) counts[verdict] += tally.counts[verdict];
-      if (tally.worst) largest = std::max(largest, tally.worst->finding.bound_util);
-    }
-    for (const auto& [law, line] : of_laws)
-      laws.push_back({module.name, law, line.first.cases(), line.first[Verdict::passed], line.first.failures(), figure(line.second)});
-    for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
-      Json row{{"module", module.name}, {"regime", regime.regime}};
-      for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
-      figures.push_back(std::move(row));
+/// A module's section: rows of laws and of regimes, and of the regimes of which it has figures.
+Json module_section(const KernelTally& module, const Results& results) {
+  std::map<std::string, std::pair<Counts, double>> of_laws, of_regimes;
+  for (const auto& [key, tally] : results.groups) {
+    if (key.kernel != module.name) continue;
+    for (auto* line : {&of_laws[key.property], &of_regimes[key.regime]}) {
+      for (Verdict verdict : all_verdicts) line->first[verdict] += tally.counts[verdict];
+      if (tally.worst) line->second = std::max(line->second, tally.worst->finding.bound_util);
     }
   }
-  return {{"laws", laws}, {"figures", figures}};
+  const auto rows = [](const auto& lines) {
+    Json all = Json::array();
+    for (const auto& [name, line] : lines)
+      all.push_back({name, line.first.cases(), line.first[Verdict::passed], line.first.failures(), figure(line.second)});
+    return all;
+  };
+  Json figures = Json::array();
+  for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
+    Json row{{"regime", regime.regime}};
+    for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
+    figures.push_back(std::move(row));
+  }
+  const AboutFigures about = about_figures(module.name);
+  return {{"name", module.name},           {"laws", rows(of_laws)},    {"regimes", rows(of_regimes)},
+          {"figures", std::move(figures)}, {"heading", about.heading}, {"sentence", about.sentence}};
+}
+
+Json modules_of(const Results& results) {
+  Json modules = Json::array();
+  for (const KernelTally& module : results.kernels)
+    if (module.module) modules.push_back(module_section(module, results));
+  return modules;
 }
 
 Json failures_of(const Results& results) {

@@ -58,6 +58,25 @@ const std::array planted{
                   if (alpha[i] < 0.5f) alpha[i] = 1 - alpha[i], log_decay[i] = std::log(alpha[i]);
               });
             }},
+    Planted{{"FineGrainedGating", "overflow-is-nan", "class", "what a sum that overflows gives goes into the gate: infinity less infinity"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall& call) {
+                const NamedTensor& x = call.inputs[0];
+                NamedTensor& alpha = tensor_named(result.outputs, "alpha");
+                for (std::size_t i = 0; i < x.values.size(); ++i)
+                  if (std::abs(x.values[i]) > 1e30f)
+                    alpha.values[i / static_cast<std::size_t>(x.shape[1]) * static_cast<std::size_t>(alpha.shape[1])] = std::nanf("");
+              });
+            }},
+    Planted{
+        {"FineGrainedGating", "second-register-of-the-first", "class", "columns 16 to 31 of a block take the parameters of the first 16"},
+        [](Module right) {
+          return wrapped(right, [](ModuleCall& call) {
+            if (auto* bias = found(call.parameters, "dt_bias"))
+              for (std::size_t i = 0; i + 32 <= bias->size(); i += 32)
+                std::copy_n(bias->begin() + static_cast<std::ptrdiff_t>(i), 16, bias->begin() + static_cast<std::ptrdiff_t>(i) + 16);
+          });
+        }},
     Planted{
         {"FineGrainedGating", "da-log-dropped", "class", "A_log receives no gradient"},
         [](Module right) { return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) { fill(d.parameters, "A_log", 0); }); }},
@@ -106,6 +125,23 @@ const std::array planted{
                       state.values[static_cast<std::size_t>(n * rows * V + i)] /=
                           tensor_named(call.inputs, "alpha").values[static_cast<std::size_t>(first * rows + i / V)];
                   }
+              });
+            }},
+    Planted{{"DPLRTransition.general", "a-and-b-exchanged", "class", "what is read by a is erased along b"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) { std::swap(*found(call.inputs, "a"), *found(call.inputs, "b")); });
+            }},
+    Planted{{"DPLRTransition.general", "read-behind-the-decay", "class", "b reads the state that has decayed already, as KDA's key does"},
+            [](Module right) {
+              return wrapped(right, [](ModuleCall& call) {
+                auto &b = *found(call.inputs, "b"), &d = *found(call.inputs, "d");
+                for (std::size_t i = 0; i < b.size(); ++i) b[i] *= d[i];
+              });
+            }},
+    Planted{{"DPLRTransition.general", "da-without-its-sign", "class", "the gradient of a is that of -a"},
+            [](Module right) {
+              return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) {
+                for (float& x : *found(d.inputs, "a")) x = -x;
               });
             }},
     Planted{{"ChunkwiseKDA", "carry-dropped", "class", "the state at the start is taken for zero"},

@@ -21,7 +21,8 @@ namespace {
 
 using namespace modules;
 
-constexpr std::array<StateFaultInfo, 18> catalogue{{
+constexpr std::array<StateFaultInfo, 19> catalogue{{
+    {"decays-what-it-writes", "class", "a token's own value decays by its alpha"},
     {"checkpoint-is-the-live-state", "class", "a checkpoint shares its numbers with the states: to restore it changes nothing"},
     {"restore-takes-the-next-slot", "class", "restore copies the checkpoint that stands beside the one asked for"},
     {"restore-keeps-the-step", "class", "the states go back, the count of steps does not"},
@@ -52,7 +53,10 @@ class PlainStates {
 public:
   PlainStates(StateSettings settings, std::string_view fault) : settings_(std::move(settings)), fault_(fault) {
     states_.assign(static_cast<std::size_t>(settings_.largest.elements()), 0.0f);
-    if (!settings_.folder.empty()) make_folder(settings_.folder);
+    if (settings_.folder.empty()) return;
+    make_folder(settings_.folder);
+    for (const auto& entry : std::filesystem::directory_iterator(settings_.folder))
+      if (entry.path().filename().string().find(".safetensors.partial-") != std::string::npos) std::filesystem::remove(entry.path());
   }
 
   std::vector<StateFault> update(const StateTokens& tokens) {
@@ -150,7 +154,14 @@ private:
           return from.subspan(static_cast<std::size_t>(row * width), static_cast<std::size_t>(width));
         };
         const auto state = std::span(states_).subspan(static_cast<std::size_t>((b * H + h) * size), static_cast<std::size_t>(size));
-        modules::update({1, 1, K, V}, KdaStep{part(tokens.alpha, K), part(tokens.k, K), part(tokens.beta, 1), part(tokens.v, V)}, state);
+        const std::vector<float> ones(static_cast<std::size_t>(K), 1.0f);
+        const bool late = is("decays-what-it-writes");
+        modules::update({1, 1, K, V},
+                        KdaStep{late ? std::span<const float>(ones) : part(tokens.alpha, K), part(tokens.k, K), part(tokens.beta, 1),
+                                part(tokens.v, V)},
+                        state);
+        for (std::int64_t i = 0; i < size && late; ++i)
+          state[static_cast<std::size_t>(i)] *= part(tokens.alpha, K)[static_cast<std::size_t>(i / V)];
         const bool lost = std::ranges::any_of(state, [](float x) { return std::isnan(x); });
         const auto infinite = std::ranges::count_if(state, [](float x) { return std::isinf(x); });
         if (lost && !is("nan-left-in-the-state")) {

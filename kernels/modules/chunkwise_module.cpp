@@ -58,6 +58,7 @@ Module chunk_parts_module(const ChunkwiseSizes& s) {
   module.forward = [s](const ModuleCall& call) -> ModuleResult {
     const CoreTokens tokens = tokens_of(s, call);
     const std::int64_t R = call.rows();
+    NamedTensor G = zeros("G", {R, s.HV, s.K}), Akk = zeros("Akk", {R, s.HV, s.C}), Aqk = zeros("Aqk", Akk.shape);
     NamedTensor W = zeros("W", {R, s.HV, s.K}), U = zeros("U", {R, s.HV, s.V}), inter = zeros("inter", U.shape),
                 intra = zeros("intra", U.shape);
     NamedTensor last = memory(s, call,
@@ -71,10 +72,16 @@ Module chunk_parts_module(const ChunkwiseSizes& s) {
             for (std::int64_t i = 0; i < part.n; ++i)
               std::copy_n(from.begin() + i * width, width, to.values.begin() + ((row + i) * s.HV + head) * width);
           };
+          const auto put_scores = [&](NamedTensor& to, const std::vector<float>& from) {
+            for (std::int64_t i = 0; i < part.n; ++i)
+              std::copy_n(from.begin() + i * part.n, part.n, to.values.begin() + ((row + i) * s.HV + head) * s.C);
+          };
+          put(G, part.G, s.K), put_scores(Akk, part.Akk), put_scores(Aqk, part.Aqk);
           put(W, part.W, s.K), put(U, part.U, s.V), put(inter, part.inter, s.V), put(intra, part.intra, s.V);
           std::ranges::copy(part.end, last.values.begin() + (n * s.HV + head) * s.K * s.V);
         }
-    return {{std::move(W), std::move(U), std::move(inter), std::move(intra)}, {std::move(last)}};
+    return {{std::move(G), std::move(Akk), std::move(Aqk), std::move(W), std::move(U), std::move(inter), std::move(intra)},
+            {std::move(last)}};
   };
   return masked(module);
 }

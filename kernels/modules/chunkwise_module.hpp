@@ -14,7 +14,8 @@ struct ChunkwiseSizes {
 /// Output o [R,HV,V].
 Module chunkwise_module(const ChunkwiseSizes&);
 
-/// Outputs W [R,HV,K], U, inter and intra [R,HV,V], chunk after chunk from each sequence's start; forward only.
+/// Outputs G and W [R,HV,K], a token's row of Akk and Aqk [R,HV,C], U, inter and intra [R,HV,V], chunk after chunk from each sequence's
+/// start; forward only.
 Module chunk_parts_module(const ChunkwiseSizes&);
 
 } // namespace kdacheck::modules

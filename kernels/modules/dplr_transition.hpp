@@ -1,6 +1,6 @@
 #pragma once
-// DPLRTransition: one token's transition of a batch of states in O(K V) per head, in KDA's bound form and in general.
-//
+// DPLRTransition: one token's transition of a batch of states in O(K V) per head, in KDA's bound form and in general:
+// a and b are free, and still no K x K matrix is formed (some call its product with S, in O(K^2 V), the general form).
 //   KDA       S <- (I - beta k k^T) Diag(alpha) S  (+ beta k v^T)
 //   general   S <- (Diag(d) - a b^T) S  (+ k v^T)          KDA is d = alpha, a = beta k, b = k (.) alpha, key beta k
 //

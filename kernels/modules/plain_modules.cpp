@@ -2,10 +2,14 @@
 
 #include "dplr_transition.hpp"
 #include "masked_module.hpp"
+#include "state_manager.hpp"
 #include "transition_backward.hpp"
 
 #include <algorithm>
+#include <array>
 #include <fmt/core.h>
+#include <stdexcept>
+#include <utility>
 
 namespace kdacheck::modules {
 namespace {
@@ -27,6 +31,47 @@ std::span<const float> rows(const ModuleCall& call, const char* name, std::int64
   const NamedTensor& tensor = tensor_named(call.inputs, name);
   const auto width = static_cast<std::size_t>(element_count(std::span(tensor.shape).subspan(1)));
   return std::span(tensor.values).subspan(static_cast<std::size_t>(row) * width, width);
+}
+
+/// A step's update, token by token, and its reverse; `names` are the inputs in the order of Step's members.
+template <class Step, class Gradients, std::size_t count>
+Module stepped_module(const char* name, const std::array<const char*, count>& names, const StateShape& shape) {
+  Module module{name, fmt::format("H={} K={} V={}", shape.H, shape.K, shape.V), {}, {}};
+  const auto size = static_cast<std::size_t>(shape.elements());
+  const auto step_of = [=](const ModuleCall& call, std::int64_t row) {
+    return
+        [&]<std::size_t... i>(std::index_sequence<i...>) { return Step{rows(call, names[i], row)...}; }(std::make_index_sequence<count>{});
+  };
+  const auto memory_of = [=](const NamedTensors& states, std::int64_t N) {
+    return states.empty() ? zeros("memory", {N, shape.H, shape.K, shape.V}) : tensor_named(states, "memory");
+  };
+  module.forward = [=](const ModuleCall& call) -> ModuleResult {
+    NamedTensor memory = memory_of(call.states, call.sequences());
+    for (std::int64_t n = 0; n < call.sequences(); ++n)
+      for (std::int64_t row = call.cu_seqlens[static_cast<std::size_t>(n)]; row < call.cu_seqlens[static_cast<std::size_t>(n + 1)]; ++row)
+        update(shape, step_of(call, row), row_of(memory, n));
+    return {{}, {std::move(memory)}};
+  };
+  module.backward = [=](const ModuleCall& call, const ModuleCotangents& d) -> ModuleGradients {
+    ModuleGradients result;
+    for (const char* tensor : names) result.inputs.push_back(zeros(tensor, tensor_named(call.inputs, tensor).shape));
+    NamedTensor d_memory = memory_of(d.states, call.sequences());
+    for (std::int64_t n = 0; n < call.sequences(); ++n) {
+      const std::int64_t first = call.cu_seqlens[static_cast<std::size_t>(n)], last = call.cu_seqlens[static_cast<std::size_t>(n + 1)];
+      std::vector<std::vector<float>> before; // every token
+      std::vector<float> state(size, 0.0f);
+      if (!call.states.empty()) std::copy_n(tensor_named(call.states, "memory").values.begin() + n * shape.elements(), size, state.begin());
+      for (std::int64_t row = first; row < last; ++row) before.push_back(state), update(shape, step_of(call, row), state);
+      for (std::int64_t row = last - 1; row >= first; --row)
+        update_backward(shape, step_of(call, row), before[static_cast<std::size_t>(row - first)], row_of(d_memory, n),
+                        [&]<std::size_t... i>(std::index_sequence<i...>) {
+                          return Gradients{row_of(result.inputs[i], row)...};
+                        }(std::make_index_sequence<count>{}));
+    }
+    if (!call.states.empty()) result.states.push_back(std::move(d_memory));
+    return result;
+  };
+  return masked(module);
 }
 
 } // namespace
@@ -60,48 +105,29 @@ Module gating_module(const Gating& gating) {
 }
 
 Module transition_module(std::int64_t H, std::int64_t K, std::int64_t V) {
-  Module module{"DPLRTransition", fmt::format("H={} K={} V={}", H, K, V), {}, {}};
+  return stepped_module<KdaStep, KdaStepGradients>("DPLRTransition", std::array{"alpha", "k", "beta", "v"},
+                                                   {.B = 1, .H = H, .K = K, .V = V});
+}
+
+Module general_transition_module(std::int64_t H, std::int64_t K, std::int64_t V) {
+  return stepped_module<DplrStep, DplrStepGradients>("DPLRTransition.general", std::array{"d", "a", "b", "k", "v"},
+                                                     {.B = 1, .H = H, .K = K, .V = V});
+}
+
+Module state_manager_module(std::int64_t H, std::int64_t K, std::int64_t V) {
+  Module module{"StateManager", fmt::format("H={} K={} V={}", H, K, V), {}, {}};
   module.forward = [=](const ModuleCall& call) -> ModuleResult {
-    NamedTensor memory = call.states.empty() ? zeros("memory", {call.sequences(), H, K, V}) : tensor_named(call.states, "memory");
-    for (std::int64_t n = 0; n < call.sequences(); ++n) {
-      const auto state = std::span(memory.values).subspan(static_cast<std::size_t>(n * H * K * V), static_cast<std::size_t>(H * K * V));
-      for (std::int64_t row = call.cu_seqlens[static_cast<std::size_t>(n)]; row < call.cu_seqlens[static_cast<std::size_t>(n + 1)]; ++row)
-        update(
-            {.B = 1, .H = H, .K = K, .V = V},
-            KdaStep{
-                .alpha = rows(call, "alpha", row), .k = rows(call, "k", row), .beta = rows(call, "beta", row), .v = rows(call, "v", row)},
-            state);
-    }
-    return {{}, {std::move(memory)}};
+    const std::int64_t N = call.sequences(), T = N > 0 ? call.rows() / N : 0;
+    for (std::int64_t n = 0; n <= N; ++n)
+      if (call.cu_seqlens[static_cast<std::size_t>(n)] != n * T)
+        throw std::invalid_argument("states: sequences of a batch are of one length");
+    if (!call.states.empty()) throw std::invalid_argument("states: a manager starts from zero, from a checkpoint or from a file");
+    StateManager manager({.largest = {N, H, K, V}, .checkpoint_interval = 0});
+    const auto values = [&](const char* name) { return std::span<const float>(tensor_named(call.inputs, name).values); };
+    manager.update({.B = N, .T = T, .alpha = values("alpha"), .k = values("k"), .beta = values("beta"), .v = values("v")});
+    return {{}, {{"memory", {N, H, K, V}, {manager.states().begin(), manager.states().end()}}}};
   };
-  module.backward = [=](const ModuleCall& call, const ModuleCotangents& d) -> ModuleGradients {
-    const StateShape shape{.B = 1, .H = H, .K = K, .V = V};
-    const auto size = static_cast<std::size_t>(shape.elements());
-    ModuleGradients result;
-    for (const char* tensor : {"alpha", "k", "beta", "v"}) result.inputs.push_back(zeros(tensor, tensor_named(call.inputs, tensor).shape));
-    NamedTensor d_memory = d.states.empty() ? zeros("memory", {call.sequences(), H, K, V}) : tensor_named(d.states, "memory");
-    const auto step_of = [&](std::int64_t row) {
-      return KdaStep{
-          .alpha = rows(call, "alpha", row), .k = rows(call, "k", row), .beta = rows(call, "beta", row), .v = rows(call, "v", row)};
-    };
-    for (std::int64_t n = 0; n < call.sequences(); ++n) {
-      const std::int64_t first = call.cu_seqlens[static_cast<std::size_t>(n)], last = call.cu_seqlens[static_cast<std::size_t>(n + 1)];
-      std::vector<std::vector<float>> before; // every token
-      std::vector<float> state(size, 0.0f);
-      if (!call.states.empty()) std::copy_n(tensor_named(call.states, "memory").values.begin() + n * shape.elements(), size, state.begin());
-      for (std::int64_t row = first; row < last; ++row) before.push_back(state), update(shape, step_of(row), state);
-      const auto d_state = std::span(d_memory.values).subspan(static_cast<std::size_t>(n) * size, size);
-      for (std::int64_t row = last - 1; row >= first; --row)
-        update_backward(shape, step_of(row), before[static_cast<std::size_t>(row - first)], d_state,
-                        {.alpha = row_of(result.inputs[0], row),
-                         .k = row_of(result.inputs[1], row),
-                         .beta = row_of(result.inputs[2], row),
-                         .v = row_of(result.inputs[3], row)});
-    }
-    if (!call.states.empty()) result.states.push_back(std::move(d_memory));
-    return result;
-  };
-  return masked(module);
+  return module;
 }
 
 } // namespace kdacheck::modules

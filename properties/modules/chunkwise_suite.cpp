@@ -1,4 +1,4 @@
-// ChunkwiseKDA under test: the module, and its parts W, U, inter and intra.
+// ChunkwiseKDA under test: the module, and its parts G, Akk, Aqk, W, U, inter and intra.
 
 #include "../../kernels/faults/module_faults.hpp"
 #include "../../kernels/modules/chunkwise_module.hpp"
@@ -22,7 +22,8 @@ const std::vector<ModuleRegime> all_regimes{{"chunks-of-16", "three chunks and a
                                             {"strong-decay", "log decay to -30: e^{-G} would overflow"},
                                             {"no-decay", "alpha = 1: nothing is forgotten"},
                                             {"packed", "0, 1, 17 and 16 tokens"},
-                                            {"equal-keys", "one key for all tokens: the triangular system at its worst"}};
+                                            {"equal-keys", "one key for all tokens: the triangular system at its worst"},
+                                            {"wide-heads", "K = 20 and V = 36: whole registers and a rest"}};
 
 ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
   ChunkwiseSizes s{.C = 16, .H = 1, .HV = 1, .K = 5, .V = 4};
@@ -33,6 +34,7 @@ ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
   if (regime == "chunks-of-128") s.C = 128, lengths = {80};
   if (regime == "strong-decay") least = -30;
   if (regime == "no-decay") least = 0;
+  if (regime == "wide-heads") s.K = 20, s.V = 36, lengths = {37};
   if (regime == "packed") s.H = s.HV = 2, lengths = {0, 1, 17, 16};
   s.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.K)));
   const CoreForm form{s.H, s.HV, s.K, s.V, static_cast<double>(s.scale)};
@@ -89,7 +91,7 @@ ModuleSuite chunkwise_suite() {
 
 ModuleSuite chunk_parts_suite() {
   ModuleSuite suite{.name = "ChunkwiseKDA.parts",
-                    .summary = "its auxiliary vectors W and U, and the parts of o between and inside chunks",
+                    .summary = "its sums of decay, scores, auxiliary vectors W and U, and the parts of o between and inside chunks",
                     .source = "arXiv 2510.26692, sections 3.1 and 3.2",
                     .regimes = all_regimes,
                     .laws = token_laws(),

@@ -97,11 +97,12 @@ ExactTensors core_oracle(const CoreForm& f, const modules::ModuleCall& call, con
   return result;
 }
 
-/// W, U, inter, intra and memory by chunks of C.
+/// G, rows of Akk and Aqk, W, U, inter, intra and memory by chunks of C.
 template <Number N> ExactTensors parts_oracle(const CoreForm& f, const modules::ModuleCall& call, std::int64_t C) {
   using namespace layer_detail;
   using namespace chunk_detail;
   const std::int64_t R = call.rows();
+  Matrix<N> G(R, f.HV * f.K), Akk(R, f.HV * C), Aqk(R, f.HV * C);
   Matrix<N> W(R, f.HV * f.K), U(R, f.HV * f.V), inter(R, f.HV * f.V), intra(R, f.HV * f.V);
   ExactTensors result{.outputs = {}, .states = {{}}, .inputs = {}, .parameters = {}, .initials = {}};
   const N scale(f.scale);
@@ -116,6 +117,10 @@ template <Number N> ExactTensors parts_oracle(const CoreForm& f, const modules::
         const Matrix<N> q = rows_scaled(rows_of(here, &Token<N>::q), [&](std::int64_t) { return scale; });
         const Matrix<N> between = scaled_by_exp(q, chunk.G) * S, inside = chunk.Aqk * chunk.U;
         for (std::int64_t i = 0; i < chunk.U.rows; ++i) {
+          std::vector<N> keys = part(chunk.Akk, i, 0, chunk.Akk.columns), queries = part(chunk.Aqk, i, 0, chunk.Aqk.columns);
+          keys.resize(static_cast<std::size_t>(C), N(0.0)), queries.resize(static_cast<std::size_t>(C), N(0.0));
+          put_part(G, start + t + i, head, part(chunk.G, i, 0, f.K));
+          put_part(Akk, start + t + i, head, keys), put_part(Aqk, start + t + i, head, queries);
           put_part(W, start + t + i, head, part(chunk.W, i, 0, f.K)), put_part(U, start + t + i, head, part(chunk.U, i, 0, f.V));
           put_part(inter, start + t + i, head, part(between, i, 0, f.V)), put_part(intra, start + t + i, head, part(inside, i, 0, f.V));
         }
@@ -123,7 +128,7 @@ template <Number N> ExactTensors parts_oracle(const CoreForm& f, const modules::
       }
       append(result.states[0], S.element);
     }
-  for (const auto* tensor : {&W, &U, &inter, &intra}) append(result.outputs.emplace_back(), tensor->element);
+  for (const auto* tensor : {&G, &Akk, &Aqk, &W, &U, &inter, &intra}) append(result.outputs.emplace_back(), tensor->element);
   return result;
 }
 

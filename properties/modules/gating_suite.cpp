@@ -22,6 +22,7 @@ Gating gating_of(std::string_view regime) {
   if (regime == "sigmoid") g.form = GateForm::sigmoid;
   if (regime == "bounded") g.form = GateForm::bounded;
   if (regime == "head-wise") g.per_head = true;
+  if (regime == "many-rows") g.D = 19, g.rank = 17, g.H = 4, g.K = 16; // whole bands of 8 rows, blocks of 32 columns
   return g;
 }
 
@@ -60,7 +61,7 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   const Gating g = gating_of(regime);
   ModuleCase c{.module = gating_module(g), .oracle = {}, .call = {}, .cotangents = {}};
   c.regime = regime;
-  c.call.cu_seqlens = offsets_of({7, 0, 5});
+  c.call.cu_seqlens = offsets_of(regime == "many-rows" ? std::vector<std::int64_t>{61, 0, 14} : std::vector<std::int64_t>{7, 0, 5});
   const std::int64_t R = c.call.rows(), W = g.width();
   c.call.inputs = {drawn_tensor("x", {R, g.D}, -1, 1, seed, 1)};
   c.call.parameters = {drawn_tensor("down", {g.D, g.rank}, -0.7, 0.7, seed, 2), drawn_tensor("up", {g.rank, W}, -0.7, 0.7, seed, 3)};
@@ -69,8 +70,12 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
     if (regime == "nearly-one") A_low = -10, A_high = -8, bias = -20;
     if (regime == "nearly-zero") A_low = 4, A_high = 6, bias = 20;
     if (regime == "far-logits") bias = 40;
+    if (regime == "huge-rates") A_low = 40, A_high = 85;
     c.call.parameters.push_back(drawn_tensor("A_log", {g.H}, A_low, A_high, seed, 4));
     c.call.parameters.push_back(drawn_tensor("dt_bias", {W}, bias == 40 ? -40 : bias - 0.5, bias + 0.5, seed, 5));
+    if (regime == "huge-rates")
+      for (std::size_t i = 0; i < c.call.parameters[3].values.size(); ++i)
+        c.call.parameters[3].values[i] -= c.call.parameters[2].values[i / static_cast<std::size_t>(g.K)];
   }
   c.cotangents.outputs = {drawn_tensor("alpha", {R, W}, -1, 1, seed, 6), drawn_tensor("log_decay", {R, W}, -1, 1, seed, 7)};
   c.oracle = {.orders = 1, .evaluate = [g](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
@@ -151,6 +156,58 @@ Finding gates_are_monotone(const ModuleCase& c, std::uint64_t) {
   return {};
 }
 
+/// Two rows of finite numbers whose sums overflow fp32: in the narrow projection, and only in the wide one. Where the exact logit is
+/// beyond fp32 the gate is at its end, by the logit's sign; other rows keep their bits.
+Finding overflow_has_a_gate(const ModuleCase& c, std::uint64_t seed) {
+  const Gating g = gating_of(c.regime);
+  ModuleCall call = c.call;
+  for (float& x : tensor_named(call.parameters, "up").values) x *= 1e6f;
+  const ModuleResult before = c.module.forward(call);
+  NamedTensor& x = call.inputs.front();
+  const std::int64_t R = call.rows(), wide = static_cast<std::int64_t>(seed % static_cast<std::uint64_t>(R)), narrow = (wide + R / 2) % R;
+  for (std::int64_t i = 0; i < g.D; ++i) {
+    x.values[static_cast<std::size_t>(wide * g.D + i)] *= 1e34f;
+    x.values[static_cast<std::size_t>(narrow * g.D + i)] = std::copysign(3e38f, x.values[static_cast<std::size_t>(narrow * g.D + i)]);
+  }
+  const ModuleResult after = c.module.forward(call);
+  const auto broken_at = [](const std::string& tensor, std::int64_t row, std::string detail) {
+    Finding finding{.verdict = Verdict::failed_property,
+                    .bound_util = std::numeric_limits<double>::infinity(),
+                    .place = Place{.tensor = tensor},
+                    .detail = std::move(detail),
+                    .metrics = {}};
+    finding.place->row = row;
+    return finding;
+  };
+  const auto &alpha = tensor_named(after.outputs, "alpha").values, &log_decay = tensor_named(after.outputs, "log_decay").values;
+  const std::int64_t W = g.width();
+  for (std::int64_t row = 0; row < R; ++row) {
+    const bool poured = row == wide || row == narrow;
+    const std::vector<double> logits = logits_of(g, call, x.values.data() + row * g.D);
+    for (std::int64_t column = 0; column < W; ++column) {
+      const auto at = static_cast<std::size_t>(row * W + column);
+      if (!poured) {
+        for (const NamedTensor& tensor : before.outputs)
+          if (tensor.values[at] != tensor_named(after.outputs, tensor.name).values[at])
+            return broken_at(tensor.name, row, fmt::format("a row that overflows changed {} of row {}", tensor.name, row));
+        continue;
+      }
+      if (!(alpha[at] >= 0 && alpha[at] <= 1 && log_decay[at] <= 0))
+        return broken_at("alpha", row,
+                         fmt::format("row {}: a logit of {:.3g} gives alpha {}, its logarithm {}", row,
+                                     logits[static_cast<std::size_t>(column)], alpha[at], log_decay[at]));
+      const double logit = logits[static_cast<std::size_t>(column)];
+      if (!(std::abs(logit) > 1e36)) continue; // a sum that cancelled
+      const bool keeps = (logit > 0) == (g.form == GateForm::sigmoid);
+      const double end = keeps ? 1.0 : g.form == GateForm::bounded ? std::exp(static_cast<double>(g.lower_bound)) : 0.0;
+      if (!(std::abs(static_cast<double>(alpha[at]) - end) <= 1e-6 * end))
+        return broken_at("alpha", row,
+                         fmt::format("row {}: a logit of {:.3g} gives alpha {:.9g}, {:.9g} is its end", row, logit, alpha[at], end));
+    }
+  }
+  return {};
+}
+
 } // namespace
 
 ModuleSuite gating_suite() {
@@ -163,13 +220,18 @@ ModuleSuite gating_suite() {
                                 {"head-wise", "one gate per head"},
                                 {"nearly-one", "A_log to -10, logits near -20: 1 - alpha would cancel"},
                                 {"nearly-zero", "A_log to 6, logits near 20: alpha underflows"},
-                                {"far-logits", "biases from -40 to 40"}},
+                                {"far-logits", "biases from -40 to 40"},
+                                {"huge-rates", "A_log to 85 and biases that undo it: near the end of fp32, where it is cut off"},
+                                {"many-rows", "75 rows of 64 gates: several bands, whole registers, threads"}},
                     .laws = token_laws(),
                     .faults = {},
                     .draw = draw};
   suite.laws.push_back({"gates-stay-in-range", "0 <= alpha <= 1 and ln alpha <= 0, never NaN", false, in_range});
   suite.laws.push_back(
       {"gates-are-monotone", "a larger logit keeps more with the plain gate, less with the others", false, gates_are_monotone});
+  suite.laws.push_back({"overflow-has-a-gate",
+                        "where sums of finite numbers overflow, the gate is at its end by the logit's sign; other rows keep their bits",
+                        false, overflow_has_a_gate});
   for (const ModuleFaultInfo& fault : module_faults())
     if (fault.module == suite.name) suite.faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
   return suite;

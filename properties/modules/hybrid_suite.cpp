@@ -52,6 +52,7 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
     for (float& A : p[l].kda.A_log) A = 0.3f * A - 1;
   }
   ModuleCase c{.module = hybrid_module(stack, kernel_under_the_stack(), capacity), .oracle = {}, .call = {}, .cotangents = {}};
+  c.regime = regime;
   c.call.cu_seqlens = offsets_of(recipe.lengths);
   const std::int64_t R = c.call.rows(), N = c.call.sequences();
   c.call.inputs = drawn_like({zeros("x", {R, stack.D()})}, 1.7f, seed, 500);
@@ -121,6 +122,55 @@ Finding memory_grows_in_mla_layers_alone(const ModuleCase& c, std::uint64_t) {
   return {};
 }
 
+/// The state behind `tokens` tokens of one sequence, from nothing.
+HybridState state_behind(const HybridStack& stack, std::int64_t tokens, std::uint64_t seed) {
+  HybridState state;
+  const std::vector<float> x = drawn_tensor("x", {tokens, stack.D()}, -1.7, 1.7, seed, 500).values;
+  hybrid(stack, initial_parameters(stack, seed), kernel_under_the_stack(), {.B = 1, .T = tokens, .x = x}, state);
+  return state;
+}
+
+/// Bytes of a fresh sequence's state: latents of each token in MLA layers, a convolution's history and a memory in the others.
+std::int64_t counted_bytes(const HybridStack& stack, std::int64_t tokens) {
+  const KdaLayer& kda = stack.kda;
+  std::int64_t numbers = 0;
+  for (const Mixer mixer : stack.pattern)
+    numbers += mixer == Mixer::mla ? tokens * (stack.mla.rank + stack.mla.K_shared)
+                                   : (kda.conv_width - 1) * (2 * kda.H * kda.K + kda.HV * kda.V) + kda.HV * kda.K * kda.V;
+  return numbers * static_cast<std::int64_t>(sizeof(float));
+}
+
+Finding memory_is_counted_to_the_byte(const ModuleCase& c, std::uint64_t seed) {
+  const HybridStack stack = recipe_of(c.regime).stack;
+  for (const std::int64_t tokens : {std::int64_t{1}, 2 + static_cast<std::int64_t>(seed % 40)}) {
+    const std::int64_t said = state_behind(stack, tokens, seed).bytes(), counted = counted_bytes(stack, tokens);
+    if (said != counted) return broken("state", fmt::format("behind {} tokens the state has {} bytes, {} are said", tokens, counted, said));
+  }
+  return {};
+}
+
+/// A state's bytes behind a long prompt, measured, and against attention in every layer: with the same latents, measured, and with
+/// keys and values of every head, counted.
+std::vector<ModuleFigure> memory_figures(std::string_view regime, std::uint64_t seed) {
+  constexpr std::int64_t tokens = 1024;
+  const HybridStack stack = recipe_of(regime).stack;
+  HybridStack latent = stack;
+  std::ranges::fill(latent.pattern, Mixer::mla);
+  const Mla& mla = stack.mla;
+  const auto layers = static_cast<double>(stack.pattern.size());
+  const auto own = static_cast<double>(state_behind(stack, tokens, seed).bytes()),
+             all_latent = static_cast<double>(state_behind(latent, tokens, seed).bytes()),
+             all_heads = layers * static_cast<double>(tokens * mla.H * (mla.K + mla.K_shared + mla.V)) * sizeof(float);
+  return {{"layers", layers},
+          {"of them MLA", static_cast<double>(std::ranges::count(stack.pattern, Mixer::mla))},
+          {"tokens", static_cast<double>(tokens)},
+          {"bytes", own},
+          {"bytes with MLA in every layer", all_latent},
+          {"saved, %", 100 * (1 - own / all_latent)},
+          {"bytes of all heads' keys and values", all_heads},
+          {"saved of these, %", 100 * (1 - own / all_heads)}};
+}
+
 } // namespace
 
 ModuleSuite hybrid_suite() {
@@ -135,7 +185,10 @@ ModuleSuite hybrid_suite() {
                                 {"mla-first", "a pattern of no ratio"}},
                     .laws = token_laws(),
                     .faults = {},
-                    .draw = draw};
+                    .draw = draw,
+                    .figures = memory_figures};
+  suite.laws.push_back({"memory-is-counted-to-the-byte", "the bytes of a fresh sequence's state are those of its numbers", false,
+                        memory_is_counted_to_the_byte});
   suite.laws.push_back({"memory-grows-in-mla-layers-alone", "MLA layers keep latents of all tokens, KDA layers a state of one size", false,
                         memory_grows_in_mla_layers_alone});
   for (const HybridFaultInfo& fault : hybrid_faults())

@@ -22,8 +22,9 @@ struct LayerRecipe {
   KdaLayer layer{.D = 12, .H = 2, .HV = 2, .K = 5, .V = 6, .gate_rank = 3, .output_gate_rank = 4};
   std::vector<std::int64_t> lengths{9, 14};
   bool states = true;
-  float A_log = 0, value_size = 1;
+  float A_log = 0, value_size = 1, key_size = 1;
   std::string_view kernel = "cpu.chunk16.fp32";
+  bool normalised_outside = false; ///< the kernel is given q and k divided by their norms
 };
 
 LayerRecipe recipe_of(std::string_view regime) {
@@ -38,16 +39,20 @@ LayerRecipe recipe_of(std::string_view regime) {
   if (regime == "biased-convolution") r.layer.conv_bias = true, r.layer.conv_width = 3;
   if (regime == "no-history") r.layer.conv_width = 1;
   if (regime == "outputs-near-epsilon") r.value_size = 1e-3f, r.states = false;
+  if (regime == "keys-near-epsilon" || regime == "normalised-outside") r.key_size = 3e-3f;
+  if (regime == "normalised-outside") r.normalised_outside = true;
   if (regime == "recurrent-kernel") r.kernel = "cpu.recurrence.fp32";
   if (regime == "v-first-kernel") r.kernel = "cpu.chunk64.v_first.fp32";
   if (regime == "wide-heads") r.layer.K = 18, r.layer.V = 20, r.layer.H = r.layer.HV = 1, r.lengths = {37};
   return r;
 }
 
-const Kernel& kernel_named(std::string_view name) {
-  for (const Kernel& kernel : built_in_kernels())
-    if (kernel.name == name) return kernel;
-  throw std::out_of_range("there is no kernel " + std::string(name));
+Kernel kernel_of(const LayerRecipe& recipe) {
+  const auto found = std::ranges::find(built_in_kernels(), recipe.kernel, &Kernel::name);
+  if (found == built_in_kernels().end()) throw std::out_of_range("there is no kernel " + std::string(recipe.kernel));
+  Kernel kernel = *found;
+  if (recipe.normalised_outside) kernel.contract.l2norm_inside = false;
+  return kernel;
 }
 
 ModuleCase draw(std::string_view regime, std::uint64_t seed) {
@@ -59,20 +64,25 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
     for (std::size_t i = 0; i < bias->size(); ++i)
       (*bias)[i] += uniform_numbers(1, 0.5, seed + i, 900 + static_cast<std::uint32_t>(bias->size()))[0];
   for (float& w : p.v_proj) w *= recipe.value_size;
+  for (auto* projection : {&p.q_proj, &p.k_proj})
+    for (float& w : *projection) w *= recipe.key_size;
 
-  ModuleCase c{.module = kda_layer_module(layer, kernel_named(recipe.kernel)), .oracle = {}, .call = {}, .cotangents = {}};
+  ModuleCase c{.module = kda_layer_module(layer, kernel_of(recipe)), .oracle = {}, .call = {}, .cotangents = {}};
   c.call.cu_seqlens = offsets_of(recipe.lengths);
   const std::int64_t R = c.call.rows(), N = c.call.sequences();
   c.call.inputs = drawn_like({zeros("x", {R, layer.D})}, 1.7f, seed, 500);
   c.call.parameters = named_parameters(layer, p);
   const NamedTensors states = named_state(layer, N, {});
   if (recipe.states) c.call.states = drawn_like(states, 0.8f, seed, 600);
+  for (NamedTensor& state : c.call.states)
+    if (state.name == "q_conv" || state.name == "k_conv")
+      for (float& u : state.values) u *= recipe.key_size;
   c.cotangents = {drawn_like({zeros("y", {R, layer.D})}, 1.0f, seed, 700), drawn_like(states, 0.5f, seed, 800)};
   c.oracle = {.orders = 2, .evaluate = [layer](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
                 return in_arithmetic(arithmetic,
                                      [&]<class N>() { return layer_oracle<N>(layer, call, d, arithmetic.order == 0 ? 0 : oracle_chunk); });
               }};
-  c.planted = [layer, kernel = recipe.kernel](std::string_view fault) { return faulty_layer(fault, layer, kernel_named(kernel)); };
+  c.planted = [recipe](std::string_view fault) { return faulty_layer(fault, recipe.layer, kernel_of(recipe)); };
   return c;
 }
 
@@ -94,6 +104,8 @@ ModuleSuite kda_layer_suite() {
                                 {"biased-convolution", "convolutions of 3 tokens with bias"},
                                 {"no-history", "convolutions of 1 token: no state of their own"},
                                 {"outputs-near-epsilon", "heads' outputs of 1e-3: where epsilon stands matters"},
+                                {"keys-near-epsilon", "|q| and |k| of 1e-3 before l2norm: its epsilon matters"},
+                                {"normalised-outside", "the same for a kernel that leaves l2norm to the layer"},
                                 {"recurrent-kernel", "KDA token by token"},
                                 {"v-first-kernel", "a kernel that stores its state V-first"},
                                 {"wide-heads", "K = 18, V = 20, 37 tokens: several chunks, no multiples of 16"}},

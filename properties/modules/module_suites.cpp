@@ -8,8 +8,9 @@
 namespace kdacheck {
 
 std::span<const ModuleSuite> module_suites() {
-  static const std::vector<ModuleSuite> all{gating_suite(),      state_manager_suite(), transition_suite(), chunkwise_suite(),
-                                            chunk_parts_suite(), kda_layer_suite(),     mla_suite(),        hybrid_suite()};
+  static const std::vector<ModuleSuite> all{gating_suite(),    state_manager_suite(), transition_suite(), general_transition_suite(),
+                                            chunkwise_suite(), chunk_parts_suite(),   kda_layer_suite(),  mla_suite(),
+                                            hybrid_suite()};
   return all;
 }
 

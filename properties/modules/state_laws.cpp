@@ -3,6 +3,7 @@
 #include "../../kernels/faults/state_faults.hpp"
 #include "../../reference/safetensors.hpp"
 #include "forgetful_disk.hpp"
+#include "module_budget.hpp"
 
 #include <algorithm>
 #include <array>
@@ -15,6 +16,7 @@
 #include <fstream>
 #include <limits>
 #include <random>
+#include <sstream>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,6 +83,19 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+/// The case's sequences as a batch.
+Finding agrees_with_the_oracle(const ModuleCase& c, std::uint64_t seed) {
+  const auto values = [&](const char* name) { return std::span<const float>(tensor_named(c.call.inputs, name).values); };
+  const StateStore store = under_test(c, settings(0));
+  store.update({.B = largest_batch,
+                .T = c.call.rows() / largest_batch,
+                .alpha = values("alpha"),
+                .k = values("k"),
+                .beta = values("beta"),
+                .v = values("v")});
+  return judge_module(c, {{}, {{"memory", {largest_batch, H, K, V}, store.states()}}}, seed);
+}
+
 Finding one_call_equals_steps(const ModuleCase& c, std::uint64_t) {
   const StateStore one = under_test(c, settings(3)), many = under_test(c, settings(3));
   const std::int64_t T = c.call.rows();
@@ -125,6 +140,14 @@ Finding a_nan_stays_in_its_head(const ModuleCase& c, std::uint64_t seed) {
         return broken(fmt::format("a NaN in sequence {}, head {} changed another head", b, h));
   }
   return {};
+}
+
+/// Names of what stands in a folder.
+std::vector<std::string> names_in(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  std::ranges::sort(names);
+  return names;
 }
 
 /// Where store and model differ, or nothing.
@@ -192,6 +215,7 @@ Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed) {
       break;
     }
     if (const std::string what = difference(store, model, kept); !what.empty()) return broken(what + " after" + history);
+    if (names_in(folder.path) != names_in(folder_of_model.path)) return broken("other files are in the folder after" + history);
   }
   return {};
 }
@@ -238,6 +262,8 @@ Finding a_crash_while_saving_loses_nothing(const ModuleCase& c, std::uint64_t se
   }
   if (!same(reader.states(), good) || reader.step() != 4) return broken("after a crash the saved file holds something else");
   reader = under_test(c, s);
+  for (const std::string& name : names_in(folder.path / "run"))
+    if (!name.ends_with(".safetensors")) return broken(fmt::format("after a crash at byte {} {} stays", allowed, name));
   if (!reader.load_latest()) return broken(fmt::format("after a crash at byte {} no checkpoint is left", allowed));
   return same(reader.states(), good) && reader.step() == 4 ? Finding{} : broken("after a crash the latest checkpoint is another");
 }
@@ -270,6 +296,21 @@ Finding a_damaged_file_is_refused_and_passed_over(const ModuleCase& c, std::uint
   reader = under_test(c, s);
   if (!reader.load_latest() || reader.step() != 4) return broken("with the newest checkpoint damaged, the one before it was not found");
   store.restore(4);
+  if (!same(reader.states(), store.states())) return broken("the checkpoint before the damaged one holds something else");
+  const auto other = folder.path / "other-step";
+  reader.save(other);
+  std::stringstream text;
+  text << std::ifstream(other, std::ios::binary).rdbuf();
+  std::string bytes = text.str();
+  const std::string step = "\"step\":\"4\"";
+  if (bytes.find(step) == std::string::npos) return broken("a file does not say its step");
+  bytes[bytes.find(step) + step.size() - 2] = '5';
+  std::ofstream(other, std::ios::binary) << bytes;
+  try {
+    reader.load(other);
+    return broken("a file with another step was loaded");
+  } catch (const BadFile&) {
+  }
   return same(reader.states(), store.states()) ? Finding{} : broken("the checkpoint before the damaged one holds something else");
 }
 
@@ -297,7 +338,8 @@ Finding a_power_cut_loses_nothing(const ModuleCase& c, std::uint64_t seed) {
 } // namespace
 
 std::vector<ModuleLaw> state_laws() {
-  return {{"one-call-equals-steps", "many tokens in one call and one by one give the same bits", false, one_call_equals_steps},
+  return {{"agrees-with-the-oracle", "the states of a batch err no more than fp32 allows on these tokens", false, agrees_with_the_oracle},
+          {"one-call-equals-steps", "many tokens in one call and one by one give the same bits", false, one_call_equals_steps},
           {"restored-goes-on-alike", "from any checkpoint the same tokens lead to the same bits", false, restored_goes_on_alike},
           {"a-nan-stays-in-its-head", "a NaN is reported once and changes no other head", false, a_nan_stays_in_its_head},
           {"any-commands-follow-the-model", "60 random commands leave states, counts, checkpoints and bytes as a plain model has them",
@@ -306,7 +348,7 @@ std::vector<ModuleLaw> state_laws() {
            a_crash_while_saving_loses_nothing},
           {"a-power-cut-loses-nothing", "a disk that forgets what was not flushed has the latest checkpoint told of, whole", false,
            a_power_cut_loses_nothing},
-          {"a-damaged-file-is-refused", "a changed number in a file is seen, and load_latest takes the checkpoint before it", false,
+          {"a-damaged-file-is-refused", "a changed number or step in a file is seen, and load_latest takes the checkpoint before it", false,
            a_damaged_file_is_refused_and_passed_over}};
 }
 

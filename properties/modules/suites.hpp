@@ -8,6 +8,7 @@ namespace kdacheck {
 ModuleSuite gating_suite();
 ModuleSuite state_manager_suite();
 ModuleSuite transition_suite();
+ModuleSuite general_transition_suite();
 ModuleSuite chunkwise_suite();
 ModuleSuite chunk_parts_suite();
 ModuleSuite kda_layer_suite();

@@ -57,15 +57,15 @@ const show_matrix = () => {
 };
 
 const show_modules = () => {
-  const {laws, figures} = page.modules;
-  if (!laws.length) return void section("modules").append(element("p", {}, "No module was judged."));
-  section("modules").append(table([["module"], ["law"], ["cases", true], ["passed", true], ["failed", true], ["error / bound", true]],
-    laws.map(([module, law, count, passed, failures, util]) => [module, law, String(count), String(passed), String(failures), figure(util)])));
-  for (const module of new Set(figures.map((row) => row.module))) {
-    const rows = figures.filter((row) => row.module === module);
-    section("modules").append(element("h3", {}, module + ": what its monitor proves, and a heuristic beside it"),
-      element("p", {}, "The heuristic warns where max(alpha) (1 + beta |k|²) > 1. A false alarm is a warning for a transition that is proved to let no vector grow."),
-      table([["regime"], ...rows[0].figures.map(([name]) => [name, true])], rows.map((row) => [row.regime, ...row.figures.map(([, value]) => Number.isInteger(value) ? String(value) : figure(value))])));
+  if (!page.modules.length) return void section("modules").append(element("p", {}, "No module was judged."));
+  const judged = (kind, rows) => table([[kind], ["cases", true], ["passed", true], ["failed", true], ["error / bound", true]],
+    rows.map(([name, count, passed, failures, util]) => [name, String(count), String(passed), String(failures), figure(util)]));
+  for (const {name, laws, regimes, figures, heading, sentence} of page.modules) {
+    section("modules").append(element("h3", {}, name), judged("law", laws), judged("regime", regimes));
+    if (!figures.length) continue;
+    section("modules").append(element("h3", {}, name + ": " + heading), element("p", {}, sentence),
+      table([["regime"], ...figures[0].figures.map(([what]) => [what, true])],
+        figures.map((row) => [row.regime, ...row.figures.map(([, value]) => Number.isInteger(value) ? String(value) : figure(value))])));
   }
 };
 

@@ -56,11 +56,12 @@ TEST_CASE("the monitor's false alarms stand in report.json and on the page, regi
   Results results;
   results.context.seed = 3;
   results.kernels.push_back(tally_of(suite));
-  for (const char* regime : {"usual", "long-keys"}) add(results, case_of(run_module_case(suite, suite.laws.back(), regime, 3)));
+  const ModuleLaw& law = *std::ranges::find(suite.laws, "monitor-bounds-the-norm", &ModuleLaw::name);
+  for (const char* regime : {"usual", "long-keys"}) add(results, case_of(run_module_case(suite, law, regime, 3)));
   const auto report = nlohmann::json::parse(to_report_json(results));
   const auto page = nlohmann::json::parse(to_page_json(results, {}, nlohmann::json::object(), 10));
   const auto& figures = report.at("modules")[0].at("figures");
-  const auto& drawn = page.at("modules").at("figures");
+  const auto& drawn = page.at("modules")[0].at("figures");
   REQUIRE(figures.size() == 2);
   REQUIRE(drawn.size() == 2);
   // most of usual tokens alarm the heuristic and none of them grows
@@ -75,8 +76,32 @@ TEST_CASE("the monitor's false alarms stand in report.json and on the page, regi
       const double exact = figures[r].at(figure[0].get<std::string>());
       CHECK(figure[1].get<double>() == Approx(exact).epsilon(1e-3));
     }
-  CHECK(page.at("modules").at("laws").size() == 1);
+  CHECK(page.at("modules")[0].at("laws").size() == 1);
+  CHECK(page.at("modules")[0].at("regimes").size() == 2);
+  CHECK(page.at("modules")[0].at("heading") == "what its monitor proves, and a heuristic beside it");
   CHECK(to_report_json(results_from_report_json(report.dump(), "report.json")) == to_report_json(results));
+}
+
+TEST_CASE("the stack's memory against attention in every layer stands in report.json, measured for the regimes that were judged") {
+  const ModuleSuite& suite = *std::ranges::find(module_suites(), "HybridAttention", &ModuleSuite::name);
+  const ModuleLaw& law = *std::ranges::find(suite.laws, "memory-is-counted-to-the-byte", &ModuleLaw::name);
+  Results results;
+  results.context.seed = 2;
+  results.kernels.push_back(tally_of(suite));
+  for (const char* regime : {"three-to-one", "one-to-one"}) add(results, case_of(run_module_case(suite, law, regime, 2)));
+  const auto report = nlohmann::json::parse(to_report_json(results));
+  const auto& figures = report.at("modules")[0].at("figures");
+  REQUIRE(figures.size() == 2);
+  for (const auto& line : figures) {
+    const bool three = line.at("regime") == "three-to-one";
+    CHECK(line.at("of them MLA") == (three ? 1 : 2));
+    const double own = line.at("bytes"), all = line.at("bytes with MLA in every layer"), saved = line.at("saved, %");
+    CHECK(all == 4.0 * 1024 * (5 + 2) * sizeof(float)); // layers, tokens, rank + K_shared
+    CHECK(saved == Approx(100 * (1 - own / all)));
+    CHECK(saved < (three ? 75 : 50));
+    CHECK(saved > (three ? 72 : 48)); // what KDA's states take
+    CHECK(line.at("bytes of all heads' keys and values") == 4.0 * 1024 * 2 * (4 + 2 + 3) * sizeof(float));
+  }
 }
 
 TEST_CASE("a report with modules is read back as it was written") {

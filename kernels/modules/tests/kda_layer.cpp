@@ -88,6 +88,28 @@ TEST_CASE("initial parameters follow from the seed and the tensor's name alone")
   CHECK(std::ranges::all_of(one.A_log, [](float A) { return A >= 0 && A < std::log(16.0f); }));
 }
 
+TEST_CASE("initial parameters fill the intervals that are said of them") {
+  const KdaLayer wide{.D = 48, .H = 64, .HV = 64, .K = 8, .V = 4, .gate_rank = 16, .output_gate_rank = 8};
+  const KdaLayerParameters p = initial_parameters(wide, 11);
+  const auto fills = [](const std::vector<float>& values, double limit) {
+    const auto [least, most] = std::ranges::minmax(values);
+    CHECK(-limit <= static_cast<double>(least));
+    CHECK(static_cast<double>(least) < -0.97 * limit);
+    CHECK(0.97 * limit < static_cast<double>(most));
+    CHECK(static_cast<double>(most) <= limit);
+  };
+  fills(p.q_proj, std::sqrt(6.0 / (48 + 64 * 8)));
+  fills(p.v_proj, std::sqrt(6.0 / (48 + 64 * 4)));
+  fills(p.f_down, std::sqrt(6.0 / (48 + 16)));
+  fills(p.o_proj, std::sqrt(6.0 / (64 * 4 + 48)));
+  fills(p.k_conv, 0.5);
+  const auto [slow, fast] = std::ranges::minmax(p.A_log);
+  CHECK(slow >= 0);
+  CHECK(std::exp(slow) < 2);
+  CHECK(std::exp(fast) > 15);
+  CHECK(fast <= std::log(16.0f));
+}
+
 TEST_CASE("a call without tokens gives back the state it was given") {
   const KdaLayerParameters p = initial_parameters(layer, 5);
   const KdaLayerState state{.q_conv = wave(3 * 32), .k_conv = wave(3 * 32), .v_conv = wave(3 * 128), .memory = wave(4 * 16 * 32)};
