@@ -142,6 +142,8 @@ std::vector<Regime> regimes() {
       {.name = "8 tokens", .shape = {.B = 5, .T = 8, .H = 2, .HV = 4, .K = 128, .V = 128}, .options = gated},
       {.name = "1 token", .shape = {.B = 5, .T = 1, .H = 2, .HV = 2, .K = 64, .V = 36}, .options = gated, .initial_state = false},
       {.name = "3 tokens, K 80", .shape = {.B = 2, .T = 3, .H = 2, .HV = 2, .K = 80, .V = 256}, .options = softplus},
+      {.name = "3 tokens, many heads", .shape = {.B = 50, .T = 3, .H = 2, .HV = 4, .K = 112, .V = 96}, .options = gated},
+      {.name = "8 tokens, many heads", .shape = {.B = 50, .T = 8, .H = 2, .HV = 4, .K = 48, .V = 144}, .options = softplus},
       {.name = "odd sizes", .shape = {.B = 2, .T = 37, .H = 3, .HV = 6, .K = 37, .V = 19}, .options = given},
       {.name = "K 256", .shape = {.B = 1, .T = 50, .H = 2, .HV = 2, .K = 256, .V = 200}, .options = given},
       {.name = "grouped by 4", .shape = {.B = 2, .T = 192, .H = 3, .HV = 12, .K = 128, .V = 128}, .options = gated},
