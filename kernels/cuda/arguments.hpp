@@ -27,6 +27,7 @@ struct ForwardArguments {
   const std::int32_t* slot = nullptr;       ///< decode only: [B], negative ones are skipped
   std::int64_t N = 1, T = 0;
   int H = 1, HV = 1, K = 1, V = 1;
+  int state_heads = 1; ///< of the tensors of states, [N,state_heads,K,V]: HV, or more where a backward pass works on some heads only
   Gate gate = Gate::log_decay;
   Beta beta_form = Beta::value;
   Stored qkv_format = Stored::fp32, gate_format = Stored::fp32, beta_format = Stored::fp32, output_format = Stored::fp32;
@@ -42,6 +43,9 @@ struct ForwardArguments {
   int share = 0; ///< 0: a gang has one unit
   unsigned char* handover = nullptr;
 };
+
+/// Whether chunk kernels are made for keys of K channels; others go through kernels that have room for more.
+constexpr bool has_own_kernel(std::int64_t K) { return K == 64 || K == 128; }
 
 inline constexpr std::int64_t least_dealt_tokens = 256;  ///< shorter sequences are not dealt out: it would not pay
 inline constexpr int most_gangs = 256, most_groups = 16; ///< groups of 16 value columns
@@ -99,6 +103,7 @@ struct GradientArguments {
   std::int64_t rows_total = 0;
   const std::uint32_t *S = nullptr, *dS = nullptr;
   float *group_q = nullptr, *group_k = nullptr;        ///< [B T][H][K]: sums over value heads, where heads are grouped
+  int group_heads = 1, group_first = 0;                ///< value heads of a group; the first of them that this launch works on
   float *partial_bias = nullptr, *partial_A = nullptr; ///< [slots][HV][K], [slots][HV]; absent: not wanted
   std::int64_t segment_slots = 0;
 };

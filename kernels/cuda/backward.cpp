@@ -2,15 +2,23 @@
 
 namespace kdacheck::cuda {
 
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool narrow>
 cudaError_t launch_backward(const BackwardArguments&, cudaStream_t); // backward_launch.cuh
 
 namespace {
 
+template <int K, int pieces, bool narrow = false> cudaError_t launch_format(const BackwardArguments& args, cudaStream_t stream) {
+  return args.call.qkv_format == Stored::fp16 ? launch_backward<K, pieces, true, narrow>(args, stream)
+                                              : launch_backward<K, pieces, false, narrow>(args, stream);
+}
+
 template <int pieces> cudaError_t launch_any(const BackwardArguments& args, cudaStream_t stream) {
-  const bool half = args.call.qkv_format == Stored::fp16;
-  if (args.call.K == 64) return half ? launch_backward<64, pieces, true>(args, stream) : launch_backward<64, pieces, false>(args, stream);
-  return half ? launch_backward<128, pieces, true>(args, stream) : launch_backward<128, pieces, false>(args, stream);
+  const int K = args.call.K;
+  if (K == 64) return launch_format<64, pieces>(args, stream);
+  if (K == 128) return launch_format<128, pieces>(args, stream);
+  if constexpr (pieces == 1)
+    if (K > 128) return launch_format<256, pieces, true>(args, stream);
+  return launch_format<128, pieces, true>(args, stream);
 }
 
 } // namespace

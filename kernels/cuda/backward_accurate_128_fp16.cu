@@ -4,6 +4,6 @@
 
 namespace kdacheck::cuda {
 
-template cudaError_t launch_backward<128, 2, true>(const BackwardArguments&, cudaStream_t);
+template cudaError_t launch_backward<128, 2, true, false>(const BackwardArguments&, cudaStream_t);
 
 } // namespace kdacheck::cuda

@@ -154,12 +154,12 @@ __device__ __forceinline__ void store_value_gradient(const float (&dV)[2][4], vo
 }
 
 /// All chunks of a sequence for value columns [column, column + 16), the last one first.
-template <int K, int pieces, bool half_precision, class Supply>
+template <int K, int pieces, bool half_precision, bool narrow = false, class Supply>
 __device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
                                                 int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float dS[K / 8][4];
-  load_state<K>(dS, sweep.d_final_state, args, n * args.HV + head, column, lane);
+  load_state<K, narrow>(dS, sweep.d_final_state, args, n * args.state_heads + head, column, lane);
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
   const bool present = sweep.d_o.data != nullptr;
   // Without a cotangent nothing is read; the address of the values stands for one.
@@ -194,19 +194,21 @@ __device__ __forceinline__ void consume_adjoint(const SweepArguments& sweep, Sup
                            area + value_ring * tile_bytes, lane);
     if (first % segment_tokens == 0 && first > 0) {
       const std::int64_t slot = boundary_slot(args, span, first / segment_tokens);
-      store_boundary<K>(dS, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
+      store_boundary<K, narrow>(dS, sweep.states + (slot * args.HV + head) * state_words(channels_of<K, narrow>(args), args.V), args,
+                                column, lane);
     }
   }
   copy_async_wait<0>();
-  store_state<K>(dS, sweep.d_initial_state, args, n * args.HV + head, column, lane);
+  store_state<K, narrow>(dS, sweep.d_initial_state, args, n * args.state_heads + head, column, lane);
 }
 
-template <int K, int pieces, bool half_precision> __device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
-  sweep_block<K, pieces, half_precision, Sweep::adjoint, false>(
+template <int K, int pieces, bool half_precision, bool narrow = false>
+__device__ __forceinline__ void adjoint_block(const SweepArguments& sweep) {
+  sweep_block<K, pieces, half_precision, Sweep::adjoint, false, narrow>(
       sweep.call, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
         const std::int64_t unit = sweep.call.first_unit + gang, n = unit / sweep.call.HV;
-        consume_adjoint<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area,
-                                                   span_of(sweep.call, n), n, static_cast<int>(unit % sweep.call.HV), column, lane);
+        consume_adjoint<K, pieces, half_precision, narrow>(sweep, RingSupply<StageLayout<K, pieces, Sweep::adjoint>>{ring}, area,
+                                                           span_of(sweep.call, n), n, static_cast<int>(unit % sweep.call.HV), column, lane);
       });
 }
 

@@ -4,6 +4,6 @@
 
 namespace kdacheck::cuda {
 
-template cudaError_t launch_backward<64, 1, false>(const BackwardArguments&, cudaStream_t);
+template cudaError_t launch_backward<64, 1, false, false>(const BackwardArguments&, cudaStream_t);
 
 } // namespace kdacheck::cuda

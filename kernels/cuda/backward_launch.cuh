@@ -8,8 +8,9 @@
 //              from last to first, M and dv for every token, dS every 64 tokens, dh0                      (backward_adjoint.cuh)
 //   gradients  parallel over segments of 64 tokens: dq dk dg dbeta, through l2norm, gate, sigmoid         (backward_gradients.cuh)
 //   parameters sums over segments: d A_log, d dt_bias                                                     (backward_parameters.cuh)
-// Where the workspace would exceed 1.5 times the tensors (tier `accurate`, grouped heads, short packed members) the sweeps are two
-// launches that each work the chunks out for themselves, with the producers of the forward pass.
+// Where chunks would make the workspace exceed 1.5 times the tensors (tier `accurate`, short packed members, keys of neither 64 nor 128
+// channels) the sweeps are two launches that each work the chunks out for themselves, with the producers of the forward pass. Where it
+// would exceed that even so (grouped heads), all four are launched for some of the heads, then for others in the same memory.
 //
 // Bytes per token and head, K = V = 128, bf16, fast: stages reads 770, writes 904; sweeps read 616 and 872 of those and v, dO 512,
 // write R M dv 768 and S dS 2048; gradients reads q k g do 1024, R M 512, S dS 2048, writes dq dk dg 768 and 8 of sums: 10.85 KB in all.
@@ -51,14 +52,14 @@
 
 namespace kdacheck::cuda {
 
-template <int K, int pieces, bool half_precision>
-__global__ void __launch_bounds__(32 * most_warps, 1) backward_states(const __grid_constant__ SweepArguments args) {
-  states_block<K, pieces, half_precision>(args);
+template <int K, int pieces, bool half_precision, bool narrow = false>
+__global__ void __launch_bounds__(32 * warps_of(K), 1) backward_states(const __grid_constant__ SweepArguments args) {
+  states_block<K, pieces, half_precision, narrow>(args);
 }
 
-template <int K, int pieces, bool half_precision>
-__global__ void __launch_bounds__(32 * most_warps, 1) backward_adjoint(const __grid_constant__ SweepArguments args) {
-  adjoint_block<K, pieces, half_precision>(args);
+template <int K, int pieces, bool half_precision, bool narrow = false>
+__global__ void __launch_bounds__(32 * warps_of(K), 1) backward_adjoint(const __grid_constant__ SweepArguments args) {
+  adjoint_block<K, pieces, half_precision, narrow>(args);
 }
 
 template <int K, bool half_precision>
@@ -119,22 +120,26 @@ cudaError_t launch_kept_sweeps(const SweepArguments& states, const SweepArgument
   return cudaGetLastError();
 }
 
-template <GateCode code, int K, int pieces, bool half_precision>
-__global__ void __launch_bounds__(2 * K, pieces == 1 ? 2 : 1) backward_gradients(const __grid_constant__ GradientArguments args) {
-  gradients_block<code, K, pieces, half_precision>(args);
+template <GateCode code, int K, int pieces, bool half_precision, bool narrow = false>
+__global__ void __launch_bounds__(2 * K, pieces == 1 && K <= 128 ? 2 : 1)
+    backward_gradients(const __grid_constant__ GradientArguments args) {
+  gradients_block<code, K, pieces, half_precision, narrow>(args);
 }
 
-constexpr __device__ __host__ unsigned parameter_threads(int K) { return static_cast<unsigned>((K + 1 + 31) / 32 * 32 * parameter_groups); }
+constexpr __device__ __host__ unsigned parameter_threads(int K) {
+  return K > 128 ? 1024 : static_cast<unsigned>((K + 1 + 31) / 32 * 32 * parameter_groups);
+}
 
 template <int K>
 __global__ void __launch_bounds__(parameter_threads(K), 1) backward_parameters(const __grid_constant__ ParameterArguments args) {
   parameters_block(args, parameter_threads(K));
 }
 
-/// Instantiated in backward_TIER_K_FORMAT.cu, one to a file: each takes long to compile.
-template <int K, int pieces, bool half_precision> cudaError_t launch_backward(const BackwardArguments& args, cudaStream_t stream) {
+/// One round; `group_heads`, `group_first`: of GradientArguments.
+template <int K, int pieces, bool half_precision, bool narrow>
+cudaError_t launch_round(const BackwardArguments& args, const BackwardWorkspace& where, int group_heads, int group_first,
+                         const Machine& machine, cudaStream_t stream) {
   const ForwardArguments& call = args.call;
-  const BackwardWorkspace where = backward_workspace(call, args.B, pieces, call.cu_seqlens != nullptr);
   const auto at = [&](std::size_t offset) { return static_cast<void*>(args.workspace + offset); };
   SweepArguments sweep{.call = call,
                        .d_o = {},
@@ -144,13 +149,11 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                        .rows_total = args.B * call.T,
                        .states = static_cast<std::uint32_t*>(at(where.S))};
   const SweepArguments states = sweep;
-  Machine machine;
-  if (const cudaError_t error = ask(machine); error != cudaSuccess) return error;
   sweep.d_o = args.d_o, sweep.dv = args.dv;
   sweep.d_final_state = args.d_final_state, sweep.d_initial_state = args.d_initial_state;
   sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
   bool kept = false;
-  if constexpr (pieces == 1)
+  if constexpr (pieces == 1 && !narrow)
     if (where.stage_slots > 0) {
       kept = true;
       if (const cudaError_t error =
@@ -159,12 +162,12 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
         return error;
     }
   if (!kept) {
-    if (const cudaError_t error =
-            launch_cut<ChunkCut<K, pieces, Sweep::states>>(backward_states<K, pieces, half_precision>, states, stream, ChunkShape{});
+    if (const cudaError_t error = launch_cut<ChunkCut<K, pieces, Sweep::states>>(backward_states<K, pieces, half_precision, narrow>, states,
+                                                                                 stream, ChunkShape{});
         error != cudaSuccess)
       return error;
-    if (const cudaError_t error =
-            launch_cut<ChunkCut<K, pieces, Sweep::adjoint>>(backward_adjoint<K, pieces, half_precision>, sweep, stream, ChunkShape{});
+    if (const cudaError_t error = launch_cut<ChunkCut<K, pieces, Sweep::adjoint>>(backward_adjoint<K, pieces, half_precision, narrow>,
+                                                                                  sweep, stream, ChunkShape{});
         error != cudaSuccess)
       return error;
   }
@@ -186,12 +189,16 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                          .dS = static_cast<std::uint32_t*>(at(where.dS)),
                          .group_q = static_cast<float*>(at(where.group_q)),
                          .group_k = static_cast<float*>(at(where.group_k)),
+                         .group_heads = group_heads,
+                         .group_first = group_first,
                          .segment_slots = where.segment_slots};
   const bool sums = call.A_log != nullptr && (args.d_A_log != nullptr || args.d_dt_bias != nullptr);
   if (sums) last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
-  auto* kernel = backward_gradients<GateCode::any, K, pieces, half_precision>;
-  if (call.gate == Gate::bounded) kernel = backward_gradients<GateCode::bounded, K, pieces, half_precision>;
-  if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
+  auto* kernel = backward_gradients<GateCode::any, K, pieces, half_precision, narrow>;
+  if constexpr (!narrow) {
+    if (call.gate == Gate::bounded) kernel = backward_gradients<GateCode::bounded, K, pieces, half_precision>;
+    if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
+  }
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
   // The device's limit, not what this call takes: calls of several threads set it for one another.
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
@@ -207,9 +214,27 @@ template <int K, int pieces, bool half_precision> cudaError_t launch_backward(co
                                       .d_A_log = args.d_A_log,
                                       .segment_slots = where.segment_slots,
                                       .HV = call.HV,
-                                      .K = K};
+                                      .K = call.K};
   backward_parameters<K><<<static_cast<unsigned>(call.HV), parameter_threads(K), 8 * parameter_groups*(K + 1), stream>>>(parameters);
   return cudaGetLastError();
+}
+
+/// Instantiated in backward_TIER_K_FORMAT.cu, one to a file: each takes long to compile. `narrow`: keys of fewer than K channels, in
+/// backward_narrow_TIER_FORMAT.cu; one kernel for every gate, and chunks are not kept.
+template <int K, int pieces, bool half_precision, bool narrow>
+cudaError_t launch_backward(const BackwardArguments& args, cudaStream_t stream) {
+  const ForwardArguments& call = args.call;
+  const BackwardWorkspace where = backward_workspace(call, args.B, pieces, call.cu_seqlens != nullptr);
+  Machine machine;
+  if (const cudaError_t error = ask(machine); error != cudaSuccess) return error;
+  const int group = call.HV / call.H;
+  for (int first = 0; first < call.HV; first += where.heads) {
+    const BackwardArguments part = heads_of(args, first, std::min(where.heads, call.HV - first));
+    if (const cudaError_t error = launch_round<K, pieces, half_precision, narrow>(part, where, group, first % group, machine, stream);
+        error != cudaSuccess)
+      return error;
+  }
+  return cudaSuccess;
 }
 
 } // namespace kdacheck::cuda

@@ -20,13 +20,14 @@ template <int K, int pieces, bool half_precision> struct GradientLayout {
   static constexpr int kd = 0, qd = kd + pieces * key_piece, columns = 0;
   static constexpr int kr = larger(2 * pieces * key_piece, result), R = kr + pieces * key_piece, row_q = kr, row_k = kr + result;
   static constexpr int score_bytes = larger(2 * sub_block_pairs * pieces * tile_bytes, 2 * sub_blocks * 1024);
+  static constexpr int diagonal_turns = larger(128 / K, 1); ///< scores of equal sub-blocks that a warp makes
   // What depends on V: byte offsets for this block.
   int value_row, value_piece, M, d_o, scores, gammas, ends, kept, betas, norms, sums, bytes;
   constexpr __device__ __host__ explicit GradientLayout(int V)
       : value_row(2 * V + 16), value_piece(segment_tokens * value_row), M(R + pieces * value_piece), d_o(M + pieces * value_piece),
         scores(larger(d_o + cotangent_pieces * value_piece, row_k + result)), gammas(scores + score_bytes),
         ends(gammas + sub_blocks * K * 4), kept(ends + K * 4), betas(kept + K * 4), norms(betas + segment_tokens * 4),
-        sums(norms + 2 * segment_tokens * 4), bytes(sums + 4 * segment_tokens * 4) {}
+        sums(norms + 2 * segment_tokens * 4), bytes(sums + K / 32 * segment_tokens * 4) {}
   /// Scores between sub-blocks i > j; `kind` 0: q with k, 1: k with k.
   static constexpr __device__ int score_tile(int kind, int i, int j) {
     return (kind * sub_block_pairs + i * (i - 1) / 2 + j) * pieces * tile_bytes;

@@ -56,13 +56,15 @@ __device__ __forceinline__ void load_gate_rows(Pair (&g)[count], const ForwardAr
   }
 }
 
-/// Starts copying the segment's rows of 16-bit keys to where their operands will lie; absent rows become zero.
-template <int K> __device__ __forceinline__ void copy_keys(Address to, const View& view, std::int64_t offset, int tokens) {
+/// Starts copying the segment's rows of 16-bit keys to where their operands will lie; absent rows and channels become zero.
+template <int K, bool narrow = false>
+__device__ __forceinline__ void copy_keys(Address to, const View& view, std::int64_t offset, int tokens, const ForwardArguments& args) {
   constexpr int pieces_of_row = K / 8, rows_at_once = 2 * K / pieces_of_row;
   static_assert(rows_at_once % 8 == 0, "all rows of a thread are exchanged alike");
   const int row = static_cast<int>(thread_index()) / pieces_of_row, channel = 8 * (static_cast<int>(thread_index()) % pieces_of_row);
   const auto* source = static_cast<const std::uint16_t*>(view.data) + offset + channel + row * view.token;
   const Address place = to + swizzled(row, channel, 2 * K);
+  if (narrow && channel >= args.K) tokens = 0;
 #pragma unroll
   for (int step = 0; step < segment_tokens / rows_at_once; ++step, source += rows_at_once * view.token)
     copy_async(place + step * rows_at_once * 2 * K, source, row + step * rows_at_once < tokens ? 16 : 0);
@@ -127,20 +129,20 @@ __device__ __forceinline__ void copy_cotangent(Address to, int row_bytes, int pi
 }
 
 /// Starts copying q, k and a gate of 16 bits to where qd, kd and kr will lie: a lane replaces the very words it has read.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool narrow = false>
 __device__ __forceinline__ void copy_segment_keys(const ForwardArguments& args, Address base, const Segment& segment, int head,
                                                   int head_q) {
   using Layout = GradientLayout<K, pieces, half_precision>;
   const std::int64_t batch = segment.span.batch, first = segment.first();
-  copy_keys<K>(base + Layout::qd, args.q, row_of(args.q, batch, first, head_q), segment.tokens);
-  copy_keys<K>(base + Layout::kd, args.k, row_of(args.k, batch, first, head_q), segment.tokens);
+  copy_keys<K, narrow>(base + Layout::qd, args.q, row_of(args.q, batch, first, head_q), segment.tokens, args);
+  copy_keys<K, narrow>(base + Layout::kd, args.k, row_of(args.k, batch, first, head_q), segment.tokens, args);
   if (args.gate != Gate::absent && args.gate_format != Stored::fp32)
-    copy_keys<K>(base + Layout::kr, args.g, row_of(args.g, batch, first, head), segment.tokens);
+    copy_keys<K, narrow>(base + Layout::kr, args.g, row_of(args.g, batch, first, head), segment.tokens, args);
 }
 
 /// Writes kd, qd, kr, the decays of sub-blocks, betas, and the factors that normalise q (without scale) and k.
 /// Takes what copy_segment_keys brought.
-template <GateCode code, int K, int pieces, bool half_precision>
+template <GateCode code, bool narrow = false, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Address base,
                                              const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head) {
   using Layout = GradientLayout<K, pieces, half_precision>;
@@ -168,7 +170,7 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
                  sum);
   }
   Pair alpha[16];
-  if (args.gate == Gate::absent) {
+  if (args.gate == Gate::absent || (narrow && channel >= args.K)) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) alpha[i] = {1, 1};
   } else {
@@ -183,7 +185,7 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     }
     Pair bias{0, 0};
     if (args.dt_bias != nullptr) {
-      const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * K + channel;
+      const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * channels_of<K, narrow>(args) + channel;
       bias = {biases[0], biases[1]};
     }
     const HeadGate gate = gate_of(args, head);
@@ -210,7 +212,8 @@ __device__ __forceinline__ void prepare_keys(const ForwardArguments& args, Addre
     float factor = 1;
     if (args.l2norm) {
       float sum = load_shared_float(base + at.sums + 4 * index);
-      if constexpr (K == 128) sum += load_shared_float(base + at.sums + 4 * (2 * segment_tokens + index));
+#pragma unroll
+      for (int other = 1; other < K / 64; ++other) sum += load_shared_float(base + at.sums + 4 * (2 * other * segment_tokens + index));
       factor = reciprocal_root(sum + 1e-6f);
     }
     store_shared(base + at.norms + 4 * index, factor);

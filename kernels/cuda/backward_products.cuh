@@ -31,13 +31,14 @@ struct StateBlock {
 };
 
 /// `passing`: this block is not read again.
-template <int K, bool passing = false>
+template <int K, bool passing = false, bool narrow = false>
 __device__ __forceinline__ StateBlock state_block(const BoundaryState& state, const ForwardArguments& args, int group, int step,
                                                   unsigned lane) {
   StateBlock block;
+  if (narrow && 16 * group >= args.K) return {};
   if (state.words != nullptr) {
     const std::uint32_t* from = state.words + (group * (args.V / 16) + step) * 128 + 4 * static_cast<int>(lane);
-    const std::uint32_t* upper = from + 8 * K * args.V / 16;
+    const std::uint32_t* upper = from + 8 * channels_of<K, narrow>(args) * args.V / 16;
     if constexpr (passing) {
       load_global_passing(block.word[0], from);
       load_global_passing(block.word[1], upper);
@@ -159,15 +160,17 @@ __device__ __forceinline__ void scale_scores(float (&score)[4], Address base, co
 /// Scores: those of different sub-blocks go to shared memory as operands, those of equal ones stay in `diagonal` (kept by the
 /// warp until store_diagonal). Even warps work for q, odd ones for k. `d_beta(token, m . r)` receives what the diagonal gives.
 template <int K, int pieces, bool half_precision, class BetaGradient>
-__device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4], Address base,
-                                                const GradientLayout<K, pieces, half_precision>& at, int V, BetaGradient d_beta) {
+__device__ __forceinline__ void multiply_scores(float (&diagonal)[GradientLayout<K, pieces, half_precision>::diagonal_turns][2][4],
+                                                Address base, const GradientLayout<K, pieces, half_precision>& at, int V,
+                                                BetaGradient d_beta) {
   using Layout = GradientLayout<K, pieces, half_precision>;
   const int warp = static_cast<int>(thread_index() / 32), kind = warp % 2;
   const unsigned lane = thread_index() % 32;
   constexpr int takers = K / 32; // warps of one kind
 #pragma unroll
-  for (int turn = 0; turn < sub_blocks / takers; ++turn) {
+  for (int turn = 0; turn < Layout::diagonal_turns; ++turn) {
     const int i = warp / 2 + turn * takers;
+    if (takers > sub_blocks && i >= sub_blocks) break;
     float(&score)[2][4] = diagonal[turn];
     multiply_pair<K, pieces, half_precision>(score, base, at, V, kind, i, i, lane);
 #pragma unroll
@@ -199,11 +202,12 @@ __device__ __forceinline__ void multiply_scores(float (&diagonal)[128 / K][2][4]
 }
 
 /// Scores of equal sub-blocks as fp32 [kind][sub-block][16][16]; zero above the diagonal.
-template <int K> __device__ __forceinline__ void store_diagonal(const float (&diagonal)[128 / K][2][4], Address scores) {
+template <int K, int turns> __device__ __forceinline__ void store_diagonal(const float (&diagonal)[turns][2][4], Address scores) {
   const int warp = static_cast<int>(thread_index() / 32), lane = static_cast<int>(thread_index() % 32), kind = warp % 2;
 #pragma unroll
-  for (int turn = 0; turn < 128 / K; ++turn) {
+  for (int turn = 0; turn < turns; ++turn) {
     const int block = warp / 2 + turn * (K / 32);
+    if (K / 32 > sub_blocks && block >= sub_blocks) break;
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
       const int row = lane / 4 + 8 * (part % 2), column = 8 * (part / 2) + 2 * (lane % 4);
@@ -216,7 +220,7 @@ template <int K> __device__ __forceinline__ void store_diagonal(const float (&di
 
 /// Columns, in `C`. Also what flows from all tokens but the last, and from the state, to the segment's end, for dg: `ends` and
 /// `kept` in shared memory, [K] each.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool narrow = false>
 __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], const ForwardArguments& args, Address base,
                                                  const GradientLayout<K, pieces, half_precision>& at, const BoundaryState& S,
                                                  const BoundaryState& dS, int last_token) {
@@ -239,8 +243,8 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
       d[0] = d[1];
       s[0] = s[1];
       if (step + early < steps) {
-        d[1] = state_block<K, true>(dS, args, group, step + early, lane);
-        if (with_S) s[1] = state_block<K>(S, args, group, step + early, lane);
+        d[1] = state_block<K, true, narrow>(dS, args, group, step + early, lane);
+        if (with_S) s[1] = state_block<K, false, narrow>(S, args, group, step + early, lane);
       }
       if (step < 0) continue;
       const Operand<pieces> right = state_operand<pieces>(d_now);
@@ -320,7 +324,7 @@ __device__ __forceinline__ void multiply_columns(float (&C)[sub_blocks][2][4], c
 }
 
 /// Rows of q and of k, in `Q` and `N`.
-template <int K, int pieces, bool half_precision>
+template <int K, int pieces, bool half_precision, bool narrow = false>
 __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], float (&N)[sub_blocks][2][4], const ForwardArguments& args,
                                               Address base, const GradientLayout<K, pieces, half_precision>& at, const BoundaryState& S) {
   using Layout = GradientLayout<K, pieces, half_precision>;
@@ -335,7 +339,7 @@ __device__ __forceinline__ void multiply_rows(float (&Q)[sub_blocks][2][4], floa
 #pragma unroll 1
     for (int step = -1; step < steps; ++step) {
       const Operand<pieces> right = state_operand<pieces>(next);
-      if (step + 1 < steps) next = state_block<K, true>(S, args, group, step + 1, lane);
+      if (step + 1 < steps) next = state_block<K, true, narrow>(S, args, group, step + 1, lane);
       if (step < 0) continue;
 #pragma unroll
       for (int block = 0; block < sub_blocks; ++block) {

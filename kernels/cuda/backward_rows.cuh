@@ -71,7 +71,7 @@ __device__ __forceinline__ void load_decays(float (&alpha)[16], const ForwardArg
 /// Adds pairs of this warp's sub-block to the rows and columns in shared memory. They then hold: row_q the gradient of the
 /// normalised q, row_k that of the normalised k, columns the sum of dg's terms from that token to the sub-block's end; `totals`
 /// (over gammas) this sum over the whole sub-block.
-template <GateCode code, int K, int pieces, bool half_precision>
+template <GateCode code, bool narrow = false, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, Address base,
                                                  const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                                  int head_q) {
@@ -84,7 +84,9 @@ __device__ __forceinline__ void finish_sub_block(const ForwardArguments& args, A
 #pragma unroll 1
   for (int turn = 0; turn < 2; ++turn) {
     const int channel = 64 * part + 32 * turn + lane;
-    const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + channel] : 0.0f;
+    if (narrow && channel >= args.K) break;
+    const float bias =
+        args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * channels_of<K, narrow>(args) + channel] : 0.0f;
     float alpha[16], k[16], column[16], flow[16]; // flow: q until the row is done
     load_column<half_precision>(flow, args.q, row_of(args.q, segment.span.batch, row, head_q) + channel, tokens);
     load_column<half_precision>(k, args.k, row_of(args.k, segment.span.batch, row, head_q) + channel, tokens);
@@ -166,17 +168,19 @@ __device__ __forceinline__ void store_channels(void* data, std::int64_t offset, 
 }
 
 /// Writes dq or dk of all tokens from the gradient of what the l2norm gives: a warp two tokens at a time, 16 lanes each. Where
-/// value heads are grouped, adds it to `group` first, and writes after the last of them; a lane always meets the same elements, in
-/// the order of heads.
-template <int K, bool half_precision>
+/// value heads are grouped (`heads` > 1), adds it to `group` first, and writes after the last of them; a lane always meets the same
+/// elements, in the order of heads.
+template <int K, bool half_precision, bool narrow = false>
 __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address result, Address norms, const View& from, const View& to,
-                                           Stored format, float* group, const Segment& segment, int head, int head_q) {
+                                           Stored format, float* group, int heads, int first_place, const Segment& segment, int head,
+                                           int head_q) {
   constexpr int parts = K / 64, warps = K / 16, step = 2 * warps; // parts of four channels, 64 channels apart
   const int lane = static_cast<int>(thread_index() % 32), channel = 4 * (lane % 16);
-  const int heads = args.HV / args.H, place_in_group = head - head_q * heads;
+  const int place_in_group = first_place + head - head_q * (args.HV / args.H);
   const bool first = place_in_group == 0, last = place_in_group == heads - 1;
   if (last && to.data == nullptr && heads == 1) return;
   const bool with_norm = args.l2norm && last;
+  const auto present = [&](int part) { return !narrow || channel + 64 * part < args.K; };
 #pragma unroll 1
   for (int begin = 2 * static_cast<int>(thread_index() / 32); begin < segment.tokens; begin += step) {
     const int token = begin + lane / 16;
@@ -188,17 +192,26 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
 #pragma unroll
       for (int part = 0; part < parts; ++part)
 #pragma unroll
-        for (int e = 0; e < 2; ++e) words[part][e] = reinterpret_cast<const std::uint32_t*>(source + 64 * part)[e];
+        for (int e = 0; e < 2; ++e)
+          if (present(part)) words[part][e] = reinterpret_cast<const std::uint32_t*>(source + 64 * part)[e];
     }
     float d[parts][4];
 #pragma unroll
-    for (int part = 0; part < parts; ++part) load_shared_quad(d[part], result + result_offset<K>(token, channel + 64 * part));
+    for (int part = 0; part < parts; ++part) {
+      if (present(part)) {
+        load_shared_quad(d[part], result + result_offset<K>(token, channel + 64 * part));
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) d[part][e] = 0;
+      }
+    }
     if (heads > 1) {
-      float* sum = group + ((segment.span.batch * args.T + row) * args.H + head_q) * K + channel;
+      float* sum = group + ((segment.span.batch * args.T + row) * args.H + head_q) * channels_of<K, narrow>(args) + channel;
 #pragma unroll
       for (int part = 0; part < parts; ++part)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
+          if (!present(part)) continue;
           if (!first) d[part][e] += sum[64 * part + e];
           if (!last && inside) sum[64 * part + e] = d[part][e];
         }
@@ -229,7 +242,8 @@ __device__ __forceinline__ void write_keys(const ForwardArguments& args, Address
     if (!inside) continue;
     const std::int64_t target = row_of(to, segment.span.batch, row, head_q) + channel;
 #pragma unroll
-    for (int part = 0; part < parts; ++part) store_channels<4>(to.data, target + 64 * part, d[part], format);
+    for (int part = 0; part < parts; ++part)
+      if (present(part)) store_channels<4>(to.data, target + 64 * part, d[part], format);
   }
 }
 
@@ -242,7 +256,7 @@ template <GateCode code> __device__ __forceinline__ DecaySlope slope_of(const Fo
 }
 
 /// Writes dg; `sums` in shared memory receives d dt_bias [4][K] and d A_log [warps] of this segment.
-template <GateCode code, int K, int pieces, bool half_precision>
+template <GateCode code, bool narrow = false, int K, int pieces, bool half_precision>
 __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Address base,
                                            const GradientLayout<K, pieces, half_precision>& at, const Segment& segment, int head,
                                            Address sums) {
@@ -258,13 +272,15 @@ __device__ __forceinline__ void write_gate(const GradientArguments& gradient, Ad
       later = {later.x + total.x, later.y + total.y};
     }
   const Pair ends = load_shared_pair(base + at.ends + 4 * channel), kept = load_shared_pair(base + at.kept + 4 * channel);
-  if (args.dt_bias != nullptr)
-    bias = {args.dt_bias[static_cast<std::int64_t>(head) * K + channel], args.dt_bias[static_cast<std::int64_t>(head) * K + channel + 1]};
+  if (args.dt_bias != nullptr && (!narrow || channel < args.K)) {
+    const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * channels_of<K, narrow>(args) + channel;
+    bias = {biases[0], biases[1]};
+  }
   const HeadGate gate = gate_of(args, head);
   const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
   float A_sum = 0;
   const std::int64_t row = segment.first() + first;
-  const int tokens = segment.tokens - first;
+  const int tokens = narrow && channel >= args.K ? -chunk_tokens : segment.tokens - first;
   const std::int64_t g_row = row_of(args.g, segment.span.batch, row, head) + channel;
   std::int64_t target = row_of(gradient.dg, segment.span.batch, row, head) + channel;
   Pair x[4], next[4]{};

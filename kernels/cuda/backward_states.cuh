@@ -62,12 +62,12 @@ __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[
 }
 
 /// All chunks of a sequence for value columns [column, column + 16).
-template <int K, int pieces, bool half_precision, class Supply>
+template <int K, int pieces, bool half_precision, bool narrow = false, class Supply>
 __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supply supply, Address area, Span span, std::int64_t n,
                                                int head, int column, unsigned lane) {
   const ForwardArguments& args = sweep.call;
   float S[K / 8][4];
-  load_state<K>(S, args.initial_state, args, n * args.HV + head, column, lane);
+  load_state<K, narrow>(S, args.initial_state, args, n * args.state_heads + head, column, lane);
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
   const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * (lane % 2);
   const std::int64_t row = static_cast<std::int64_t>(args.HV) * args.V, plane = row * sweep.rows_total;
@@ -92,18 +92,20 @@ __device__ __forceinline__ void consume_states(const SweepArguments& sweep, Supp
     store_rows<pieces>(R, R_rows + first * row, row, plane, left < chunk_tokens ? static_cast<int>(left) : chunk_tokens, lane);
     if ((first + chunk_tokens) % segment_tokens == 0 && chunk + 1 < chunks) {
       const std::int64_t slot = boundary_slot(args, span, (first + chunk_tokens) / segment_tokens);
-      store_boundary<K>(S, sweep.states + (slot * args.HV + head) * state_words(K, args.V), args.V, column, lane);
+      store_boundary<K, narrow>(S, sweep.states + (slot * args.HV + head) * state_words(channels_of<K, narrow>(args), args.V), args, column,
+                                lane);
     }
   }
   copy_async_wait<0>();
 }
 
-template <int K, int pieces, bool half_precision> __device__ __forceinline__ void states_block(const SweepArguments& sweep) {
-  sweep_block<K, pieces, half_precision, Sweep::states, false>(
+template <int K, int pieces, bool half_precision, bool narrow = false>
+__device__ __forceinline__ void states_block(const SweepArguments& sweep) {
+  sweep_block<K, pieces, half_precision, Sweep::states, false, narrow>(
       sweep.call, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
         const std::int64_t unit = sweep.call.first_unit + gang, n = unit / sweep.call.HV;
-        consume_states<K, pieces, half_precision>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area,
-                                                  span_of(sweep.call, n), n, static_cast<int>(unit % sweep.call.HV), column, lane);
+        consume_states<K, pieces, half_precision, narrow>(sweep, RingSupply<StageLayout<K, pieces, Sweep::states>>{ring}, area,
+                                                          span_of(sweep.call, n), n, static_cast<int>(unit % sweep.call.HV), column, lane);
       });
 }
 

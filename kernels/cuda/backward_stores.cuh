@@ -16,10 +16,13 @@ __device__ __forceinline__ std::int64_t boundary_slot(const ForwardArguments& ar
 }
 
 /// S^T [16 columns, K] in fp32, in the order of right operands of products over value columns: parts 0 and 1, then 2 and 3.
-template <int K>
-__device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::uint32_t* slot, int V, int column, unsigned lane) {
+template <int K, bool narrow = false>
+__device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::uint32_t* slot, const ForwardArguments& args, int column,
+                                               unsigned lane) {
+  const int groups = channels_of<K, narrow>(args) / 16;
 #pragma unroll
   for (int group = 0; group < K / 16; ++group) {
+    if (narrow && group >= groups) return;
     std::uint32_t words[2][4];
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
@@ -31,7 +34,7 @@ __device__ __forceinline__ void store_boundary(const float (&S)[K / 8][4], std::
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      store_global_passing(slot + ((half * (K / 16) + group) * (V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[half]);
+      store_global_passing(slot + ((half * groups + group) * (args.V / 16) + column / 16) * 128 + 4 * static_cast<int>(lane), words[half]);
   }
 }
 

@@ -20,8 +20,10 @@ Result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequ
   if (p.T >= std::int64_t{1} << 31) return refuse(KDACHECK_CUDA_BAD_SHAPE, "T must be less than 2^31");
   if (p.HV % p.H != 0 || p.HV > most_heads) return refuse(KDACHECK_CUDA_BAD_SHAPE, "HV must be a multiple of H, at most 2^20");
   if (p.K < 1 || p.K > 256 || p.V < 1 || p.V > 256) return refuse(KDACHECK_CUDA_BAD_SHAPE, "K and V must lie in 1..256");
-  if (is_chunk(kernel) && p.K != 64 && p.K != 128) return refuse(KDACHECK_CUDA_BAD_SHAPE, "K must be 64 or 128 for a chunk kernel");
-  if (is_chunk(kernel) && p.V % 16 != 0) return refuse(KDACHECK_CUDA_BAD_SHAPE, "V must be a multiple of 16 for a chunk kernel");
+  if (is_chunk(kernel) && (p.K % 16 != 0 || p.V % 16 != 0))
+    return refuse(KDACHECK_CUDA_BAD_SHAPE, "K and V must be multiples of 16 for a chunk kernel");
+  if (is_chunk(kernel) && p.rule == KDACHECK_CUDA_DPLR && !has_own_kernel(p.K))
+    return refuse(KDACHECK_CUDA_BAD_SHAPE, "K must be 64 or 128 for a chunk kernel with DPLR");
   if (kernel == KDACHECK_CUDA_DECODE) {
     if (p.K % 16 != 0 || p.V % 4 != 0) return refuse(KDACHECK_CUDA_BAD_SHAPE, "decode needs K a multiple of 16 and V a multiple of 4");
     if (p.T < 1 || p.T > 8) return refuse(KDACHECK_CUDA_BAD_SHAPE, "decode takes 1 to 8 tokens");
@@ -180,7 +182,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
   args.N = kernel == KDACHECK_CUDA_DECODE ? p.slots : call.sequences;
   args.T = p.T;
   args.H = static_cast<int>(p.H);
-  args.HV = static_cast<int>(p.HV);
+  args.HV = args.state_heads = static_cast<int>(p.HV);
   args.K = static_cast<int>(p.K);
   args.V = static_cast<int>(p.V);
   args.gate = static_cast<Gate>(p.gate);
@@ -199,7 +201,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
 
 std::size_t workspace_bytes(int kernel, const ForwardArguments& args) {
   const std::int64_t units = args.N * args.HV;
-  if (!is_chunk(kernel) || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
+  if (!is_chunk(kernel) || !has_own_kernel(args.K) || args.cu_seqlens != nullptr || units == 1 || args.T < least_dealt_tokens) return 0;
   const auto gangs = static_cast<std::size_t>(std::min<std::int64_t>(units, most_gangs));
   return handover_head_bytes + gangs * static_cast<std::size_t>(args.K) * static_cast<std::size_t>(args.V) * 4;
 }

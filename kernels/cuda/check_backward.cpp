@@ -11,8 +11,10 @@ namespace {
 int pieces_of(int kernel) { return kernel == KDACHECK_CUDA_CHUNK_ACCURATE ? 2 : 1; }
 
 kdacheck_cuda_result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequences) {
-  if (kernel == KDACHECK_CUDA_CHUNK_ACCURATE && p.K == 128 && p.V > 128)
-    return refuse(KDACHECK_CUDA_BAD_SHAPE, "V must be at most 128 for the accurate backward pass with K = 128");
+  if (kernel == KDACHECK_CUDA_CHUNK_ACCURATE && p.K > 128)
+    return refuse(KDACHECK_CUDA_BAD_SHAPE, "K must be at most 128 for the accurate backward pass");
+  if (kernel == KDACHECK_CUDA_CHUNK_ACCURATE && p.K != 64 && p.V > 128)
+    return refuse(KDACHECK_CUDA_BAD_SHAPE, "V must be at most 128 for the accurate backward pass unless K is 64");
   constexpr std::int64_t most_blocks = 2147483647;
   const std::int64_t segments = p.B * (p.T / segment_tokens + 1) + sequences;
   if (segments > most_blocks / p.H) return refuse(KDACHECK_CUDA_BAD_SHAPE, "too many tokens times heads for one launch");

@@ -29,7 +29,7 @@ __device__ __forceinline__ std::int64_t state_offset(const ForwardArguments& arg
 }
 
 /// `from` may be absent: zero.
-template <int K>
+template <int K, bool narrow = false>
 __device__ __forceinline__ void load_state(float (&S)[K / 8][4], const float* from, const ForwardArguments& args, std::int64_t head,
                                            int column, unsigned lane) {
 #pragma unroll
@@ -37,12 +37,12 @@ __device__ __forceinline__ void load_state(float (&S)[K / 8][4], const float* fr
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      S[tile][e] = from != nullptr ? from[state_offset(args, head, channel, j)] : 0.0f;
+      S[tile][e] = from != nullptr && (!narrow || channel < args.K) ? from[state_offset(args, head, channel, j)] : 0.0f;
     }
 }
 
 /// `to` may be absent: nothing is stored.
-template <int K>
+template <int K, bool narrow = false>
 __device__ __forceinline__ void store_state(const float (&S)[K / 8][4], float* to, const ForwardArguments& args, std::int64_t head,
                                             int column, unsigned lane) {
   if (to == nullptr) return;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void store_state(const float (&S)[K / 8][4], float* t
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      to[state_offset(args, head, channel, j)] = S[tile][e];
+      if (!narrow || channel < args.K) to[state_offset(args, head, channel, j)] = S[tile][e];
     }
 }
 
@@ -189,7 +189,7 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
 }
 
 /// All chunks of a gang for value columns [column, column + 16). `advance_chunk(S, O, stage, values, lane)` does one.
-template <int K, int stage_bytes, bool half_precision, bool dealt, class Advance>
+template <int K, int stage_bytes, bool half_precision, bool dealt, bool narrow = false, class Advance>
 __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring& ring, Address area, int gang, int column,
                                         unsigned own_lane, Advance advance_chunk) {
   const Address output = area + value_ring * tile_bytes;
@@ -204,7 +204,7 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
     if (dealt && stretch.first > 0)
       take_over<K>(S, args, gang, column, own_lane);
     else
-      load_state<K>(S, args.initial_state, args, stretch.unit, column, own_lane);
+      load_state<K, narrow>(S, args.initial_state, args, stretch.unit, column, own_lane);
     // Places that a lane addresses are kept in registers from here on; known before, they were worked out in every chunk.
     const unsigned lane = dealt ? renewed(own_lane) : own_lane, token = lane / 2,
                    half = lane % 2; // each lane copies 16 bytes: half a row of one token
@@ -250,7 +250,7 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
     if (dealt && stretch.last < stretch.chunks)
       hand_over<K>(S, args, gang + 1, column, own_lane);
     else
-      store_state<K>(S, args.final_state, args, stretch.unit, column, own_lane);
+      store_state<K, narrow>(S, args.final_state, args, stretch.unit, column, own_lane);
     if constexpr (!dealt) break;
   }
 }

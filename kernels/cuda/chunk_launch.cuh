@@ -13,10 +13,12 @@ namespace kdacheck::cuda {
 
 /// Warps of a block, at 168 registers a thread: three for each scheduler. 16 warps at 128 registers were slower.
 inline constexpr int most_warps = 12;
+/// With more than 128 channels a consumer's state alone takes 128 registers: fewer warps, at 255.
+constexpr __device__ __host__ int warps_of(int K) { return K > 128 ? 8 : most_warps; }
 
-template <int K, int pieces, bool half_precision, bool dealt>
-__global__ void __launch_bounds__(32 * most_warps, 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
-  chunk_forward_block<K, pieces, half_precision, dealt>(args);
+template <int K, int pieces, bool half_precision, bool dealt, bool narrow = false>
+__global__ void __launch_bounds__(32 * warps_of(K), 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
+  chunk_forward_block<K, pieces, half_precision, dealt, narrow>(args);
 }
 
 /// The cut of what a kernel is launched with.
@@ -28,7 +30,7 @@ inline ForwardArguments& cut_of(SweepArguments& args) { return args.call; }
 template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
   // A consumer of mixed operands has 700 instructions a chunk: beside more than three producers it waits for them, not for stages.
-  const int most = pieces == mixed_terms && args.sharing == 2 ? 3 : std::min(8, most_warps - args.consumer_warps);
+  const int most = pieces == mixed_terms && args.sharing == 2 ? 3 : std::min(8, warps_of(K) - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
     const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes;
@@ -210,6 +212,18 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
   return cudaSuccess;
 }
 
+/// Keys of neither 64 nor 128 channels: chunks are not dealt out. In files of their own (chunk_narrow_TIER.cu).
+template <int pieces> cudaError_t launch_chunk_narrow(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
+  const auto launch = [&]<int K>(bool half) {
+    using Cut = ChunkCut<K, pieces, Sweep::forward>;
+    return half ? launch_cut<Cut>(chunk_forward<K, pieces, true, false, true>, args, stream, wanted)
+                : launch_cut<Cut>(chunk_forward<K, pieces, false, false, true>, args, stream, wanted);
+  };
+  const bool half = args.qkv_format == Stored::fp16;
+  if (args.K < 64) return launch.template operator()<64>(half);
+  return args.K < 128 ? launch.template operator()<128>(half) : launch.template operator()<256>(half);
+}
+
 template <int K, int pieces, bool half_precision>
 cudaError_t launch_chunk(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
   return launch_cut<ChunkCut<K, pieces, Sweep::forward>>(chunk_forward<K, pieces, half_precision, false>, args, stream, wanted,
@@ -220,6 +234,8 @@ template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args,
   const bool half = args.qkv_format == Stored::fp16;
   if (args.K == 64)
     return half ? launch_chunk<64, pieces, true>(args, stream, wanted) : launch_chunk<64, pieces, false>(args, stream, wanted);
+  if (args.K != 128)
+    return pieces == 1 ? launch_chunk_narrow_fast(args, stream, wanted) : launch_chunk_narrow_accurate(args, stream, wanted);
   return half ? launch_chunk<128, pieces, true>(args, stream, wanted) : launch_chunk<128, pieces, false>(args, stream, wanted);
 }
 

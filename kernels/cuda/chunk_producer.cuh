@@ -95,11 +95,11 @@ __device__ __forceinline__ void decays_of(Pair (&g)[16], const ForwardArguments&
 }
 
 /// The rows of g lie at `raw_g` on the bench.
-template <int K, int raw_g>
+template <int K, int raw_g, bool narrow = false>
 __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments& args, Address bench, HeadGate head, Address biases,
                                           int pass, int tokens, unsigned lane) {
   const unsigned channel = 64 * pass + 2 * lane;
-  if (args.gate == Gate::absent) {
+  if (args.gate == Gate::absent || (narrow && static_cast<int>(channel) >= args.K)) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) g[i] = {0, 0};
     return;
@@ -120,7 +120,7 @@ __device__ __forceinline__ void read_gate(Pair (&g)[16], const ForwardArguments&
 
 /// Turns what lies on the bench into a stage. `begin_next` is called once the raw rows are no longer needed, `await_stage`
 /// before the stage is written: as late as can be, so that fewer stages than producers do not make them wait.
-template <int K, int pieces, bool half_precision, Sweep sweep, class Place, class BeginNext, class AwaitStage>
+template <int K, int pieces, bool half_precision, Sweep sweep, bool narrow = false, class Place, class BeginNext, class AwaitStage>
 __device__ __forceinline__ void produce(const ForwardArguments& args, Address bench, Place stage, HeadGate head, Address biases, int tokens,
                                         unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
   using Bench = WorkbenchLayout<K, pieces, sweep>;
@@ -131,7 +131,7 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
   for (int pass = 0; pass < K / 64; ++pass) {
     const unsigned channel = 64 * pass + 2 * lane;
     Pair alpha[16], q[16], k[16], decay{0, 0};
-    read_gate<K, Bench::raw_g>(alpha, args, bench, head, biases, pass, tokens, lane);
+    read_gate<K, Bench::raw_g, narrow>(alpha, args, bench, head, biases, pass, tokens, lane);
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
@@ -258,7 +258,7 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
 
 /// Every `step`-th chunk of a gang's from `first` on; those of a unit are counted from its end in the adjoint sweep. `staging`: room
 /// for a stage, if args.staged.
-template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt>
+template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, bool narrow = false>
 __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Address bench, Address staging, int gang, int first, int step,
                             unsigned lane) {
   using Bench = WorkbenchLayout<K, pieces>;
@@ -271,10 +271,13 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
     const Span span = span_of(args, stretch.unit / args.HV);
     const HeadGate gate = gate_of(args, head);
     for (unsigned c = lane; c < K; c += 32)
-      store_shared(bench + Bench::biases + 4 * c, args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + c] : 0.0f);
+      store_shared(bench + Bench::biases + 4 * c, args.dt_bias != nullptr && (!narrow || static_cast<int>(c) < args.K)
+                                                      ? args.dt_bias[static_cast<std::int64_t>(head) * channels_of<K, narrow>(args) + c]
+                                                      : 0.0f);
     const auto place_of = [&](int chunk) { return sweep == Sweep::adjoint ? stretch.chunks - 1 - chunk : chunk; };
     const int shifted = stretch.first - stretch.done; // from a turn to the unit's chunk
-    if (turn + shifted < stretch.last) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(turn + shifted), head, head_q, lane);
+    if (turn + shifted < stretch.last)
+      fetch_rows<K, pieces, sweep, narrow>(args, bench, span, place_of(turn + shifted), head, head_q, lane);
     for (; turn + shifted < stretch.last; turn += step) {
       const int chunk = turn + shifted;
       const std::int64_t start = static_cast<std::int64_t>(place_of(chunk)) * chunk_tokens, left = span.length - start;
@@ -297,10 +300,12 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
           await_consumed(ring, (turn - step) % ring.count, (turn - step) / ring.count);
       };
       const auto begin_next = [&] {
-        if (chunk + step < stretch.last) fetch_rows<K, pieces, sweep>(args, bench, span, place_of(chunk + step), head, head_q, lane);
+        if (chunk + step < stretch.last)
+          fetch_rows<K, pieces, sweep, narrow>(args, bench, span, place_of(chunk + step), head, head_q, lane);
       };
       const Address place = args.staged ? staging : ring.stages + stage * stage_bytes;
-      produce<K, pieces, half_precision, sweep>(args, bench, place, gate, bench + Bench::biases, tokens, lane, begin_next, await_stage);
+      produce<K, pieces, half_precision, sweep, narrow>(args, bench, place, gate, bench + Bench::biases, tokens, lane, begin_next,
+                                                        await_stage);
       if (ring.sharing > 1) fence_async();
       sync_warp();
       if (args.staged) {
@@ -357,21 +362,21 @@ __device__ __forceinline__ void gang_block(const ForwardArguments& args, int sta
 }
 
 /// `consume_part`: as for gang_block.
-template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, class Consume>
+template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, bool narrow = false, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
   gang_block<dealt>(
       args, stage_bytes, WorkbenchLayout<K, pieces>::bytes(args.gate_format == Stored::fp32 ? 4 : 2), args.staged ? stage_bytes : 0,
       [&](const Ring& ring, Address bench, Address staging, int gang, int first, unsigned lane) {
-        produce_all<K, pieces, half_precision, sweep, dealt>(args, ring, bench, staging, gang, first, args.sharing * args.producer_warps,
-                                                             lane);
+        produce_all<K, pieces, half_precision, sweep, dealt, narrow>(args, ring, bench, staging, gang, first,
+                                                                     args.sharing * args.producer_warps, lane);
       },
       consume_part);
 }
 
-template <int K, int pieces, bool half_precision, bool dealt>
+template <int K, int pieces, bool half_precision, bool dealt, bool narrow = false>
 __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args) {
-  sweep_block<K, pieces, half_precision, Sweep::forward, dealt>(
+  sweep_block<K, pieces, half_precision, Sweep::forward, dealt, narrow>(
       args, [&](const Ring& ring, Address area, int gang, int column, unsigned lane) {
         const auto advance_chunk = [](float(&S)[K / 8][4], float(&O)[2][4], Address stage, Address values, unsigned own_lane) {
           if constexpr (pieces == mixed_terms)
@@ -379,7 +384,7 @@ __device__ __forceinline__ void chunk_forward_block(const ForwardArguments& args
           else
             advance<K, pieces, half_precision>(S, O, stage, values, own_lane);
         };
-        consume<K, StageLayout<K, pieces>::bytes, half_precision, dealt>(args, ring, area, gang, column, lane, advance_chunk);
+        consume<K, StageLayout<K, pieces>::bytes, half_precision, dealt, narrow>(args, ring, area, gang, column, lane, advance_chunk);
       });
 }
 

@@ -4,7 +4,8 @@
 // its 16-byte loads are in flight together. Meanwhile one warp a token prepares alpha, k, q, beta and q.k in shared memory.
 // Per token one pass over the registers gives
 //   p = S^T (alpha k),  r = S^T (alpha q),   then  u = beta (v - p),  S = alpha S + k u^T,  o = r + (q.k) u   (scale in q)
-// with one barrier. Bytes: 8 K V per sequence and head; arithmetic hides under them.
+// with one barrier. Bytes: 8 K V per sequence and head; arithmetic hides under them. Where heads are many the state's part lies in shared
+// memory and is read twice there; where they are few it lies in registers.
 //
 // Story (K = V = 128, B 1 / 64 / 256, H 32; ms and share of the copy bandwidth):
 // 1. 32 columns, 128 threads a block. Predicted: limited by copy bandwidth from 64 sequences on. Measured: 0.0097, 0.133
@@ -14,7 +15,13 @@
 // 3. Everything of a token read before the slot is known, beta and v with the rest: two waits for memory fewer one after the other.
 //    Predicted 0.0085 for one sequence. Measured 0.0080, 0.107, 0.404. 128 registers, no spills.
 // 4. 16 columns a block for few heads, K <= 128: twice the blocks, half the loads of a thread. Predicted 0.0076 for one sequence.
-//    Measured: reports/cuda/evidence.md.
+//    Measured 0.0074 to 0.0081 on an H200, where an empty kernel takes 0.0033, and 0.0955, 0.370 (2.84, 2.93 TB/s; a copy 4.1).
+// 5. Tried and dropped for many heads: one block a multiprocessor, whole states of 64 KB through a ring of three by bulk copies, two on
+//    their way while one is worked on. Predicted 90 % of a copy. Measured 0.118, 0.448: one block's barriers are all waited for.
+// 6. Many heads: 64 columns, 128 threads, the state by asynchronous copies in shared memory: six blocks, 192 KB on their way, at 80
+//    registers, where registers held 128 KB of two blocks. Predicted 3.4 to 3.6 TB/s. Measured 0.0758, 0.272 (3.57, 3.98 TB/s); other
+//    cuts (32 x 64, 128 x 128, 128 x 256) 0.077 to 0.089, 0.280 to 0.313. Four tokens 0.120 as before. From 96 heads on instead of 512:
+//    0.016 for 0.024 at 8 sequences of 32 heads, 0.0118 for 0.0141 at 4. One sequence is slower so (0.0082) and stays as it was.
 
 #include "exponential.cuh"
 #include "gate.cuh"
@@ -111,49 +118,30 @@ __device__ __forceinline__ ValueBits load_values(const ForwardArguments& args, s
   return bits;
 }
 
+/// Where a thread of a block works: its four columns and its first row; rows are rows_at_once apart.
+template <class Cut> struct Place {
+  int lane, warp, quad, first_row;
+  __device__ __forceinline__ explicit Place(int thread)
+      : lane(thread % 32), warp(thread / 32), quad(thread % Cut::quads), first_row(thread / Cut::quads) {}
+};
+
+/// All tokens of a sequence and head over the part of the state that a block holds in S. `tokens` have been prepared; `values` are the
+/// first token's; `column` is the thread's first, `inside` whether there are such.
 template <int K, int columns, int threads>
-__global__ void __launch_bounds__(threads, K > 128         ? 3
-                                           : columns == 32 ? 5
-                                                           : 2) decode(const __grid_constant__ ForwardArguments args) {
+__device__ __forceinline__ void run_tokens(float4 (&S)[Cut<K, columns, threads>::rows], const Token<K>* tokens, Sums<columns>* sums,
+                                           const ForwardArguments& args, ValueBits values, std::int64_t b, int head, int column,
+                                           bool inside, const Place<Cut<K, columns, threads>>& at) {
   using Cut = Cut<K, columns, threads>;
-  extern __shared__ __align__(16) unsigned char dynamic[];
-  auto* sums = reinterpret_cast<Sums<columns>*>(dynamic); // [2][warps]
-  auto* tokens = reinterpret_cast<Token<K>*>(sums + 2 * Cut::warps);
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const int slices = (args.V + columns - 1) / columns;
-  const int slice = static_cast<int>(blockIdx.x % slices), head = static_cast<int>(blockIdx.x / slices % args.HV);
-  const std::int64_t b = blockIdx.x / slices / args.HV;
-  const std::int64_t slot = args.slot != nullptr ? args.slot[b] : b;
   const int count = static_cast<int>(args.T);
-  TokenBits<K> bits{}; // read before the slot is known: the state's reads wait for that
-  if (warp < count) bits = load_token<K>(args, b, warp, head, lane);
-  const int quad = thread % Cut::quads, first_row = thread / Cut::quads, column = slice * columns + 4 * quad;
-  const bool inside = column < args.V;
-  ValueBits value_bits{};
-  if (inside) value_bits = load_values(args, row_of(args.v, b, 0, head) + column);
-  if (slot < 0 || slot >= args.N) return;
-  float* state = args.final_state + (slot * args.HV + head) * args.K * args.V + column;
-  float4 S[Cut::rows];
-#pragma unroll
-  for (int m = 0; m < Cut::rows; ++m) {
-    const int c = first_row + Cut::rows_at_once * m;
-    S[m] =
-        inside && c < args.K ? __ldcs(reinterpret_cast<const float4*>(state + static_cast<std::int64_t>(c) * args.V)) : float4{0, 0, 0, 0};
-  }
-  for (int t = warp; t < count; t += threads / 32) {
-    if (t > warp) bits = load_token<K>(args, b, t, head, lane);
-    prepare<K>(tokens[t], args, bits, lane);
-  }
-  __syncthreads();
   for (int t = 0; t < count; ++t) {
     const Token<K>& token = tokens[t];
-    const auto value = [&](int e) { return number_of(value_bits.word[e], args.qkv_format); };
+    const auto value = [&](int e) { return number_of(values.word[e], args.qkv_format); };
     const float4 v{value(0), value(1), value(2), value(3)};
-    if (inside && t + 1 < count) value_bits = load_values(args, row_of(args.v, b, t + 1, head) + column);
+    if (inside && t + 1 < count) values = load_values(args, row_of(args.v, b, t + 1, head) + column);
     float4 p{0, 0, 0, 0}, r{0, 0, 0, 0};
 #pragma unroll
     for (int m = 0; m < Cut::rows; ++m) {
-      const int c = first_row + Cut::rows_at_once * m;
+      const int c = at.first_row + Cut::rows_at_once * m;
       const float alpha = token.alpha[c], k = token.k[c], q = token.q[c];
       S[m].x *= alpha, S[m].y *= alpha, S[m].z *= alpha, S[m].w *= alpha;
       p.x += k * S[m].x, p.y += k * S[m].y, p.z += k * S[m].z, p.w += k * S[m].w;
@@ -165,16 +153,16 @@ __global__ void __launch_bounds__(threads, K > 128         ? 3
 #pragma unroll
       for (int e = 0; e < 8; ++e) partial[e] += shuffle_xor(partial[e], mask);
     Sums<columns>* parity = sums + Cut::warps * (t % 2);
-    if (lane < Cut::quads) {
-      *reinterpret_cast<float4*>(parity[warp].p + 4 * quad) = {partial[0], partial[1], partial[2], partial[3]};
-      *reinterpret_cast<float4*>(parity[warp].r + 4 * quad) = {partial[4], partial[5], partial[6], partial[7]};
+    if (at.lane < Cut::quads) {
+      *reinterpret_cast<float4*>(parity[at.warp].p + 4 * at.quad) = {partial[0], partial[1], partial[2], partial[3]};
+      *reinterpret_cast<float4*>(parity[at.warp].r + 4 * at.quad) = {partial[4], partial[5], partial[6], partial[7]};
     }
     __syncthreads();
     p = r = {0, 0, 0, 0};
 #pragma unroll
     for (int w = 0; w < Cut::warps; ++w) {
-      const float4 x = *reinterpret_cast<const float4*>(parity[w].p + 4 * quad),
-                   y = *reinterpret_cast<const float4*>(parity[w].r + 4 * quad);
+      const float4 x = *reinterpret_cast<const float4*>(parity[w].p + 4 * at.quad),
+                   y = *reinterpret_cast<const float4*>(parity[w].r + 4 * at.quad);
       p.x += x.x, p.y += x.y, p.z += x.z, p.w += x.w;
       r.x += y.x, r.y += y.y, r.z += y.z, r.w += y.w;
     }
@@ -182,21 +170,160 @@ __global__ void __launch_bounds__(threads, K > 128         ? 3
     const float4 u{beta * (v.x - p.x), beta * (v.y - p.y), beta * (v.z - p.z), beta * (v.w - p.w)};
 #pragma unroll
     for (int m = 0; m < Cut::rows; ++m) {
-      const float k = token.k[first_row + Cut::rows_at_once * m];
+      const float k = token.k[at.first_row + Cut::rows_at_once * m];
       S[m].x += k * u.x, S[m].y += k * u.y, S[m].z += k * u.z, S[m].w += k * u.w;
     }
-    if (first_row == 0 && inside) {
+    if (at.first_row == 0 && inside) {
       const std::int64_t place = row_of(args.o, b, t, head) + column;
       const float out[4] = {r.x + token.qk * u.x, r.y + token.qk * u.y, r.z + token.qk * u.z, r.w + token.qk * u.w};
 #pragma unroll
       for (int e = 0; e < 4; ++e) store_number(args.o.data, place + e, out[e], args.output_format);
     }
   }
+}
+
+template <int K, int columns, int threads>
+__global__ void __launch_bounds__(threads, K > 128         ? 3
+                                           : columns == 32 ? 5
+                                                           : 2) decode(const __grid_constant__ ForwardArguments args) {
+  using Cut = Cut<K, columns, threads>;
+  extern __shared__ __align__(16) unsigned char dynamic[];
+  auto* sums = reinterpret_cast<Sums<columns>*>(dynamic); // [2][warps]
+  auto* tokens = reinterpret_cast<Token<K>*>(sums + 2 * Cut::warps);
+  const Place<Cut> at(static_cast<int>(threadIdx.x));
+  const int slices = (args.V + columns - 1) / columns;
+  const int slice = static_cast<int>(blockIdx.x % slices), head = static_cast<int>(blockIdx.x / slices % args.HV);
+  const std::int64_t b = blockIdx.x / slices / args.HV;
+  const std::int64_t slot = args.slot != nullptr ? args.slot[b] : b;
+  const int count = static_cast<int>(args.T);
+  TokenBits<K> bits{}; // read before the slot is known: the state's reads wait for that
+  if (at.warp < count) bits = load_token<K>(args, b, at.warp, head, at.lane);
+  const int column = slice * columns + 4 * at.quad;
+  const bool inside = column < args.V;
+  ValueBits values{};
+  if (inside) values = load_values(args, row_of(args.v, b, 0, head) + column);
+  if (slot < 0 || slot >= args.N) return;
+  float* state = args.final_state + (slot * args.HV + head) * args.K * args.V + column;
+  float4 S[Cut::rows];
+#pragma unroll
+  for (int m = 0; m < Cut::rows; ++m) {
+    const int c = at.first_row + Cut::rows_at_once * m;
+    S[m] =
+        inside && c < args.K ? __ldcs(reinterpret_cast<const float4*>(state + static_cast<std::int64_t>(c) * args.V)) : float4{0, 0, 0, 0};
+  }
+  for (int t = at.warp; t < count; t += Cut::warps) {
+    if (t > at.warp) bits = load_token<K>(args, b, t, head, at.lane);
+    prepare<K>(tokens[t], args, bits, at.lane);
+  }
+  __syncthreads();
+  run_tokens<K, columns, threads>(S, tokens, sums, args, values, b, head, column, inside, at);
   if (!inside) return;
 #pragma unroll
   for (int m = 0; m < Cut::rows; ++m)
-    if (const int c = first_row + Cut::rows_at_once * m; c < args.K)
+    if (const int c = at.first_row + Cut::rows_at_once * m; c < args.K)
       __stcs(reinterpret_cast<float4*>(state + static_cast<std::int64_t>(c) * args.V), S[m]);
+}
+
+/// Blocks of a multiprocessor: as many as 192 KB hold, with 1024 threads at most.
+constexpr int staged_blocks(int K, int columns, int threads) {
+  const int fit = (192 << 10) / (4 * K * columns);
+  return fit * threads > 1024 ? 1024 / threads : fit;
+}
+
+/// Many heads: the state's part lies in shared memory, so that as many blocks as that holds have their reads on the way, not as many as
+/// registers hold. A thread copies, reads and replaces the same elements.
+template <int K, int columns, int threads>
+__global__ void __launch_bounds__(threads, staged_blocks(K, columns, threads))
+    decode_staged(const __grid_constant__ ForwardArguments args) {
+  using Cut = Cut<K, columns, threads>;
+  extern __shared__ __align__(16) unsigned char dynamic[];
+  auto* sums = reinterpret_cast<Sums<columns>*>(dynamic + sizeof(float) * K * columns); // [warps]
+  auto* tokens = reinterpret_cast<Token<K>*>(sums + Cut::warps);
+  const Place<Cut> at(static_cast<int>(threadIdx.x));
+  const int slices = (args.V + columns - 1) / columns;
+  const int slice = static_cast<int>(blockIdx.x % slices), head = static_cast<int>(blockIdx.x / slices % args.HV);
+  const std::int64_t b = blockIdx.x / slices / args.HV;
+  const std::int64_t slot = args.slot != nullptr ? args.slot[b] : b;
+  const int count = static_cast<int>(args.T), column = slice * columns + 4 * at.quad;
+  const bool inside = column < args.V;
+  TokenBits<K> bits{};
+  if (at.warp < count) bits = load_token<K>(args, b, at.warp, head, at.lane);
+  ValueBits values{};
+  if (inside) values = load_values(args, row_of(args.v, b, 0, head) + column);
+  if (slot < 0 || slot >= args.N) return;
+  float* state = args.final_state + (slot * args.HV + head) * args.K * args.V + column;
+  auto* part = reinterpret_cast<float4*>(dynamic) + at.first_row * Cut::quads + at.quad; // rows of the thread: rows_at_once apart
+  constexpr int apart = Cut::rows_at_once * Cut::quads;
+  const auto present = [&](int m) { return inside && at.first_row + Cut::rows_at_once * m < args.K; };
+#pragma unroll
+  for (int m = 0; m < Cut::rows; ++m) {
+    const float* from = state + static_cast<std::int64_t>(at.first_row + Cut::rows_at_once * m) * args.V;
+    copy_async(static_cast<Address>(__cvta_generic_to_shared(part + apart * m)), present(m) ? from : args.final_state, present(m) ? 16 : 0);
+  }
+  copy_async_commit();
+  for (int t = at.warp; t < count; t += Cut::warps) {
+    if (t > at.warp) bits = load_token<K>(args, b, t, head, at.lane);
+    prepare<K>(tokens[t], args, bits, at.lane);
+  }
+  copy_async_wait<0>();
+  __syncthreads();
+  for (int t = 0; t < count; ++t) {
+    const Token<K>& token = tokens[t];
+    const auto value = [&](int e) { return number_of(values.word[e], args.qkv_format); };
+    const float4 v{value(0), value(1), value(2), value(3)};
+    if (inside && t + 1 < count) values = load_values(args, row_of(args.v, b, t + 1, head) + column);
+    const auto decayed = [&](int m, float alpha) {
+      const float4 x = part[apart * m];
+      return float4{__fmul_rn(alpha, x.x), __fmul_rn(alpha, x.y), __fmul_rn(alpha, x.z), __fmul_rn(alpha, x.w)};
+    };
+    float partial[8] = {};
+#pragma unroll
+    for (int m = 0; m < Cut::rows; ++m) {
+      const int c = at.first_row + Cut::rows_at_once * m;
+      const float k = token.k[c], q = token.q[c];
+      const float4 x = decayed(m, token.alpha[c]);
+      partial[0] += k * x.x, partial[1] += k * x.y, partial[2] += k * x.z, partial[3] += k * x.w;
+      partial[4] += q * x.x, partial[5] += q * x.y, partial[6] += q * x.z, partial[7] += q * x.w;
+    }
+#pragma unroll
+    for (int mask = Cut::quads; mask < 32; mask *= 2)
+#pragma unroll
+      for (int e = 0; e < 8; ++e) partial[e] += shuffle_xor(partial[e], mask);
+    if (at.lane < Cut::quads) {
+      *reinterpret_cast<float4*>(sums[at.warp].p + 4 * at.quad) = {partial[0], partial[1], partial[2], partial[3]};
+      *reinterpret_cast<float4*>(sums[at.warp].r + 4 * at.quad) = {partial[4], partial[5], partial[6], partial[7]};
+    }
+    __syncthreads();
+    float4 p{0, 0, 0, 0}, r{0, 0, 0, 0};
+#pragma unroll
+    for (int w = 0; w < Cut::warps; ++w) {
+      const float4 x = *reinterpret_cast<const float4*>(sums[w].p + 4 * at.quad),
+                   y = *reinterpret_cast<const float4*>(sums[w].r + 4 * at.quad);
+      p.x += x.x, p.y += x.y, p.z += x.z, p.w += x.w;
+      r.x += y.x, r.y += y.y, r.z += y.z, r.w += y.w;
+    }
+    const bool last = t + 1 == count;
+    if (!last) __syncthreads(); // sums are read before they are written again
+    const float beta = token.beta;
+    const float4 u{beta * (v.x - p.x), beta * (v.y - p.y), beta * (v.z - p.z), beta * (v.w - p.w)};
+#pragma unroll
+    for (int m = 0; m < Cut::rows; ++m) {
+      const int c = at.first_row + Cut::rows_at_once * m;
+      const float k = token.k[c];
+      float4 x = decayed(m, token.alpha[c]);
+      x = {fmaf(k, u.x, x.x), fmaf(k, u.y, x.y), fmaf(k, u.z, x.z), fmaf(k, u.w, x.w)};
+      if (!last)
+        part[apart * m] = x;
+      else if (present(m))
+        __stcs(reinterpret_cast<float4*>(state + static_cast<std::int64_t>(c) * args.V), x);
+    }
+    if (at.first_row == 0 && inside) {
+      const std::int64_t place = row_of(args.o, b, t, head) + column;
+      const float out[4] = {r.x + token.qk * u.x, r.y + token.qk * u.y, r.z + token.qk * u.z, r.w + token.qk * u.w};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) store_number(args.o.data, place + e, out[e], args.output_format);
+    }
+  }
 }
 
 template <int K, int columns, int threads> cudaError_t launch(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
@@ -206,15 +333,29 @@ template <int K, int columns, int threads> cudaError_t launch(const ForwardArgum
   return cudaGetLastError();
 }
 
+template <int K, int columns, int threads>
+cudaError_t launch_staged(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
+  constexpr std::size_t fixed = sizeof(float) * K * columns + threads / 32 * sizeof(Sums<columns>);
+  // The most that any call takes, not what this one does: calls of several threads set it for one another.
+  if (const cudaError_t error = cudaFuncSetAttribute(decode_staged<K, columns, threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(fixed + 8 * sizeof(Token<K>)));
+      error != cudaSuccess)
+    return error;
+  const std::int64_t slices = (args.V + columns - 1) / columns;
+  decode_staged<K, columns, threads><<<static_cast<unsigned>(sequences * args.HV * slices), threads,
+                                       fixed + static_cast<std::size_t>(args.T) * sizeof(Token<K>), stream>>>(args);
+  return cudaGetLastError();
+}
+
 /// Narrow blocks for few heads, which otherwise leave multiprocessors idle.
-constexpr std::int64_t many_heads = 512;
+constexpr std::int64_t many_heads = 96;
 
 } // namespace
 
 cudaError_t launch_decode(const ForwardArguments& args, std::int64_t sequences, cudaStream_t stream) {
   const bool many = sequences * args.HV >= many_heads;
-  if (args.K <= 64) return many ? launch<64, 128, 256>(args, sequences, stream) : launch<64, 32, 128>(args, sequences, stream);
-  if (args.K <= 128) return many ? launch<128, 128, 256>(args, sequences, stream) : launch<128, 16, 128>(args, sequences, stream);
+  if (args.K <= 64) return many ? launch_staged<64, 64, 128>(args, sequences, stream) : launch<64, 32, 128>(args, sequences, stream);
+  if (args.K <= 128) return many ? launch_staged<128, 64, 128>(args, sequences, stream) : launch<128, 16, 128>(args, sequences, stream);
   return launch<256, 32, 128>(args, sequences, stream);
 }
 

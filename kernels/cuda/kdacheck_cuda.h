@@ -55,8 +55,9 @@ enum kdacheck_cuda_beta { KDACHECK_CUDA_BETA_VALUE = 0, KDACHECK_CUDA_BETA_SIGMO
 
 enum kdacheck_cuda_kernel {
   KDACHECK_CUDA_RECURRENCE = 0, /* token by token in fp32: any K, V <= 256, any option, any format and alignment */
-  KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K 64 or 128, V a multiple
-                                   of 16; q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned; DPLR forward only */
+  KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K and V multiples of 16
+                                   (fastest at K 64 and 128); q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned;
+                                   DPLR with K 64 or 128, forward only */
   KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with operands of 11 bits or more (tf32, fp16, two bf16 terms); no DPLR */
   KDACHECK_CUDA_DECODE          /* 1 to 8 tokens a sequence; updates the fp32 state (K-first) in place; K a multiple of 16 up to
                                    256, V a multiple of 4; no DPLR, no cu_seqlens */
@@ -122,7 +123,7 @@ typedef struct kdacheck_cuda_gradients {
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
 
 /* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE: recomputes what the forward pass had.
- * No atomics: the same call gives the same bits. Accurate: V at most 128 where K is 128. */
+ * No atomics: the same call gives the same bits. Accurate: K at most 128, and V at most 128 unless K is 64. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 

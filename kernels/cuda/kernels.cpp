@@ -112,14 +112,14 @@ Contract chunk_contract(Format input, bool accurate) {
   contract.exp_ulp = 4; // 2^-22 relative
   contract.order = Order::residual_first;
   contract.chunk = 16;
-  contract.K = {64, 128, 64};
-  contract.V = {16, 256, 16};
+  contract.K = contract.V = {16, 256, 16};
   return contract;
 }
 
 /// The general rule alone: what it promises of KDA is the other kernels' affair.
 Contract general_contract(Format input) {
   Contract contract = chunk_contract(input, false);
+  contract.K = {64, 128, 64};
   contract.rules = {Rule::dplr};
   return contract;
 }
@@ -155,9 +155,9 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
       kernels.push_back(make("cuda.chunk16." + tier, accurate ? "chunks of 16, operands of 11 bits or more" : "chunks of 16, bf16 operands",
                              kernel, contract));
       // With the backward pass: it sweeps in chunks of 16, and forms the other gradients over segments of 64 tokens. Of the
-      // accurate tier it takes up to 128 value channels.
+      // accurate tier it takes up to 128 channels.
       contract.chunk = 64;
-      if (accurate) contract.V.most = 128;
+      if (accurate) contract.K.most = contract.V.most = 128;
       kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract));
     }
   for (Format input : {Format::bf16, Format::fp16})

@@ -15,6 +15,9 @@ struct ChunkShape {
 cudaError_t launch_recurrence(const ForwardArguments&, cudaStream_t);
 cudaError_t launch_chunk_fast(ForwardArguments, cudaStream_t, ChunkShape = {});
 cudaError_t launch_chunk_accurate(ForwardArguments, cudaStream_t, ChunkShape = {});
+/// Of both: keys of neither 64 nor 128 channels.
+cudaError_t launch_chunk_narrow_fast(const ForwardArguments&, cudaStream_t, ChunkShape = {});
+cudaError_t launch_chunk_narrow_accurate(const ForwardArguments&, cudaStream_t, ChunkShape = {});
 /// The general rule (DPLR).
 cudaError_t launch_general_fast(ForwardArguments, cudaStream_t, ChunkShape = {});
 cudaError_t launch_backward_fast(const BackwardArguments&, cudaStream_t);

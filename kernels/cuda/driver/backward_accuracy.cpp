@@ -94,7 +94,7 @@ double bound(const Contract& contract) { return contract.operands == Format::bf1
 
 } // namespace
 
-bool check_backward_accuracy(nlohmann::json& report, bool quick) {
+bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::string& of_regime) {
   std::vector<Kernel> kernels;
   append_cuda_kernels(kernels);
   bool all = !kernels.empty();
@@ -103,6 +103,7 @@ bool check_backward_accuracy(nlohmann::json& report, bool quick) {
   for (Input input : wanted) std::printf(" %8.8s", std::string(name(input)).c_str());
   std::printf("\n");
   for (const Regime& regime : regimes()) {
+    if (std::string_view(regime.name).find(of_regime) == std::string_view::npos) continue;
     for (const Kernel& kernel : kernels) {
       if (!kernel.backward || !accepts(kernel.contract, regime) || regime.shape.T > 1000) continue;
       if (quick && (regime.shape.T >= 300 || regime.shape.HV > 4)) continue;

@@ -7,21 +7,25 @@
 
 namespace kdacheck::cuda {
 
-/// Relative errors of every kernel whose name contains `filter` against the recurrence in double, by regime. Adds rows to
-/// `report["accuracy"]`; false if any is beyond its bound.
-bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filter);
+/// Relative errors of every kernel whose name contains `filter` against the recurrence in double, by regime; those regimes alone whose
+/// name contains `regime`. Adds rows to `report["accuracy"]`; false if any is beyond its bound.
+bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filter, const std::string& regime);
 
 /// The same for a million tokens.
 bool check_long_runs(nlohmann::json& report);
 
-/// Tensors of more than 2^31 elements, where the device has the memory. Adds rows to `report["behaviour"]`.
+/// Tensors of more than 2^31 elements, where the device has the memory; elsewhere a row says that it has not. Adds rows to
+/// `report["behaviour"]`.
 bool check_far_offsets(nlohmann::json& report);
 
 /// Guards, repeatability under load, graph replay, refused calls. Adds rows to `report["behaviour"]`.
 bool check_behaviour(nlohmann::json& report);
 
 /// Relative errors of every gradient against the adjoint in double. Adds rows to `report["gradients"]`.
-bool check_backward_accuracy(nlohmann::json& report, bool quick);
+bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::string& regime);
+
+/// Strided tensors, forward and backward. Adds rows to `report["behaviour"]`.
+bool check_strided(nlohmann::json& report);
 
 /// The same as check_behaviour for the backward pass.
 bool check_backward_behaviour(nlohmann::json& report);

@@ -95,18 +95,21 @@ bool check_far_offsets(nlohmann::json& report) {
   std::size_t free = 0, total = 0;
   require(cudaMemGetInfo(&free, &total), "memory");
   constexpr auto GiB = std::size_t{1} << 30;
+  const char* forward = "heads of tensors beyond 2^31 elements keep their bits";
+  const char* backward = "gradients beyond 2^31 elements keep their bits";
   if (free < 24 * GiB) {
-    std::printf("tensors of more than 2^31 elements: not run, they need 24 GiB\n");
+    note.not_run(forward, "all", "less than 24 GiB of device memory are free");
+    note.not_run(backward, "fast", "less than 124 GiB of device memory are free");
     return true;
   }
   const DeviceProblem problem = make_problem(1, T, H, K, K, 21);
-  note("heads of tensors beyond 2^31 elements keep their bits", "recurrence", forward_agrees(KDACHECK_CUDA_RECURRENCE, problem));
-  note("heads of tensors beyond 2^31 elements keep their bits", "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
-  note("heads of tensors beyond 2^31 elements keep their bits", "accurate", forward_agrees(KDACHECK_CUDA_CHUNK_ACCURATE, problem));
+  note(forward, "recurrence", forward_agrees(KDACHECK_CUDA_RECURRENCE, problem));
+  note(forward, "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
+  note(forward, "accurate", forward_agrees(KDACHECK_CUDA_CHUNK_ACCURATE, problem));
   if (free < 124 * GiB)
-    std::printf("gradients of more than 2^31 elements: not run, they need 124 GiB\n");
+    note.not_run(backward, "fast", "less than 124 GiB of device memory are free");
   else
-    note("gradients beyond 2^31 elements keep their bits", "fast", backward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
+    note(backward, "fast", backward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
   return note.all_good();
 }
 

@@ -1,7 +1,8 @@
-// kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT] [--case TEXT]
-// [--json FILE]: checks, then times, the CUDA kernels here; --forward and --backward keep the checks of that pass, --kernel the accuracy of
-// forward kernels whose name contains the text, --case the timings whose "kernel case" does. Exit status: 0 all good, 1 a check failed, 2
-// wrong usage, 5 not run (no GPU).
+// kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT] [--regime
+// TEXT]
+// [--case TEXT] [--json FILE]: checks, then times, the CUDA kernels here; --forward and --backward keep the checks of that pass, --kernel
+// the accuracy of forward kernels whose name contains the text, --regime the regimes whose name does, --case the timings whose "kernel
+// case" does. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -13,7 +14,7 @@
 
 int main(int argc, char** argv) try {
   bool quick = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
-  std::string file, filter, kernel;
+  std::string file, filter, kernel, regime;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--quick")
@@ -32,6 +33,8 @@ int main(int argc, char** argv) try {
       sweep = true;
     else if (option == "--kernel" && i + 1 < argc)
       kernel = argv[++i];
+    else if (option == "--regime" && i + 1 < argc)
+      regime = argv[++i];
     else if (option == "--case" && i + 1 < argc)
       filter = argv[++i];
     else if (option == "--json" && i + 1 < argc)
@@ -51,11 +54,12 @@ int main(int argc, char** argv) try {
   report["device"] = properties.name;
   report["multiprocessors"] = properties.multiProcessorCount;
   bool accurate = true, behaved = true;
-  if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick, kernel);
-  if (checked && forward && !quick && kernel.empty()) accurate = kdacheck::cuda::check_long_runs(report) && accurate;
-  if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick) && accurate;
+  if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick, kernel, regime);
+  if (checked && forward && !quick && kernel.empty() && regime.empty()) accurate = kdacheck::cuda::check_long_runs(report) && accurate;
+  if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick, regime) && accurate;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report);
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report) && behaved;
+  if (checked && behaviour && forward && backward) behaved = kdacheck::cuda::check_strided(report) && behaved;
   if (checked && behaviour && !quick && kernel.empty()) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';

@@ -18,6 +18,12 @@ public:
     all_ = all_ && good;
   }
 
+  /// A check that this machine cannot run: neither good nor bad, and written down as such.
+  void not_run(const char* what, const char* kernel, const char* why) {
+    report_["behaviour"].push_back({{"what", what}, {"kernel", kernel}, {"good", nullptr}, {"not_run", why}});
+    std::printf("%-55s %-12s not run: %s\n", what, kernel, why);
+  }
+
   bool all_good() const { return all_; }
 
 private:

@@ -203,6 +203,8 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
         add(label.c_str(), shown, time_graphs(jobs, 100), bytes, {});
       }
   }
+  if (const Row row{"an empty kernel", 0, 0, 0, 0}; wanted("decode", row) || wanted("nothing", row))
+    add("nothing", row, time_graphs({[](cudaStream_t stream) { require(launch_nothing(stream), "launch"); }}, 200), 0, {});
   for (const Row& row : {Row{"decode B1 H32", 1, 1, 32, 0}, Row{"decode B64 H32", 64, 1, 32, 0.85},
                          Row{"decode B256 H32", 256, 1, 32, 0.85}, Row{"decode B64 H32 T4", 64, 4, 32, 0}}) {
     const double bytes = static_cast<double>(row.B * row.H) * (131072 + static_cast<double>(row.T) * 1282);

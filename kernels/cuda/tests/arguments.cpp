@@ -45,11 +45,19 @@ TEST_CASE("a well-formed call is accepted by every forward kernel") {
 
 TEST_CASE("sizes that no kernel takes are refused") {
   CHECK(status_after([](Problem& p, Lengths&) { p.HV = 3; }) == KDACHECK_CUDA_BAD_SHAPE);
-  CHECK(status_after([](Problem& p, Lengths&) { p.K = 96; }) == KDACHECK_CUDA_BAD_SHAPE);
+  CHECK(status_after([](Problem& p, Lengths&) { p.K = 72; }) == KDACHECK_CUDA_BAD_SHAPE);
+  CHECK(status_after([](Problem& p, Lengths&) { p.K = 272; }) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Lengths&) { p.V = 24; }) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Lengths&) { p.T = -1; }) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Lengths&) { p.K = 257; }, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Lengths&) { p.H = 0; }) == KDACHECK_CUDA_BAD_SHAPE);
+}
+
+TEST_CASE("chunk kernels take keys of any multiple of 16 channels up to 256, with any such number of value channels") {
+  for (std::int64_t K = 16; K <= 256; K += 16)
+    for (std::int64_t V = 16; V <= 256; V += 16)
+      for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE})
+        CHECK(status_after([=](Problem& p, Lengths&) { p.K = K, p.V = V; }, kernel) == KDACHECK_CUDA_OK);
 }
 
 TEST_CASE("absent tensors, and tensors without a place, are refused") {
@@ -106,6 +114,12 @@ TEST_CASE("the general rule takes a and b instead of beta, forward, in the recur
               p.a.data = static_cast<char*>(p.a.data) + 2;
             },
             KDACHECK_CUDA_CHUNK_FAST) == KDACHECK_CUDA_BAD_LAYOUT);
+  CHECK(status_after(
+            [&](Problem& p, Lengths& l) {
+              general(p, l);
+              p.K = 96;
+            },
+            KDACHECK_CUDA_CHUNK_FAST) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after(general, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_OPTION);
   Good good;
   general(good.problem, good.lengths);
@@ -165,6 +179,8 @@ TEST_CASE("the chunk kernels take a workspace for long sequences of one length, 
   CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == handover_head_bytes + std::size_t{4} * 128 * 128 * 4);
   CHECK(bytes(KDACHECK_CUDA_CHUNK_ACCURATE) == bytes(KDACHECK_CUDA_CHUNK_FAST));
   CHECK(bytes(KDACHECK_CUDA_RECURRENCE) == 0);
-  p.H = p.HV = 1000;
+  p.K = 96;
+  CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == 0); // not dealt out
+  p.K = 128, p.H = p.HV = 1000;
   CHECK(bytes(KDACHECK_CUDA_CHUNK_FAST) == handover_head_bytes + std::size_t{256} * 128 * 128 * 4);
 }

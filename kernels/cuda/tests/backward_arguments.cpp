@@ -57,7 +57,13 @@ TEST_CASE("a well-formed backward call is accepted, also without o, cotangents o
 TEST_CASE("kernels without a backward pass, and shapes that it does not take, are refused") {
   CHECK(status_after([](Problem&, Gradients&) {}, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem&, Gradients&) {}, KDACHECK_CUDA_DECODE) == KDACHECK_CUDA_BAD_OPTION);
-  CHECK(status_after([](Problem& p, Gradients&) { p.K = 96; }) == KDACHECK_CUDA_BAD_SHAPE);
+  CHECK(status_after([](Problem& p, Gradients&) { p.K = 72; }) == KDACHECK_CUDA_BAD_SHAPE);
+  for (std::int64_t K = 16; K <= 256; K += 16)
+    for (std::int64_t V = 16; V <= 256; V += 16) {
+      CHECK(status_after([=](Problem& p, Gradients&) { p.K = K, p.V = V; }) == KDACHECK_CUDA_OK);
+      CHECK(status_after([=](Problem& p, Gradients&) { p.K = K, p.V = V; }, KDACHECK_CUDA_CHUNK_ACCURATE) ==
+            (K > 128 || (K != 64 && V > 128) ? KDACHECK_CUDA_BAD_SHAPE : KDACHECK_CUDA_OK));
+    }
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 256; }) == KDACHECK_CUDA_OK);
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 144; }, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 256, p.K = 64; }, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_OK);
@@ -99,6 +105,23 @@ TEST_CASE("the workspace is at most 1.5 times inputs, outputs and gradients at o
       }
 }
 
+TEST_CASE("the workspace is at most 1.5 times inputs, outputs and gradients where heads are grouped or keys are long") {
+  for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE})
+    for (const auto& [H, HV] : std::vector<std::array<int, 2>>{{8, 32}, {4, 64}, {1, 4}, {1, 32}, {6, 6}})
+      for (std::int64_t K : {16, 64, 112, 128, 256}) {
+        Good good;
+        kdacheck_cuda_problem& p = good.problem;
+        p.cu_seqlens = nullptr, p.cu_seqlens_host = nullptr;
+        p.T = 8192, p.H = H, p.HV = HV, p.K = K, p.V = std::min<std::int64_t>(128, K);
+        const CheckedBackward call = check_backward(kernel, &p, &good.gradients);
+        if (kernel == KDACHECK_CUDA_CHUNK_ACCURATE && K > 128) continue;
+        REQUIRE(call.result.status == KDACHECK_CUDA_OK);
+        const double moved = static_cast<double>(p.T * 2) * static_cast<double>(H * 4 * K + HV * (2 * K + 4 * p.V + 2));
+        INFO(kernel << ' ' << H << ' ' << HV << ' ' << K);
+        CHECK(static_cast<double>(backward_workspace_bytes(kernel, call.args)) <= 1.5 * moved);
+      }
+}
+
 TEST_CASE("chunks are kept for the sweeps where the workspace may hold them") {
   const auto slots = [](int HV, int pieces, bool packed, std::int64_t members) {
     ForwardArguments args;
@@ -107,7 +130,7 @@ TEST_CASE("chunks are kept for the sweeps where the workspace may hold them") {
   };
   CHECK(slots(32, 1, false, 1) == 512);
   CHECK(slots(32, 1, true, 3) == 515);
-  CHECK(slots(32, 1, true, 8192) == 0); // members of one token
-  CHECK(slots(32, 2, false, 1) == 0);   // two terms
-  CHECK(slots(128, 1, false, 1) == 0);  // grouped heads
+  CHECK(slots(32, 1, true, 8192) == 0);  // members of one token
+  CHECK(slots(32, 2, false, 1) == 0);    // two terms
+  CHECK(slots(128, 1, false, 1) == 512); // grouped heads, in two rounds
 }

@@ -88,8 +88,81 @@ void run_kept(const cuda::SweepArguments& states, const cuda::SweepArguments& ad
                       [&] { kept_sweeps_block<K, half_precision>(kept); });
 }
 
+/// One round of launches, block by block.
+template <int K, int pieces, bool half_precision, bool narrow>
+void run_round(const Case& test, const cuda::BackwardArguments& part, const cuda::BackwardWorkspace& where, unsigned sharing,
+               int group_heads, int group_first) {
+  const Shape& s = test.shape;
+  const cuda::ForwardArguments& args = part.call;
+  const int consumers = args.consumer_warps;
+  const auto at = [&](std::size_t offset) { return static_cast<void*>(part.workspace + offset); };
+
+  cuda::SweepArguments sweep;
+  sweep.call = args;
+  sweep.rows_total = s.B * s.T;
+  sweep.rows = static_cast<std::uint16_t*>(at(where.R)), sweep.states = static_cast<std::uint32_t*>(at(where.S));
+  const cuda::SweepArguments states = sweep;
+  sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
+  sweep.d_o = part.d_o, sweep.dv = part.dv, sweep.dv_format = part.dv_format;
+  sweep.d_final_state = part.d_final_state, sweep.d_initial_state = part.d_initial_state;
+  const auto blocks = static_cast<unsigned>(args.N * args.HV * args.slices);
+  const int gate_bytes = test.gate_fp32 ? 4 : 2;
+  if (sharing == 0) {
+    if constexpr (pieces == 1 && !narrow) run_kept<K, half_precision>(states, sweep, gate_bytes);
+  } else {
+    const auto threads = static_cast<unsigned>(32 * (consumers + args.producer_warps));
+    const auto shared_bytes = [&]<cuda::Sweep which> {
+      return static_cast<std::size_t>(cuda::chunk_shared_bytes<K, pieces, which>(4, 2, consumers, gate_bytes, args.staged));
+    };
+    for (unsigned block = 0; block < blocks; block += sharing) {
+      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::states>(),
+                              [&] { cuda::states_block<K, pieces, half_precision, narrow>(states); });
+      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::adjoint>(),
+                              [&] { cuda::adjoint_block<K, pieces, half_precision, narrow>(sweep); });
+    }
+  }
+
+  cuda::GradientArguments last;
+  last.call = args;
+  last.rows_total = s.B * s.T;
+  last.d_o = sweep.d_o, last.d_final_state = sweep.d_final_state;
+  last.dq = part.dq, last.dk = part.dk, last.dg = part.dg, last.dbeta = part.dbeta;
+  last.dq_format = part.dq_format, last.dk_format = part.dk_format, last.dg_format = part.dg_format;
+  last.dbeta_format = part.dbeta_format;
+  last.group_heads = group_heads, last.group_first = group_first;
+  last.R = static_cast<std::uint16_t*>(at(where.R)), last.M = static_cast<std::uint16_t*>(at(where.M));
+  last.S = static_cast<std::uint32_t*>(at(where.S)), last.dS = static_cast<std::uint32_t*>(at(where.dS));
+  last.group_q = static_cast<float*>(at(where.group_q)), last.group_k = static_cast<float*>(at(where.group_k));
+  if (args.A_log != nullptr)
+    last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
+  last.segment_slots = where.segment_slots;
+  const cuda::GradientLayout<K, pieces, half_precision> layout(args.V);
+  for (unsigned block = 0; block < where.segment_slots * args.H; ++block)
+    cuda::simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(layout.bytes), [&] {
+      if (narrow || args.gate == cuda::Gate::softplus || args.gate == cuda::Gate::sigmoid)
+        cuda::gradients_block<cuda::GateCode::any, K, pieces, half_precision, narrow>(last);
+      else if (args.gate == cuda::Gate::bounded)
+        cuda::gradients_block<cuda::GateCode::bounded, K, pieces, half_precision>(last);
+      else
+        cuda::gradients_block<cuda::GateCode::given, K, pieces, half_precision>(last);
+    });
+  if (args.A_log == nullptr) return;
+  const cuda::ParameterArguments sums{.partial_bias = last.partial_bias,
+                                      .partial_A = last.partial_A,
+                                      .d_dt_bias = part.d_dt_bias,
+                                      .d_A_log = part.d_A_log,
+                                      .segment_slots = where.segment_slots,
+                                      .HV = args.HV,
+                                      .K = args.K};
+  constexpr unsigned width = K > 128 ? 1024 : (K + 1 + 31) / 32 * 32 * cuda::parameter_groups;
+  for (unsigned head = 0; head < static_cast<unsigned>(args.HV); ++head)
+    cuda::simt::run_cluster(head, 1, width, 8 * cuda::parameter_groups * (K + 1), [&] { cuda::parameters_block(sums, width); });
+}
+
+int rounds = 0; ///< run so far
+
 /// All passes, block by block. `sharing` 0: the sweeps take chunks kept in memory.
-template <int K, int pieces, bool half_precision> void run(const Case& test, Made& made, unsigned sharing) {
+template <int K, int pieces, bool half_precision, bool narrow = false> void run(const Case& test, Made& made, unsigned sharing) {
   const Shape& s = test.shape;
   cuda::ForwardArguments args;
   const auto view = [&](Input which) { return made.in[which] ? row_view(made.in[which]) : cuda::View{}; };
@@ -98,8 +171,8 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   args.dt_bias = static_cast<const float*>(made.in[Input::dt_bias].data);
   args.initial_state = static_cast<const float*>(made.in[Input::initial_state].data);
   args.cu_seqlens = test.cu_seqlens.empty() ? nullptr : test.cu_seqlens.data();
-  args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV), args.K = K,
-  args.V = static_cast<int>(s.V);
+  args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = args.state_heads = static_cast<int>(s.HV),
+  args.K = static_cast<int>(s.K), args.V = static_cast<int>(s.V);
   args.gate = static_cast<cuda::Gate>(test.options.gate), args.beta_form = static_cast<cuda::Beta>(test.options.beta);
   args.gate_format = test.gate_fp32 ? cuda::Stored::fp32 : cuda::Stored::bf16;
   args.qkv_format = args.output_format = args.beta_format = half_precision ? cuda::Stored::fp16 : cuda::Stored::bf16;
@@ -109,9 +182,6 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
   args.slices = static_cast<int>(sharing), args.consumer_warps = consumers, args.producer_warps = 2, args.stages = 4;
   args.sharing = static_cast<int>(sharing);
   args.staged = sharing > 2;
-  const cuda::BackwardWorkspace where = cuda::backward_workspace(args, s.B, pieces, args.cu_seqlens != nullptr);
-  std::vector<unsigned char> workspace(where.bytes + 256, 0xff);
-  const auto at = [&](std::size_t offset) { return static_cast<void*>(workspace.data() + offset); };
   const auto gradient = [&](Input which) {
     const auto found = made.gradient.find(which);
     return found == made.gradient.end() ? cuda::View{} : row_view(found->second.view);
@@ -121,67 +191,23 @@ template <int K, int pieces, bool half_precision> void run(const Case& test, Mad
     return found == made.gradient.end() ? cuda::Stored::fp32 : stored(found->second.view.format);
   };
 
-  cuda::SweepArguments sweep;
-  sweep.call = args;
-  sweep.rows_total = s.B * s.T;
-  sweep.rows = static_cast<std::uint16_t*>(at(where.R)), sweep.states = static_cast<std::uint32_t*>(at(where.S));
-  const cuda::SweepArguments states = sweep;
-  sweep.rows = static_cast<std::uint16_t*>(at(where.M)), sweep.states = static_cast<std::uint32_t*>(at(where.dS));
-  if (test.d_o) sweep.d_o = row_view(made.d_o.view);
-  sweep.dv = gradient(Input::v), sweep.dv_format = format(Input::v);
-  sweep.d_final_state = test.d_state ? static_cast<const float*>(made.d_state.view.data) : nullptr;
-  sweep.d_initial_state = static_cast<float*>(made.gradient.at(Input::initial_state).view.data);
-  const auto blocks = static_cast<unsigned>(args.N * args.HV * args.slices);
-  const int gate_bytes = test.gate_fp32 ? 4 : 2;
-  if (sharing == 0) {
-    if constexpr (pieces == 1) run_kept<K, half_precision>(states, sweep, gate_bytes);
-  } else {
-    const auto threads = static_cast<unsigned>(32 * (consumers + args.producer_warps));
-    const auto shared_bytes = [&]<cuda::Sweep which> {
-      return static_cast<std::size_t>(cuda::chunk_shared_bytes<K, pieces, which>(4, 2, consumers, gate_bytes, args.staged));
-    };
-    for (unsigned block = 0; block < blocks; block += sharing) {
-      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::states>(),
-                              [&] { cuda::states_block<K, pieces, half_precision>(states); });
-      cuda::simt::run_cluster(block, sharing, threads, shared_bytes.template operator()<cuda::Sweep::adjoint>(),
-                              [&] { cuda::adjoint_block<K, pieces, half_precision>(sweep); });
-    }
-  }
-
-  cuda::GradientArguments last;
-  last.call = args;
-  last.rows_total = s.B * s.T;
-  last.d_o = sweep.d_o, last.d_final_state = sweep.d_final_state;
-  last.dq = gradient(Input::q), last.dk = gradient(Input::k), last.dg = gradient(Input::g), last.dbeta = gradient(Input::beta);
-  last.dq_format = format(Input::q), last.dk_format = format(Input::k), last.dg_format = format(Input::g);
-  last.dbeta_format = format(Input::beta);
-  last.R = static_cast<std::uint16_t*>(at(where.R)), last.M = static_cast<std::uint16_t*>(at(where.M));
-  last.S = static_cast<std::uint32_t*>(at(where.S)), last.dS = static_cast<std::uint32_t*>(at(where.dS));
-  last.group_q = static_cast<float*>(at(where.group_q)), last.group_k = static_cast<float*>(at(where.group_k));
-  if (args.A_log != nullptr)
-    last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
-  last.segment_slots = where.segment_slots;
-  const cuda::GradientLayout<K, pieces, half_precision> layout(args.V);
-  for (unsigned block = 0; block < where.segment_slots * s.H; ++block)
-    cuda::simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(layout.bytes), [&] {
-      if (args.gate == cuda::Gate::softplus || args.gate == cuda::Gate::sigmoid)
-        cuda::gradients_block<cuda::GateCode::any, K, pieces, half_precision>(last);
-      else if (args.gate == cuda::Gate::bounded)
-        cuda::gradients_block<cuda::GateCode::bounded, K, pieces, half_precision>(last);
-      else
-        cuda::gradients_block<cuda::GateCode::given, K, pieces, half_precision>(last);
-    });
-  if (args.A_log == nullptr) return;
-  const cuda::ParameterArguments sums{.partial_bias = last.partial_bias,
-                                      .partial_A = last.partial_A,
-                                      .d_dt_bias = static_cast<float*>(made.gradient.at(Input::dt_bias).view.data),
-                                      .d_A_log = static_cast<float*>(made.gradient.at(Input::A_log).view.data),
-                                      .segment_slots = where.segment_slots,
-                                      .HV = args.HV,
-                                      .K = K};
-  constexpr unsigned width = (K + 1 + 31) / 32 * 32 * cuda::parameter_groups;
-  for (unsigned head = 0; head < static_cast<unsigned>(s.HV); ++head)
-    cuda::simt::run_cluster(head, 1, width, 8 * cuda::parameter_groups * (K + 1), [&] { cuda::parameters_block(sums, width); });
+  cuda::BackwardArguments all;
+  all.call = args, all.B = s.B;
+  if (test.d_o) all.d_o = row_view(made.d_o.view);
+  all.dq = gradient(Input::q), all.dk = gradient(Input::k), all.dv = gradient(Input::v), all.dg = gradient(Input::g);
+  all.dbeta = gradient(Input::beta);
+  all.dq_format = format(Input::q), all.dk_format = format(Input::k), all.dv_format = format(Input::v), all.dg_format = format(Input::g);
+  all.dbeta_format = format(Input::beta);
+  all.d_final_state = test.d_state ? static_cast<const float*>(made.d_state.view.data) : nullptr;
+  const auto parameter = [&](Input which) { return static_cast<float*>(gradient(which).data); };
+  all.d_initial_state = parameter(Input::initial_state), all.d_A_log = parameter(Input::A_log), all.d_dt_bias = parameter(Input::dt_bias);
+  const cuda::BackwardWorkspace where = cuda::backward_workspace(args, s.B, pieces, args.cu_seqlens != nullptr);
+  std::vector<unsigned char> workspace(where.bytes + 256, 0xff);
+  all.workspace = workspace.data();
+  const int group = args.HV / args.H;
+  for (int first = 0; first < args.HV; first += where.heads, ++rounds)
+    run_round<K, pieces, half_precision, narrow>(test, heads_of(all, first, std::min(where.heads, args.HV - first)), where, sharing, group,
+                                                 first % group);
 }
 
 /// Exact gradients in the tensors' shapes.
@@ -218,9 +244,10 @@ std::map<Input, std::vector<double>> truth(const Case& test, const Made& made) {
 }
 
 /// Relative L2 errors; NaN where a number was not written.
-template <int K, int pieces, bool half_precision = false> std::map<Input, double> errors(const Case& test, unsigned sharing = 1) {
+template <int K, int pieces, bool half_precision = false, bool narrow = false>
+std::map<Input, double> errors(const Case& test, unsigned sharing = 1) {
   Made made = make(test, half_precision ? Format::fp16 : Format::bf16);
-  run<K, pieces, half_precision>(test, made, sharing);
+  run<K, pieces, half_precision, narrow>(test, made, sharing);
   std::map<Input, double> result;
   for (const auto& [which, exact] : truth(test, made)) {
     double difference = 0, norm = 0;
@@ -332,4 +359,40 @@ TEST_CASE("sweeps over chunks kept in memory agree with the adjoint") {
                     .v_first = true,
                     .gate_center = -3};
   check(errors<64, 1, true>(packed, 0), bf16_bound);
+}
+
+TEST_CASE("keys of fewer channels than a kernel has room for agree with the adjoint") {
+  const Case packed{.shape = {.B = 1, .T = 148, .H = 2, .HV = 4, .K = 80, .V = 32},
+                    .options = {.gate = GateForm::softplus, .beta = BetaForm::twice_sigmoid, .l2norm = true, .scale = 0.125f},
+                    .cu_seqlens = {0, 0, 17, 18, 18, 148},
+                    .gate_fp32 = true,
+                    .v_first = true,
+                    .gate_center = -3};
+  check(errors<128, 2, false, true>(packed), two_term_bound);
+  Case whole{.shape = {.B = 1, .T = 86, .H = 1, .HV = 1, .K = 16, .V = 32},
+             .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.25f},
+             .gate_center = -3};
+  check(errors<128, 2, true, true>(whole), two_term_bound);
+  whole.shape.K = 48, whole.gradients = Format::bf16, whole.options.gate = GateForm::absent;
+  check(errors<128, 1, false, true>(whole), bf16_bound);
+  whole.shape.T = 70, whole.shape.V = 16;
+  whole.shape.K = 208, whole.options.gate = GateForm::log_decay;
+  check(errors<256, 1, false, true>(whole), bf16_bound);
+  Case grouped = packed;
+  grouped.shape.K = 144, grouped.gate_fp32 = false;
+  grouped.shape.T = 83, grouped.cu_seqlens = {0, 0, 17, 18, 18, 83};
+  check(errors<256, 1, true, true>(grouped), bf16_bound);
+}
+
+TEST_CASE("heads taken in rounds, in memory for some of them, agree with the adjoint") {
+  Case test{.shape = {.B = 1, .T = 64, .H = 2, .HV = 6, .K = 64, .V = 128},
+            .options = {.gate = GateForm::bounded, .beta = BetaForm::sigmoid, .l2norm = true, .scale = 0.125f},
+            .gate_center = -3,
+            .gradients = Format::bf16};
+  rounds = 0;
+  check(errors<64, 2>(test), bf16_bound);
+  CHECK(std::exchange(rounds, 0) > 1);
+  test.shape.H = 1, test.shape.HV = 3; // one group: its heads are dealt out
+  check(errors<64, 2>(test), bf16_bound);
+  CHECK(rounds > 1);
 }
