@@ -33,8 +33,8 @@ Result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequ
 Result check_options(int kernel, const kdacheck_cuda_problem& p, bool backward) {
   if (p.rule != KDACHECK_CUDA_KDA && p.rule != KDACHECK_CUDA_DPLR)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "rule is none of kdacheck_cuda_rule");
-  if (p.rule == KDACHECK_CUDA_DPLR && (backward || (kernel != KDACHECK_CUDA_RECURRENCE && kernel != KDACHECK_CUDA_CHUNK_FAST)))
-    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the forward passes of the recurrence and of the fast chunk kernel compute DPLR");
+  if (p.rule == KDACHECK_CUDA_DPLR && kernel != KDACHECK_CUDA_RECURRENCE && (backward || kernel != KDACHECK_CUDA_CHUNK_FAST))
+    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the recurrence and the fast chunk kernel's forward pass compute DPLR");
   if (p.gate < KDACHECK_CUDA_LOG_DECAY || p.gate > KDACHECK_CUDA_NO_GATE)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "gate is none of kdacheck_cuda_gate");
   if (p.beta_form < KDACHECK_CUDA_BETA_VALUE || p.beta_form > KDACHECK_CUDA_BETA_TWICE_SIGMOID)

@@ -113,16 +113,19 @@ typedef struct kdacheck_cuda_gradients {
   kdacheck_cuda_tensor dq, dk; /* [B,T,H,K], summed over the value heads of a group */
   kdacheck_cuda_tensor dv, dg; /* [B,T,HV,V], [B,T,HV,K] */
   kdacheck_cuda_tensor dbeta;  /* [B,T,HV] */
+  kdacheck_cuda_tensor da, db; /* [B,T,HV,K], DPLR only */
   float *d_A_log, *d_dt_bias;  /* [HV], [HV,K] dense */
   float* d_initial_state;      /* as d_final_state; may be wanted where initial_state is absent */
 } kdacheck_cuda_gradients;
 
 /* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128, for a token and value head:
- * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64. */
+ * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64.
+ * KDACHECK_CUDA_RECURRENCE: 4112 (DPLR 6152), and 524,288 for a sequence and value head. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
 
-/* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE: recomputes what the forward pass had.
- * No atomics: the same call gives the same bits. Accurate: V at most 128 where K is 128. */
+/* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE (no DPLR; accurate: V at most 128 where K is
+ * 128), or of KDACHECK_CUDA_RECURRENCE (all that its forward pass takes): recomputes what the forward pass had. No atomics: the same
+ * call gives the same bits. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 
