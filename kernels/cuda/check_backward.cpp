@@ -1,5 +1,6 @@
 #include "backward_workspace.hpp"
 #include "check.hpp"
+#include "dplr_workspace.hpp"
 #include "recurrence_workspace.hpp"
 
 #include <array>
@@ -83,6 +84,7 @@ CheckedBackward check_backward(int kernel, const kdacheck_cuda_problem* problem,
 
 std::size_t backward_workspace_bytes(int kernel, const BackwardArguments& args) {
   if (kernel == KDACHECK_CUDA_RECURRENCE) return recurrence_workspace(args.call, args.B).bytes;
+  if (args.call.dplr) return general_workspace(args.call, args.B, args.call.cu_seqlens != nullptr).bytes;
   return backward_workspace(args.call, args.B, pieces_of(kernel), args.call.cu_seqlens != nullptr).bytes;
 }
 

@@ -56,7 +56,7 @@ enum kdacheck_cuda_beta { KDACHECK_CUDA_BETA_VALUE = 0, KDACHECK_CUDA_BETA_SIGMO
 enum kdacheck_cuda_kernel {
   KDACHECK_CUDA_RECURRENCE = 0, /* token by token in fp32: any K, V <= 256, any option, any format and alignment */
   KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K 64 or 128, V a multiple
-                                   of 16; q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned; DPLR forward only */
+                                   of 16; q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned */
   KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with operands of 11 bits or more (tf32, fp16, two bf16 terms); no DPLR */
   KDACHECK_CUDA_DECODE          /* 1 to 8 tokens a sequence; updates the fp32 state (K-first) in place; K a multiple of 16 up to
                                    256, V a multiple of 4; no DPLR, no cu_seqlens */
@@ -120,12 +120,12 @@ typedef struct kdacheck_cuda_gradients {
 
 /* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128, for a token and value head:
  * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64.
- * KDACHECK_CUDA_RECURRENCE: 4112 (DPLR 6152), and 524,288 for a sequence and value head. */
+ * DPLR: 3760, 1024 H / HV more where heads are grouped. KDACHECK_CUDA_RECURRENCE: 4112 (DPLR 6152), and 524,288 for a sequence and
+ * value head. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
 
-/* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE (no DPLR; accurate: V at most 128 where K is
- * 128), or of KDACHECK_CUDA_RECURRENCE (all that its forward pass takes): recomputes what the forward pass had. No atomics: the same
- * call gives the same bits. */
+/* Enqueues the backward pass of a kernel but decode, for all that its forward pass takes (accurate: V at most 128 where K is 128):
+ * recomputes what the forward pass had. No atomics: the same call gives the same bits. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 

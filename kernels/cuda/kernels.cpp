@@ -164,7 +164,7 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
     }
   for (Format input : {Format::bf16, Format::fp16})
     kernels.push_back(make("cuda.dplr_chunk16.fast." + std::string(name(input)), "general DPLR in chunks of 16, bf16 operands",
-                           KDACHECK_CUDA_CHUNK_FAST, general_contract(input)));
+                           KDACHECK_CUDA_CHUNK_FAST, general_contract(input), true));
 }
 
 } // namespace kdacheck

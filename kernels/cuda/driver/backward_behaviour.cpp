@@ -106,7 +106,8 @@ bool check_backward_behaviour(nlohmann::json& report) {
     const char* name;
   };
   for (const Named& k : {Named{KDACHECK_CUDA_CHUNK_FAST, false, "fast"}, Named{KDACHECK_CUDA_CHUNK_ACCURATE, false, "accurate"},
-                         Named{KDACHECK_CUDA_RECURRENCE, false, "recurrence"}, Named{KDACHECK_CUDA_RECURRENCE, true, "recurrence, DPLR"}}) {
+                         Named{KDACHECK_CUDA_CHUNK_FAST, true, "dplr"}, Named{KDACHECK_CUDA_RECURRENCE, false, "recurrence"},
+                         Named{KDACHECK_CUDA_RECURRENCE, true, "recurrence, DPLR"}}) {
     note("50 backward runs under load are bitwise equal", k.name, repeats(k.kernel, make_problem(1, 333, 20, 128, 128, 3, false, k.dplr)));
     note("a replayed graph of the backward sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5, false, k.dplr)));
     note("a refused backward call writes nothing", k.name, refuses(k.kernel));

@@ -203,6 +203,22 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
         add(label.c_str(), shown, time_graphs(jobs, 100), bytes, {});
       }
   }
+  for (const Row& row :
+       std::vector<Row>{{"B1 T8192 H96", 1, 8192, 96, 0}, {"B1 T8192 H32", 1, 8192, 32, 0}, {"B8 T1024 H32", 8, 1024, 32, 0}})
+    for (bool forward : {false, true}) {
+      const char* label = forward ? "fwd+bwd dplr" : "bwd dplr";
+      if (!wanted(label, row)) continue;
+      const double tokens = static_cast<double>(row.B * row.T * row.H), states = static_cast<double>(row.B * row.H) * 65536;
+      const double bytes = tokens * 3590 + states * 2 + (forward ? tokens * 1792 + states : 0);
+      const auto sets = input_sets(row, false, bytes, true);
+      const DeviceGradients back = make_gradients(KDACHECK_CUDA_CHUNK_FAST, sets[0], 300);
+      const Enqueue job = [&](cudaStream_t stream) {
+        if (forward) require(sets[0].forward(KDACHECK_CUDA_CHUNK_FAST, stream));
+        require(kdacheck_cuda_backward(KDACHECK_CUDA_CHUNK_FAST, &sets[0].problem, &back.gradients, back.workspace.get(),
+                                       back.workspace_bytes, stream));
+      };
+      add(label, row, time_graphs({job}, 50), bytes, {});
+    }
   // The GPU's own reference for gradients: no target.
   for (bool dplr : {false, true}) {
     const Row row{"B1 T8192 H32", 1, 8192, 32, 0};

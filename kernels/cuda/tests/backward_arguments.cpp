@@ -2,6 +2,7 @@
 
 #include "../backward_workspace.hpp"
 #include "../check.hpp"
+#include "../dplr_workspace.hpp"
 #include "../recurrence_workspace.hpp"
 
 #include <catch2/catch.hpp>
@@ -69,6 +70,8 @@ TEST_CASE("the recurrence takes DPLR, any sizes and any strides backward") {
     d.dbeta = {}, d.da = tensor(0x22000, KDACHECK_CUDA_FP32), d.db = tensor(0x23000);
   };
   CHECK(status_after(general, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_OK);
+  CHECK(status_after(general, KDACHECK_CUDA_CHUNK_FAST) == KDACHECK_CUDA_OK);
+  CHECK(status_after(general, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_OPTION);
   const auto with_beta = [&](Problem& p, Gradients& d) { general(p, d), d.dbeta = tensor(0x10000); };
   CHECK(result_after(with_beta, KDACHECK_CUDA_RECURRENCE).text == std::string("dbeta has no place with DPLR"));
   const auto with_a = [](Problem&, Gradients& d) { d.da = tensor(0x22000); };
@@ -127,6 +130,17 @@ TEST_CASE("the workspace is at most 1.5 times inputs, outputs and gradients at o
         INFO(K << ' ' << length);
         CHECK(static_cast<double>(backward_workspace_bytes(kernel, call.args)) <= 1.5 * moved + 8 * 256);
       }
+}
+
+TEST_CASE("the general rule's workspace is at most 1.5 times inputs, outputs and gradients at one value head a key head") {
+  for (std::int64_t K : {64, 128})
+    for (std::int64_t length : {16, 64, 65, 200, 8192}) {
+      ForwardArguments args;
+      args.N = 3, args.T = 3 * length, args.H = args.HV = 4, args.K = args.V = static_cast<int>(K), args.dplr = true;
+      const std::int64_t moved = args.T * args.HV * 2 * (10 * K + 4 * K); // bf16 throughout: q k g a b and theirs, v o do dv
+      INFO(K << ' ' << length);
+      CHECK(2 * static_cast<std::int64_t>(general_workspace(args, 1, true).bytes) <= 3 * moved + 2 * 8 * 256);
+    }
 }
 
 TEST_CASE("chunks are kept for the sweeps where the workspace may hold them") {
