@@ -109,8 +109,9 @@ template <int K, bool half_precision> cudaError_t launch_general_backward(const 
     gradient.last.partial_A = static_cast<float*>(at(where.partial_A));
   if (const cudaError_t error = allow_shared(general_gradients<K, half_precision>, machine); error != cudaSuccess) return error;
   if (where.segment_slots > 0)
-    general_gradients<K, half_precision><<<static_cast<unsigned>(where.segment_slots * call.H), 2 * K,
-                                           static_cast<unsigned>(GeneralGradientLayout<K>(call.V).bytes), stream>>>(gradient);
+    general_gradients<K, half_precision>
+        <<<static_cast<unsigned>(where.segment_slots * call.H), 2 * K,
+           static_cast<unsigned>(GeneralGradientLayout<K>(call.V, call.gate_format == Stored::fp32 ? 4 : 2).bytes), stream>>>(gradient);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess || !sums) return error;
   const ParameterArguments parameters{.partial_bias = gradient.last.partial_bias,
                                       .partial_A = gradient.last.partial_A,

@@ -23,18 +23,28 @@ template <int K>
 __device__ __forceinline__ void load_tiles(StateTiles& S, const BoundaryState& from, const ForwardArguments& args, int group,
                                            int first_column, int columns, unsigned lane) {
 #pragma unroll
-  for (int step = 0; step < most_turn_columns / 16; ++step) {
-    if (16 * step < columns && from.present()) {
-      const StateBlock block = state_block<K>(from, args, group, first_column / 16 + step, lane);
+  for (int e = 0; e < most_turn_columns / 2; ++e) S[e / 4][e % 4] = 0;
+  if (from.words != nullptr) { // as store_boundary lays them out
+    const std::uint32_t* upper = from.words + (group * (args.V / 16) + first_column / 16) * 128 + 4 * static_cast<int>(lane);
+    const std::uint32_t* lower = upper + K * args.V / 2;
 #pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const Pair x = block.numbers(part);
-        S[2 * step + part % 2][2 * (part / 2)] = x.x;
-        S[2 * step + part % 2][2 * (part / 2) + 1] = x.y;
-      }
-    } else {
+    for (int step = 0; step < most_turn_columns / 16; ++step) {
+      if (16 * step >= columns) continue;
+      std::uint32_t words[2][4];
+      load_global(words[0], upper + 128 * step);
+      load_global(words[1], lower + 128 * step);
 #pragma unroll
-      for (int e = 0; e < 8; ++e) S[2 * step + e / 4][e % 4] = 0;
+      for (int e = 0; e < 8; ++e) S[2 * step + e / 4][e % 4] = bits_as_float(words[e % 4 / 2][2 * (e / 4) + e % 2]);
+    }
+  } else if (from.given != nullptr) {
+    const float* given =
+        from.given + state_offset(args, from.head, 16 * group + static_cast<int>(lane / 4), first_column + 2 * static_cast<int>(lane % 4));
+    const int next_column = args.v_first ? K : 1, next_channel = 8 * (args.v_first ? 1 : args.V);
+#pragma unroll
+    for (int tile = 0; tile < most_turn_columns / 8; ++tile, given += 8 * next_column) {
+      if (8 * tile >= columns) continue;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) S[tile][e] = given[e % 2 * next_column + e / 2 * next_channel];
     }
   }
 }
@@ -168,9 +178,8 @@ __device__ __forceinline__ void multiply_general_scores(Address base, const Gene
 #pragma unroll
       for (int lower = 0; lower < 2; ++lower) {
         const int row = static_cast<int>(lane / 4) + 8 * lower - kind / 2; // those of b a row further up
-        if (row >= 0)
-          store_shared(to + 4 * (16 * row + 8 * half + 2 * static_cast<int>(lane % 4)),
-                       Pair{score[share][half][2 * lower], score[share][half][2 * lower + 1]});
+        const Pair pair{score[share][half][2 * lower], score[share][half][2 * lower + 1]};
+        store_shared(to + 4 * (16 * (row & 15) + 8 * half + 2 * static_cast<int>(lane % 4)), row >= 0 ? pair : Pair{0, 0});
       }
   }
 }
@@ -182,7 +191,7 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
   using Stage = GeneralStage<K>;
   const GradientArguments& last = gradient.last;
   const ForwardArguments& args = last.call;
-  const Layout at(args.V);
+  const Layout at(args.V, args.gate_format == Stored::fp32 ? 4 : 2);
   const Address base = shared_base();
   const int warp = static_cast<int>(thread_index() / 32), channel = 16 * warp;
   const unsigned lane = thread_index() % 32;
@@ -198,7 +207,6 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
   multiply_general_scores<K>(base, at, args.V, segment.tokens, fetch);
   const BoundaryState before = state_before(last, segment, head), after = cotangent_after(last, segment, head);
   const HeadGate gate = gate_of(args, head);
-  const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
   const int own = static_cast<int>(thread_index()) % K;
   const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + own] : 0.0f;
   float bias_sum = 0, A_sum = 0;
@@ -210,20 +218,20 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
 #pragma unroll 1
   for (int chunk = chunks - 1; chunk >= 0; --chunk) {
     float Q[2][4] = {}, B[2][4] = {}, A[2][4] = {}, C[2][4] = {}, kept[2] = {};
+    fetch_raw<K>(gradient, base, segment, chunk, head, head_q);
 #pragma unroll 1
     for (int first = 0; first < args.V; first += most_turn_columns) {
       const int columns = args.V - first < most_turn_columns ? args.V - first : most_turn_columns;
       if (!one_turn) fetch(first, columns);
-      if (!one_turn || chunk == chunks - 1) {
-        load_tiles<K>(dS, after, args, warp, first, columns, lane);
+      const bool anew = !one_turn || chunk == chunks - 1; // else dS is that at the end of the chunk after this one
+      if (anew) load_tiles<K>(dS, after, args, warp, first, columns, lane);
 #pragma unroll 1
-        for (int later = chunks - 1; later > chunk; --later)
-          move_tiles<K>(dS, decay(later), keys(later, Stage::qd), keys(later, Stage::bd), rows(at.d_o(), later), rows(at.Y(), later),
-                        at.value_row, columns, channel, lane);
-      }
-      read_tiles(A, C, dS, rows(at.W(), chunk), rows(at.V(), chunk), at.value_row, columns, lane);
+      for (int later = anew ? chunks - 1 : chunk + 1; later > chunk; --later)
+        move_tiles<K>(dS, decay(later), keys(later, Stage::qd), keys(later, Stage::bd), rows(at.d_o(), later), rows(at.Y(), later),
+                      at.value_row, columns, channel, lane);
       StateTiles S;
       load_tiles<K>(S, before, args, warp, first, columns, lane);
+      read_tiles(A, C, dS, rows(at.W(), chunk), rows(at.V(), chunk), at.value_row, columns, lane);
 #pragma unroll 1
       for (int earlier = 0; earlier < chunk; ++earlier)
         move_tiles<K>(S, decay(earlier), keys(earlier, Stage::ar), keys(earlier, Stage::kr), rows(at.W(), earlier), rows(at.V(), earlier),
@@ -245,33 +253,35 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
       const int row = channel + 8 * half + static_cast<int>(lane / 4);
       if (lane % 4 == 0) store_shared(base + Layout::kept + 4 * row, kept[half] * load_shared_float(decay(chunk) + 4 * row));
     }
-    if (one_turn && chunk > 0)
-      move_tiles<K>(dS, decay(chunk), keys(chunk, Stage::qd), keys(chunk, Stage::bd), rows(at.d_o(), chunk), rows(at.Y(), chunk),
-                    at.value_row, at.columns, channel, lane);
+    copy_async_wait<0>();
     sync_block();
-    finish_channel<K, half_precision>(gradient, base, segment, chunk, head, head_q, growth, bias, bias_sum, A_sum);
+    const int left = segment.tokens - chunk_tokens * chunk;
+    put_decays<K>(args, base, gate, bias, left);
     sync_block();
+    finish_channel<K, half_precision>(base, chunk, args.scale);
+    sync_block();
+    write_own_rows<K>(gradient, base, segment, chunk, head, gate, bias, bias_sum, A_sum);
 #pragma unroll 1
     for (int which = 0; which < 2; ++which) {
       const bool of_q = which == 0;
-      write_general_keys<K, half_precision>(args, base + (of_q ? Layout::Q : Layout::C), of_q ? args.q : args.k, of_q ? last.dq : last.dk,
-                                            of_q ? last.dq_format : last.dk_format, of_q ? last.group_q : last.group_k, segment, chunk,
-                                            head, head_q);
+      write_general_keys<K, half_precision>(args, base + (of_q ? Layout::Q : Layout::C), base + Layout::raw + (of_q ? 0 : Layout::raw_rows),
+                                            of_q ? last.dq : last.dk, of_q ? last.dq_format : last.dk_format,
+                                            of_q ? last.group_q : last.group_k, segment, chunk, head, head_q);
     }
     sync_block();
   }
   if (last.partial_bias == nullptr) return;
   const std::int64_t place = slot * args.HV + head;
-  if (static_cast<int>(thread_index()) < K) { // part 0 has the sums
-    last.partial_bias[place * K + own] = bias_sum;
+  const bool lower = static_cast<int>(thread_index()) < K;
+  if (!lower) store_shared(base + Layout::kept + 4 * own, bias_sum);
 #pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) A_sum += shuffle_xor(A_sum, mask);
-    if (lane == 0) store_shared(base + Layout::sums + 4 * warp, A_sum);
-  }
+  for (int mask = 16; mask > 0; mask /= 2) A_sum += shuffle_xor(A_sum, mask);
+  if (lane == 0) store_shared(base + Layout::sums + 4 * warp, A_sum);
   sync_block();
+  if (lower) last.partial_bias[place * K + own] = bias_sum + load_shared_float(base + Layout::kept + 4 * own);
   if (thread_index() == 0) {
     float sum = 0;
-    for (int of = 0; of < K / 32; ++of) sum += load_shared_float(base + Layout::sums + 4 * of);
+    for (int of = 0; of < K / 16; ++of) sum += load_shared_float(base + Layout::sums + 4 * of);
     last.partial_A[place] = sum;
   }
 }

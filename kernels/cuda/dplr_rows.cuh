@@ -5,25 +5,80 @@
 
 namespace kdacheck::cuda {
 
-/// A channel of a chunk: `part` 0 with q, 1 with b. Writes dq (in place of Q) or db, and leaves dk (in place of C), da and what crosses
-/// each token's decay.
-template <int K, bool half_precision>
-__device__ __forceinline__ void finish_channel(const GeneralGradients& gradient, Address base, const Segment& segment, int chunk, int head,
-                                               int head_q, float growth, float bias, float& bias_sum, float& A_sum) {
+/// Starts copying the rows of q, k, a, b and g of a chunk as they are stored; absent rows become zero.
+template <int K>
+__device__ __forceinline__ void fetch_raw(const GeneralGradients& gradient, Address base, const Segment& segment, int chunk, int head,
+                                          int head_q) {
   using Layout = GeneralGradientLayout<K>;
-  const GradientArguments& last = gradient.last;
-  const ForwardArguments& args = last.call;
-  const int channel = static_cast<int>(thread_index()) % K, part = static_cast<int>(thread_index()) / K;
-  const int first = chunk_tokens * chunk, tokens = segment.tokens - first < chunk_tokens ? segment.tokens - first : chunk_tokens;
+  const ForwardArguments& args = gradient.last.call;
+  const int first = chunk_tokens * chunk, tokens = segment.tokens - first, thread = static_cast<int>(thread_index());
   const std::int64_t batch = segment.span.batch, token = segment.first() + first;
+  const auto copy = [&](const View& view, std::int64_t of, int row_bytes, int element_bytes, Address to) { // 2 K threads
+    for (int byte = 16 * thread; byte < chunk_tokens * row_bytes; byte += 16 * 2 * K) {
+      const int row = byte / row_bytes, inside = row < tokens ? row : 0;
+      copy_async(to + byte,
+                 static_cast<const unsigned char*>(view.data) + (row_of(view, batch, token + inside, of)) * element_bytes +
+                     byte % row_bytes,
+                 row < tokens ? 16 : 0);
+    }
+  };
+  copy(args.q, head_q, 2 * K, 2, base + Layout::raw);
+  copy(args.k, head_q, 2 * K, 2, base + Layout::raw + Layout::raw_rows);
+  copy(args.a, head, 2 * K, 2, base + Layout::raw + 2 * Layout::raw_rows);
+  copy(args.b, head, 2 * K, 2, base + Layout::raw + 3 * Layout::raw_rows);
+  if (args.gate != Gate::absent) {
+    if (args.gate_format == Stored::fp32)
+      copy(args.g, head, 4 * K, 4, base + Layout::raw_g);
+    else
+      copy(args.g, head, 2 * K, 2, base + Layout::raw_g);
+  }
+  copy_async_commit();
+}
+
+/// One number of those rows.
+template <bool half_precision> __device__ __forceinline__ float raw_number(Address rows, int place) {
+  const std::uint32_t word = load_shared_word(rows + 2 * (place & ~1));
+  const Pair pair = unpack<half_precision>(word);
+  return place % 2 == 0 ? pair.x : pair.y;
+}
+template <int K> __device__ __forceinline__ float raw_gate(const ForwardArguments& args, Address base, int place) {
+  const Address rows = base + GeneralGradientLayout<K>::raw_g;
+  if (args.gate_format == Stored::fp32) return load_shared_float(rows + 4 * place);
+  return args.gate_format == Stored::bf16 ? raw_number<false>(rows, place) : raw_number<true>(rows, place);
+}
+
+/// The decays of a chunk, in place of `flow`. Loops over tokens are rolled: the code must fit the instruction cache.
+template <int K>
+__device__ __forceinline__ void put_decays(const ForwardArguments& args, Address base, HeadGate gate, float bias, int tokens) {
+  using Layout = GeneralGradientLayout<K>;
+  const int channel = static_cast<int>(thread_index()) % K;
+#pragma unroll 1
+  for (int i = static_cast<int>(thread_index()) / K; i < chunk_tokens; i += 2) {
+    const bool decays = args.gate != Gate::absent && i < tokens;
+    const float alpha = decays ? decay_of<GateCode::any>(args, gate, raw_gate<K>(args, base, i * K + channel), bias) : 1.0f;
+    store_shared(base + Layout::flow + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel)), alpha);
+  }
+}
+
+/// A channel of a chunk: `part` 0 with q, 1 with b. Leaves dq in place of Q, db of B, dk of C, da in `column_a`, and in `flow` what crosses
+/// each token's decay.
+template <int K, bool half_precision> __device__ __forceinline__ void finish_channel(Address base, int chunk, float scale) {
+  using Layout = GeneralGradientLayout<K>;
+  const int channel = static_cast<int>(thread_index()) % K, part = static_cast<int>(thread_index()) / K;
+  const auto place = [&](int area, int i) {
+    return base + area + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel));
+  };
   float alpha[16], a[16], k[16], x[16], column_a[16], column_k[16], flow[16]; // x: q, or b a row further up
-  load_decays<GateCode::any>(alpha, args, row_of(args.g, batch, token, head) + channel, gate_of(args, head), bias, tokens);
-  load_column<half_precision>(a, args.a, row_of(args.a, batch, token, head) + channel, tokens);
-  load_column<half_precision>(k, args.k, row_of(args.k, batch, token, head_q) + channel, tokens);
-  if (part == 0)
-    load_column<half_precision>(x, args.q, row_of(args.q, batch, token, head_q) + channel, tokens);
-  else
-    load_column<half_precision>(x, args.b, row_of(args.b, batch, token, head) + channel + args.b.token, tokens - 1);
+  const Address raw_x = base + Layout::raw + (part == 0 ? 0 : 3 * Layout::raw_rows + 2 * K);
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    const int number = i * K + channel;
+    k[i] = raw_number<half_precision>(base + Layout::raw + Layout::raw_rows, number);
+    a[i] = raw_number<half_precision>(base + Layout::raw + 2 * Layout::raw_rows, number);
+    x[i] = i + part < 16 ? raw_number<half_precision>(raw_x, number) : 0.0f;
+    alpha[i] = load_shared_float(place(Layout::flow, i));
+    column_a[i] = column_k[i] = 0;
+  }
   const Address norms = base + Layout::norms + chunk * 128;
 #pragma unroll
   for (int quad = 0; quad < 4; ++quad) {
@@ -36,18 +91,13 @@ __device__ __forceinline__ void finish_channel(const GeneralGradients& gradient,
       k[4 * quad + e] *= of_k[e];
     }
   }
-#pragma unroll
-  for (int i = 0; i < 16; ++i) column_a[i] = column_k[i] = 0;
+  sync_block(); // raw rows of a and b, and decays, have been read
   const Address with_a = base + Layout::scores + chunk * 4096 + part * 2048, with_k = with_a + 1024;
-  const Address rows = base + (part == 0 ? Layout::Q : Layout::B);
-  if (part == 1 && gradient.db.data != nullptr) // nothing decays on the way to the first row of b
-    store_number(gradient.db.data, row_of(gradient.db, batch, token, head) + channel,
-                 load_shared_float(rows + result_offset<K>(0, static_cast<unsigned>(channel))), gradient.db_format);
-  float factor = 1, same_a[16], same_k[16];
+  const int rows = part == 0 ? Layout::Q : Layout::B;
+  const float out = part == 0 ? scale : 1.0f;
+  float factor = 1;
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    same_a[i] = same_k[i] = flow[i] = 0;
-    if (i >= tokens - part) continue;
     factor *= alpha[i];
     float pairs = 0, own = 0, decay = 1, P[4], R[4];
 #pragma unroll
@@ -58,7 +108,6 @@ __device__ __forceinline__ void finish_channel(const GeneralGradients& gradient,
       }
       if (j == i) {
         own = P[j % 4] * a[j] + R[j % 4] * k[j];
-        same_a[i] = P[j % 4] * x[i], same_k[i] = R[j % 4] * x[i];
         continue;
       }
       decay *= alpha[j + 1];
@@ -67,31 +116,29 @@ __device__ __forceinline__ void finish_channel(const GeneralGradients& gradient,
       column_a[j] += reach * P[j % 4];
       column_k[j] += reach * R[j % 4];
     }
-    const Address place = rows + result_offset<K>(static_cast<unsigned>(i + part), static_cast<unsigned>(channel));
-    const float from_state = factor * load_shared_float(place);
+    flow[i] = 0;
+    if (i + part == 16) continue; // no row of b
+    const Address row = place(rows, i + part);
+    const float from_state = factor * load_shared_float(row);
     flow[i] = x[i] * from_state + x[i] * pairs;
-    if (part == 0)
-      store_shared(place, args.scale * (from_state + pairs + own));
-    else if (gradient.db.data != nullptr)
-      store_number(gradient.db.data, row_of(gradient.db, batch, token + i + 1, head) + channel, from_state + pairs + own,
-                   gradient.db_format);
+    store_shared(row, out * (from_state + pairs + own)); // of b, the first row stays as it is: nothing decays on the way to it
   }
   float sum = 0;
 #pragma unroll
   for (int i = 15; i >= 0; --i) {
     sum += flow[i] - (a[i] * column_a[i] + k[i] * column_k[i]);
     flow[i] = sum;
-    column_a[i] += same_a[i], column_k[i] += same_k[i];
+    column_a[i] += load_shared_float(with_a + 4 * 17 * i) * x[i]; // without decay: only now
+    column_k[i] += load_shared_float(with_k + 4 * 17 * i) * x[i];
   }
-  // The two parts exchange what they have of columns: part 1 writes da, part 0 the rest.
+  // The two parts exchange what they have of columns: part 1 finishes da, part 0 the rest.
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    const unsigned place = result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel));
     if (part == 0) {
-      store_shared(base + Layout::column_a + place, column_a[i]);
+      store_shared(place(Layout::column_a, i), column_a[i]);
     } else {
-      store_shared(base + Layout::B + place, column_k[i]);
-      store_shared(base + Layout::flow + place, flow[i]);
+      store_shared(place(Layout::column_k, i), column_k[i]);
+      store_shared(place(Layout::flow, i), flow[i]);
     }
   }
   sync_block();
@@ -99,32 +146,49 @@ __device__ __forceinline__ void finish_channel(const GeneralGradients& gradient,
   float to_end[16];
 #pragma unroll
   for (int i = 15; i >= 0; --i) {
-    const unsigned place = result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel));
+    const float end_a = factor * load_shared_float(place(Layout::A, i));
     if (part == 1) {
-      const float d_a =
-          factor * load_shared_float(base + Layout::A + place) + (column_a[i] + load_shared_float(base + Layout::column_a + place));
-      if (gradient.da.data != nullptr && i < tokens)
-        store_number(gradient.da.data, row_of(gradient.da, batch, token + i, head) + channel, d_a, gradient.da_format);
+      store_shared(place(Layout::column_a, i), end_a + (column_a[i] + load_shared_float(place(Layout::column_a, i))));
     } else {
-      const float end_a = factor * load_shared_float(base + Layout::A + place),
-                  end_k = factor * load_shared_float(base + Layout::C + place);
+      const float end_k = factor * load_shared_float(place(Layout::C, i));
       to_end[i] = a[i] * end_a + k[i] * end_k; // may nearly cancel: together first, then into the sum
-      store_shared(base + Layout::C + place, end_k + (column_k[i] + load_shared_float(base + Layout::B + place)));
+      store_shared(place(Layout::C, i), end_k + (column_k[i] + load_shared_float(place(Layout::column_k, i))));
     }
     factor *= alpha[i];
   }
-  if (part == 1 || args.gate == Gate::absent) return;
+  if (part == 1) return;
   const float kept = load_shared_float(base + Layout::kept + 4 * channel);
   float before = 0;
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    if (i >= tokens) continue;
-    const float others =
-        load_shared_float(base + Layout::flow + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel)));
-    const float arriving = ((flow[i] + others) + before) + kept;
+    const Address row = place(Layout::flow, i);
+    store_shared(row, ((flow[i] + load_shared_float(row)) + before) + kept);
     before += to_end[i];
-    const float raw = load_number(args.g.data, row_of(args.g, batch, token + i, head) + channel, args.gate_format);
-    const DecaySlope slope = slope_of<GateCode::any>(args, raw, bias, growth);
+  }
+}
+
+/// Writes da, db, and dg through the gate; adds this thread's part to the sums for d dt_bias and d A_log.
+template <int K>
+__device__ __forceinline__ void write_own_rows(const GeneralGradients& gradient, Address base, const Segment& segment, int chunk, int head,
+                                               HeadGate gate, float bias, float& bias_sum, float& A_sum) {
+  using Layout = GeneralGradientLayout<K>;
+  const GradientArguments& last = gradient.last;
+  const ForwardArguments& args = last.call;
+  const int channel = static_cast<int>(thread_index()) % K, first = chunk_tokens * chunk;
+  const std::int64_t batch = segment.span.batch, token = segment.first() + first;
+  const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
+#pragma unroll 1
+  for (int i = static_cast<int>(thread_index()) / K; i < chunk_tokens && first + i < segment.tokens; i += 2) {
+    const unsigned place = result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel));
+    if (gradient.da.data != nullptr)
+      store_number(gradient.da.data, row_of(gradient.da, batch, token + i, head) + channel,
+                   load_shared_float(base + Layout::column_a + place), gradient.da_format);
+    if (gradient.db.data != nullptr)
+      store_number(gradient.db.data, row_of(gradient.db, batch, token + i, head) + channel, load_shared_float(base + Layout::B + place),
+                   gradient.db_format);
+    if (args.gate == Gate::absent) continue;
+    const float arriving = load_shared_float(base + Layout::flow + place);
+    const DecaySlope slope = slope_of<GateCode::any>(args, raw_gate<K>(args, base, i * K + channel), bias, growth);
     const float leaving = within(last.dg_format, arriving * slope.along_x);
     bias_sum += leaving;
     A_sum += arriving * slope.along_A_log;
@@ -134,8 +198,8 @@ __device__ __forceinline__ void finish_channel(const GeneralGradients& gradient,
 
 /// Writes dq or dk of a chunk's tokens from the gradient of what the l2norm gives, a warp a token; sums over grouped heads as write_keys.
 template <int K, bool half_precision>
-__device__ __forceinline__ void write_general_keys(const ForwardArguments& args, Address result, const View& from, const View& to,
-                                                   Stored format, float* group, const Segment& segment, int chunk, int head, int head_q) {
+__device__ __forceinline__ void write_general_keys(const ForwardArguments& args, Address result, Address raw, const View& to, Stored format,
+                                                   float* group, const Segment& segment, int chunk, int head, int head_q) {
   constexpr int parts = K / 32, warps = K / 16;
   const int lane = static_cast<int>(thread_index() % 32), heads = args.HV / args.H, place_in_group = head - head_q * heads;
   const bool first = place_in_group == 0, last = place_in_group == heads - 1;
@@ -154,11 +218,10 @@ __device__ __forceinline__ void write_general_keys(const ForwardArguments& args,
     }
     if (!last) continue;
     if (args.l2norm) {
-      const std::int64_t row = row_of(from, segment.span.batch, token, head_q);
       float square = 0;
 #pragma unroll
       for (int part = 0; part < parts; ++part) {
-        x[part] = unpack<half_precision>(static_cast<const std::uint16_t*>(from.data)[row + lane + 32 * part]).x;
+        x[part] = raw_number<half_precision>(raw, i * K + lane + 32 * part);
         square += x[part] * x[part];
         product += x[part] * d[part];
       }

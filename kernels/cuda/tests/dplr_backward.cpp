@@ -53,7 +53,7 @@ template <int K, bool half_precision> void run(const Case& test, Made& made) {
   gradient.da = back.da, gradient.db = back.db, gradient.da_format = back.da_format, gradient.db_format = back.db_format;
   gradient.stages = stages.data, gradient.stage_slots = stages.slots;
   for (unsigned block = 0; block < static_cast<unsigned>(where.segment_slots * s.H); ++block)
-    simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(GeneralGradientLayout<K>(args.V).bytes),
+    simt::run_cluster(block, 1, 2 * K, static_cast<std::size_t>(GeneralGradientLayout<K>(args.V, 2).bytes),
                       [&] { general_gradients_block<K, half_precision>(gradient); });
   for (std::size_t byte = where.bytes; byte < where.bytes + 256; ++byte) REQUIRE(workspace[byte] == 0xff);
   if (args.A_log == nullptr) return;
