@@ -145,16 +145,17 @@ __device__ __forceinline__ void fetch_keys(const GeneralGradients& gradient, Add
   }
 }
 
-/// Scores of this warp's share of chunks and kinds.
+/// Scores of this warp's share of chunks and kinds. `fetch(first, columns)` brings value columns.
 template <int K, class Fetch>
 __device__ __forceinline__ void multiply_general_scores(Address base, const GeneralGradientLayout<K>& at, int V, int tokens, Fetch fetch) {
   constexpr int warps = K / 16, shares = 4 * sub_blocks / warps;
   const int warp = static_cast<int>(thread_index() / 32);
   const unsigned lane = thread_index() % 32;
   float score[shares][2][4] = {};
+#pragma unroll 1
   for (int first = 0; first < V; first += most_turn_columns) {
     const int columns = V - first < most_turn_columns ? V - first : most_turn_columns;
-    if (first > 0) fetch(first, columns);
+    fetch(first, columns);
 #pragma unroll
     for (int share = 0; share < shares; ++share) {
       const int task = warp + share * warps, chunk = task / 4, kind = task % 4, row = chunk_tokens * chunk;
@@ -203,13 +204,16 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
     sync_block();
   };
   fetch_keys<K>(gradient, base, segment, head);
-  fetch(0, at.columns);
   multiply_general_scores<K>(base, at, args.V, segment.tokens, fetch);
   const BoundaryState before = state_before(last, segment, head), after = cotangent_after(last, segment, head);
   const HeadGate gate = gate_of(args, head);
-  const int own = static_cast<int>(thread_index()) % K;
-  const float bias = args.dt_bias != nullptr ? args.dt_bias[static_cast<std::int64_t>(head) * K + own] : 0.0f;
-  float bias_sum = 0, A_sum = 0;
+  const PairOfChannels<K> own;
+  Pair bias{0, 0}, bias_sum{0, 0};
+  if (args.dt_bias != nullptr) {
+    const float* biases = args.dt_bias + static_cast<std::int64_t>(head) * K + own.channel;
+    bias = {biases[0], biases[1]};
+  }
+  float A_sum = 0;
   const int chunks = (segment.tokens + chunk_tokens - 1) / chunk_tokens;
   const auto keys = [&](int chunk, int which) { return base + Layout::keys + chunk * Layout::chunk_keys + which; };
   const auto decay = [&](int chunk) { return base + Layout::decays + chunk * 4 * K; };
@@ -272,13 +276,16 @@ __device__ __forceinline__ void general_segment(const GeneralGradients& gradient
   }
   if (last.partial_bias == nullptr) return;
   const std::int64_t place = slot * args.HV + head;
-  const bool lower = static_cast<int>(thread_index()) < K;
-  if (!lower) store_shared(base + Layout::kept + 4 * own, bias_sum);
+  store_shared(base + Layout::flow + 4 * (own.first * K + own.channel), bias_sum);
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) A_sum += shuffle_xor(A_sum, mask);
   if (lane == 0) store_shared(base + Layout::sums + 4 * warp, A_sum);
   sync_block();
-  if (lower) last.partial_bias[place * K + own] = bias_sum + load_shared_float(base + Layout::kept + 4 * own);
+  for (int c = static_cast<int>(thread_index()); c < K; c += 2 * K) {
+    float sum = 0;
+    for (int of = 0; of < own.step; ++of) sum += load_shared_float(base + Layout::flow + 4 * (of * K + c));
+    last.partial_bias[place * K + c] = sum;
+  }
   if (thread_index() == 0) {
     float sum = 0;
     for (int of = 0; of < K / 16; ++of) sum += load_shared_float(base + Layout::sums + 4 * of);

@@ -41,22 +41,35 @@ template <bool half_precision> __device__ __forceinline__ float raw_number(Addre
   const Pair pair = unpack<half_precision>(word);
   return place % 2 == 0 ? pair.x : pair.y;
 }
-template <int K> __device__ __forceinline__ float raw_gate(const ForwardArguments& args, Address base, int place) {
-  const Address rows = base + GeneralGradientLayout<K>::raw_g;
-  if (args.gate_format == Stored::fp32) return load_shared_float(rows + 4 * place);
-  return args.gate_format == Stored::bf16 ? raw_number<false>(rows, place) : raw_number<true>(rows, place);
+/// Two neighbouring numbers, the first of even place.
+template <bool half_precision> __device__ __forceinline__ Pair raw_pair(Address rows, int place) {
+  return unpack<half_precision>(load_shared_word(rows + 2 * place));
 }
+template <int K> __device__ __forceinline__ Pair raw_gates(const ForwardArguments& args, Address base, int place) {
+  const Address rows = base + GeneralGradientLayout<K>::raw_g;
+  if (args.gate_format == Stored::fp32) return load_shared_pair(rows + 4 * place);
+  return args.gate_format == Stored::bf16 ? raw_pair<false>(rows, place) : raw_pair<true>(rows, place);
+}
+
+/// Rows of a chunk are dealt out to threads by pairs of channels: every fourth token.
+template <int K> struct PairOfChannels {
+  static constexpr int step = 4;
+  int channel = 2 * (static_cast<int>(thread_index()) % (K / 2)), first = static_cast<int>(thread_index()) / (K / 2);
+};
 
 /// The decays of a chunk, in place of `flow`. Loops over tokens are rolled: the code must fit the instruction cache.
 template <int K>
-__device__ __forceinline__ void put_decays(const ForwardArguments& args, Address base, HeadGate gate, float bias, int tokens) {
+__device__ __forceinline__ void put_decays(const ForwardArguments& args, Address base, HeadGate gate, Pair bias, int tokens) {
   using Layout = GeneralGradientLayout<K>;
-  const int channel = static_cast<int>(thread_index()) % K;
+  const PairOfChannels<K> own;
 #pragma unroll 1
-  for (int i = static_cast<int>(thread_index()) / K; i < chunk_tokens; i += 2) {
-    const bool decays = args.gate != Gate::absent && i < tokens;
-    const float alpha = decays ? decay_of<GateCode::any>(args, gate, raw_gate<K>(args, base, i * K + channel), bias) : 1.0f;
-    store_shared(base + Layout::flow + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel)), alpha);
+  for (int i = own.first; i < chunk_tokens; i += own.step) {
+    Pair alpha{1, 1};
+    if (args.gate != Gate::absent && i < tokens) {
+      const Pair x = raw_gates<K>(args, base, i * K + own.channel);
+      alpha = {exp2_gradual(log2_decay(args, gate, x.x, bias.x)), exp2_gradual(log2_decay(args, gate, x.y, bias.y))};
+    }
+    store_shared(base + Layout::flow + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(own.channel)), alpha);
   }
 }
 
@@ -170,73 +183,75 @@ template <int K, bool half_precision> __device__ __forceinline__ void finish_cha
 /// Writes da, db, and dg through the gate; adds this thread's part to the sums for d dt_bias and d A_log.
 template <int K>
 __device__ __forceinline__ void write_own_rows(const GeneralGradients& gradient, Address base, const Segment& segment, int chunk, int head,
-                                               HeadGate gate, float bias, float& bias_sum, float& A_sum) {
+                                               HeadGate gate, Pair bias, Pair& bias_sum, float& A_sum) {
   using Layout = GeneralGradientLayout<K>;
   const GradientArguments& last = gradient.last;
   const ForwardArguments& args = last.call;
-  const int channel = static_cast<int>(thread_index()) % K, first = chunk_tokens * chunk;
-  const std::int64_t batch = segment.span.batch, token = segment.first() + first;
+  const PairOfChannels<K> own;
+  const int first = chunk_tokens * chunk;
+  const std::int64_t batch = segment.span.batch, token = segment.first() + first + own.first;
+  std::int64_t to_a = row_of(gradient.da, batch, token, head) + own.channel, to_b = row_of(gradient.db, batch, token, head) + own.channel,
+               to_g = row_of(last.dg, batch, token, head) + own.channel;
   const float growth = gate.growth > 3.38e38f ? 3.38e38f : gate.growth; // 0 times it is 0
 #pragma unroll 1
-  for (int i = static_cast<int>(thread_index()) / K; i < chunk_tokens && first + i < segment.tokens; i += 2) {
-    const unsigned place = result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel));
-    if (gradient.da.data != nullptr)
-      store_number(gradient.da.data, row_of(gradient.da, batch, token + i, head) + channel,
-                   load_shared_float(base + Layout::column_a + place), gradient.da_format);
-    if (gradient.db.data != nullptr)
-      store_number(gradient.db.data, row_of(gradient.db, batch, token + i, head) + channel, load_shared_float(base + Layout::B + place),
-                   gradient.db_format);
+  for (int i = own.first; i < chunk_tokens && first + i < segment.tokens; i += own.step) {
+    const unsigned place = result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(own.channel));
+    const auto write = [&](const View& view, std::int64_t& to, int area, Stored format) {
+      const Pair x = load_shared_pair(base + area + place);
+      if (view.data != nullptr) store_channels<2>(view.data, to, {x.x, x.y}, format);
+      to += own.step * view.token;
+    };
+    write(gradient.da, to_a, Layout::column_a, gradient.da_format);
+    write(gradient.db, to_b, Layout::B, gradient.db_format);
     if (args.gate == Gate::absent) continue;
-    const float arriving = load_shared_float(base + Layout::flow + place);
-    const DecaySlope slope = slope_of<GateCode::any>(args, raw_gate<K>(args, base, i * K + channel), bias, growth);
-    const float leaving = within(last.dg_format, arriving * slope.along_x);
-    bias_sum += leaving;
-    A_sum += arriving * slope.along_A_log;
-    if (last.dg.data != nullptr) store_number(last.dg.data, row_of(last.dg, batch, token + i, head) + channel, leaving, last.dg_format);
+    const Pair arriving = load_shared_pair(base + Layout::flow + place), x = raw_gates<K>(args, base, i * K + own.channel);
+    const DecaySlope slope[2] = {slope_of<GateCode::any>(args, x.x, bias.x, growth), slope_of<GateCode::any>(args, x.y, bias.y, growth)};
+    const float leaving[2] = {within(last.dg_format, arriving.x * slope[0].along_x), within(last.dg_format, arriving.y * slope[1].along_x)};
+    bias_sum = {bias_sum.x + leaving[0], bias_sum.y + leaving[1]};
+    A_sum += arriving.x * slope[0].along_A_log + arriving.y * slope[1].along_A_log;
+    if (last.dg.data != nullptr) store_channels<2>(last.dg.data, to_g, leaving, last.dg_format);
+    to_g += own.step * last.dg.token;
   }
 }
 
-/// Writes dq or dk of a chunk's tokens from the gradient of what the l2norm gives, a warp a token; sums over grouped heads as write_keys.
+/// Writes dq or dk of a chunk's tokens from the gradient of what the l2norm gives, four channels a lane; sums over grouped heads as
+/// write_keys: a lane always meets the same elements.
 template <int K, bool half_precision>
 __device__ __forceinline__ void write_general_keys(const ForwardArguments& args, Address result, Address raw, const View& to, Stored format,
                                                    float* group, const Segment& segment, int chunk, int head, int head_q) {
-  constexpr int parts = K / 32, warps = K / 16;
-  const int lane = static_cast<int>(thread_index() % 32), heads = args.HV / args.H, place_in_group = head - head_q * heads;
-  const bool first = place_in_group == 0, last = place_in_group == heads - 1;
+  constexpr int lanes = K / 4, step = 2 * K / lanes; // of a token; tokens at once
+  const int thread = static_cast<int>(thread_index()), channel = 4 * (thread % lanes), heads = args.HV / args.H;
+  const bool first = head == head_q * heads, last = head == (head_q + 1) * heads - 1;
   if (to.data == nullptr) return;
-  for (int i = static_cast<int>(thread_index() / 32); i < chunk_tokens; i += warps) {
-    if (chunk_tokens * chunk + i >= segment.tokens) break;
-    const std::int64_t token = segment.first() + chunk_tokens * chunk + i;
-    float d[parts], x[parts], product = 0;
-    float* sum = group + ((segment.span.batch * args.T + token) * args.H + head_q) * K;
+#pragma unroll 1
+  for (int i = thread / lanes; i < chunk_tokens; i += step) {
+    const bool inside = chunk_tokens * chunk + i < segment.tokens; // all lanes take part in the sums
+    const std::int64_t token = segment.first() + (inside ? chunk_tokens * chunk + i : 0);
+    float d[4];
+    load_shared_quad(d, result + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel)));
+    if (heads > 1) {
+      float* sum = group + ((segment.span.batch * args.T + token) * args.H + head_q) * K + channel;
 #pragma unroll
-    for (int part = 0; part < parts; ++part) {
-      const int channel = lane + 32 * part;
-      d[part] = load_shared_float(result + result_offset<K>(static_cast<unsigned>(i), static_cast<unsigned>(channel)));
-      if (heads > 1 && !first) d[part] += sum[channel];
-      if (heads > 1 && !last) sum[channel] = d[part];
-    }
-    if (!last) continue;
-    if (args.l2norm) {
-      float square = 0;
-#pragma unroll
-      for (int part = 0; part < parts; ++part) {
-        x[part] = raw_number<half_precision>(raw, i * K + lane + 32 * part);
-        square += x[part] * x[part];
-        product += x[part] * d[part];
+      for (int e = 0; e < 4; ++e) {
+        if (!first && inside) d[e] += sum[e];
+        if (!last && inside) sum[e] = d[e];
       }
+      if (!last) continue;
+    }
+    if (args.l2norm) {
+      const Pair x[2] = {raw_pair<half_precision>(raw, i * K + channel), raw_pair<half_precision>(raw, i * K + channel + 2)};
+      float square = (x[0].x * x[0].x + x[0].y * x[0].y) + (x[1].x * x[1].x + x[1].y * x[1].y);
+      float product = (x[0].x * d[0] + x[0].y * d[1]) + (x[1].x * d[2] + x[1].y * d[3]);
 #pragma unroll
-      for (int mask = 16; mask > 0; mask /= 2) {
+      for (int mask = lanes / 2; mask > 0; mask /= 2) {
         square += shuffle_xor(square, mask);
         product += shuffle_xor(product, mask);
       }
-      const float norm = reciprocal_root(square + 1e-6f);
-#pragma unroll
-      for (int part = 0; part < parts; ++part) d[part] = norm * (d[part] - x[part] * norm * (norm * product));
+      const float norm = reciprocal_root(square + 1e-6f), along = norm * (norm * product);
+      d[0] = norm * (d[0] - x[0].x * along), d[1] = norm * (d[1] - x[0].y * along);
+      d[2] = norm * (d[2] - x[1].x * along), d[3] = norm * (d[3] - x[1].y * along);
     }
-    const std::int64_t target = row_of(to, segment.span.batch, token, head_q);
-#pragma unroll
-    for (int part = 0; part < parts; ++part) store_number(to.data, target + lane + 32 * part, d[part], format);
+    if (inside) store_channels<4>(to.data, row_of(to, segment.span.batch, token, head_q) + channel, d, format);
   }
 }
 

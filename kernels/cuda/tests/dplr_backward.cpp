@@ -114,6 +114,13 @@ TEST_CASE("general rule, backward: steep decay and none agree with the adjoint")
   check<64>({.shape = {.B = 1, .T = 33, .H = 1, .HV = 1, .K = 64, .V = 16}, .options = options(GateForm::absent)});
 }
 
+TEST_CASE("general rule, backward: a decay that is not quite 0 is not taken for 0") {
+  check<64>({.shape = {.B = 1, .T = 1, .H = 1, .HV = 1, .K = 64, .V = 16},
+             .options = options(GateForm::log_decay),
+             .gate_center = 89.0f, // e^-89 is 2^-128.4: fp32 holds it with 20 bits
+             .gate_spread = 0});
+}
+
 TEST_CASE("general rule, backward: cotangents may be absent") {
   Case test{.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = 64, .V = 16}, .options = options(GateForm::log_decay), .d_state = false};
   check<64>(test);
