@@ -28,9 +28,9 @@ Decay decay_of(const Options& options, double x, double bias, double growth) {
 
 /// What one token's step took.
 struct Step {
-  std::vector<double> q, k, alpha, by_x, by_A_log, state; ///< q, k normalised; state before the step [K,V]
+  std::vector<double> q, k, a, b, v, alpha, by_x, by_A_log, state; ///< q, k normalised; state before the step [K,V]
   double norm_q = 1, norm_k = 1, beta = 0, beta_slope = 1;
-  std::vector<double> residual; ///< v - k^T Diag(alpha) S
+  std::vector<double> residual; ///< v - k^T Diag(alpha) S; DPLR: -b^T S
 };
 
 struct Reader {
@@ -82,11 +82,19 @@ Step make_step(const Reader& reader, std::int64_t t, const std::vector<double>& 
       step.alpha[c] = std::exp(decay.log), step.by_x[c] = decay.by_x, step.by_A_log[c] = decay.by_A_log;
     }
   }
+  step.v = reader.row(Input::v, t, reader.head, in.shape.V);
+  if (in.options.rule == Rule::dplr) {
+    step.a = reader.row(Input::a, t, reader.head, in.shape.K), step.b = reader.row(Input::b, t, reader.head, in.shape.K);
+    step.residual.assign(V, 0.0);
+    for (std::size_t c = 0; c < K; ++c)
+      for (std::size_t j = 0; j < V; ++j) step.residual[j] -= step.b[c] * S[c * V + j];
+    return step;
+  }
   const double x = load(in[Input::beta], in[Input::beta].offset(reader.b, reader.first + t, reader.head));
   const double times = in.options.beta == BetaForm::twice_sigmoid ? 2 : 1;
   step.beta = in.options.beta == BetaForm::value ? x : times * sigmoid(x);
   step.beta_slope = in.options.beta == BetaForm::value ? 1 : times * sigmoid(x) * sigmoid(-x);
-  step.residual = reader.row(Input::v, t, reader.head, in.shape.V);
+  step.residual = step.v;
   for (std::size_t c = 0; c < K; ++c)
     for (std::size_t j = 0; j < V; ++j) step.residual[j] -= step.k[c] * step.alpha[c] * S[c * V + j];
   return step;
@@ -96,7 +104,7 @@ Step make_step(const Reader& reader, std::int64_t t, const std::vector<double>& 
 
 HeadGradients adjoint_fp64(const Inputs& in, const Cotangents& cotangents, std::int64_t n, std::int64_t head, bool v_first) {
   const auto K = static_cast<std::size_t>(in.shape.K), V = static_cast<std::size_t>(in.shape.V);
-  const bool packed = !in.cu_seqlens.empty();
+  const bool packed = !in.cu_seqlens.empty(), dplr = in.options.rule == Rule::dplr;
   const std::int64_t first = packed ? in.cu_seqlens[static_cast<std::size_t>(n)] : 0, b = packed ? 0 : n;
   const std::int64_t length = packed ? in.cu_seqlens[static_cast<std::size_t>(n) + 1] - first : in.shape.T;
   const Reader reader{in, b, first, head, head / (in.shape.HV / in.shape.H)};
@@ -115,11 +123,17 @@ HeadGradients adjoint_fp64(const Inputs& in, const Cotangents& cotangents, std::
     steps.push_back(make_step(reader, t, S));
     const Step& step = steps.back();
     for (std::size_t c = 0; c < K; ++c)
-      for (std::size_t j = 0; j < V; ++j) S[c * V + j] = step.alpha[c] * S[c * V + j] + step.beta * step.k[c] * step.residual[j];
+      for (std::size_t j = 0; j < V; ++j)
+        S[c * V + j] = step.alpha[c] * S[c * V + j] +
+                       (dplr ? step.a[c] * step.residual[j] + step.k[c] * step.v[j] : step.beta * step.k[c] * step.residual[j]);
   }
   const auto tokens = static_cast<std::size_t>(length);
   HeadGradients d;
-  d.q.assign(tokens * K, 0), d.k = d.g = d.q, d.v.assign(tokens * V, 0), d.beta.assign(tokens, 0), d.dt_bias.assign(K, 0);
+  d.q.assign(tokens * K, 0), d.k = d.g = d.q, d.v.assign(tokens * V, 0), d.dt_bias.assign(K, 0);
+  if (dplr)
+    d.a = d.b = d.q;
+  else
+    d.beta.assign(tokens, 0);
   std::vector<double> dS = state_of(cotangents.d_final_state), after = S;
   for (std::size_t t = tokens; t-- > 0;) {
     const Step& step = steps[t];
@@ -135,19 +149,27 @@ HeadGradients adjoint_fp64(const Inputs& in, const Cotangents& cotangents, std::
         dS[c * V + j] += scale * step.q[c] * d_o[j];
       }
     for (std::size_t c = 0; c < K; ++c)
-      for (std::size_t j = 0; j < V; ++j) m[j] += step.k[c] * dS[c * V + j];
-    for (std::size_t j = 0; j < V; ++j) {
-      d.v[t * V + j] = step.beta * m[j];
-      d.beta[t] += m[j] * step.residual[j];
-    }
-    d.beta[t] *= step.beta_slope;
-    for (std::size_t c = 0; c < K; ++c) {
-      double d_alpha = 0;
       for (std::size_t j = 0; j < V; ++j) {
-        const double decayed = step.alpha[c] * step.state[c * V + j], d_decayed = dS[c * V + j] - step.beta * step.k[c] * m[j];
-        dk[c] += step.beta * (dS[c * V + j] * step.residual[j] - decayed * m[j]);
-        d_alpha += decayed * d_decayed; // alpha times the derivative by alpha
-        dS[c * V + j] = step.alpha[c] * d_decayed;
+        m[j] += (dplr ? step.a[c] : step.k[c]) * dS[c * V + j];
+        d.v[t * V + j] += (dplr ? 1 : step.beta) * step.k[c] * dS[c * V + j];
+      }
+    for (std::size_t j = 0; !dplr && j < V; ++j) d.beta[t] += step.beta_slope * m[j] * step.residual[j];
+    for (std::size_t c = 0; c < K; ++c) {
+      double d_alpha = 0; // alpha times the derivative by alpha
+      for (std::size_t j = 0; j < V; ++j) {
+        const double decayed = step.alpha[c] * step.state[c * V + j];
+        if (dplr) {
+          dk[c] += dS[c * V + j] * step.v[j];
+          d.a[t * K + c] += dS[c * V + j] * step.residual[j];
+          d.b[t * K + c] -= step.state[c * V + j] * m[j];
+          d_alpha += decayed * dS[c * V + j];
+          dS[c * V + j] = step.alpha[c] * dS[c * V + j] - step.b[c] * m[j];
+        } else {
+          const double d_decayed = dS[c * V + j] - step.beta * step.k[c] * m[j];
+          dk[c] += step.beta * (dS[c * V + j] * step.residual[j] - decayed * m[j]);
+          d_alpha += decayed * d_decayed;
+          dS[c * V + j] = step.alpha[c] * d_decayed;
+        }
       }
       d.g[t * K + c] = d_alpha * step.by_x[c];
       d.dt_bias[c] += d_alpha * step.by_x[c];

@@ -54,10 +54,10 @@ inline constexpr int handover_head_bytes = 256 + most_gangs * most_groups * 4;
 
 /// A checked call of a backward pass.
 struct BackwardArguments {
-  ForwardArguments call;           ///< `o` and `final_state` are not used
-  View d_o, dq, dk, dv, dg, dbeta; ///< absent: zero, or not wanted
+  ForwardArguments call;                   ///< `o` and `final_state` are not used
+  View d_o, dq, dk, dv, dg, dbeta, da, db; ///< absent: zero, or not wanted
   Stored dq_format = Stored::fp32, dk_format = Stored::fp32, dv_format = Stored::fp32, dg_format = Stored::fp32,
-         dbeta_format = Stored::fp32;
+         dbeta_format = Stored::fp32, da_format = Stored::fp32, db_format = Stored::fp32;
   const float* d_final_state = nullptr;
   float *d_initial_state = nullptr, *d_A_log = nullptr, *d_dt_bias = nullptr;
   std::int64_t B = 1;

@@ -32,11 +32,11 @@ Result check_shape(int kernel, const kdacheck_cuda_problem& p, std::int64_t sequ
   return accepted;
 }
 
-Result check_options(int kernel, const kdacheck_cuda_problem& p, bool backward) {
+Result check_options(int kernel, const kdacheck_cuda_problem& p) {
   if (p.rule != KDACHECK_CUDA_KDA && p.rule != KDACHECK_CUDA_DPLR)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "rule is none of kdacheck_cuda_rule");
-  if (p.rule == KDACHECK_CUDA_DPLR && (backward || (kernel != KDACHECK_CUDA_RECURRENCE && kernel != KDACHECK_CUDA_CHUNK_FAST)))
-    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the forward passes of the recurrence and of the fast chunk kernel compute DPLR");
+  if (p.rule == KDACHECK_CUDA_DPLR && kernel != KDACHECK_CUDA_RECURRENCE && kernel != KDACHECK_CUDA_CHUNK_FAST)
+    return refuse(KDACHECK_CUDA_BAD_OPTION, "rule: only the recurrence and the fast chunk kernel compute DPLR");
   if (p.gate < KDACHECK_CUDA_LOG_DECAY || p.gate > KDACHECK_CUDA_NO_GATE)
     return refuse(KDACHECK_CUDA_BAD_OPTION, "gate is none of kdacheck_cuda_gate");
   if (p.beta_form < KDACHECK_CUDA_BETA_VALUE || p.beta_form > KDACHECK_CUDA_BETA_TWICE_SIGMOID)
@@ -141,7 +141,7 @@ CheckedCall check_call(int kernel, const kdacheck_cuda_problem* problem, bool ba
   const kdacheck_cuda_problem& p = *problem;
   const bool packed = p.cu_seqlens != nullptr || p.cu_seqlens_host != nullptr;
   call.sequences = packed ? p.sequences : p.B;
-  if (refused(check_shape(kernel, p, call.sequences)) || refused(check_options(kernel, p, backward)) || refused(check_sequences(kernel, p)))
+  if (refused(check_shape(kernel, p, call.sequences)) || refused(check_options(kernel, p)) || refused(check_sequences(kernel, p)))
     return call;
 
   ForwardArguments& args = call.args;

@@ -2,10 +2,11 @@
 // Shared memory of the general rule's chunk kernel.
 //
 // A *stage* is one chunk of 16 tokens, ready for the state update, bf16 unless said otherwise:
-//   bd = b e^{G-}   qd = scale q e^{G}   ar = a e^{G_C - G}   kr = k e^{G_C - G}  [16,K]   -T   M   Aqk   Aqa  [16,16]   e^{G_C} [K] fp32
+//   qd = scale q e^{G}   bd = b e^{G-}   ar = a e^{G_C - G}   kr = k e^{G_C - G}  [16,K]   -T   M  [16,16]   e^{G_C} [K] fp32   Aqk   Aqa
 // with G the running sums of log decay in the chunk, G- those before each token, T = (I + L)^{-1}, and L, M, Aqa, Aqk the products of
-// b (below the diagonal) and q (up to it) with a and k. A *bench* belongs to one producer warp: the raw rows of b, q, a, k, which turn
-// into bd, qd, ar, kr where they lie; 32 rows of 64 channels of operands for the scores; a few vectors; the raw rows of g.
+// b (below the diagonal) and q (up to it) with a and k; what lies between qd and Aqk is all that the state takes. A *bench* belongs to one
+// producer warp: the raw rows of b, q, a, k, which turn into bd, qd, ar, kr where they lie; 32 rows of 64 channels of operands for the
+// scores; a few vectors; the raw rows of g.
 
 #include "chunk_layout.cuh"
 
@@ -13,9 +14,9 @@ namespace kdacheck::cuda {
 
 template <int K> struct GeneralStage {
   static constexpr int piece = chunk_tokens * K * 2;
-  static constexpr int bd = 0, qd = bd + piece, ar = qd + piece, kr = ar + piece, rows_bytes = kr + piece;
-  static constexpr int T = rows_bytes, M = T + tile_bytes, Aqk = M + tile_bytes, Aqa = Aqk + tile_bytes, decay = Aqa + tile_bytes;
-  static constexpr int bytes = decay + K * 4;
+  static constexpr int qd = 0, bd = qd + piece, ar = bd + piece, kr = ar + piece, rows_bytes = kr + piece;
+  static constexpr int T = rows_bytes, M = T + tile_bytes, decay = M + tile_bytes, Aqk = decay + K * 4, Aqa = Aqk + tile_bytes;
+  static constexpr int bytes = Aqa + tile_bytes;
 };
 
 template <int K> struct GeneralBench {

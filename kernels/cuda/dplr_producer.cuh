@@ -194,6 +194,11 @@ __device__ __forceinline__ void decay_steep_rows(float (&score)[8][4], Address b
   sync_warp();
 }
 
+/// 2^x, x <= 0, also where that is less than 2^-126, as exact as exp2_approximate: a state that decays as a whole is not flushed to 0.
+__device__ __forceinline__ float exp2_gradual(float x) {
+  return x < -100.0f ? exp2_approximate(x + 64.0f) * 0x1p-64f : exp2_approximate(x); // the sum is exact
+}
+
 /// Sums of log2 decay of this lane's channels of a pass, put where decay_rows looks for them.
 struct Decays {
   Pair whole; ///< decay by all tokens
@@ -245,13 +250,13 @@ __device__ __forceinline__ Decays sum_decays(const ForwardArguments& args, Addre
       least = fminf(least, fminf(sum.x, sum.y));
     }
   }
-  return {{exp2_approximate(sum.x), exp2_approximate(sum.y)}, least >= -span_limit && sum.x == sum.x && sum.y == sum.y};
+  return {{exp2_gradual(sum.x), exp2_gradual(sum.y)}, least >= -span_limit && sum.x == sum.x && sum.y == sum.y};
 }
 
-/// Turns what lies on the bench into a stage. `begin_next` is called once the bench is free for other rows, `await_stage` before the
-/// stage is written.
-template <int K, bool half_precision, class BeginNext, class AwaitStage>
-__device__ __forceinline__ void prepare_general(const ForwardArguments& args, Address bench, Address stage, HeadGate head, Address biases,
+/// Turns what lies on the bench into a stage, in shared or in global memory. `begin_next` is called once the bench is free for other rows,
+/// `await_stage` before the stage is written.
+template <int K, bool half_precision, class Place, class BeginNext, class AwaitStage>
+__device__ __forceinline__ void prepare_general(const ForwardArguments& args, Address bench, Place stage, HeadGate head, Address biases,
                                                 int tokens, unsigned lane, BeginNext begin_next, AwaitStage await_stage) {
   using Bench = GeneralBench<K>;
   using Stage = GeneralStage<K>;
@@ -294,12 +299,12 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
 #pragma unroll
     for (int i = 0; i < batch; ++i) load_shared_quad(words[i], bench + at + i * 512);
 #pragma unroll
-    for (int i = 0; i < batch; ++i) store_shared(stage + at + i * 512, words[i]);
+    for (int i = 0; i < batch; ++i) store_stage(stage + at + i * 512, words[i]);
   }
   if (16 * lane < K * 4) {
     std::uint32_t words[4];
     load_shared_quad(words, bench + Bench::decay + 16 * lane);
-    store_shared(stage + Stage::decay + 16 * lane, words);
+    store_stage(stage + Stage::decay + 16 * lane, words);
   }
   put_lower<true>(stage + Stage::M, score[2], score[3], lane);
   put_lower<false>(stage + Stage::Aqa, score[4], score[5], lane);

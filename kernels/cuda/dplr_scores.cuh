@@ -181,15 +181,15 @@ template <int K> __device__ __forceinline__ void add_steep(float (&score)[8][4],
 }
 
 /// Two columns of tiles side by side as a [16,16] tile of a stage, with 0 above the diagonal, or on it too.
-template <bool strict>
-__device__ __forceinline__ void put_lower(Address tile, const float (&left)[4], const float (&right)[4], unsigned lane) {
+template <bool strict, class Place>
+__device__ __forceinline__ void put_lower(Place tile, const float (&left)[4], const float (&right)[4], unsigned lane) {
 #pragma unroll
   for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const int i = static_cast<int>(lane / 4) + 8 * part, c = 2 * static_cast<int>(lane % 4), j = 8 * half + c + (strict ? 1 : 0);
       const float x = (half == 0 ? left : right)[2 * part], y = (half == 0 ? left : right)[2 * part + 1];
-      store_shared(tile + tile_offset(i, half) + 2 * c, pack_bf16(i >= j ? x : 0.0f, i >= j + 1 ? y : 0.0f));
+      store_stage(tile + tile_offset(i, half) + 2 * c, pack_bf16(i >= j ? x : 0.0f, i >= j + 1 ? y : 0.0f));
     }
 }
 

@@ -95,7 +95,9 @@ kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_prob
   if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
   if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
   call.args.workspace = static_cast<unsigned char*>(workspace);
-  const auto launch = kernel == KDACHECK_CUDA_CHUNK_FAST ? launch_backward_fast : launch_backward_accurate;
+  const auto launch = kernel == KDACHECK_CUDA_RECURRENCE   ? launch_recurrence_backward
+                      : kernel == KDACHECK_CUDA_CHUNK_FAST ? launch_backward_fast
+                                                           : launch_backward_accurate;
   if (const cudaError_t error = launch(call.args, static_cast<cudaStream_t>(stream)); error != cudaSuccess) {
     cudaGetLastError();
     return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));

@@ -57,7 +57,7 @@ enum kdacheck_cuda_kernel {
   KDACHECK_CUDA_RECURRENCE = 0, /* token by token in fp32: any K, V <= 256, any option, any format and alignment */
   KDACHECK_CUDA_CHUNK_FAST,     /* chunks of 16; bf16 operands; state, sums, triangular solve in fp32. K and V multiples of 16
                                    (fastest at K 64 and 128); q, k, v, o (and a, b) all bf16 or all fp16; rows 16-byte aligned;
-                                   DPLR with K 64 or 128, forward only */
+                                   DPLR with K 64 or 128 */
   KDACHECK_CUDA_CHUNK_ACCURATE, /* the same with operands of 11 bits or more (tf32, fp16, two bf16 terms); no DPLR */
   KDACHECK_CUDA_DECODE          /* 1 to 8 tokens a sequence; updates the fp32 state (K-first) in place; K a multiple of 16 up to
                                    256, V a multiple of 4; no DPLR, no cu_seqlens */
@@ -114,16 +114,19 @@ typedef struct kdacheck_cuda_gradients {
   kdacheck_cuda_tensor dq, dk; /* [B,T,H,K], summed over the value heads of a group */
   kdacheck_cuda_tensor dv, dg; /* [B,T,HV,V], [B,T,HV,K] */
   kdacheck_cuda_tensor dbeta;  /* [B,T,HV] */
+  kdacheck_cuda_tensor da, db; /* [B,T,HV,K], DPLR only */
   float *d_A_log, *d_dt_bias;  /* [HV], [HV,K] dense */
   float* d_initial_state;      /* as d_final_state; may be wanted where initial_state is absent */
 } kdacheck_cuda_gradients;
 
 /* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128, for a token and value head:
- * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64. */
+ * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64.
+ * DPLR: 3760, 1024 H / HV more where heads are grouped. KDACHECK_CUDA_RECURRENCE: 4112 (DPLR 6152), and 524,288 for a sequence and
+ * value head. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
 
-/* Enqueues the backward pass of KDACHECK_CUDA_CHUNK_FAST or KDACHECK_CUDA_CHUNK_ACCURATE: recomputes what the forward pass had.
- * No atomics: the same call gives the same bits. Accurate: K at most 128, and V at most 128 unless K is 64. */
+/* Enqueues the backward pass of a kernel but decode, for all that its forward pass takes (accurate: K at most 128, and V at most 128
+ * unless K is 64): recomputes what the forward pass had. No atomics: the same call gives the same bits. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 

@@ -52,16 +52,18 @@ void backward(int kernel, bool v_first, const Inputs& in, const Cotangents& cota
   gradients.d_final_state = call.numbers(d_state);
   gradients.dq = call.tensor(of(Input::q)), gradients.dk = call.tensor(of(Input::k)), gradients.dv = call.tensor(of(Input::v));
   gradients.dg = call.tensor(of(Input::g)), gradients.dbeta = call.tensor(of(Input::beta));
+  gradients.da = call.tensor(of(Input::a)), gradients.db = call.tensor(of(Input::b));
   gradients.d_A_log = call.numbers(of(Input::A_log)), gradients.d_dt_bias = call.numbers(of(Input::dt_bias));
   gradients.d_initial_state = call.numbers(of(Input::initial_state));
-  if (in.shape.T == 0) gradients.dq = gradients.dk = gradients.dv = gradients.dg = gradients.dbeta = {};
+  if (in.shape.T == 0) gradients.dq = gradients.dk = gradients.dv = gradients.dg = gradients.dbeta = gradients.da = gradients.db = {};
   cuda::refuse_unless_ok(kdacheck_cuda_backward(kernel, &problem, &gradients, call.buffers[workspace], bytes, nullptr));
   call.finish();
   for (Input input : all_inputs)
     if (of(input).present) call.buffers.read(of(input).index, out[input].data);
 }
 
-Kernel make(std::string name, std::string summary, int kernel, Contract contract) {
+/// `both`: with a backward pass.
+Kernel make(std::string name, std::string summary, int kernel, Contract contract, bool both = false) {
   const bool v_first = contract.state_v_first;
   Kernel made{
       .name = std::move(name),
@@ -70,7 +72,7 @@ Kernel make(std::string name, std::string summary, int kernel, Contract contract
       .workspace_bytes = [](const Inputs&, bool) { return std::size_t{0}; },
       .forward = [kernel, v_first](const Inputs& in, const Outputs& out, std::span<std::byte>) { forward(kernel, v_first, in, out); },
       .backward = {}};
-  if (made.contract.chunk == 64)
+  if (both)
     made.backward = [kernel, v_first](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out, std::span<std::byte>) {
       backward(kernel, v_first, in, cotangents, out);
     };
@@ -143,9 +145,9 @@ std::string cuda_kernels_absent() {
 
 void append_cuda_kernels(std::vector<Kernel>& kernels) {
   if (!cuda_kernels_absent().empty()) return;
-  kernels.push_back(make("cuda.recurrence.fp32", "token by token in fp32", KDACHECK_CUDA_RECURRENCE, recurrence_contract(false)));
-  kernels.push_back(
-      make("cuda.recurrence.fp32.v_first", "token by token in fp32, states V-first", KDACHECK_CUDA_RECURRENCE, recurrence_contract(true)));
+  kernels.push_back(make("cuda.recurrence.fp32", "token by token in fp32", KDACHECK_CUDA_RECURRENCE, recurrence_contract(false), true));
+  kernels.push_back(make("cuda.recurrence.fp32.v_first", "token by token in fp32, states V-first", KDACHECK_CUDA_RECURRENCE,
+                         recurrence_contract(true), true));
   kernels.push_back(make("cuda.decode.fp32", "1 to 8 tokens, fp32 state in place", KDACHECK_CUDA_DECODE, decode_contract()));
   for (Format input : {Format::bf16, Format::fp16})
     for (bool accurate : {false, true}) {
@@ -158,11 +160,11 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
       // accurate tier it takes up to 128 channels.
       contract.chunk = 64;
       if (accurate) contract.K.most = contract.V.most = 128;
-      kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract));
+      kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract, true));
     }
   for (Format input : {Format::bf16, Format::fp16})
     kernels.push_back(make("cuda.dplr_chunk16.fast." + std::string(name(input)), "general DPLR in chunks of 16, bf16 operands",
-                           KDACHECK_CUDA_CHUNK_FAST, general_contract(input)));
+                           KDACHECK_CUDA_CHUNK_FAST, general_contract(input), true));
 }
 
 } // namespace kdacheck

@@ -20,6 +20,7 @@ cudaError_t launch_chunk_narrow_fast(const ForwardArguments&, cudaStream_t, Chun
 cudaError_t launch_chunk_narrow_accurate(const ForwardArguments&, cudaStream_t, ChunkShape = {});
 /// The general rule (DPLR).
 cudaError_t launch_general_fast(ForwardArguments, cudaStream_t, ChunkShape = {});
+cudaError_t launch_recurrence_backward(const BackwardArguments&, cudaStream_t);
 cudaError_t launch_backward_fast(const BackwardArguments&, cudaStream_t);
 cudaError_t launch_backward_accurate(const BackwardArguments&, cudaStream_t);
 /// N is the number of slots, final_state their memory.

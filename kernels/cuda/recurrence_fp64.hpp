@@ -20,14 +20,15 @@ HeadResult recurrence_fp64(const Inputs&, std::int64_t n, std::int64_t head, boo
 /// are this head's and sequence's part.
 struct HeadGradients {
   std::vector<double> q, k, g;        ///< [length,K]
+  std::vector<double> a, b;           ///< [length,K], DPLR only
   std::vector<double> v;              ///< [length,V]
-  std::vector<double> beta;           ///< [length]
+  std::vector<double> beta;           ///< [length], KDA only
   std::vector<double> dt_bias;        ///< [K]
   double A_log = 0, A_log_square = 0; ///< the latter: sum of squares of its terms, which may cancel
   std::vector<double> initial_state;  ///< [K,V]
 };
 
-/// KDA only. The states are [N,HV,V,K] if v_first.
+/// The states are [N,HV,V,K] if v_first.
 HeadGradients adjoint_fp64(const Inputs&, const Cotangents&, std::int64_t n, std::int64_t head, bool v_first = false);
 
 } // namespace kdacheck::cuda

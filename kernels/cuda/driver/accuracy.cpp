@@ -70,7 +70,7 @@ bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filte
     if (std::string_view(regime.name).find(of_regime) == std::string_view::npos) continue;
     std::printf("%-16s", regime.name);
     for (const Kernel& kernel : kernels) {
-      if (kernel.name.find(filter) == std::string::npos || kernel.backward || !accepts(kernel.contract, regime) ||
+      if (kernel.name.find(filter) == std::string::npos || kernel.contract.chunk == 64 || !accepts(kernel.contract, regime) ||
           (quick && regime.shape.T > 1000))
         continue;
       Case made = make_case(regime, kernel.contract, ++seed);
@@ -102,7 +102,8 @@ bool check_long_runs(nlohmann::json& report) {
   std::vector<Kernel> all, kernels;
   append_cuda_kernels(all);
   for (Kernel& kernel : all)
-    if (!kernel.backward && kernel.contract.input != Format::fp16 && !kernel.contract.state_v_first && accepts(kernel.contract, regime))
+    if (kernel.contract.chunk != 64 && kernel.contract.input != Format::fp16 && !kernel.contract.state_v_first &&
+        accepts(kernel.contract, regime))
       kernels.push_back(std::move(kernel));
   std::vector<Errors> errors(kernels.size(), Errors{NAN, NAN});
   std::vector<std::thread> threads; // the truth takes seconds

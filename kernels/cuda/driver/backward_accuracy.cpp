@@ -12,7 +12,8 @@
 namespace kdacheck::cuda {
 namespace {
 
-constexpr std::array wanted{Input::q, Input::k, Input::v, Input::g, Input::beta, Input::A_log, Input::dt_bias, Input::initial_state};
+constexpr std::array wanted{Input::q, Input::k,    Input::v,     Input::a,       Input::b,
+                            Input::g, Input::beta, Input::A_log, Input::dt_bias, Input::initial_state};
 
 /// Which cotangents a case has.
 struct Losses {
@@ -74,7 +75,7 @@ std::map<Input, std::vector<double>> exact_gradients(const Case& made, const Bac
             view.offset(b, first + static_cast<std::int64_t>(e) / channels, h, static_cast<std::int64_t>(e) % channels))] += values[e];
     };
     add(Input::q, d.q, head / (s.HV / s.H), s.K), add(Input::k, d.k, head / (s.HV / s.H), s.K), add(Input::v, d.v, head, s.V);
-    add(Input::g, d.g, head, s.K), add(Input::beta, d.beta, head, 1);
+    add(Input::g, d.g, head, s.K), add(Input::beta, d.beta, head, 1), add(Input::a, d.a, head, s.K), add(Input::b, d.b, head, s.K);
     A_log_square += d.A_log_square;
     if (exact.contains(Input::A_log)) exact[Input::A_log][static_cast<std::size_t>(head)] += d.A_log;
     if (exact.contains(Input::dt_bias))
@@ -99,7 +100,7 @@ bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::stri
   append_cuda_kernels(kernels);
   bool all = !kernels.empty();
   unsigned seed = 1000;
-  std::printf("relative errors of gradients:         ");
+  std::printf("%-47s", "relative errors of gradients:");
   for (Input input : wanted) std::printf(" %8.8s", std::string(name(input)).c_str());
   std::printf("\n");
   for (const Regime& regime : regimes()) {
@@ -114,7 +115,7 @@ bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::stri
         const Case made = make_case(regime, kernel.contract, ++seed);
         Backward back = make_backward(made, kernel.contract, loss, ++seed);
         const std::string label = regime.name + std::string(loss.name);
-        std::printf("%-22s %-15s", label.c_str(), kernel.name.c_str() + 15);
+        std::printf("%-22s %-24s", label.c_str(), kernel.name.c_str() + 5);
         GradientOutputs out;
         for (auto& [input, tensor] : back.gradient) out[input] = tensor.view;
         nlohmann::json row{{"regime", label}, {"kernel", kernel.name}};

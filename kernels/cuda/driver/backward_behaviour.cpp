@@ -100,11 +100,17 @@ bool refuses(int kernel) {
 
 bool check_backward_behaviour(nlohmann::json& report) {
   Notes note(report);
-  for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE}) {
-    const char* label = kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate";
-    note("50 backward runs under load are bitwise equal", label, repeats(kernel, make_problem(1, 333, 20, 128, 128, 3)));
-    note("a replayed graph of the backward sees new values", label, replays(kernel, make_problem(2, 100, 5, 64, 64, 5)));
-    note("a refused backward call writes nothing", label, refuses(kernel));
+  struct Named {
+    int kernel;
+    bool dplr;
+    const char* name;
+  };
+  for (const Named& k : {Named{KDACHECK_CUDA_CHUNK_FAST, false, "fast"}, Named{KDACHECK_CUDA_CHUNK_ACCURATE, false, "accurate"},
+                         Named{KDACHECK_CUDA_CHUNK_FAST, true, "dplr"}, Named{KDACHECK_CUDA_RECURRENCE, false, "recurrence"},
+                         Named{KDACHECK_CUDA_RECURRENCE, true, "recurrence, DPLR"}}) {
+    note("50 backward runs under load are bitwise equal", k.name, repeats(k.kernel, make_problem(1, 333, 20, 128, 128, 3, false, k.dplr)));
+    note("a replayed graph of the backward sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5, false, k.dplr)));
+    note("a refused backward call writes nothing", k.name, refuses(k.kernel));
   }
   return note.all_good();
 }

@@ -110,7 +110,10 @@ DeviceGradients make_gradients(int kernel, const DeviceProblem& of, unsigned see
   d.d_o = {keep(random_bf16(tokens * p.HV * p.V, 0, 1, seed)), KDACHECK_CUDA_BF16, {}};
   d.d_final_state = static_cast<const float*>(keep(random_fp32(states, 0, 1, seed + 1)));
   d.dq = bf16(tokens * p.H * p.K), d.dk = bf16(tokens * p.H * p.K), d.dv = bf16(tokens * p.HV * p.V), d.dg = bf16(tokens * p.HV * p.K);
-  d.dbeta = bf16(tokens * p.HV);
+  if (p.rule == KDACHECK_CUDA_DPLR)
+    d.da = bf16(tokens * p.HV * p.K), d.db = bf16(tokens * p.HV * p.K);
+  else
+    d.dbeta = bf16(tokens * p.HV);
   d.d_A_log = fp32(p.HV), d.d_dt_bias = fp32(p.HV * p.K), d.d_initial_state = fp32(states);
   require(kdacheck_cuda_backward_workspace_bytes(kernel, &p, &made.workspace_bytes));
   made.workspace = allocate(made.workspace_bytes);

@@ -111,7 +111,7 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
                                 {"producers", shape.producer_warps},
                                 {"stages", shape.stages},
                                 {"sharing", shape.sharing}});
-    std::printf("%-16s %-14s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
+    std::printf("%-20s %-14s [%d %d %d %d] median %.4f least %.4f ms, %.1f %% of copy, must %.3g\n", kernel, row.name, shape.slices,
                 shape.producer_warps, shape.stages, shape.sharing, times.median, times.least, 100 * share, target);
     std::fflush(stdout);
   };
@@ -205,6 +205,36 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
   }
   if (const Row row{"an empty kernel", 0, 0, 0, 0}; wanted("decode", row) || wanted("nothing", row))
     add("nothing", row, time_graphs({[](cudaStream_t stream) { require(launch_nothing(stream), "launch"); }}, 200), 0, {});
+  for (const Row& row :
+       std::vector<Row>{{"B1 T8192 H96", 1, 8192, 96, 0}, {"B1 T8192 H32", 1, 8192, 32, 0}, {"B8 T1024 H32", 8, 1024, 32, 0}})
+    for (bool forward : {false, true}) {
+      const char* label = forward ? "fwd+bwd dplr" : "bwd dplr";
+      if (!wanted(label, row)) continue;
+      const double tokens = static_cast<double>(row.B * row.T * row.H), states = static_cast<double>(row.B * row.H) * 65536;
+      const double bytes = tokens * 3590 + states * 2 + (forward ? tokens * 1792 + states : 0);
+      const auto sets = input_sets(row, false, bytes, true);
+      const DeviceGradients back = make_gradients(KDACHECK_CUDA_CHUNK_FAST, sets[0], 300);
+      const Enqueue job = [&](cudaStream_t stream) {
+        if (forward) require(sets[0].forward(KDACHECK_CUDA_CHUNK_FAST, stream));
+        require(kdacheck_cuda_backward(KDACHECK_CUDA_CHUNK_FAST, &sets[0].problem, &back.gradients, back.workspace.get(),
+                                       back.workspace_bytes, stream));
+      };
+      add(label, row, time_graphs({job}, 50), bytes, {});
+    }
+  // The GPU's own reference for gradients: no target.
+  for (bool dplr : {false, true}) {
+    const Row row{"B1 T8192 H32", 1, 8192, 32, 0};
+    const char* label = dplr ? "bwd recurrence, DPLR" : "bwd recurrence";
+    if (!wanted(label, row)) continue;
+    const double bytes = static_cast<double>(row.B * row.T * row.H) * (dplr ? 3590 : 2312) + static_cast<double>(row.B * row.H) * 131072;
+    const auto sets = input_sets(row, false, bytes, dplr);
+    const DeviceGradients back = make_gradients(KDACHECK_CUDA_RECURRENCE, sets[0], 300);
+    const Enqueue job = [&](cudaStream_t stream) {
+      require(kdacheck_cuda_backward(KDACHECK_CUDA_RECURRENCE, &sets[0].problem, &back.gradients, back.workspace.get(),
+                                     back.workspace_bytes, stream));
+    };
+    add(label, row, time_graphs({job}, 10), bytes, {});
+  }
   for (const Row& row : {Row{"decode B1 H32", 1, 1, 32, 0}, Row{"decode B64 H32", 64, 1, 32, 0.85},
                          Row{"decode B256 H32", 256, 1, 32, 0.85}, Row{"decode B64 H32 T4", 64, 4, 32, 0}}) {
     const double bytes = static_cast<double>(row.B * row.H) * (131072 + static_cast<double>(row.T) * 1282);

@@ -2,6 +2,8 @@
 
 #include "../backward_workspace.hpp"
 #include "../check.hpp"
+#include "../dplr_workspace.hpp"
+#include "../recurrence_workspace.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -47,7 +49,7 @@ using Gradients = kdacheck_cuda_gradients;
 } // namespace
 
 TEST_CASE("a well-formed backward call is accepted, also without o, cotangents or any one gradient") {
-  for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE})
+  for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE, KDACHECK_CUDA_RECURRENCE})
     CHECK(status_after([](Problem&, Gradients&) {}, kernel) == KDACHECK_CUDA_OK);
   CHECK(status_after([](Problem&, Gradients& d) { d.d_o = {}; }) == KDACHECK_CUDA_OK);
   CHECK(status_after([](Problem&, Gradients& d) { d.d_final_state = nullptr; }) == KDACHECK_CUDA_OK);
@@ -55,7 +57,6 @@ TEST_CASE("a well-formed backward call is accepted, also without o, cotangents o
 }
 
 TEST_CASE("kernels without a backward pass, and shapes that it does not take, are refused") {
-  CHECK(status_after([](Problem&, Gradients&) {}, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem&, Gradients&) {}, KDACHECK_CUDA_DECODE) == KDACHECK_CUDA_BAD_OPTION);
   CHECK(status_after([](Problem& p, Gradients&) { p.K = 72; }) == KDACHECK_CUDA_BAD_SHAPE);
   for (std::int64_t K = 16; K <= 256; K += 16)
@@ -67,6 +68,38 @@ TEST_CASE("kernels without a backward pass, and shapes that it does not take, ar
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 256; }) == KDACHECK_CUDA_OK);
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 144; }, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_SHAPE);
   CHECK(status_after([](Problem& p, Gradients&) { p.V = 256, p.K = 64; }, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_OK);
+}
+
+TEST_CASE("the recurrence takes DPLR, any sizes and any strides backward") {
+  const auto general = [](Problem& p, Gradients& d) {
+    p.rule = KDACHECK_CUDA_DPLR, p.beta = {}, p.a = tensor(0x20000), p.b = tensor(0x21000);
+    d.dbeta = {}, d.da = tensor(0x22000, KDACHECK_CUDA_FP32), d.db = tensor(0x23000);
+  };
+  CHECK(status_after(general, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_OK);
+  CHECK(status_after(general, KDACHECK_CUDA_CHUNK_FAST) == KDACHECK_CUDA_OK);
+  CHECK(status_after(general, KDACHECK_CUDA_CHUNK_ACCURATE) == KDACHECK_CUDA_BAD_OPTION);
+  const auto with_beta = [&](Problem& p, Gradients& d) { general(p, d), d.dbeta = tensor(0x10000); };
+  CHECK(result_after(with_beta, KDACHECK_CUDA_RECURRENCE).text == std::string("dbeta has no place with DPLR"));
+  const auto with_a = [](Problem&, Gradients& d) { d.da = tensor(0x22000); };
+  CHECK(result_after(with_a, KDACHECK_CUDA_RECURRENCE).text == std::string("da and db have no place without DPLR"));
+  CHECK(status_after([](Problem& p, Gradients&) { p.K = 37, p.V = 251; }, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_OK);
+  const auto odd = [](Problem& p, Gradients& d) {
+    p.B = 1, p.v.stride[1] = 901, p.v.stride[2] = 131;
+    d.dq = tensor(0xc004, KDACHECK_CUDA_FP32), d.dv.stride[1] = 901, d.dv.stride[2] = 131;
+  };
+  CHECK(status_after(odd, KDACHECK_CUDA_RECURRENCE) == KDACHECK_CUDA_OK);
+  CHECK(status_after(odd) == KDACHECK_CUDA_BAD_LAYOUT);
+}
+
+TEST_CASE("the workspace of the recurrence's backward pass grows by one state for 64 tokens") {
+  const auto bytes = [](std::int64_t T, int K, int V, bool dplr) {
+    ForwardArguments args;
+    args.N = 1, args.T = T, args.H = args.HV = 3, args.K = K, args.V = V, args.dplr = dplr;
+    return static_cast<std::int64_t>(recurrence_workspace(args, 1).bytes);
+  };
+  CHECK(bytes(8192, 128, 128, false) - bytes(4096, 128, 128, false) == 4096 * 3 * (1024 + 2 * 4 * 385));
+  CHECK(bytes(8192, 64, 64, true) - bytes(4096, 64, 64, true) == 4096 * 3 * (256 + 4 * 5 * 64));
+  CHECK(bytes(1, 128, 128, false) <= 3 * (65536 + 2 * 4 * 385) + 5 * 256);
 }
 
 TEST_CASE("gradients without a place are refused") {
@@ -120,6 +153,17 @@ TEST_CASE("the workspace is at most 1.5 times inputs, outputs and gradients wher
         INFO(kernel << ' ' << H << ' ' << HV << ' ' << K);
         CHECK(static_cast<double>(backward_workspace_bytes(kernel, call.args)) <= 1.5 * moved);
       }
+}
+
+TEST_CASE("the general rule's workspace is at most 1.5 times inputs, outputs and gradients at one value head a key head") {
+  for (std::int64_t K : {64, 128})
+    for (std::int64_t length : {16, 64, 65, 200, 8192}) {
+      ForwardArguments args;
+      args.N = 3, args.T = 3 * length, args.H = args.HV = 4, args.K = args.V = static_cast<int>(K), args.dplr = true;
+      const std::int64_t moved = args.T * args.HV * 2 * (10 * K + 4 * K); // bf16 throughout: q k g a b and theirs, v o do dv
+      INFO(K << ' ' << length);
+      CHECK(2 * static_cast<std::int64_t>(general_workspace(args, 1, true).bytes) <= 3 * moved + 2 * 8 * 256);
+    }
 }
 
 TEST_CASE("chunks are kept for the sweeps where the workspace may hold them") {

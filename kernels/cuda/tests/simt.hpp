@@ -312,7 +312,10 @@ inline Pair unpack_fp16(std::uint32_t word) {
 }
 inline std::uint32_t float_as_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 inline float bits_as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
-inline float exp2_approximate(float x) { return std::exp2(x); }
+inline float exp2_approximate(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0.0f : y; // NaN stays
+}
 inline float reciprocal_approximate(float x) { return 1.0f / x; }
 inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 
