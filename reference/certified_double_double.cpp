@@ -3,7 +3,7 @@
 
 namespace kdacheck::certified {
 
-void forward_double_double(const Problem& problem, Truth& truth) { run_forward<DoubleDoubleArithmetic>(problem, truth); }
+void forward_double_double(const Problem& problem, Truth& truth) { run_forward<DoubleDoubleForward>(problem, truth); }
 void gradient_double_double(const Problem& problem, Truth& truth) { run_gradient<DoubleDoubleArithmetic>(problem, truth); }
 
 } // namespace kdacheck::certified

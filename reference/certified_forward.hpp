@@ -33,7 +33,7 @@ template <class Column, class Scalar> [[gnu::always_inline]] inline Column sprea
   if constexpr (std::is_same_v<Column, Scalar>)
     return x;
   else if constexpr (requires { x.high; })
-    return {broadcast<Pack>(x.high), broadcast<Pack>(x.low)};
+    return {broadcast<Bound<Column>>(x.high), broadcast<Bound<Column>>(x.low)};
   else
     return broadcast<Column>(x);
 }

@@ -54,16 +54,17 @@ template <class Scalar> inline void store_number(Enclosed& tensor, std::size_t a
 /// The lanes of a column number at consecutive places.
 template <class Column>
 inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t count, const Column& x, const Bound<Column>& radius) {
-  if constexpr (lanes_of<Bound<Column>> == pack_lanes) {
+  using Real = Bound<Column>;
+  if constexpr (lanes_of<Real> > 1) {
     // NaN or infinity in any lane makes this sum NaN
-    if (count >= pack_lanes && sum_lanes(Pack(leading(x) * 0 + radius * 0)) == 0) {
-      std::memcpy(tensor.value.data() + first, &x, sizeof(Pack)); // the leading word comes first
-      if constexpr (requires { x.low; }) std::memcpy(tensor.low.data() + first, &x.low, sizeof(Pack));
-      std::memcpy(tensor.radius.data() + first, &radius, sizeof(Pack));
+    if (count >= lanes_of<Real> && sum_lanes(Real(leading(x) * 0 + radius * 0)) == 0) {
+      std::memcpy(tensor.value.data() + first, &x, sizeof(Real)); // the leading word comes first
+      if constexpr (requires { x.low; }) std::memcpy(tensor.low.data() + first, &x.low, sizeof(Real));
+      std::memcpy(tensor.radius.data() + first, &radius, sizeof(Real));
       return;
     }
   }
-  for (int l = 0; l < lanes_of<Bound<Column>> && l < count; ++l)
+  for (int l = 0; l < lanes_of<Real> && l < count; ++l)
     store_number(tensor, first + static_cast<std::size_t>(l), number_lane(x, l), lane(radius, l));
 }
 

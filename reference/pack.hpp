@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__FMA__)
 #include <immintrin.h> // compilers do not find the vector form of fused steps in every context
 #endif
@@ -39,6 +40,14 @@ inline constexpr int pack_lanes = 8;
 /// Lanes of a real type: 8 for a pack, 1 for a double.
 template <class Real> inline constexpr int lanes_of = 1;
 template <> inline constexpr int lanes_of<Pack> = pack_lanes;
+template <> inline constexpr int lanes_of<HalfPack> = pack_lanes / 2;
+
+/// The columns of wide numbers that travel together: as many as a register holds, for their sums fill all registers by themselves.
+#if defined(__AVX512F__)
+using RegisterPack = Pack;
+#else
+using RegisterPack = HalfPack;
+#endif
 
 /// The same number in every lane (the identity for a double).
 template <class Real> [[gnu::always_inline]] inline Real broadcast(double x) {
@@ -75,7 +84,7 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
   return result;
 #endif
 }
-[[gnu::always_inline]] inline HalfPack square_root_of_half(const HalfPack& x) {
+[[gnu::always_inline]] inline HalfPack square_root(const HalfPack& x) {
 #if defined(__FMA__)
   return _mm256_sqrt_pd(x);
 #else
@@ -100,13 +109,19 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
 [[gnu::always_inline]] inline Pack multiply_add(const Pack& a, const Pack& b, const Pack& c) {
   return {multiply_add(a.lower, b.lower, c.lower), multiply_add(a.upper, b.upper, c.upper)};
 }
-[[gnu::always_inline]] inline Pack square_root(const Pack& x) { return {square_root_of_half(x.lower), square_root_of_half(x.upper)}; }
+[[gnu::always_inline]] inline Pack square_root(const Pack& x) { return {square_root(x.lower), square_root(x.upper)}; }
 [[gnu::always_inline]] inline Pack choose(const PackBits& condition, const Pack& a, const Pack& b) {
   return {condition.lower ? a.lower : b.lower, condition.upper ? a.upper : b.upper};
 }
 [[gnu::always_inline]] inline PackBits bits_of(const Pack& x) { return {(HalfBits)x.lower, (HalfBits)x.upper}; }
 [[gnu::always_inline]] inline Pack from_bits(const PackBits& x) { return {(HalfPack)x.lower, (HalfPack)x.upper}; }
 #endif
+[[gnu::always_inline]] inline HalfPack choose(const HalfBits& condition, const HalfPack& a, const HalfPack& b) { return condition ? a : b; }
+[[gnu::always_inline]] inline HalfBits bits_of(const HalfPack& x) { return (HalfBits)x; }
+[[gnu::always_inline]] inline HalfPack from_bits(const HalfBits& x) { return (HalfPack)x; }
+[[gnu::always_inline]] inline HalfPack absolute(const HalfPack& x) { return from_bits(bits_of(x) & std::int64_t{0x7fffffffffffffff}); }
+[[gnu::always_inline]] inline HalfPack larger(const HalfPack& a, const HalfPack& b) { return choose(a > b, a, b); }
+[[gnu::always_inline]] inline HalfPack smaller(const HalfPack& a, const HalfPack& b) { return choose(a < b, a, b); }
 [[gnu::always_inline]] inline Pack absolute(const Pack& x) { return from_bits(bits_of(x) & std::int64_t{0x7fffffffffffffff}); }
 [[gnu::always_inline]] inline Pack larger(const Pack& a, const Pack& b) { return choose(a > b, a, b); }
 [[gnu::always_inline]] inline Pack smaller(const Pack& a, const Pack& b) { return choose(a < b, a, b); }
@@ -122,18 +137,23 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
   return result;
 }
 
-/// 0 ... 7, and eight floats.
+/// 0 ... 7, and as many floats as there are lanes.
 #if defined(__AVX512F__)
 inline constexpr PackBits lane_numbers{0, 1, 2, 3, 4, 5, 6, 7};
 #else
 inline constexpr PackBits lane_numbers{HalfBits{0, 1, 2, 3}, HalfBits{4, 5, 6, 7}};
 #endif
-[[gnu::always_inline]] inline Pack load_floats(const float* values) {
+[[gnu::always_inline]] inline HalfPack load_four_floats(const float* values) {
   using Floats = float __attribute__((vector_size(16)));
-  Floats lower, upper;
-  std::memcpy(&lower, values, sizeof lower);
-  std::memcpy(&upper, values + 4, sizeof upper);
-  return joined(__builtin_convertvector(lower, HalfPack), __builtin_convertvector(upper, HalfPack));
+  Floats four;
+  std::memcpy(&four, values, sizeof four);
+  return __builtin_convertvector(four, HalfPack);
+}
+template <class Real> [[gnu::always_inline]] inline Real load_floats(const float* values) {
+  if constexpr (std::is_same_v<Real, HalfPack>)
+    return load_four_floats(values);
+  else
+    return joined(load_four_floats(values), load_four_floats(values + 4));
 }
 
 /// Largest lane, and the sum of lanes as a balanced tree (three additions deep).
@@ -142,6 +162,7 @@ inline constexpr PackBits lane_numbers{HalfBits{0, 1, 2, 3}, HalfBits{4, 5, 6, 7
   return larger(larger(larger(x[0], x[1]), larger(x[2], x[3])), larger(larger(x[4], x[5]), larger(x[6], x[7])));
 }
 [[gnu::always_inline]] inline double sum_lanes(double x) { return x; }
+[[gnu::always_inline]] inline double sum_lanes(const HalfPack& x) { return (x[0] + x[1]) + (x[2] + x[3]); }
 [[gnu::always_inline]] inline double sum_lanes(const Pack& x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
 
 /// How two halves are put together to add their lanes up.

@@ -32,6 +32,10 @@ struct DoubleDoubleArithmetic {
   using Input = DoubleDouble<Pack>;
   using Sum = double_double;
 };
+/// The same for a forward pass alone, in which nothing is added up over columns: their number makes no difference to a bit.
+struct DoubleDoubleForward : DoubleDoubleArithmetic {
+  using Column = DoubleDouble<RegisterPack>;
+};
 
 /// The value head of a sequence, and where its rows lie in the tensors.
 struct HeadRows {
@@ -52,7 +56,7 @@ template <class Real> inline Real load_lanes(const float* values, std::int64_t c
   Real result{};
   if constexpr (lanes_of<Real> > 1)
     if (count >= lanes_of<Real>) {
-      return load_floats(values);
+      return load_floats<Real>(values);
     }
   for (int l = 0; l < lanes_of<Real> && l < count; ++l) set_lane(result, l, static_cast<double>(values[l]));
   return result;
@@ -217,7 +221,7 @@ private:
   }
 
   /// The decay of a block of channels in the precision of the columns.
-  using Narrow = Ball<typename A::Column>;
+  using Narrow = Ball<std::conditional_t<std::is_same_v<Scalar, double>, typename A::Column, Input>>;
   Narrow narrow_decay(std::int64_t t, std::int64_t i) const {
     if constexpr (std::is_same_v<Scalar, double>) {
       if (options_.gate == GateForm::log_decay) return rounded_decay(t, i);
