@@ -323,6 +323,12 @@ TEST_CASE("golden generate makes the shape that it is told to, whatever the regi
   }
   CHECK(cases > 5);
   CHECK(run("golden verify " + set).status == 0);
+  const Ended too_large = run("golden generate " + set + "2 --shape 1048576,1024,1024 --regime gaussian-keys");
+  INFO(too_large.text);
+  CHECK(too_large.status == 3);
+  CHECK(lines(too_large.text) == 1);
+  CHECK(contains(too_large.text, "of memory"));
+  CHECK(!std::filesystem::exists(set + "2"));
 }
 
 TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one, and writes nothing") {
