@@ -138,7 +138,7 @@ TEST_CASE("a hang is a time-out by every route") {
 }
 
 TEST_CASE("the time that a process takes to start is not that of a call") {
-  const Kernel kernel = by_worker("starts_slowly", {.patience = std::chrono::milliseconds(1000)});
+  const Kernel kernel = by_worker("starts_slowly", {.patience = std::chrono::milliseconds(2500)});
   CHECK(verdict_on(kernel).verdict == Verdict::crashed); // it writes no result, in time
   CHECK(verdict_on(kernel).verdict == Verdict::crashed); // by a fresh process
 }

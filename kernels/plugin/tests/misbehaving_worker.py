@@ -27,7 +27,7 @@ if way == "lacks_a_module":
     import no_such_module  # noqa: F401
 
 if way == "starts_slowly":
-    time.sleep(1.5)
+    time.sleep(3)
 
 for line in sys.stdin:
     request = json.loads(line)

@@ -69,6 +69,8 @@ class Torch:
     def raw(self, x):
         torch = self.torch
         names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+        if not torch.is_tensor(x):
+            raise TypeError(f"a result is a {type(x).__name__}, and no PyTorch tensor")
         x = x.detach()
         if x.dtype not in names:
             raise TypeError(f"a result is of type {x.dtype}, which is none of float16, bfloat16, float32, float64")
@@ -82,6 +84,8 @@ class Torch:
         def place(x):  # PyTorch 1 has no untyped_storage
             return (x.untyped_storage() if hasattr(x, "untyped_storage") else x.storage()).data_ptr()
 
+        if not self.torch.is_tensor(result):
+            return None
         own = place(result)
         return next((n for n, x in inputs.items() if self.torch.is_tensor(x) and x.numel() and place(x) == own), None)
 
