@@ -44,7 +44,7 @@ Budget forward_budget(const Contract& contract, const Problem& problem, const Tr
   const auto ones = [](std::int64_t n) { return std::vector<double>(static_cast<std::size_t>(n), 1.0); };
   Budget budget;
   budget.draws = batches * draws_per_batch;
-  budget.proved = proved_bound(contract, problem);
+  budget.proved = proved_bound(contract, problem, submodels);
   OutputBudget& out = budget.output;
   out.token = zeros(B * T * HV), out.token_freedom = ones(B * T * HV);
   out.channel = out.state_column = zeros(N * HV * V), out.channel_freedom = out.state_column_freedom = ones(N * HV * V);

@@ -52,7 +52,7 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
   const int batches = std::max(1, (draws + draws_per_batch - 1) / draws_per_batch);
   Budget budget;
   budget.draws = batches * draws_per_batch;
-  budget.proved = proved_gradient_bound(contract, problem);
+  budget.proved = proved_gradient_bound(contract, problem, submodels);
   std::vector<GradientMoments> moments;
   const auto collect = [&](std::size_t submodel, Input input, std::int64_t group, Lanes mean_square) {
     while (moments.size() <= submodel) {

@@ -61,12 +61,15 @@ double resolving_floor(const Problem& problem, std::int64_t head) {
   return 4 * ProvedUnits::single * portable::exp(static_cast<double>(problem.A_log[static_cast<std::size_t>(head)]));
 }
 
-ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
-  const bool general = problem.options.rule == Rule::dplr, undeclared = contract.order == Order::undeclared;
+ProvedBound proved_bound(const Contract& contract, const Problem& problem, Submodels submodels) {
+  const bool general = problem.options.rule == Rule::dplr, open = contract.order == Order::undeclared, all = takes_all(submodels);
+  const bool undeclared = open && all;
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const ProvedUnits units(contract);
   const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
-  const std::vector<Order> orders = undeclared ? std::vector{Order::residual_first, Order::wy} : std::vector{contract.order};
+  const std::vector<Order> orders = undeclared ? std::vector{Order::residual_first, Order::wy}
+                                    : open     ? std::vector{Order::residual_first}
+                                               : std::vector{contract.order};
   ProvedBound result;
   result.token.assign(static_cast<std::size_t>(B * T * HV), 0.0);
   result.state_row.assign(static_cast<std::size_t>(sequence_count(problem) * HV * K), 0.0);
@@ -86,6 +89,7 @@ ProvedBound proved_bound(const Contract& contract, const Problem& problem) {
         for (std::int64_t length : chunk_lengths(chunk, sequence.length)) {
           if (!general) bound_chunks<ChunkBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
           if (general || undeclared) bound_chunks<GeneralBound>(contract, units, data, gate_floor, orders, length, token.data(), row);
+          if (!all) break;
         }
       for (std::int64_t t = 0; t < sequence.length; ++t)
         result.token[static_cast<std::size_t>((sequence.first + t) * HV + head)] = token[static_cast<std::size_t>(t)];

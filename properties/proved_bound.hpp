@@ -13,11 +13,12 @@ namespace kdacheck {
 ///   inverse   any algorithm with a small residual in the solve's format (proved_chunk.cpp, 4)
 /// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp, proved_general_recurrence.cpp (DPLR)
 /// and proved_units.hpp. Entries may be infinite: nothing is known there.
-ProvedBound proved_bound(const Contract&, const Problem&);
+/// `Submodels::first`: of one order and one length alone; what lies inside it lies inside that of all, at a part of the cost.
+ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// The same for gradients, formed token by token (proved_adjoint.cpp) or of KDA in chunks under the order residual_first
 /// (proved_chunk_adjoint.cpp). Empty for other orders, and where fp16 is computed with.
-ProvedBound proved_gradient_bound(const Contract&, const Problem&);
+ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is
 /// small is much against its value. Absolute error of a log decay of this head besides Head::gate_error.

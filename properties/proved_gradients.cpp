@@ -53,20 +53,21 @@ void widen(AdjointBound& bound, const AdjointBound& other) {
 }
 
 AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, const Head& head, double gate_floor,
-                        const std::vector<double>& d_o, const std::vector<double>& d_state) {
+                        const std::vector<double>& d_o, const std::vector<double>& d_state, Submodels submodels) {
   const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
   if (contract.order == Order::recurrence) return bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
   std::optional<AdjointBound> result;
   for (std::int64_t length : chunk_lengths(chunk, head.tokens)) {
     AdjointBound bound = bound_chunk_adjoint(units, head, gate_floor, chunk, length, d_o, d_state);
     result ? widen(*result, bound) : void(result = std::move(bound));
+    if (!takes_all(submodels)) break;
   }
   return *result;
 }
 
 } // namespace
 
-ProvedBound proved_gradient_bound(const Contract& contract, const Problem& problem) {
+ProvedBound proved_gradient_bound(const Contract& contract, const Problem& problem, Submodels submodels) {
   ProvedBound result;
   if (!covered(contract, problem.options.rule)) return result;
   const auto& [B, T, H, HV, K, V] = problem.shape;
@@ -96,7 +97,7 @@ ProvedBound proved_gradient_bound(const Contract& contract, const Problem& probl
         const float* matrix = problem.d_final_state.data() + (sequence.index * HV + head) * K * V;
         d_state.assign(matrix, matrix + K * V);
       }
-      const AdjointBound bound = bound_head(contract, units, data, resolving_floor(problem, head), d_o, d_state);
+      const AdjointBound bound = bound_head(contract, units, data, resolving_floor(problem, head), d_o, d_state, submodels);
       for (std::int64_t t = 0; t < sequence.length; ++t) {
         const std::int64_t row = (sequence.first + t) * HV + head, shared = (sequence.first + t) * H + head / (HV / H);
         if (!of(Input::v).empty()) largest(of(Input::v)[at(row)], bound.v[at(t)]);
