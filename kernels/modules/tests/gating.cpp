@@ -260,6 +260,7 @@ TEST_CASE("Xavier initialisation is the same bits on every machine and has the v
   const GatingParameters parameters = xavier_parameters(module, 42), again = xavier_parameters(module, 42);
   CHECK(parameters.down == again.down);
   CHECK(parameters.down != xavier_parameters(module, 43).down);
+  CHECK(parameters.down != xavier_parameters(module, 42 + (std::uint64_t{1} << 32)).down); // all bits of a seed count
   CHECK(parameters.down[0] != parameters.up[0]);
   CHECK(parameters.A_log.size() == 8);
   CHECK(parameters.dt_bias.size() == 512);

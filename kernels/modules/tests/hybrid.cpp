@@ -99,23 +99,27 @@ TEST_CASE("at three to one the cache that grows with tokens is a quarter of full
 }
 
 TEST_CASE("a refused call leaves the state as it was") {
-  const HybridStack stack = stack_of({Mixer::mla, Mixer::kda});
+  const HybridStack stack = stack_of({Mixer::mla, Mixer::kda, Mixer::mla, Mixer::kda});
   HybridParameters p = initial_parameters(stack, 7);
+  CHECK(p[0].mla.q_proj != p[2].mla.q_proj); // each layer has its own
+  CHECK(p[1].kda.q_proj != p[3].kda.q_proj);
   const std::vector<float> x = wave(5 * stack.D());
   HybridState state;
   hybrid(stack, p, kernel(), {.B = 1, .T = 5, .x = x}, state);
-  const auto rows = state.layers[0].mla.rows;
-  const auto memory = state.layers[1].kda.memory;
-  p[0].mla.o_proj[0] = std::numeric_limits<float>::infinity(); // met behind the MLA layer, by the KDA layer
+  const HybridState before = state;
+  p[2].mla.o_proj[0] = std::numeric_limits<float>::infinity(); // met behind both MLA layers, by the last KDA layer
   CHECK_THROWS_WITH(hybrid(stack, p, kernel(), {.B = 1, .T = 5, .x = x}, state), Contains("all must be finite"));
-  CHECK(state.layers[0].mla.rows == rows);
-  CHECK(state.layers[1].kda.memory == memory);
+  for (const std::size_t l : {0u, 2u}) CHECK(state.layers[l].mla.rows == before.layers[l].mla.rows);
+  for (const std::size_t l : {1u, 3u}) {
+    CHECK(state.layers[l].kda.memory == before.layers[l].kda.memory);
+    CHECK(state.layers[l].kda.q_conv == before.layers[l].kda.q_conv);
+  }
   HybridState fresh;
   CHECK_THROWS_WITH(hybrid(stack, p, kernel(), {.B = 1, .T = 5, .x = x}, fresh), Contains("all must be finite"));
   CHECK(fresh.layers.empty());
   CHECK_THROWS_WITH(hybrid(stack, p, kernel(), {.B = 1, .T = 4, .x = x}, state), Contains("[B,T,D] needs 128"));
   p.pop_back();
-  CHECK_THROWS_WITH(hybrid(stack, p, kernel(), {.B = 1, .T = 5, .x = x}, state), Contains("parameters of 1 layers, the pattern has 2"));
+  CHECK_THROWS_WITH(hybrid(stack, p, kernel(), {.B = 1, .T = 5, .x = x}, state), Contains("parameters of 3 layers, the pattern has 4"));
   HybridStack odd = stack;
   odd.mla.D = 31;
   CHECK_THROWS_WITH(initial_parameters(odd, 1), Contains("D is 32 in KDA layers and 31 in MLA layers"));
