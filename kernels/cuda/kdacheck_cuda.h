@@ -119,8 +119,10 @@ typedef struct kdacheck_cuda_gradients {
   float* d_initial_state;      /* as d_final_state; may be wanted where initial_state is absent */
 } kdacheck_cuda_gradients;
 
-/* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128, for a token and value head:
- * 2568 (fast) or 3080 (accurate), 1024 H / HV more where heads are grouped; of it 2048 only for sequences longer than 64.
+/* Bytes of workspace that the backward pass needs; it must be aligned to 256 bytes. At K = V = 128 and one value head a key head, for a
+ * token and head: 3472 (fast) or 3080 (accurate), 2048 of it only for sequences longer than 64. Where that would be more than 1.5 times
+ * inputs, outputs and gradients in 16 bits (grouped heads, long keys), heads are taken in rounds, whole groups or value heads of the only
+ * group, each in the memory of the round before: less memory, and less that can run at once.
  * DPLR: 3760, 1024 H / HV more where heads are grouped. KDACHECK_CUDA_RECURRENCE: 4112 (DPLR 6152), and 524,288 for a sequence and
  * value head. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem*, size_t* bytes);
