@@ -243,7 +243,7 @@ __device__ __forceinline__ void sweep_general(const SweepArguments& sweep, Suppl
     const std::int64_t boundary = back ? first : first + chunk_tokens;
     if (boundary % segment_tokens == 0 && boundary > 0 && boundary < span.length)
       store_boundary<K>(S, sweep.states + (boundary_slot(args, span, boundary / segment_tokens) * args.HV + head) * state_words(K, args.V),
-                        args.V, column, lane);
+                        args, column, lane);
   }
   copy_async_wait<0>();
   if constexpr (back) store_state<K>(S, sweep.d_initial_state, args, n * args.HV + head, column, lane);
