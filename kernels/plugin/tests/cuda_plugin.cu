@@ -75,7 +75,8 @@ int illegal_access(const kdacheck_inputs* in, const kdacheck_outputs*, void*, si
 }
 
 /// Does what it should unless T is odd.
-int illegal_now_and_then(const kdacheck_inputs* in, const kdacheck_outputs* out, void* workspace, size_t bytes, char* why, size_t why_size) {
+int illegal_now_and_then(const kdacheck_inputs* in, const kdacheck_outputs* out, void* workspace, size_t bytes, char* why,
+                         size_t why_size) {
   return in->T % 2 ? illegal_access(in, out, workspace, bytes, why, why_size) : forward(in, out, workspace, bytes, why, why_size);
 }
 
@@ -98,7 +99,8 @@ constexpr kdacheck_kernel kernel(const char* name, kdacheck_forward_fn function)
 } // namespace
 
 extern "C" const kdacheck_library* kdacheck_plugin(uint32_t version) {
-  static const kdacheck_kernel kernels[] = {kernel("cuda.recurrence", forward), kernel("cuda.writes_past_end", writes_past_end),
+  static const kdacheck_kernel kernels[] = {kernel("cuda.recurrence", forward),
+                                            kernel("cuda.writes_past_end", writes_past_end),
                                             kernel("cuda.changes_an_input", changes_an_input),
                                             kernel("cuda.illegal_access", illegal_access),
                                             kernel("cuda.illegal_now_and_then", illegal_now_and_then),
