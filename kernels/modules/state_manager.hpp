@@ -67,7 +67,7 @@ public:
   /// FileTrouble if a checkpoint cannot be written (the states are stepped up to it and the checkpoint is in memory).
   std::vector<StateFault> update(const StateTokens&);
 
-  /// Takes a checkpoint now; one of the same step is replaced.
+  /// Takes a checkpoint now; one of the same step is replaced. Throws FileTrouble as `update` does.
   void checkpoint();
 
   /// With write_behind: until the last checkpoint is on the disk. Throws its FileTrouble.
