@@ -58,8 +58,7 @@ __device__ __forceinline__ void take_out_not_finite(std::uint32_t (&words)[4], i
 template <int K, int pieces, bool half_precision, class Layout>
 __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M)[2][4], float (&dV)[2][4], Address stage,
                                                 Address cotangents, unsigned lane) {
-  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
-  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  const auto [row, segment, row_t, segment_t] = lane_places(lane);
   float dU[2][4] = {};
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -106,12 +105,7 @@ __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M
       negative[half][e] = -dV[half][e];
     }
   }
-#pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
-#pragma unroll
-    for (int e = 0; e < 4; ++e) dS[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
-  }
+  decay_state<K>(dS, stage + Layout::decay, lane);
   if (!finite) load_tile_transposed(words, cotangents, lane);
   const Operand<pieces> d_o = cotangent_operand<pieces, half_precision>(words);
   const Operand<pieces> erased = as_operand<pieces>(negative[0], negative[1]);

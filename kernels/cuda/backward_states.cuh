@@ -12,8 +12,7 @@ namespace kdacheck::cuda {
 /// One chunk: R^T of 16 tokens, the state one chunk later.
 template <int K, int pieces, bool half_precision, class Layout>
 __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[2][4], Address stage, Address values, unsigned lane) {
-  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
-  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  const auto [row, segment, row_t, segment_t] = lane_places(lane);
   float P[2][4] = {};
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -25,12 +24,7 @@ __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[
   }
   std::uint32_t v[4];
   load_tile_transposed(v, values, lane);
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-    const Pair value = unpack<half_precision>(v[m]);
-    P[m / 2][2 * (m % 2)] = value.x - P[m / 2][2 * (m % 2)];
-    P[m / 2][2 * (m % 2) + 1] = value.y - P[m / 2][2 * (m % 2) + 1];
-  }
+  subtract_from_values<half_precision>(P, v);
   Operand<pieces> triangle;
   load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
   const Operand<pieces> p = as_operand<pieces>(P[0], P[1]);
@@ -45,12 +39,7 @@ __device__ __forceinline__ void advance_states(float (&S)[K / 8][4], float (&R)[
 #pragma unroll
     for (int e = 0; e < 4; ++e) U[half][e] = R[half][e] * (e % 2 == 0 ? beta.x : beta.y);
   }
-#pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
-#pragma unroll
-    for (int e = 0; e < 4; ++e) S[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
-  }
+  decay_state<K>(S, stage + Layout::decay, lane);
   const Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {

@@ -6,7 +6,6 @@
 //   P^T = S^T kd^T    R = V - P (fp32)    U^T = R^T (T diag(beta))^T    O^T = S^T qd^T + U^T Aqk^T    S^T = S^T e^{G_C} + U^T kr
 // Warps do not talk to each other; they wait for stages and give them back.
 
-#include "chunk_layout.cuh"
 #include "chunk_mixed.cuh"
 #include "chunk_shifts.cuh"
 
@@ -74,64 +73,11 @@ struct Ring {
   }
 };
 
-/// Of the 16 tokens of column lane/4 + 8 half of a left operand, the first that is not finite; 16 if all are.
-template <int pieces> __device__ __forceinline__ float first_not_finite(const Operand<pieces>& x, int half, unsigned lane) {
-  float first = 16;
-#pragma unroll
-  for (int part = 1; part >= 0; --part) {
-    const Pair pair = unpack_bf16(x.word[0][half + 2 * part]);
-    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
-    if (!is_finite(pair.y)) first = token + 1;
-    if (!is_finite(pair.x)) first = token;
-  }
-  first = fminf(first, shuffle_xor(first, 1));
-  return fminf(first, shuffle_xor(first, 2));
-}
-
-/// Sets the tokens from `first` on of that column to 0.
-template <int pieces> __device__ __forceinline__ void cut_tokens(Operand<pieces>& x, int half, float first, unsigned lane) {
-#pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    const float token = static_cast<float>(8 * part + 2 * (lane % 4));
-    const std::uint32_t kept = token + 1 < first ? 0xffffffffu : token < first ? 0xffffu : 0u;
-#pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) x.word[piece][half + 2 * part] &= kept;
-  }
-}
-
-/// Where U holds something that is not finite: products with the zeros above the diagonals of T and Aqk have then carried it, as
-/// NaN, to tokens before its own. Forms u anew with what is not finite taken for 0, and makes O NaN from the first such token on.
-/// `r`: residuals.
-template <int pieces>
-__device__ __forceinline__ void keep_in_order(Operand<pieces>& u, float (&O)[2][4], Operand<pieces> r, const Operand<pieces>& triangle,
-                                              unsigned lane) {
-  float first[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    first[half] = first_not_finite(r, half, lane);
-    cut_tokens(r, half, first[half], lane);
-  }
-  float U[2][4] = {};
-  multiply_add(U[0], r, triangle, 0);
-  multiply_add(U[1], r, triangle, 1);
-  u = as_operand<pieces>(U[0], U[1]);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    first[half] = fminf(first[half], first_not_finite(u, half, lane));
-    cut_tokens(u, half, first[half], lane);
-#pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (static_cast<float>(8 * (e / 2) + 2 * (lane % 4) + e % 2) >= first[half]) O[e / 2][2 * half + e % 2] = bits_as_float(0x7fffffffu);
-  }
-}
-
 /// One chunk: outputs of 16 tokens in O, the state one chunk later.
 template <int K, int pieces, bool half_precision>
 __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
   using Layout = StageLayout<K, pieces>;
-  // Rows that this lane addresses: matrices (rows 0-7 | 8-15) x (left | right 8 channels).
-  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;     // row-major operands, as they lie
-  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16; // transposed ones
+  const auto [row, segment, row_t, segment_t] = lane_places(lane);
   float P[2][4] = {};
 #pragma unroll
   for (int e = 0; e < 8; ++e) O[e / 4][e % 4] = 0;
@@ -147,15 +93,9 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
     multiply_add(O[0], s, qd, 0);
     multiply_add(O[1], s, qd, 1);
   }
-  // Value tile: row = token, so its transpose has the layout of P.
   std::uint32_t v[4];
   load_matrices_transposed(v, values + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2));
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-    const Pair value = half_precision ? unpack_fp16(v[m]) : unpack_bf16(v[m]);
-    P[m / 2][2 * (m % 2)] = value.x - P[m / 2][2 * (m % 2)];
-    P[m / 2][2 * (m % 2) + 1] = value.y - P[m / 2][2 * (m % 2) + 1];
-  }
+  subtract_from_values<half_precision>(P, v);
   Operand<pieces> triangle, Aqk;
   load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
   load_operand(Aqk, stage + Layout::Aqk + tile_offset(row, segment), tile_bytes);
@@ -164,14 +104,7 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   multiply_add(U[0], r, triangle, 0);
   multiply_add(U[1], r, triangle, 1);
   const bool finite = is_finite(((U[0][0] + U[0][1]) + (U[0][2] + U[0][3])) + ((U[1][0] + U[1][1]) + (U[1][2] + U[1][3])));
-#pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(stage + Layout::decay + 4 * (8 * tile + 2 * (lane % 4)));
-    S[tile][0] *= decay.x;
-    S[tile][1] *= decay.y;
-    S[tile][2] *= decay.x;
-    S[tile][3] *= decay.y;
-  }
+  decay_state<K>(S, stage + Layout::decay, lane);
   Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -182,7 +115,13 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   }
   if (any_lane(!finite)) [[unlikely]] { // a sum of finite numbers that overflows does no harm here
     load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
-    keep_in_order<pieces>(u, O, r, triangle, lane);
+    Operand<pieces> residuals = r;
+    keep_in_order(u, O, residuals, lane, [&](Operand<pieces>& updates, const Operand<pieces>& kept) {
+      float sums[2][4] = {};
+      multiply_add(sums[0], kept, triangle, 0);
+      multiply_add(sums[1], kept, triangle, 1);
+      updates = as_operand<pieces>(sums[0], sums[1]);
+    });
   }
   multiply_add(O[0], u, Aqk, 0);
   multiply_add(O[1], u, Aqk, 1);
