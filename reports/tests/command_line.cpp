@@ -113,7 +113,7 @@ TEST_CASE("a foreign kernel that cannot start names what is missing in a sentenc
       {python, "--python os:no_such_function", 2, "module 'os' has no function 'no_such_function'"},
       {python, "--python broken:f", 2, "SyntaxError"},
       {python, "--python leaving:f", 2, "not here"},
-      {"KDACHECK_PYTHON=/no/such/python ", "--python os:getcwd", 3, "/no/such/python': No such file"},
+      {"LC_ALL=C KDACHECK_PYTHON=/no/such/python ", "--python os:getcwd", 3, "/no/such/python': No such file"},
       {"", "--plugin " + at + "text.so", 2, "cannot be loaded"},
       {"", "--plugin " + at, 2, "is no file"},
       {"", "--plugin " + at + "none.so", 2, "there is no plug-in"},

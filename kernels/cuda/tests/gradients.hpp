@@ -76,7 +76,7 @@ inline BackwardArguments backward_arguments(const Case& test, Made& made) {
   args.a = view(Input::a), args.b = view(Input::b);
   args.A_log = numbers(Input::A_log), args.dt_bias = numbers(Input::dt_bias), args.initial_state = numbers(Input::initial_state);
   args.cu_seqlens = test.cu_seqlens.empty() ? nullptr : test.cu_seqlens.data();
-  args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = static_cast<int>(s.HV);
+  args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = args.state_heads = static_cast<int>(s.HV);
   args.K = static_cast<int>(s.K), args.V = static_cast<int>(s.V);
   args.gate = static_cast<Gate>(test.options.gate), args.beta_form = static_cast<Beta>(test.options.beta);
   args.qkv_format = args.gate_format = args.beta_format = args.output_format = stored(test.input);
