@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes golden/starter anew: one small case per regime, four of them with chunk intermediates, two as chains of states, every case of faults.txt
+# Makes golden/starter anew: one small case per regime, four of them with chunk intermediates, one as a chain of states, every case of faults.txt
 # and every one of properties/found_cases.txt. What is there and still right stays; what is not is written beside it as NAME.new.
 #   golden/starter.sh [SET]      SET: another folder to write to
 set -eu

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 
 namespace kdacheck {
 namespace {
@@ -37,6 +38,18 @@ std::string chart_library() {
   if (text.find("</script") != std::string::npos || text.find("<!--") != std::string::npos)
     throw FileTrouble(path + " cannot be embedded in a page: it holds the end of a script element");
   return text;
+}
+
+std::filesystem::path place_of_page(const std::string& asked, const std::filesystem::path& otherwise) {
+  if (asked.empty()) return otherwise;
+  const std::filesystem::path place = asked;
+  std::ifstream there(place, std::ios::binary);
+  const std::string_view beginning = page_sources::frame.substr(0, page_sources::frame.find('>') + 1);
+  std::string found(beginning.size(), '\0');
+  if (there && there.peek() != std::ifstream::traits_type::eof() &&
+      (!there.read(found.data(), static_cast<std::streamsize>(found.size())) || found != beginning))
+    throw std::invalid_argument(place.string() + " is no page of a report: it is left as it is");
+  return place;
 }
 
 std::string to_page(std::string_view data, std::string_view library) {

@@ -13,6 +13,10 @@ inline constexpr const char* usual_chart_library = "/usr/share/javascript/chart.
 /// The text of Chart.js. Throws FileTrouble if it is not there or cannot stand in a script element.
 std::string chart_library();
 
+/// Where a page goes: to what --out names, or else to `otherwise`. What --out names may be replaced if it is a page: throws
+/// std::invalid_argument, a sentence, where another file stands, a run's own among them.
+std::filesystem::path place_of_page(const std::string& asked, const std::filesystem::path& otherwise);
+
 /// The page with its style, scripts and data (page_data.hpp) in place.
 std::string to_page(std::string_view data, std::string_view library);
 

@@ -45,7 +45,7 @@ int report_command(const ReportArguments& arguments) {
   if (arguments.folders.size() != 1) throw std::invalid_argument("report takes one result folder; --history shows the trend over several");
   const std::filesystem::path folder = arguments.folders.front();
   const auto [results, cases] = read_run(folder);
-  const std::filesystem::path out = arguments.out.empty() ? folder / "report.html" : std::filesystem::path(arguments.out);
+  const std::filesystem::path out = place_of_page(arguments.out, folder / "report.html");
   const std::string data = to_page_json(results, cases, neighbours_of(arguments, folder));
   const std::string page = to_page(data, chart_library());
   if (!arguments.figures.empty()) draw_figures(data, arguments.figures);

@@ -116,6 +116,23 @@ TEST_CASE("two good runs are reported, compared and put in a row") {
   CHECK(history_command({.folders = {runs.good.string(), runs.other.string()}, .history = true}) == 0);
 }
 
+TEST_CASE("a page is not written over a file that is none, and over a page it is") {
+  const TwoRuns runs;
+  const std::string good = runs.good.string(), other = runs.other.string(), log = (runs.good / "cases.jsonl").string();
+  const std::string before = text_of(log);
+  refused(
+      runs, [&] { return report_command({.folders = {good}, .out = log}); }, "is no page of a report: it is left as it is");
+  refused(
+      runs,
+      [&] {
+        return history_command({.folders = {good, other}, .out = (runs.other / "report.json").string(), .history = true});
+      },
+      "is no page of a report: it is left as it is");
+  CHECK(text_of(log) == before);
+  const std::string page = (runs.place / "page.html").string();
+  for (int time = 0; time < 2; ++time) CHECK(report_command({.folders = {good}, .out = page}) == 0);
+}
+
 TEST_CASE("an empty run is refused by report, history and compare") {
   const TwoRuns runs;
   TwoRuns::write(runs.other, false);
