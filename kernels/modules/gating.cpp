@@ -51,7 +51,7 @@ constexpr int block_wide = lane_count == 16 ? 2 : 1; // half of the registers
 template <GateForm form, bool with_log_decay>
 bool gates_of_band(const Gating& module, const ColumnParameters& columns, const Projections& weights, const float* hidden, std::int64_t row,
                    const Gates& gates) {
-  const std::int64_t W = module.width(), R = weights.down.stride, depth = weights.up.rows;
+  const std::int64_t W = module.width(), R = weights.down.stride, depth = weights.up.rows, stride = weights.up.stride;
   const float* up = weights.up.data;
   float *alpha = gates.alpha.data() + row * W, *log_decay = with_log_decay ? gates.log_decay.data() + row * W : nullptr;
   Magnitudes seen{};
@@ -60,7 +60,7 @@ bool gates_of_band(const Gating& module, const ColumnParameters& columns, const 
     for (std::int64_t m = 0; m < depth; ++m) {
       Lanes values[block_wide];
 #pragma GCC unroll 2
-      for (int w = 0; w < block_wide; ++w) values[w] = load(up + m * W + at + w * lane_count);
+      for (int w = 0; w < block_wide; ++w) values[w] = load(up + m * stride + at + w * lane_count);
 #pragma GCC unroll 8
       for (int r = 0; r < band_rows; ++r)
 #pragma GCC unroll 2

@@ -10,6 +10,7 @@
 #include <limits>
 #include <omp.h>
 #include <random>
+#include <tuple>
 
 using namespace kdacheck;
 using namespace kdacheck::modules;
@@ -137,8 +138,18 @@ TEST_CASE("gates keep their digits for logits from -40 to 40 and A_log from -10 
 
 TEST_CASE("gates through both projections are the oracle's within the roundings of the sums") {
   for (GateForm form : forms)
-    for (bool per_head : {false, true}) {
-      const Case c = random_case(form, per_head, 37, 5, 3, 21, false);
+    for (const auto& [per_head, H, K] : // with widths of whole registers, of eight and of sixteen, and of whole blocks of them
+         std::vector<std::tuple<bool, std::int64_t, std::int64_t>>{{false, 3, 21},
+                                                                   {true, 3, 21},
+                                                                   {true, 8, 4},
+                                                                   {false, 2, 4},
+                                                                   {false, 3, 8},
+                                                                   {false, 1, 16},
+                                                                   {false, 2, 16},
+                                                                   {false, 5, 8},
+                                                                   {false, 2, 32}}) {
+      CAPTURE(per_head, H, K);
+      const Case c = random_case(form, per_head, 37, 5, H, K, false);
       const Written out = run(c);
       const LowRankGate<Real> module = exact(c);
       const Matrix<Real> logits = gate_logits(module), size = (sizes(module.x) * sizes(module.down)) * sizes(module.up);
