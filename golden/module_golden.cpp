@@ -57,8 +57,12 @@ std::string text_at(const Metadata& metadata, const std::string& key, const std:
 
 } // namespace
 
-std::filesystem::path write_module_golden(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed,
-                                          const std::filesystem::path& folder) {
+std::filesystem::path module_golden_path(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed,
+                                         const std::filesystem::path& folder) {
+  return folder / (suite.name + "." + std::string(regime) + "." + std::to_string(seed) + ".safetensors");
+}
+
+void write_module_golden(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed, const std::filesystem::path& path) {
   const ModuleCase c = suite.draw(regime, seed);
   const std::vector<Named> contents = contents_of(c);
   std::vector<std::vector<std::byte>> bytes{bytes_of(c.call.cu_seqlens)};
@@ -68,14 +72,12 @@ std::filesystem::path write_module_golden(const ModuleSuite& suite, std::string_
   std::vector<StoredTensor> stored{{"cu_seqlens", ElementType::I64, {static_cast<std::int64_t>(c.call.cu_seqlens.size())}, bytes[0]}};
   for (std::size_t i = 0; i < contents.size(); ++i)
     stored.push_back({contents[i].name, contents[i].narrow.empty() ? ElementType::F32 : ElementType::F64, contents[i].shape, bytes[i + 1]});
-  const auto path = folder / (suite.name + "." + std::string(regime) + "." + std::to_string(seed) + ".safetensors");
   write_safetensors(path, stored,
                     {{"module", suite.name},
                      {"summary", c.module.summary},
                      {"regime", std::string(regime)},
                      {"seed", std::to_string(seed)},
                      {"source", suite.source}});
-  return path;
 }
 
 std::vector<std::string> module_golden_differences(const std::filesystem::path& path) {
@@ -92,6 +94,8 @@ std::vector<std::string> module_golden_differences(const std::filesystem::path& 
   const ModuleCase c = suite->draw(regime, seed);
   const std::vector<Named> contents = contents_of(c);
   std::vector<std::string> differences;
+  const auto name = module_golden_path(*suite, regime, seed, {});
+  if (path.filename() != name) differences.push_back("it is not named " + name.string());
   const StoredTensor* cu = file.table().find("cu_seqlens");
   if (!cu || integers(*cu) != c.call.cu_seqlens) differences.push_back("cu_seqlens differs");
   if (file.table().tensors.size() != contents.size() + 1)

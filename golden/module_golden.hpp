@@ -13,9 +13,12 @@
 
 namespace kdacheck {
 
-/// Writes the case; returns its path. Throws FileTrouble.
-std::filesystem::path write_module_golden(const ModuleSuite&, std::string_view regime, std::uint64_t seed,
-                                          const std::filesystem::path& folder);
+/// Where a case lies in a folder.
+std::filesystem::path module_golden_path(const ModuleSuite&, std::string_view regime, std::uint64_t seed,
+                                         const std::filesystem::path& folder);
+
+/// Writes the case. Throws FileTrouble.
+void write_module_golden(const ModuleSuite&, std::string_view regime, std::uint64_t seed, const std::filesystem::path&);
 
 /// Draws and computes the file's case again. Returns a sentence for each tensor that differs: what was drawn by a bit, what was
 /// computed by more than 53 and 64 bits of precision differ in that tensor. Throws BadFile for what is no such file.

@@ -134,9 +134,10 @@ int golden_generate_command(const GoldenArguments& arguments) {
   const std::vector<ListedCase> listed = listed_cases(arguments);
   std::vector<GoldenOutcome> outcomes;
   std::string commit;
-  const auto store = [&](const GoldenCase& made) {
+  const auto store = [&](const GoldenCase& made, const char* remark = nullptr) {
     if (outcomes.empty()) make_folder(arguments.set), commit = this_context().commit; // a case that cannot be made is refused first
     outcomes.push_back(store_golden(arguments.set, made, commit));
+    if (remark) outcomes.back().remarks.push_back(remark);
     show(outcomes.back());
   };
   for (const ListedCase& each : listed) {
@@ -150,7 +151,8 @@ int golden_generate_command(const GoldenArguments& arguments) {
       GoldenContents contents = contents_of(arguments, dtype_of(arguments));
       contents.states = contents.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0;
       store(golden_case(fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i)), recipe,
-                        contents));
+                        contents),
+            arguments.states && !contents.states ? "without states after every token: they need a single sequence of tokens" : nullptr);
     }
   const int status = status_of(outcomes);
   if (status)

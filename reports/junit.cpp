@@ -62,7 +62,7 @@ void describe(pugi::xml_node testcase, const Context& context, const Tally& tall
   if (!place.empty()) text += place + "\n";
   if (!tally.localised.empty()) text += tally.localised + "\n";
   text += replay_command(context, worst) + "\n";
-  if (!worst.shrunk.empty()) text += "first seen as: " + replay_command(context, worst.replay) + "\n";
+  if (const std::string seen = first_seen(context, worst); !seen.empty()) text += seen + "\n";
   node.text().set(xml_characters(text).c_str());
 }
 

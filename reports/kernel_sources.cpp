@@ -18,9 +18,11 @@ std::string replay_prefix(const KernelSources& sources) {
   const auto repeat = [&](const char* option, const std::vector<std::string>& values) {
     for (const std::string& value : values) options += fmt::format(" {} {}", option, shell_word(value));
   };
-  if (!sources.functions.empty())
-    for (const char* variable : {"KDACHECK_PYTHON", "PYTHONPATH"})
-      if (const char* value = std::getenv(variable); value && *value) environment += fmt::format("{}={} ", variable, shell_word(value));
+  const auto carry = [&](const char* variable) {
+    if (const char* value = std::getenv(variable); value && *value) environment += fmt::format("{}={} ", variable, shell_word(value));
+  };
+  if (!sources.functions.empty()) carry("KDACHECK_PYTHON"), carry("PYTHONPATH");
+  if (sources.any()) carry("KDACHECK_WORKER_GIB");
   repeat("--plugin", sources.plugins);
   repeat("--exec", sources.commands);
   repeat("--python", sources.functions);

@@ -20,7 +20,8 @@ struct KernelSources {
 };
 
 /// What a replay token is appended to so that a shell runs the case again on the same kernels: "./kdacheck replay", with the
-/// options that name foreign kernels and, for Python functions, the environment by which they were found.
+/// options that name foreign kernels, their limits where they are not the usual ones and, for Python functions, the environment by which
+/// they were found.
 std::string replay_prefix(const KernelSources&);
 
 /// Throws UsageError for a source that cannot be used or a name that two kernels share, PluginTrouble if the machine lacks

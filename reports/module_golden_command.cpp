@@ -10,12 +10,39 @@
 
 namespace kdacheck {
 
+namespace {
+
+/// Whether the file holds what is drawn and computed today.
+bool up_to_date(const std::filesystem::path& path) {
+  try {
+    return module_golden_differences(path).empty();
+  } catch (const BadFile&) {
+    return false;
+  }
+}
+
+} // namespace
+
 int golden_generate_modules_command(const std::string& folder) {
   make_folder(folder);
+  std::size_t changed = 0;
   for (const ModuleSuite& suite : module_suites())
-    for (const ModuleRegime& regime : suite.regimes)
-      if (suite.draw(regime.name, 1).oracle.evaluate) fmt::print("{}\n", write_module_golden(suite, regime.name, 1, folder).string());
-  return 0;
+    for (const ModuleRegime& regime : suite.regimes) {
+      if (!suite.draw(regime.name, 1).oracle.evaluate) continue;
+      const std::filesystem::path path = module_golden_path(suite, regime.name, 1, folder);
+      const char* word = "written";
+      if (!std::filesystem::exists(path)) {
+        write_module_golden(suite, regime.name, 1, path);
+      } else if (up_to_date(path)) {
+        word = "same";
+      } else {
+        write_module_golden(suite, regime.name, 1, path.string() + ".new");
+        word = "CHANGED", ++changed;
+      }
+      fmt::print("{:<10} {}\n", word, path.string());
+    }
+  if (changed) fmt::print("{} changed: today's were written beside them as NAME.new; to accept one, move it over the old one\n", changed);
+  return changed ? 1 : 0;
 }
 
 int golden_verify_modules_command(const std::string& folder) {

@@ -239,6 +239,7 @@ Json failures_of(const Results& results) {
                     {"detail", worst.finding.detail},
                     {"stage", group.tally->localised},
                     {"replay", worst.shrunk.empty() ? worst.replay : worst.shrunk},
+                    {"seen", first_seen(results.context, worst)},
                     {"cases", group.tally->counts.failures()}});
   }
   return rows;

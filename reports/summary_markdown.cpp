@@ -75,6 +75,7 @@ std::string to_summary_markdown(const Results& results) {
       if (!finding.detail.empty()) text += "; " + cell(finding.detail);
       if (!tally->localised.empty()) text += "; " + cell(tally->localised);
       text += fmt::format("\n  `{}`\n", replay_command(results.context, *tally->worst));
+      if (const std::string seen = first_seen(results.context, *tally->worst); !seen.empty()) text += "  " + cell(seen) + "\n";
     }
     if (failed.size() > failures_shown) text += fmt::format("- and {} more\n", failed.size() - failures_shown);
   }

@@ -100,6 +100,7 @@ void append_failures(std::string& text, const Results& results, const TableOptio
     if (finding.place) text += "    " + to_text(*finding.place) + "\n";
     if (!finding.detail.empty()) text += "    " + finding.detail + "\n";
     text += "    " + replay_command(results.context, *tally->worst) + "\n";
+    if (const std::string seen = first_seen(results.context, *tally->worst); !seen.empty()) text += "      " + seen + "\n";
   }
   if (failed.size() > options.failures_shown)
     text += fmt::format("and {} more failing kernel x property x regime: see junit.xml\n", failed.size() - options.failures_shown);

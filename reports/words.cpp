@@ -45,6 +45,10 @@ std::string replay_command(const Context& context, const CaseResult& result) {
   return replay_command(context, result.shrunk.empty() ? result.replay : result.shrunk);
 }
 
+std::string first_seen(const Context& context, const CaseResult& result) {
+  return result.shrunk.empty() ? "" : "shrunk; first seen as: " + replay_command(context, result.replay);
+}
+
 std::string spoken(const Counts& counts) {
   std::string text = fmt::format("{} case{}", counts.cases(), counts.cases() == 1 ? "" : "s");
   const char* separator = ": ";

@@ -24,6 +24,9 @@ std::string replay_command(const Context&, const std::string& token);
 /// The same for the simplest token known.
 std::string replay_command(const Context&, const CaseResult&);
 
+/// Where that is not the case that place and figures are of, the command that runs that one. Else empty.
+std::string first_seen(const Context&, const CaseResult&);
+
 /// "2120 cases: 2100 passed, 3 FAILED (proved), 17 not supported": verdicts without a case are left out.
 std::string spoken(const Counts&);
 

@@ -27,7 +27,8 @@ TEST_CASE("a changed number in a golden file is named") {
   std::filesystem::create_directories(folder);
   for (const ModuleSuite& suite : module_suites())
     if (suite.name == "KimiDeltaAttention") {
-      const auto path = write_module_golden(suite, "packed", 3, folder);
+      const auto path = module_golden_path(suite, "packed", 3, folder);
+      write_module_golden(suite, "packed", 3, path);
       CHECK(module_golden_differences(path).empty());
       for (const char* name : {"output.y", "parameter.q_conv", "gradient.dt_bias"}) {
         const SafetensorsFile file(path);
@@ -39,7 +40,8 @@ TEST_CASE("a changed number in a golden file is named") {
             changed[changed.size() - 2] ^= std::byte{1}; // of the last number: an exponent's last bit, or a high bit of the fraction
             tensor.bytes = changed;
           }
-        const auto other = folder / "changed.safetensors";
+        std::filesystem::create_directories(folder / "changed");
+        const auto other = folder / "changed" / path.filename();
         write_safetensors(other, tensors, file.table().metadata);
         const std::vector<std::string> differences = module_golden_differences(other);
         REQUIRE(differences.size() == 1);

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cfenv>
 #include <cstdio>
 #include <cstring>
 #include <optional>
@@ -105,6 +106,17 @@ void describe(const PluginLibrary& library, CallRecord& record) {
   say(record, record.answer == Answer::done ? text.c_str() : "the descriptions of the kernels are too long");
 }
 
+/// The floating-point state of a process as it begins. A kernel that sets another (rounding, subnormals flushed) and leaves it so
+/// must not fail the kernel that this process serves next.
+const std::fenv_t& state_at_start() {
+  static const std::fenv_t state = [] {
+    std::fenv_t now;
+    std::fegetenv(&now);
+    return now;
+  }();
+  return state;
+}
+
 /// Makes the call that the record describes; what the kernel answered, with its sentence in `why`.
 int make_call(const kdacheck_kernel& kernel, const Located& located, const CallRecord& record, std::array<char, 512>& why) {
   kdacheck_inputs in = inputs_of(located, record);
@@ -144,6 +156,7 @@ void serve(const PluginLibrary& library, SharedMemory& memory) {
     return;
   }
   std::array<char, 512> why{};
+  std::fesetenv(&state_at_start());
   const int status = make_call(kernel, located, record, why);
   if (located.device) mirror->download(memory.at(record.call_begin));
   why.back() = '\0';
@@ -167,6 +180,7 @@ int main(int argc, char** argv) {
     supervise(std::strcmp(argv[2], "standard") == 0 ? Channel::standard : Channel::control, std::strcmp(argv[3], "quiet") == 0, argv[4],
               argv + 5);
   if (argc != 2) return 2;
+  state_at_start();
   SharedMemory memory(5);
   PluginLibrary library;
   std::string trouble;

@@ -1,5 +1,6 @@
 #include "plain_words.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace kdacheck::plugin {
@@ -35,6 +36,12 @@ std::string plain_words(std::string_view text, std::size_t longest) {
     text.remove_prefix(length ? length : 1);
   }
   return words;
+}
+
+std::string why_no_name(std::string_view name) {
+  if (name.empty() || name[0] == '-') return "a kernel's name is missing, empty or begins with a dash";
+  const bool broken = std::ranges::any_of(name, [](char c) { return c == ':' || static_cast<unsigned char>(c) <= 32 || c == 127; });
+  return broken ? "a kernel's name has a colon, a blank or a control character" : "";
 }
 
 } // namespace kdacheck::plugin

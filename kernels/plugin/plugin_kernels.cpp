@@ -109,7 +109,7 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::
   std::getline(fields, summary, '\t');
   std::getline(fields, unavailable, '\t');
   for (std::string* words : {&label, &contract, &summary, &unavailable}) *words = plain_words(*words);
-  if (label.empty() || label[0] == '-') throw PluginTrouble("plug-in '" + path + "': a kernel's name is empty or begins with a dash");
+  if (const std::string why = why_no_name(label); !why.empty()) throw PluginTrouble("plug-in '" + path + "': " + why);
   ParsedContract parsed = parse_contract(contract);
   if (!parsed.contract) throw PluginTrouble(path + ": kernel '" + label + "': " + parsed.error);
   Kernel kernel{.name = label, .summary = summary, .contract = *parsed.contract, .workspace_bytes = {}, .forward = {}, .backward = {}};

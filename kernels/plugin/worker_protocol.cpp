@@ -41,7 +41,7 @@ std::vector<DescribedKernel> read_hello(std::string_view line, const std::string
     if (!one.is_object()) throw trouble(": a kernel is no JSON object");
     DescribedKernel& kernel = kernels.emplace_back();
     kernel.name = text_at(one, "name");
-    if (kernel.name.empty() || kernel.name[0] == '-') throw trouble(": a kernel's name is empty or begins with a dash");
+    if (const std::string why = why_no_name(kernel.name); !why.empty()) throw trouble(": " + why);
     kernel.summary = text_at(one, "summary");
     ParsedContract parsed = parse_contract(text_at(one, "contract"));
     if (!parsed.contract) throw trouble(": kernel '" + kernel.name + "': " + parsed.error);
@@ -56,7 +56,7 @@ WorkerAnswer read_answer(std::string_view line) {
   WorkerAnswer read{.refusal = text_at(answer, "refused"), .trespass = text_at(answer, "trespass")};
   if (!read.refusal.empty()) return read;
   if (const std::string error = text_at(answer, "error"); !error.empty()) throw KernelCrashed(error);
-  if (!answer.contains("done")) throw KernelCrashed("wrong answer: none of done, refused, error");
+  if (answer.value("done", json(false)) != json(true)) throw KernelCrashed("wrong answer: none of done, refused, error");
   return read;
 }
 

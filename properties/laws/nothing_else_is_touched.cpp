@@ -8,7 +8,7 @@ namespace {
 void law(Trial& trial) {
   const bool strided = trial.contract.strided && trial.pick(2) == 0;
   for (const std::string& trespass : trial.forward(trial.problem, {.final_state = trial.pick(4) != 0, .strided = strided}).trespasses)
-    trial.expect(trespass.find("changed") != std::string::npos, trespass);
+    trial.expect(false, trespass); // changed inputs too: inputs-are-unchanged meets few regimes, and no packed one
   trial.expect(true, "");
 }
 
@@ -16,7 +16,7 @@ void law(Trial& trial) {
 
 Property nothing_else_is_touched() {
   return {.name = "nothing-else-is-touched",
-          .claim = "the kernel neither writes outside its outputs and workspace nor reads past the end of a tensor",
+          .claim = "the kernel changes no input, writes outside none of its outputs and workspace and reads past the end of no tensor",
           .everywhere = true,
           .check = tried<law>};
 }

@@ -126,6 +126,18 @@ TEST_CASE("writes outside the outputs and into the inputs are seen from outside 
   CHECK(run_forward(named("writes_past_end"), small_problem()).trespasses.size() == 1);
   CHECK(run_forward(named("writes_before_start"), small_problem()).trespasses.size() == 1);
   CHECK(run_forward(named("changes_input"), small_problem()).trespasses.size() == 1);
+  Problem packed = small_problem();
+  packed.cu_seqlens = {0, packed.shape.T};
+  CHECK(run_forward(named("changes_lengths"), packed).trespasses == std::vector<std::string>{"changed cu_seqlens"});
+}
+
+TEST_CASE("a kernel that leaves another rounding behind does not fail its neighbour in the library") {
+  const auto kernels = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN);
+  const auto of = [&](std::string_view name) -> const Kernel& { return *std::ranges::find(kernels, name, &Kernel::name); };
+  for (int i = 0; i < 4; ++i) { // one call at a time: both are served by the same process
+    run_forward(of("leaves_rounding_up"), small_problem());
+    CHECK(run_forward(of("tells_rounding"), small_problem()).o.at(0) == 1.0f);
+  }
 }
 
 TEST_CASE("outputs that a plug-in does not write keep the poison") {

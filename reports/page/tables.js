@@ -33,7 +33,8 @@ const show_failures = () => {
       failure.place ? element("p", {}, "at " + failure.place) : null,
       failure.detail ? element("p", {class: "quiet"}, failure.detail) : null,
       failure.stage ? element("p", {class: "stage"}, failure.stage) : null,
-      element("p", {}, element("code", {}, line), " ", copy_button(line))));
+      element("p", {}, element("code", {}, line), " ", copy_button(line)),
+      failure.seen ? element("p", {class: "quiet"}, failure.seen) : null));
   }
   if (page.failures.length > most) home.append(element("p", {}, "and " + (page.failures.length - most) + " more groups: junit.xml lists them all."));
 };

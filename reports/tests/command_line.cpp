@@ -394,3 +394,29 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   CHECK(ended.status == 1);
   CHECK(contains(ended.text, "CHANGED"));
 }
+
+TEST_CASE("golden generate-modules leaves what is there as it is, and writes what differs beside it") {
+  const Folder folder;
+  const std::string set = folder.path.string(), mine = set + "/StateManager.usual.1.safetensors",
+                    other = set + "/Other.usual.1.safetensors";
+  REQUIRE(run("golden generate-modules " + set).status == 0);
+  const auto text = [](const std::string& path) {
+    std::ostringstream all;
+    all << std::ifstream(path, std::ios::binary).rdbuf();
+    return all.str();
+  };
+  const std::string before = text(mine);
+  std::ofstream(mine) << "no golden file";
+  const Ended again = run("golden generate-modules " + set);
+  CHECK(again.status == 1);
+  CHECK(contains(again.text, "CHANGED    " + mine));
+  CHECK(contains(again.text, "1 changed"));
+  CHECK(text(mine) == "no golden file");
+  CHECK(text(mine + ".new") == before);
+  std::filesystem::rename(mine + ".new", mine);
+  CHECK(run("golden generate-modules " + set).status == 0);
+  std::filesystem::rename(mine, other); // each file tells which one it is
+  const Ended renamed = run("golden verify-modules " + set);
+  CHECK(renamed.status == 1);
+  CHECK(contains(renamed.text, "it is not named StateManager.usual.1.safetensors"));
+}

@@ -17,6 +17,7 @@ TEST_CASE("a replay command of built-in kernels is a token alone") {
 TEST_CASE("a replay command names every foreign source, each as one word of the shell") {
   unsetenv("KDACHECK_PYTHON");
   unsetenv("PYTHONPATH");
+  unsetenv("KDACHECK_WORKER_GIB");
   KernelSources sources{.plugins = {"./libmine.so", "/tmp/it's mine.so"}, .commands = {"python3 worker.py $HOME"}, .functions = {"m:f"}};
   CHECK(replay_prefix(sources) ==
         R"(./kdacheck replay --plugin ./libmine.so --plugin '/tmp/it'\''s mine.so' --exec 'python3 worker.py $HOME' --python m:f)");
@@ -24,6 +25,10 @@ TEST_CASE("a replay command names every foreign source, each as one word of the 
   CHECK(replay_prefix(sources).ends_with(" --python m:f --call-timeout 0.5"));
   sources.start_timeout = 600;
   CHECK(replay_prefix(sources).ends_with(" --python m:f --call-timeout 0.5 --start-timeout 600"));
+  setenv("KDACHECK_WORKER_GIB", "2", 1);
+  CHECK(replay_prefix(sources).starts_with("KDACHECK_WORKER_GIB=2 ./kdacheck replay --plugin"));
+  CHECK(replay_prefix({}) == "./kdacheck replay");
+  unsetenv("KDACHECK_WORKER_GIB");
 }
 
 TEST_CASE("a replay command of a Python function carries the environment that found it") {

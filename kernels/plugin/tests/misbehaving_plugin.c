@@ -1,6 +1,7 @@
 /* Kernels that do what no kernel may: one name, one way to misbehave. */
 #include "kdacheck_plugin.h"
 
+#include <fenv.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,25 @@ static int changes_input(ARGUMENTS) {
   UNUSED;
   zeros(in, out);
   ((float*)in->k.data)[0] += 1;
+  return 0;
+}
+static int changes_lengths(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  if (in->cu_seqlens) ((int64_t*)in->cu_seqlens)[0] += 1;
+  return 0;
+}
+/* Rounds upwards from here on, as one may to form a bound. */
+static int leaves_rounding_up(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  return fesetround(FE_UPWARD);
+}
+static int tells_rounding(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  volatile float tiny = 1e-30f;
+  ((float*)out->o.data)[0] = 1.0f + tiny;
   return 0;
 }
 static int refuses(ARGUMENTS) {
@@ -200,6 +220,9 @@ const kdacheck_library* kdacheck_plugin(uint32_t version) {
                                             KERNEL(writes_past_end),
                                             KERNEL(writes_before_start),
                                             KERNEL(changes_input),
+                                            KERNEL(changes_lengths),
+                                            KERNEL(leaves_rounding_up),
+                                            KERNEL(tells_rounding),
                                             KERNEL(refuses),
                                             KERNEL(writes_nothing),
                                             KERNEL(wrong_answer),
