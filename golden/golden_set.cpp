@@ -183,7 +183,7 @@ void demand_room(const fs::path& set) {
 void accept_golden(const fs::path& set, const std::string& label) {
   const fs::path fresh = set / (label + ".new"), folder = set / label, old = set / (label + ".old");
   if (!fs::exists(fresh / "manifest.json")) throw BadFile("there is no " + fresh.string() + " to accept");
-  if (const CaseDifference difference = difference_of(fresh, nullptr, nullptr); difference.damaged)
+  if (const CaseDifference difference = difference_of(fresh, nullptr, nullptr); !difference.remarks.empty())
     throw BadFile(fresh.string() + " cannot be accepted: " + difference.remarks.front());
   const SetIndex index = index_so_far(set); // before anything is moved
   std::error_code error;

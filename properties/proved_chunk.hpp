@@ -30,7 +30,7 @@ public:
 
   void leave();
 
-protected: // ChunkAdjointBound goes back over the same chunks
+protected: // ChunkAdjoint goes back over the same chunks
   void read_decay();
   void read_scores();
   void read_state();

@@ -24,7 +24,9 @@
 // Lambda'^ may be read rounded to it everywhere but on their way to the next chunk. Exact values are computed in fp64; `up` covers what
 // they err by, as in the other bounds.
 //
-// Not covered: order wy, whose reverse may go through dW and dT; fp16, whose cotangents overflow and vanish; the general form.
+// Not covered: order wy, whose reverse may go through dW and dT; fp16, whose cotangents overflow and vanish; the general form; dAkk as -W
+// U^T of a W whose dZ was rounded to an operand before (a second rounding of each term); chunks of one legal length forward, another
+// backward.
 
 #include "proved_chunk_adjoint.hpp"
 

@@ -61,7 +61,7 @@ struct Moved {
 };
 
 /// Whose growth the kernel's other figures do not explain. If nothing but chance moved them, growing and shrinking are alike, so those that
-/// shrank show how far chance goes, whatever made others grow. |ln ratio| has at most an exponential tail (of the pairs that least_scatter
+/// shrank show how far chance goes, whatever made others grow. |ln ratio| has about an exponential tail (of the pairs that least_scatter
 /// is from, 0.6 to 7 in a hundred lie beyond three times its mean m, where exp(-3) = 5 in a hundred): P(growth > x) = exp(-x / m) / 2, and
 /// of n figures that moved the largest reaches x with at most n times that chance. In those pairs the largest growth was 1.7 to 3.7 times,
 /// where 9.5 to 22 are asked for.
@@ -82,7 +82,7 @@ std::vector<GroupGrowth> growths_of(const std::vector<Moved>& moved) {
 std::size_t judged(const Tally& tally) { return tally.counts.cases() - tally.counts[Verdict::not_supported]; }
 
 /// A kernel that was judged in some case.
-bool has_kernel(const Results& results, const std::string& kernel) {
+bool judges(const Results& results, const std::string& kernel) {
   const auto found = std::ranges::find(results.kernels, kernel, &KernelTally::name);
   return found != results.kernels.end() && judged(found->tally) > 0;
 }
@@ -113,11 +113,11 @@ std::string text_of_missing(const Comparison& comparison) {
   if (!comparison.groups_gone.empty())
     text += fmt::format("WORSE   {} kernel x property x regime only in the first: {}\n", comparison.groups_gone.size(),
                         some_of(comparison.groups_gone, name_of));
-  if (!comparison.thinner.empty())
-    text += fmt::format("WORSE   {} judged in fewer cases: {}\n", comparison.thinner.size(),
-                        some_of(comparison.thinner, [](const ThinnerGroup& group) {
-                          return fmt::format("{} {} -> {}", name_of(group.key), group.before, group.after);
-                        }));
+  const auto thinner = [&](const std::vector<ThinnerGroup>& groups, const char* what) {
+    const auto name = [](const ThinnerGroup& group) { return fmt::format("{} {} -> {}", name_of(group.key), group.before, group.after); };
+    if (!groups.empty()) text += fmt::format("WORSE   {} {} in fewer cases: {}\n", groups.size(), what, some_of(groups, name));
+  };
+  thinner(comparison.thinner, "judged"), thinner(comparison.fewer_passed, "passed");
   for (const std::string& kernel : comparison.kernels_new) text += "only in the second: " + kernel + "\n";
   return text;
 }
@@ -148,6 +148,7 @@ Comparison compare(const Results& before, const Results& after) {
     comparison.stands_for = after.kernels.front().name;
     comparison.groups_gone.clear();
     comparison.thinner.clear();
+    comparison.fewer_passed.clear();
     return comparison;
   }
   Comparison comparison;
@@ -155,9 +156,9 @@ Comparison compare(const Results& before, const Results& after) {
   comparison.first_stopped = before.outcome.stopped;
   comparison.second_stopped = after.outcome.stopped;
   for (const KernelTally& kernel : before.kernels)
-    if (has_kernel(before, kernel.name) && !has_kernel(after, kernel.name)) comparison.kernels_gone.push_back(kernel.name);
+    if (judges(before, kernel.name) && !judges(after, kernel.name)) comparison.kernels_gone.push_back(kernel.name);
   for (const KernelTally& kernel : after.kernels)
-    if (has_kernel(after, kernel.name) && !has_kernel(before, kernel.name)) comparison.kernels_new.push_back(kernel.name);
+    if (judges(after, kernel.name) && !judges(before, kernel.name)) comparison.kernels_new.push_back(kernel.name);
   std::set<std::pair<std::string, std::string>> laws_judged; // kernel and law, by the second
   for (const auto& [key, tally] : after.groups)
     if (judged(tally) > 0) laws_judged.emplace(key.kernel, key.property);
@@ -167,18 +168,22 @@ Comparison compare(const Results& before, const Results& after) {
     const auto found = after.groups.find(key);
     if (found == after.groups.end()) {
       ++comparison.groups_only_in_first;
-      if (judged(old_tally) > 0 && has_kernel(after, key.kernel)) comparison.groups_gone.push_back(key);
+      if (judged(old_tally) > 0 && judges(after, key.kernel)) comparison.groups_gone.push_back(key);
       continue;
     }
     ++comparison.groups;
     const Tally& new_tally = found->second;
     const Verdict was = old_tally.verdict(), is = new_tally.verdict();
-    if (was != is) {
-      const bool worse = lost(old_tally, new_tally, laws_judged.contains({key.kernel, key.property})) ||
-                         (is_failure(is) && is_graver(new_tally.worst->finding, old_tally.worst->finding));
-      comparison.verdicts.push_back({key, was, is, worse});
-    } else if (comparison.same_cases && judged(new_tally) < judged(old_tally))
-      comparison.thinner.push_back({key, judged(old_tally), judged(new_tally)});
+    const bool worse = was != is && (lost(old_tally, new_tally, laws_judged.contains({key.kernel, key.property})) ||
+                                     (is_failure(is) && is_graver(new_tally.worst->finding, old_tally.worst->finding)));
+    if (was != is) comparison.verdicts.push_back({key, was, is, worse});
+    if (comparison.same_cases && !worse && judged(new_tally) > 0) {
+      const std::size_t passed_before = old_tally.counts[Verdict::passed], passed_now = new_tally.counts[Verdict::passed];
+      if (judged(new_tally) < judged(old_tally))
+        comparison.thinner.push_back({key, judged(old_tally), judged(new_tally)});
+      else if (passed_now < passed_before)
+        comparison.fewer_passed.push_back({key, passed_before, passed_now});
+    }
     if (was != is || !new_tally.worst || !old_tally.worst) continue;
     const double x = old_tally.worst->finding.bound_util, y = new_tally.worst->finding.bound_util;
     if (!is_failure(is) && std::isfinite(x) && !std::isfinite(y)) comparison.growths.push_back({key, x, y, 1, 0});
@@ -194,15 +199,15 @@ Comparison compare(const Results& before, const Results& after) {
   std::ranges::stable_sort(comparison.growths, {}, &GroupGrowth::chance);
   comparison.groups_only_in_second = after.groups.size() - comparison.groups;
   for (const KernelTally& kernel : after.kernels)
-    if (has_kernel(before, kernel.name)) comparison.errors.push_back(error_change(kernel.name, ratios[kernel.name]));
+    if (judges(before, kernel.name)) comparison.errors.push_back(error_change(kernel.name, ratios[kernel.name]));
   std::ranges::stable_partition(comparison.verdicts, &VerdictChange::worse);
   return comparison;
 }
 
 bool got_worse(const Comparison& comparison) {
   return std::ranges::any_of(comparison.verdicts, &VerdictChange::worse) || std::ranges::any_of(comparison.errors, &ErrorChange::worse) ||
-         !comparison.growths.empty() || !comparison.thinner.empty() || !comparison.kernels_gone.empty() ||
-         !comparison.groups_gone.empty() || comparison.second_stopped;
+         !comparison.growths.empty() || !comparison.thinner.empty() || !comparison.fewer_passed.empty() ||
+         !comparison.kernels_gone.empty() || !comparison.groups_gone.empty() || comparison.second_stopped;
 }
 
 int exit_status(const Comparison& comparison) { return comparison.groups == 0 ? 5 : got_worse(comparison) ? 1 : 0; }
@@ -246,6 +251,7 @@ std::string to_text(const Comparison& comparison) {
   also(comparison.kernels_gone.size(), "kernels not judged any more");
   also(comparison.groups_gone.size(), "kernel x property x regime not judged any more");
   also(comparison.thinner.size(), "judged in fewer cases");
+  also(comparison.fewer_passed.size(), "passed in fewer cases");
   return text + (comparison.second_stopped ? ", the second run incomplete\n" : "\n");
 }
 

@@ -23,7 +23,7 @@ struct GroupGrowth {
   double chance; ///< probability that any of the kernel's figures grows so far by chance alone; 0 for what is no number
 };
 
-/// A group that both runs have, of the same tier and seed, and the second judged in fewer cases (those not refused).
+/// A group that both runs have, of the same tier and seed, and the second judged (that is, did not refuse) or passed in fewer cases.
 struct ThinnerGroup {
   GroupKey key;
   std::size_t before, after;
@@ -40,11 +40,11 @@ struct ErrorChange {
 
 struct Comparison {
   std::vector<VerdictChange> verdicts;
-  std::vector<ErrorChange> errors;  ///< one per kernel that both runs have
-  std::vector<GroupGrowth> growths; ///< the largest first
-  std::vector<ThinnerGroup> thinner;
-  std::vector<std::string> kernels_gone, kernels_new;                          ///< names; gone: without a judged case now
-  std::vector<GroupKey> groups_gone;                                           ///< judged in the first only, by a kernel that both have
+  std::vector<ErrorChange> errors;                    ///< one per kernel that both runs have
+  std::vector<GroupGrowth> growths;                   ///< the largest first
+  std::vector<ThinnerGroup> thinner, fewer_passed;    ///< judged in fewer cases; else passed in fewer, its verdict no graver
+  std::vector<std::string> kernels_gone, kernels_new; ///< names; gone: without a judged case now
+  std::vector<GroupKey> groups_gone;                  ///< judged in the first only, by a kernel that both have
   std::size_t groups = 0, groups_only_in_first = 0, groups_only_in_second = 0; ///< in both; in one, by whatever kernel
   std::string stands_for;  ///< of two runs of one kernel each, the second's name, where it is not the first's: they are compared as one
   bool same_cases = false; ///< tier and seed agree: differences come from the programs, not from the draw

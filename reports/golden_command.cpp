@@ -76,10 +76,10 @@ ListedCase case_of_token(const GoldenArguments& arguments) {
     throw UsageError("a case whose name ends in .new is one that waits to be accepted: choose another --name");
   try {
     const bool whole = arguments.token.find(':') != std::string::npos;
-    return {.name = arguments.name,
-            .dtype = dtype_of(arguments),
-            .recipe = whole ? replay_from_token(arguments.token).recipe : from_token(arguments.token),
-            .why = {}};
+    const Recipe recipe = whole ? replay_from_token(arguments.token).recipe : from_token(arguments.token);
+    if (names_a_draw(arguments.name, recipe, dtype_of(arguments)))
+      throw UsageError("'" + arguments.name + "' is what a case is called that its regime draws: choose another --name");
+    return {.name = arguments.name, .dtype = dtype_of(arguments), .recipe = recipe, .why = {}};
   } catch (const std::invalid_argument& error) {
     throw UsageError(std::string("--token: ") + error.what());
   }

@@ -44,7 +44,8 @@ std::filesystem::path place_of_page(const std::string& asked, const std::filesys
   if (asked.empty()) return otherwise;
   const std::filesystem::path place = asked;
   std::ifstream there(place, std::ios::binary);
-  const std::string_view beginning = page_sources::frame.substr(0, page_sources::frame.find('>') + 1);
+  constexpr std::string_view mark = "<title>kdacheck"; // both pages agree up to there
+  const std::string_view beginning = page_sources::frame.substr(0, page_sources::frame.find(mark) + mark.size());
   std::string found(beginning.size(), '\0');
   if (there && there.peek() != std::ifstream::traits_type::eof() &&
       (!there.read(found.data(), static_cast<std::streamsize>(found.size())) || found != beginning))

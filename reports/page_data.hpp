@@ -7,9 +7,9 @@
 // recipes[][recipe token, T, decay, key correlation]; cases{kernel[], property[], regime[], recipe[], tensor[], position[], util[],
 // verdict[]}: cases that measured an error at a place, and failures that have a recipe; spread[] [kernel, tensor, cases, least, 5 %, 25 %,
 // 50 %, 75 %, 95 %, most] over all of them; measured, drawn: how many there are and how many stand in `cases`; failures[]{kernel, property,
-// regime, verdict, util, place, detail, replay, cases}; modules{laws[][module, law, cases, passed, failures, util],
-// figures[]{module, regime, figures[][name, value]}}; not_supported[]{kernel, reason, cases}. util is null, in `cases` NaN, where the
-// kernel crashed or gave no answer in time. Numbers that JSON cannot hold:
+// regime, verdict, util, place, detail, stage, replay, seen, cases}; modules[]{name, laws[][law, cases, passed, failures, util],
+// regimes[][regime, cases, passed, failures, util], figures[]{regime, figures[][name, value]}, heading, sentence}; not_supported[]{kernel,
+// reason, cases}. util is null, in `cases` NaN, where the kernel crashed or gave no answer in time. Numbers that JSON cannot hold:
 // json_numbers.hpp.
 
 #include "results.hpp"

@@ -115,6 +115,23 @@ TEST_CASE("a changed case is written beside the old one and taken only when acce
   CHECK_THROWS_AS(accept_golden(set.path, "small"), BadFile);
 }
 
+TEST_CASE("a candidate that claims more than today's oracle proves is not accepted") {
+  const Folder set;
+  store_golden(set.path, small_case(), "");
+  const std::string before = text_of(set.path / "small/tensors.safetensors");
+  store_golden(set.path, small_case(8), "");
+  const std::string place = (set.path / "small.new/manifest.json").string();
+  nlohmann::json manifest = nlohmann::json::parse(text_of(place));
+  bool narrowed = false;
+  for (auto& tensor : manifest["tensors"])
+    if (tensor.contains("radius") && tensor["radius"] > 0 && !narrowed)
+      tensor["radius"] = tensor["radius"].get<double>() / 64, narrowed = true;
+  REQUIRE(narrowed);
+  write_text(place, manifest.dump());
+  CHECK_THROWS_WITH(accept_golden(set.path, "small"), Catch::Contains("cannot be accepted") && Catch::Contains("radius"));
+  CHECK(text_of(set.path / "small/tensors.safetensors") == before);
+}
+
 TEST_CASE("a damaged candidate is not accepted, and a candidate that gives way to another is spoken of") {
   const Folder set;
   store_golden(set.path, small_case(), "");

@@ -112,7 +112,8 @@ inline Lanes exp_below_one(Lanes x) {
   const Lanes n = shifted - broadcast(shift);
   Lanes r = multiply_add(n, broadcast(-ln2_high), x);
   r = multiply_add(n, broadcast(-ln2_low), r);
-  // 1 + r + r^2 (...): the polynomial of degree 6 that errs least in relation to e^r on |r| <= ln 2 / 2, by 2^-28.2 (Remez).
+  // 1 + r + r^2 (...): the polynomial of degree 6 that errs least in relation to e^r on |r| <= ln 2 / 2, by 2^-27.9 with the
+  // coefficients rounded (Remez).
   Lanes p = broadcast(0x1.6a2256p-10f);
   for (float coefficient : {0x1.123b02p-7f, 0x1.5558f8p-5f, 0x1.55549p-3f, 0x1.fffffcp-2f, 1.0f, 1.0f})
     p = multiply_add(p, r, broadcast(coefficient));

@@ -21,7 +21,7 @@ std::string text_of(const CallRecord& record) { return {record.text.data(), strn
 
 /// Whether the library or the machine is to blame that the loader cannot load it.
 PluginTrouble::Fault fault_of(std::string_view loader) {
-  const bool lacking = loader.find("cannot open shared object file") != loader.npos || loader.find("cannot allocate memory") != loader.npos;
+  const bool lacking = loader.find("cannot open shared object file") != loader.npos || loader.find("annot allocate memory") != loader.npos;
   return lacking ? PluginTrouble::Fault::machine : PluginTrouble::Fault::source;
 }
 
@@ -94,6 +94,8 @@ std::size_t ask_workspace(Pool& pool, std::uint32_t kernel, const Inputs& in, bo
                {.inputs = &in, .outputs = {}, .cotangents = {}, .gradients = {}, .workspace = {}});
     worker.memory.record().want_backward = backward ? 1 : 0;
     worker.exchange(pool.options().patience);
+    if (worker.memory.record().answer != Answer::done)
+      throw KernelCrashed("workspace_bytes: " + plain_words(text_of(worker.memory.record())));
     const std::int64_t bytes = worker.memory.record().workspace_bytes;
     if (bytes < 0 || bytes > memory_limit / 2) throw Refused("asks for a workspace of " + std::to_string(bytes) + " bytes");
     return static_cast<std::size_t>(bytes);

@@ -93,14 +93,16 @@ public:
     const bool census = ++glances_ % glances_per_census == 0;
     const std::int64_t held = census ? resident_below(allowed_ / 4) + (folder_[0] != '\0' ? bytes_in(folder_) : 0) : resident(worker_);
     if (held > allowed_) return "took more than the " + gibibytes(allowed_) + " GiB of memory that a worker may have";
-    if (held > allowed_ / 2 && memory_available() >= 0 && memory_available() < all_ / 20) return "took the last of the machine's memory";
-    return {};
+    if (held <= allowed_ / 2) return {};
+    const std::int64_t free = memory_available();
+    if (free < 0 || free >= all_ / 20) return {};
+    return "held " + gibibytes(held) + " GiB when less than a twentieth of the machine's memory was left";
   }
 
 private:
   static std::string gibibytes(std::int64_t bytes) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.1f", static_cast<double>(bytes) / (1 << 30));
+    std::snprintf(text, sizeof text, "%.3g", static_cast<double>(bytes) / (1 << 30));
     return text;
   }
 

@@ -20,10 +20,10 @@ public:
   /// Starts the first worker and returns how it introduced itself. Throws PluginTrouble.
   std::string introduction() {
     std::unique_ptr<Worker> worker = start_();
-    std::string words = worker->introduction;
     const std::lock_guard lock(access_);
+    introduction_ = worker->introduction;
     idle_.push_back(std::move(worker));
-    return words;
+    return introduction_;
   }
 
   /// Calls `use(worker)`. If that throws, the worker goes with it: whatever state the child is in is not trusted again.
@@ -58,7 +58,12 @@ private:
   }
 
   /// A worker that takes the place of one that is gone. That there is none is then the kernel's own doing.
-  std::unique_ptr<Worker> fresh() try { return start_(); } catch (const PluginTrouble& trouble) {
+  std::unique_ptr<Worker> fresh() try {
+    auto worker = start_();
+    if (worker->introduction != introduction_) // a library that was built anew: another kernel may stand at an index now
+      throw KernelCrashed("a fresh process introduces itself otherwise than the first");
+    return worker;
+  } catch (const PluginTrouble& trouble) {
     const std::string sentence = std::string("no fresh process could be started: ") + trouble.what();
     if (trouble.fault == PluginTrouble::Fault::slow) throw KernelTimedOut(sentence);
     throw KernelCrashed(sentence);
@@ -66,6 +71,7 @@ private:
 
   std::function<std::unique_ptr<Worker>()> start_;
   PluginOptions options_;
+  std::string introduction_; ///< of the first worker
   std::mutex access_;
   std::vector<std::unique_ptr<Worker>> idle_;
 };

@@ -311,7 +311,7 @@ Finding a_damaged_file_is_refused_and_passed_over(const ModuleCase& c, std::uint
     return broken("a file with another step was loaded");
   } catch (const BadFile&) {
   }
-  return same(reader.states(), store.states()) ? Finding{} : broken("the checkpoint before the damaged one holds something else");
+  return same(reader.states(), store.states()) ? Finding{} : broken("a file that was refused changed the states");
 }
 
 /// After a power cut at any call that save makes of the disk, and after it, the latest checkpoint told of is there.

@@ -265,8 +265,11 @@ std::array<double, 6> worst_ratios(const Contract& contract, const Problem& prob
       for_each_push<Push>(23, 7, [&](const Push& push) {
         const Gradients run = PushedChunks(contract, head, push, split).run(problem, length);
         const auto each = [&](std::size_t which, const Matrix& left, const Matrix& right, const std::vector<double>& bounds) {
-          for (std::size_t i = 0; i < left.size(); ++i)
-            worst[which] = std::max(worst[which], std::abs(left[i] - right[i]) / bounds[i / (left.size() / bounds.size())]);
+          for (std::size_t i = 0; i < left.size(); ++i) {
+            const double error = std::abs(left[i] - right[i]);
+            const double ratio = error == 0 ? 0 : error / bounds[i / (left.size() / bounds.size())];
+            if (!(ratio <= worst[which])) worst[which] = ratio; // a NaN stays
+          }
         };
         each(0, run.q, exact.q, bound.q), each(1, run.k, exact.k, bound.k), each(2, run.v, exact.v, bound.v);
         each(3, run.g, exact.g, bound.g), each(4, run.beta, exact.beta, bound.beta), each(5, run.state, exact.state, bound.state);
@@ -297,10 +300,10 @@ TEST_CASE("the evaluation that the bound is tried on is right without a push") {
   }
 }
 
-TEST_CASE("the worst legal evaluations in chunks stay inside the bound of every gradient, and come near enough to need each term") {
+TEST_CASE("the worst legal evaluations in chunks stay inside the bound of every gradient, and come as near as they do") {
   struct Kind {
     const char* text;
-    double near; ///< what the largest error / bound of each gradient must reach
+    double near; ///< what the largest error / bound of each gradient must reach: measured, with room; below it the bound has grown
   };
   for (const Kind& kind :
        {Kind{"chunk=16", 0.02}, Kind{"chunk=32 operands=bf16", 0.2}, Kind{"chunk=16 scores=bf16", 0.1}, Kind{"chunk=16 state=bf16", 0.1},
@@ -341,7 +344,7 @@ bool derived(const ProvedBound& bound) { return !bound.gradient[static_cast<std:
 
 // `proved --correct --backward` tries every regime of the quick set.
 TEST_CASE("right chunk kernels stay below the bound of every gradient, in every format and order of sums") {
-  int kernels = 0;
+  int kernels = 0, outside = 0, underived = 0;
   for (const Kernel& kernel : right_chunks()) {
     double closest = 0;
     int cases = 0;
@@ -350,9 +353,15 @@ TEST_CASE("right chunk kernels stay below the bound of every gradient, in every 
       if (regime_named(regime) == nullptr) FAIL("no regime is named " << regime);
       const Problem problem =
           make_problem(fitted(regime_named(regime)->draw(1, Tier::quick), kernel.contract), input_formats(kernel.contract));
-      if (outside_domain(kernel.contract, problem)) continue;
+      if (outside_domain(kernel.contract, problem)) {
+        ++outside;
+        continue;
+      }
       const ProvedCase proved(kernel.contract, problem, true);
-      if (!derived(proved.bound())) continue;
+      if (!derived(proved.bound())) {
+        ++underived;
+        continue;
+      }
       const double ratio = proved.ratio(run_backward(kernel, problem));
       INFO(kernel.name << " on " << regime << ": " << ratio);
       CHECK(ratio < 1);
@@ -363,6 +372,7 @@ TEST_CASE("right chunk kernels stay below the bound of every gradient, in every 
     INFO(kernel.name << " comes within " << closest);
     CHECK(closest > 1e-6);
   }
+  std::printf("%d right kernels; %d cases outside a domain, %d without a bound\n", kernels, outside, underived);
   CHECK(kernels >= 15);
 }
 

@@ -48,6 +48,23 @@ TEST_CASE("a new failure, a graver one and lost coverage are worse; a repaired o
   CHECK(status(Verdict::failed_proved, Verdict::crashed) == 1);
 }
 
+TEST_CASE("of a group that fails as before, fewer cases that pass are worse; of another draw they are not") {
+  const auto cases = [](std::initializer_list<Verdict> verdicts) {
+    Results results;
+    for (const Verdict verdict : verdicts) add(results, sample_case("k", verdict, is_failure(verdict) ? 2 : 0.5));
+    return results;
+  };
+  constexpr Verdict failed = Verdict::failed_property, passed = Verdict::passed;
+  const Results before = cases({failed, passed, passed});
+  Results after = cases({failed, failed, passed});
+  const Comparison comparison = compare(before, after);
+  CHECK(exit_status(comparison) == 1);
+  CHECK_THAT(to_text(comparison), Contains("WORSE   1 passed in fewer cases: k  agrees-with-the-oracle") && Contains("2 -> 1"));
+  CHECK(exit_status(compare(after, before)) == 0);
+  after.context.seed += 1;
+  CHECK(exit_status(compare(before, after)) == 0);
+}
+
 TEST_CASE("errors that grow in every one of many groups are worse, in half of them they are chance") {
   std::vector<double> before(40, 0.5), doubled(40, 1.0), mixed(40);
   for (std::size_t i = 0; i < 40; ++i) mixed[i] = i % 2 ? 1.0 : 0.25;

@@ -129,8 +129,16 @@ TEST_CASE("a page is not written over a file that is none, and over a page it is
       },
       "is no page of a report: it is left as it is");
   CHECK(text_of(log) == before);
+  const std::string foreign = "<!doctype html>\n<html lang=\"en\">\n<title>mine</title>\n", index = (runs.place / "index.html").string();
+  write_atomically(index, foreign);
+  refused(
+      runs, [&] { return report_command({.folders = {good}, .out = index}); }, "is no page of a report: it is left as it is");
+  CHECK(text_of(index) == foreign);
   const std::string page = (runs.place / "page.html").string();
-  for (int time = 0; time < 2; ++time) CHECK(report_command({.folders = {good}, .out = page}) == 0);
+  for (int time = 0; time < 2; ++time) {
+    CHECK(report_command({.folders = {good}, .out = page}) == 0);
+    CHECK(history_command({.folders = {good, other}, .out = page, .history = true}) == 0);
+  }
 }
 
 TEST_CASE("an empty run is refused by report, history and compare") {

@@ -38,7 +38,7 @@ TEST_CASE("killed at any moment of saving, the latest checkpoint told of is ther
   std::mt19937_64 bits(99);
   std::int64_t last = 0, killed_between = 0;
   StateManager truth({.largest = shape, .checkpoint_interval = 0, .checkpoints_kept = 1, .folder = {}});
-  for (int round = 0; round < 40; ++round) {
+  for (int round = 0; round < 40 || (last < 40 && round < 2000); ++round) { // on a loaded machine a kill may come before any progress
     int ends[2];
     REQUIRE(::pipe(ends) == 0);
     const pid_t child = ::fork();
@@ -69,6 +69,6 @@ TEST_CASE("killed at any moment of saving, the latest checkpoint told of is ther
     REQUIRE(std::ranges::equal(reader.states(), truth.states()));
     last = reader.step();
   }
-  CHECK(last >= (behind ? 1 : 40)); // written behind, a file may not be whole before the kill, in any round on a loaded machine
-  CHECK(killed_between > 0);        // else no kill struck while a file was being written
+  CHECK(last >= 40);
+  CHECK(killed_between > 0); // else no kill struck while a file was being written
 }
