@@ -13,14 +13,12 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fmt/core.h>
 #include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 
 namespace kdacheck {
 namespace {
@@ -84,7 +82,7 @@ bool answer(int socket, const ModuleCaseChoice& choice) {
 }
 
 /// The child: cases, until nobody asks any more.
-[[noreturn]] void serve(int socket, int parent, const std::filesystem::path& folder) {
+[[noreturn]] void serve(int socket, int parent) {
   setpgid(0, 0); // a Ctrl-C at the terminal is for the parent
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
@@ -98,7 +96,6 @@ bool answer(int socket, const ModuleCaseChoice& choice) {
     }
     close(score);
   }
-  setenv("TMPDIR", folder.c_str(), 1);
   try {
     ModuleCaseChoice choice;
     while (receive_all(socket, &choice, sizeof choice, [] { return false; }) == Got::all && answer(socket, choice)) {
@@ -122,16 +119,13 @@ std::string how_it_ended(int status) {
 } // namespace
 
 void ModuleProcess::start() {
-  std::string folder = (std::filesystem::temp_directory_path() / "kdacheck-module-XXXXXX").string();
-  if (!mkdtemp(folder.data())) throw std::runtime_error("cannot make a temporary folder " + folder);
-  folder_ = folder;
   static std::mutex one_at_a_time; // another child that began now would hold this one's end of the socket open
   const std::lock_guard lock(one_at_a_time);
   int ends[2];
   const int parent = getpid();
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
     pid_ = fork();
-    if (pid_ == 0) close(ends[0]), serve(ends[1], parent, folder_);
+    if (pid_ == 0) close(ends[0]), serve(ends[1], parent);
     const int trouble = errno;
     close(ends[1]);
     socket_ = ends[0];
@@ -155,9 +149,6 @@ int ModuleProcess::end() {
   }
   if (socket_ >= 0) close(socket_);
   pid_ = socket_ = -1;
-  std::error_code ignored;
-  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
-  folder_.clear();
   return status;
 }
 

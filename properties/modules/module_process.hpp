@@ -4,7 +4,6 @@
 #include "module_suite.hpp"
 
 #include <chrono>
-#include <filesystem>
 #include <functional>
 #include <optional>
 
@@ -43,7 +42,6 @@ private:
 
   std::chrono::milliseconds patience_;
   int pid_ = -1, socket_ = -1;
-  std::filesystem::path folder_; ///< its TMPDIR, which goes with it
 };
 
 /// The same for one case, on a thread of its own.
