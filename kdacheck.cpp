@@ -125,7 +125,9 @@ private:
         ->type_name("SECONDS")
         ->check(CLI::PositiveNumber);
     command->add_option("--shard", verify.shard, "I/N: this run's share of the cases, I from 0")->type_name("I/N");
-    command->add_option("--shrink-seconds", verify.shrink_seconds, "time to look for a simpler failing case, per kind of failure")
+    command
+        ->add_option("--shrink-seconds", verify.shrink_seconds,
+                     "time to simplify a failing case, per kind of failure; twice that for all crashes of a kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     command->add_option("--out", verify.out, "folder for the result files")->capture_default_str();

@@ -101,16 +101,23 @@ std::vector<ListedCase> listed_cases(const GoldenArguments& arguments) {
 }
 
 /// Throws FileTrouble for a case that this machine cannot hold. Measured: 364 MB for T = 8192, K = V = 128 and one head with gradients, 345
-/// bytes for each element of q.
-void demand_memory(const Recipe& recipe) {
-  constexpr double bytes_per_element = 345;
+/// bytes for each element of q. States after every token and chunk intermediates are numbers of two doubles, there once as computed (in
+/// vectors that grow) and once as stored.
+void demand_memory(const Recipe& recipe, const GoldenContents& contents) {
+  constexpr double bytes_per_element = 345, bytes_per_state_element = 48, bytes_per_chunk_element = 32;
   const auto& [B, T, H, HV, K, V] = recipe.shape;
   const auto size = [](auto... extents) { return (static_cast<double>(extents) * ...); };
-  const double needed = bytes_per_element * std::max(size(B, T, HV, std::max(K, V)), size(sequence_count(recipe), HV, K, V));
+  double needed = bytes_per_element * std::max(size(B, T, HV, std::max(K, V)), size(sequence_count(recipe), HV, K, V));
+  if (contents.states) needed += bytes_per_state_element * size(T, HV, K, V);
+  if (const std::int64_t C = contents.intermediates_chunk; C > 0)
+    needed +=
+        bytes_per_chunk_element * (size(B, T, HV, 2 * (K + V)) + size(B, HV, (T + C - 1) / C, 2, K, V) + size(B, HV, T, 3, std::min(C, T)));
   const double there = size(::sysconf(_SC_PHYS_PAGES), ::sysconf(_SC_PAGESIZE));
   if (needed > there)
-    throw FileTrouble(fmt::format("a golden case of B={} T={} HV={} K={} V={} needs about {:.0f} GB of memory, and this machine has {:.0f}",
-                                  B, T, HV, K, V, needed * 1e-9, there * 1e-9));
+    throw FileTrouble(
+        fmt::format("a golden case of B={} T={} HV={} K={} V={}{}{} needs about {:.0f} GB of memory, and this machine has {:.0f}", B, T, HV,
+                    K, V, contents.states ? " with its states" : "", contents.intermediates_chunk > 0 ? " with chunk intermediates" : "",
+                    needed * 1e-9, there * 1e-9));
 }
 
 GoldenCase computed(const ListedCase& listed, const GoldenArguments& arguments) {
@@ -141,15 +148,15 @@ int golden_generate_command(const GoldenArguments& arguments) {
     show(outcomes.back());
   };
   for (const ListedCase& each : listed) {
-    demand_memory(each.recipe);
+    demand_memory(each.recipe, contents_of(arguments, each.dtype));
     store(computed(each, arguments));
   }
   for (const Regime* regime : listed.empty() ? chosen : std::vector<const Regime*>())
     for (int i = 0; i < arguments.count; ++i) {
       const Recipe recipe = fitted(regime->draw(arguments.seed + static_cast<std::uint64_t>(i), Tier::quick), bounds);
-      demand_memory(recipe);
       GoldenContents contents = contents_of(arguments, dtype_of(arguments));
       contents.states = contents.states && recipe.lengths.empty() && recipe.shape.B == 1 && recipe.shape.T > 0;
+      demand_memory(recipe, contents);
       store(golden_case(fmt::format("{}.{}.{}", regime->name, arguments.dtype, arguments.seed + static_cast<std::uint64_t>(i)), recipe,
                         contents),
             arguments.states && !contents.states ? "without states after every token: they need a single sequence of tokens" : nullptr);

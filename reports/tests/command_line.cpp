@@ -230,6 +230,30 @@ TEST_CASE("a resumed run does not count cases of a plug-in that has been rebuilt
   CHECK(contains(other_seed.text, "2 cases"));
 }
 
+TEST_CASE("a kernel that dies on recorded activations is a verdict, in a report") {
+  const Folder folder;
+  const Ended judged = run("verify --exec 'python3 " KDACHECK_SOURCE
+                           "/kernels/plugin/tests/misbehaving_worker.py takes_everything_and_aborts' --inputs " KDACHECK_SOURCE
+                           "/golden/recorded/kda_layer0.safetensors --out " +
+                           folder.path.string());
+  INFO(judged.text);
+  CHECK(judged.status == 1);
+  CHECK(contains(judged.text, "CRASHED"));
+  CHECK(contains(judged.text, "signal 6"));
+  CHECK(std::filesystem::exists(folder.path / "report.json"));
+}
+
+TEST_CASE("why a worker had to go is told where its standard error is let through, too") {
+  const Folder folder;
+  const Ended judged =
+      run_in_shell("KDACHECK_WORKER_GIB=0.25 " + program +
+                   " verify --show-stderr --plugin " KDACHECK_MISBEHAVING_PLUGIN
+                   " --kernel touches_memory --property agrees-with-the-oracle --regime usual-decay --shrink-seconds 0 --out " +
+                   folder.path.string() + " 2>/dev/null; cat " + (folder.path / "cases.jsonl").string());
+  INFO(judged.text);
+  CHECK(contains(judged.text, "took more than the 0.25 GiB of memory that a worker may have"));
+}
+
 TEST_CASE("recorded activations are judged, malformed ones refused") {
   const Folder folder;
   const std::string recording = KDACHECK_SOURCE "/golden/recorded/kda_layer0.safetensors";
