@@ -37,7 +37,11 @@ std::string nearest_name(const std::string& text, const std::vector<std::string>
 void refuse_unknown(const std::string& kind, const std::string& pattern, const std::vector<std::string>& names) {
   const std::string nearest = nearest_name(pattern, names);
   throw UsageError("no " + kind + " is named '" + pattern + "'" + (nearest.empty() ? std::string() : "; the nearest is '" + nearest + "'") +
-                   " (./kdacheck list " + (kind == "property" ? "properties" : kind + "s") + " shows all)");
+                   " (./kdacheck list " +
+                   (kind == "property" ? "properties"
+                    : kind == "law"    ? "modules"
+                                       : kind + "s") +
+                   " shows all)");
 }
 
 } // namespace kdacheck

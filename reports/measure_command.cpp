@@ -1,6 +1,7 @@
 #include "../properties/selection.hpp"
 #include "../properties/team.hpp"
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "commands.hpp"
 #include "series.hpp"
 
@@ -20,6 +21,7 @@ int measure_command(const MeasureArguments& arguments) {
   Series series{.context = this_context(), .longest = arguments.longest, .drift = {}, .spectra = {}};
   series.context.command = arguments.command;
   series.context.seed = arguments.seed;
+  demand_room_for_folder(arguments.out);
   make_folder(arguments.out);
   series.spectra.resize(regimes().size());
   share_out(series.spectra.size(), arguments.threads,

@@ -13,6 +13,7 @@
 #include "words.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "../reference/sha256.hpp"
 
 #include <unistd.h>
@@ -104,8 +105,8 @@ bool wanted(const Property& property, const std::string& direction) {
 }
 
 /// Judges every kernel on one recorded problem.
-Outcome run_recorded(const Plan& plan, const std::string& path, const std::function<void(const CaseResult&)>& on_result) {
-  const Problem recorded = problem_from(path);
+Outcome run_recorded(const Plan& plan, const Problem& recorded, const std::string& path,
+                     const std::function<void(const CaseResult&)>& on_result) {
   Judge judge;
   Outcome outcome;
   for (const Kernel* kernel : plan.kernels) {
@@ -205,17 +206,21 @@ int verify_command(const VerifyArguments& arguments) {
   std::tie(plan.shard, plan.shards) = parse_shard(arguments.shard);
   std::erase_if(plan.properties, [&](const Property* property) { return !wanted(*property, arguments.selection.direction); });
 
+  std::optional<Problem> recorded;
+  if (!arguments.inputs.empty()) recorded = problem_from(arguments.inputs);
+  ModulePlan modules = module_plan(arguments.selection, arguments.sources.any() || recorded);
+  modules.shard = plan.shard, modules.shards = plan.shards;
+
+  demand_room_for_folder(arguments.out);
   make_folder(arguments.out);
   const FolderLock lock(arguments.out);
   const InterruptWatch watch; // until the results are written
   Results results{.context = this_context(), .outcome = {}, .kernels = {}, .groups = {}, .not_supported = {}};
   results.context.command = arguments.command;
   results.context.replay = replay_prefix(arguments.sources);
-  results.context.tier = arguments.inputs.empty() ? arguments.selection.tier : "recorded";
+  results.context.tier = recorded ? "recorded" : arguments.selection.tier;
   results.context.seed = arguments.selection.seed;
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
-  ModulePlan modules = module_plan(arguments.selection, arguments.sources.any() || !arguments.inputs.empty());
-  modules.shard = plan.shard, modules.shards = plan.shards;
   for (const ModuleSuite* suite : modules.suites) results.kernels.push_back(tally_of(*suite));
 
   // Only cases of the same program, kernels and plan count as done when a run is resumed.
@@ -248,10 +253,9 @@ int verify_command(const VerifyArguments& arguments) {
     add(results, result);
   };
   if (arguments.selection.modules.empty())
-    results.outcome = arguments.inputs.empty()
-                          ? run_campaign(
-                                plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted.load(); })
-                          : run_recorded(plan, arguments.inputs, keep);
+    results.outcome = recorded ? run_recorded(plan, *recorded, arguments.inputs, keep)
+                               : run_campaign(
+                                     plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted.load(); });
   if (!results.outcome.stopped) run_modules(modules, arguments, started, plan.finished, keep, results.outcome);
   progress.clear();
   log.sync();

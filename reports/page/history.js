@@ -1,5 +1,5 @@
 // The trend over runs: data of history.hpp.
-const run_label = (run) => run.started.slice(0, 16).replace("T", " ") + " " + run.commit;
+const run_label = (run) => run.started.slice(0, 16).replace("T", " ") + " " + run.commit + (run.stopped ? " (stopped early)" : "");
 const known = (x) => x !== null && x !== undefined;
 const trend_picture = (column, title, more) => (kernel, colours, on_point) => {
   const options = base_options(colours, on_point), labels = page.runs.map(run_label);
@@ -18,7 +18,7 @@ add_picture("trend", trend_picture("util", "largest error / bound", {bound_line:
 add_picture("failures", trend_picture("failures", "failing cases", {}));
 add_picture("speed", trend_picture("seconds", "seconds per case, oracle included", {}), {replays: false});
 section("runs").append(table([["started"], ["commit"], ["tier"], ["seed"], ["CPU"], ["cases", true], ["failures", true], ["seconds", true], ["folder"]],
-  page.runs.map((run) => [run.started, run.commit, run.tier, run.seed, run.cpu, String(run.cases), element("span", {class: run.failures ? "bad" : "good"}, String(run.failures)), figure(run.seconds), run.folder])));
+  page.runs.map((run) => [run.started, run.commit, run.tier, run.seed, run.cpu, String(run.cases) + (run.stopped ? " (stopped early)" : ""), element("span", {class: run.failures ? "bad" : "good"}, String(run.failures)), figure(run.seconds), run.folder])));
 const redraw = () => draw_all(-1);
 redraw();
 for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);

@@ -9,7 +9,7 @@
 using namespace kdacheck::tests;
 
 TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
-  const std::array<std::array<std::string, 2>, 27> cases{{
+  const std::vector<std::array<std::string, 2>> cases{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
@@ -37,7 +37,51 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"golden generate /nonexistent/x --found --regime gaussian-keys", "--regime"},
       {"golden generate /nonexistent/x --cases y --count 3", "--count"},
       {"golden generate /nonexistent/x --found --dtype bf16", "--dtype"},
-  }};
+      {"verify --inputs ''", "--inputs: needs a value"},
+      {"verify --inputs= --kernel cpu.recurrence.fp32", "--inputs: needs a value"},
+      {"verify --kernel ''", "--kernel: needs a value"},
+      {"verify --shard ''", "--shard: needs a value"},
+      {"verify --out ''", "--out: needs a value"},
+      {"verify --exec ''", "--exec: needs a value"},
+      {"gate-power --rule '' --out /nonexistent/x", "--rule: needs a value"},
+      {"gate-power --keep '' --out /nonexistent/x", "--keep: needs a value"},
+      {"replay k1 --save ''", "--save: needs a value"},
+      {"search --kernel ''", "--kernel: needs a value"},
+      {"golden generate /nonexistent/x --cases ''", "--cases: needs a value"},
+      {"golden generate /nonexistent/x --token ''", "--token: needs a value"},
+      {"golden generate ''", "set: needs a value"},
+      {"report ''", "folder: needs a value"},
+      {"report /nonexistent --figures ''", "--figures: needs a value"},
+      {"compare '' ''", "needs a value"},
+      {"measure --out '' --longest 1", "--out: needs a value"},
+      {"bench --out ''", "--out: needs a value"},
+      {"verify --module nosuch", "list modules"},
+      {"verify --module StateManager --property nosuch", "list modules"},
+      {"verify --module StateManager --kernel cpu.recurrence.fp32", "excludes"},
+      {"verify --module StateManager --plugin x.so", "excludes"},
+      {"verify --module StateManager --inputs x.safetensors", "excludes"},
+      {"gate-power --module StateManager --kernel x --out /nonexistent/x", "excludes"},
+      {"verify --tier \"$(printf 'a\\nb')\"", "--tier"},
+      {"verify --shard \"$(printf 'a\\nb')\"", "--shard"},
+      {"verify --inputs /usr", "/usr is a folder"},
+      {"verify --inputs /dev/zero", "/dev/zero is a pipe or a device"},
+      {"verify --kernel cpu.recurrence.fp32 --out /dev/null", "/dev/null is a file"},
+      {"gate-power --module nosuch --out /nonexistent/x", "nosuch"},
+      {"gate-power --keep /usr --out /nonexistent/x", "/usr is a folder"},
+      {"search --kernel cpu.recurrence.fp32 --save /dev/null", "/dev/null is a file"},
+      {"search --kernel cpu.recurrence.fp32 --keep /usr", "/usr is a folder"},
+      {"measure --longest 1 --out /dev/null", "/dev/null is a file"},
+      {"bench --out /dev/null/x", "/dev/null is a file"},
+      {"replay cpu.recurrence.fp32:agrees-with-the-oracle:@/usr", "/usr is a folder"},
+      {"report /dev/null", "/dev/null is a file"},
+      {"report --history /dev/null", "/dev/null is a file"},
+      {"compare /dev/null /usr", "/dev/null is a file"},
+      {"golden diff /dev/null /usr", "/dev/null is a file"},
+      {"golden accept /dev/null x", "/dev/null is a file"},
+      {"golden generate-modules /dev/null", "/dev/null is a file"},
+      {"golden generate /nonexistent/x --cases /usr", "/usr is a folder"},
+      {"golden generate /nonexistent/x --cases /dev/zero", "/dev/zero is a pipe or a device"},
+  };
   for (const auto& [arguments, part] : cases) {
     INFO(arguments);
     const Ended ended = run(arguments);
@@ -46,6 +90,21 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
     CHECK(lines(ended.text) == 1);
     CHECK(contains(ended.text, part));
   }
+}
+
+TEST_CASE("a selection or recording that is refused leaves no folder, and the results of before as they were") {
+  const Folder folder;
+  const std::string out = " --out " + (folder.path / "out").string();
+  CHECK(run("verify --module nosuch" + out).status == 2);
+  CHECK(run("verify --module StateManager --property nosuch" + out).status == 2);
+  CHECK(run("gate-power --module nosuch" + out).status == 2);
+  CHECK(run("verify --inputs /usr" + out).status == 2);
+  CHECK_FALSE(std::filesystem::exists(folder.path / "out"));
+  CHECK(run("verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime zero-keys" + out).status == 0);
+  const auto size = std::filesystem::file_size(folder.path / "out/cases.jsonl");
+  CHECK(size > 0);
+  CHECK(run("verify --inputs " KDACHECK_SOURCE "/README.md" + out).status == 2);
+  CHECK(std::filesystem::file_size(folder.path / "out/cases.jsonl") == size);
 }
 
 // Status 3 if it is the machine that lacks it.
