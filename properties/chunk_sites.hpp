@@ -4,6 +4,7 @@
 
 #include "chunk_factors.hpp"
 #include "pair_errors.hpp"
+#include "pair_sums.hpp"
 #include "perturbed_products.hpp"
 
 #include <algorithm>
@@ -214,11 +215,18 @@ protected:
   }
 
   /// Reverse of score for entries i > j: row gradients get sum_j d_ij column_j e^{G_i - G_j}, column gradients
-  /// sum_i d_ij row_i e^{G_i - G_j}, where d_ij is weight(r, c, i, j).
-  template <class Weight>
+  /// sum_i d_ij row_i e^{G_i - G_j}, where d_ij is weight(r, c, i, j). In a run that records `gate_` gets both, times of_row(r, i, c) and
+  /// -of_column(c, j, c): where a kernel adds what pairs give to dG to one running number per token and channel, that is it.
+  template <class Weight, class OfRow, class OfColumn>
   void score_backward(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Weight&& weight,
-                      const std::vector<std::vector<Number>*>& row_gradients, const std::vector<std::vector<Number>*>& column_gradients) {
+                      const std::vector<std::vector<Number>*>& row_gradients, const std::vector<std::vector<Number>*>& column_gradients,
+                      OfRow&& of_row, OfColumn&& of_column) {
     const std::int64_t K = head_.K;
+    WithoutRounding<Run> plain;
+    row_sums_.resize(row_gradients.size()), column_sums_.resize(column_gradients.size());
+    for (std::size_t r = 0; r < row_gradients.size(); ++r) row_sums_[r].start(*run_, *row_gradients[r]);
+    for (std::size_t r = 0; r < column_gradients.size(); ++r) column_sums_[r].start(*run_, *column_gradients[r]);
+    gate_sums_.start(*run_, gate_);
     for (bool exclusive : {false, true}) {
       if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
       for_each_frame(f, exclusive, [&](const Frame& frame) {
@@ -238,42 +246,70 @@ protected:
             for (std::int64_t i = 0; i < frame.count; ++i) {
               pairs_.start();
               for (std::int64_t j = 0; Run::draws_pairs && j < frame.width(i, true); ++j) pairs_.add_column(weight_of(i, j), i, j);
+              const Range before{0, frame.width(i, true)};
+              const auto weight_of_column = [&](std::int64_t j) { return weight_of(i, j); };
+              const auto column = [&](std::int64_t j, std::int64_t c) {
+                return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+              };
+              row_sums_[r].add(
+                  *run_, into_rows, at(frame.start + i, 0, K), K, before, [&](std::int64_t c) { return row_decay(f, frame, i, c); },
+                  weight_of_column, column);
+              // an exclusive row holds the sums of log decay up to the token before
+              const std::int64_t t = frame.start + i, decays = rows[r].exclusive ? t - 1 : t;
+              if (before.end > 0)
+                gate_sums_.add(
+                    *run_, gate_, at(decays, 0, K), K, before, [&](std::int64_t c) { return row_decay(f, frame, i, c) * of_row(r, t, c); },
+                    weight_of_column, column);
               multiply(
-                  *run_, 1, [K](std::int64_t) { return K; },
-                  [&](std::int64_t, std::int64_t) {
-                    return Range{0, frame.width(i, true)};
-                  },
-                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return weight_of(i, j); },
-                  [&](std::int64_t j, std::int64_t c) {
-                    return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
-                  },
+                  plain, 1, [K](std::int64_t) { return K; }, [&](std::int64_t, std::int64_t) { return before; },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return weight_of_column(j); },
+                  column,
                   [&](std::int64_t, std::int64_t c, Number x) {
-                    Number& sum = into_rows[at(frame.start + i, c, K)];
-                    sum = settled(sum + row_decay(f, frame, i, c) * pairs_.of_sum(*run_, x, c));
+                    const Number sum = row_decay(f, frame, i, c) * pairs_.of_sum(*run_, x, c);
+                    into_rows[at(t, c, K)] += sum;
+                    if constexpr (Run::records)
+                      if (before.end > 0) gate_[at(decays, c, K)] += sum * of_row(r, t, c);
                   });
             }
             for (std::int64_t j = 0; j < frame.column_count; ++j) {
               const std::int64_t below = frame.diagonal() ? j + 1 : 0;
               pairs_.start();
               for (std::int64_t i = below; Run::draws_pairs && i < frame.count; ++i) pairs_.add_row(weight_of(i, j), i, j);
+              const Range after{below, frame.count};
+              const auto weight_of_row = [&](std::int64_t i) { return weight_of(i, j); };
+              const auto row = [&](std::int64_t i, std::int64_t c) {
+                return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
+              };
+              column_sums_[which].add(
+                  *run_, into_columns, at(frame.first_column + j, 0, K), K, after,
+                  [&](std::int64_t c) { return column_decay(f, frame, j, c); }, weight_of_row, row);
+              const std::int64_t t = frame.first_column + j;
+              gate_sums_.add(
+                  *run_, gate_, at(t, 0, K), K, after,
+                  [&](std::int64_t c) { return -(column_decay(f, frame, j, c) * of_column(which, t, c)); }, weight_of_row, row);
               multiply(
-                  *run_, 1, [K](std::int64_t) { return K; },
-                  [&](std::int64_t, std::int64_t) {
-                    return Range{below, frame.count};
-                  },
-                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t i) { return weight_of(i, j); },
-                  [&](std::int64_t i, std::int64_t c) {
-                    return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
-                  },
+                  plain, 1, [K](std::int64_t) { return K; }, [&](std::int64_t, std::int64_t) { return after; },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t i) { return weight_of_row(i); }, row,
                   [&](std::int64_t, std::int64_t c, Number x) {
-                    Number& sum = into_columns[at(frame.first_column + j, c, K)];
-                    sum = settled(sum + column_decay(f, frame, j, c) * pairs_.of_sum(*run_, x, c));
+                    const Number sum = column_decay(f, frame, j, c) * pairs_.of_sum(*run_, x, c);
+                    into_columns[at(t, c, K)] += sum;
+                    if constexpr (Run::records) gate_[at(t, c, K)] -= sum * of_column(which, t, c);
                   });
             }
           }
         }
       });
     }
+    for (std::size_t r = 0; r < row_gradients.size(); ++r) row_sums_[r].finish(*run_, *row_gradients[r]);
+    for (std::size_t r = 0; r < column_gradients.size(); ++r) column_sums_[r].finish(*run_, *column_gradients[r]);
+  }
+
+  /// Adds to `own`, dG without the chunk's end, what it errs by as one running number per token and channel.
+  void settle_gate(std::vector<Number>& own) {
+    if constexpr (Run::records)
+      gate_sums_.finish(*run_, gate_);
+    else
+      gate_sums_.finish(*run_, own);
   }
 
   /// T = (I + L)^{-1} by rows, then T as an operand. The diagonal is exactly 1 in any format.
@@ -379,6 +415,9 @@ protected:
   std::vector<Number> triangle_, inverse_;                 ///< [n,n] L, T
   std::vector<Number> column_;
   PairErrors<Run> pairs_;
+  std::vector<PairSums<Run>> row_sums_, column_sums_;
+  PairSums<Run> gate_sums_;
+  std::vector<Number> gate_; ///< [n,K] dG as it grows in a run that records
 };
 
 } // namespace kdacheck
