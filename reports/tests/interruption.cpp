@@ -71,8 +71,7 @@ void ends_without_a_trace(const std::string& source, std::size_t processes, cons
     setpgid(0, 0);
     const int null = open("/dev/null", O_RDWR);
     dup2(null, 0), dup2(null, 1), dup2(null, 2);
-    const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source +
-                             " --property agrees-with-the-oracle --regime usual-decay" + " --threads 1 --call-timeout " +
+    const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source + " --threads 1 --call-timeout " +
                              std::to_string(call_timeout) + " --out '" + out + "'";
     execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
     _exit(127);
@@ -90,9 +89,11 @@ void ends_without_a_trace(const std::string& source, std::size_t processes, cons
   std::filesystem::remove_all(out);
 }
 
-const std::string plugin = "--plugin '" KDACHECK_MISBEHAVING_PLUGIN "' --kernel leaves_a_daemon_and_hangs";
-const std::string starting = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " never_starts'";
-const std::string worker = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " hangs'";
+const std::string one_case = " --property agrees-with-the-oracle --regime usual-decay";
+const std::string plugin = "--plugin '" KDACHECK_MISBEHAVING_PLUGIN "' --kernel leaves_a_daemon_and_hangs" + one_case;
+const std::string starting = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " never_starts'" + one_case;
+const std::string worker = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " hangs'" + one_case;
+const std::string modules = "--module '*' --tier nightly";
 
 } // namespace
 
@@ -115,4 +116,10 @@ TEST_CASE("signals to the whole group of the terminal, or that ask it to end, le
 }
 TEST_CASE("a run that is interrupted while a worker starts leaves nothing") {
   for (const int signal : {SIGINT, SIGTERM, SIGKILL}) ends_without_a_trace(starting, 3, {signal});
+}
+// The program and the process of its modules' cases.
+TEST_CASE("however a run of modules ends, the process of their cases ends with it") {
+  ends_without_a_trace(modules, 2, {SIGKILL});
+  ends_without_a_trace(modules, 2, {SIGINT});
+  ends_without_a_trace(modules, 2, {SIGTERM, SIGTERM}, 60, To::group);
 }
