@@ -78,8 +78,7 @@ Ending ends_without_a_trace(const std::string& source, std::size_t processes, co
     setpgid(0, 0);
     const int null = open("/dev/null", O_RDWR);
     dup2(null, 0), dup2(null, 1), dup2(null, 2);
-    const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source +
-                             " --property agrees-with-the-oracle --regime usual-decay --threads 1 --call-timeout 60 --out '" + out + "'";
+    const std::string line = mark + " exec '" KDACHECK_PROGRAM "' verify " + source + " --threads 1 --call-timeout 60 --out '" + out + "'";
     execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
     _exit(127);
   }
@@ -103,9 +102,11 @@ Ending ends_without_a_trace(const std::string& source, std::size_t processes, co
   return ending;
 }
 
-const std::string plugin = "--plugin '" KDACHECK_MISBEHAVING_PLUGIN "' --kernel leaves_a_daemon_and_hangs";
-const std::string starting = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " never_starts'";
-const std::string worker = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " hangs'";
+const std::string one_case = " --property agrees-with-the-oracle --regime usual-decay";
+const std::string plugin = "--plugin '" KDACHECK_MISBEHAVING_PLUGIN "' --kernel leaves_a_daemon_and_hangs" + one_case;
+const std::string starting = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " never_starts'" + one_case;
+const std::string worker = "--exec 'python3 " KDACHECK_MISBEHAVING_WORKER " hangs'" + one_case;
+const std::string modules = "--module '*' --tier nightly";
 
 } // namespace
 
@@ -137,4 +138,12 @@ TEST_CASE("signals to the whole group of the terminal, or that ask it to end aga
 }
 TEST_CASE("a run that is interrupted while a worker starts leaves nothing") {
   for (const int signal : {SIGINT, SIGTERM, SIGKILL}) ends_without_a_trace(starting, 3, {signal});
+}
+// The program and the process of its modules' cases.
+TEST_CASE("however a run of modules ends, the process of their cases ends with it") {
+  ends_without_a_trace(modules, 2, {SIGKILL});
+  const Ending ending = ends_without_a_trace(modules, 2, {SIGINT});
+  CHECK(ending.status == 4);
+  CHECK(ending.reported);
+  ends_without_a_trace(modules, 2, {SIGTERM, SIGTERM}, To::group);
 }
