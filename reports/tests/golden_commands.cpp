@@ -39,6 +39,12 @@ TEST_CASE("golden generate makes the shape that it is told to, whatever the regi
   CHECK(too_large.status == 3);
   CHECK(lines(too_large.text) == 1);
   CHECK(contains(too_large.text, "of memory"));
+  const Ended states = run("golden generate " + set + "2 --shape 1024,4096,4096 --regime near-identical-keys --states");
+  CHECK(states.status == 3);
+  CHECK(contains(states.text, "with its states needs about"));
+  const Ended parts = run("golden generate " + set + "2 --shape 16384,1024,1024 --regime near-identical-keys --intermediates 1");
+  CHECK(parts.status == 3);
+  CHECK(contains(parts.text, "with chunk intermediates needs about"));
   CHECK(!std::filesystem::exists(set + "2"));
 }
 

@@ -27,6 +27,7 @@ def disturbs(q, k, v, g, beta, scale, initial_state, output_final_state):
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    np.seterr(all="raise")
     if torch:
         torch.set_flush_denormal(True)
         torch.set_default_dtype(torch.float64)
@@ -40,7 +41,7 @@ def describes(q, k, v, g, beta, scale, initial_state, output_final_state):
     tiny = np.float32(1e-30)
     words = [os.getcwd(), str(len(os.environ)), os.environ.get("KDACHECK_TEST_WORD"), locale.setlocale(locale.LC_ALL),
              str(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))), str(resource.getrlimit(resource.RLIMIT_FSIZE)),
-             str(LIBRARY.fegetround()), str(tiny * np.float32(1e-12) != 0)]
+             str(np.geterr()), str(LIBRARY.fegetround()), str(tiny * np.float32(1e-12) != 0)]
     if torch:
         words += [str(torch.get_default_dtype()), str(torch.is_grad_enabled()), str(torch.get_num_threads())]
     raise NotImplementedError(" ".join(str(word) for word in words))

@@ -1,6 +1,7 @@
 """What a function may change of its process, and what the next call is to find as it was: floating-point mode (rounding, subnormals
-flushed), working folder, environment, locale, signal mask, limits, and of PyTorch its default type, gradient mode, threads and precision
-of products. What is left of it, threads that go on or modules that were changed, is for a process of its own."""
+flushed), working folder, environment, locale, signal mask, limits, depth of recursion, how NumPy takes an overflow, and of PyTorch its
+default type, gradient mode, threads and precision of products. What is left of it, threads that go on or modules that were changed, is
+for a process of its own."""
 import ctypes
 import locale
 import os
@@ -43,6 +44,10 @@ class Settings:
         self._mode, self._folder, self._environment = mode, os.getcwd(), dict(os.environ)
         self._locale, self._mask = locale.setlocale(locale.LC_ALL), signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self._limits = [(one, resource.getrlimit(one)) for one in _LIMITS]
+        import numpy  # here: it may be missing, which is for the answer to hello to say
+
+        self._recursion, self._numpy = sys.getrecursionlimit(), numpy
+        self._trouble = numpy.geterr()
         self._torch = [(read, write, read()) for read, write in _of_torch()]
 
     def restore(self):
@@ -54,6 +59,8 @@ class Settings:
             locale.setlocale(locale.LC_ALL, self._locale)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         os.chdir(self._folder)
+        sys.setrecursionlimit(self._recursion)
+        self._numpy.seterr(**self._trouble)
         for one, limit in self._limits:
             if resource.getrlimit(one) != limit:
                 try:
