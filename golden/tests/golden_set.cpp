@@ -61,16 +61,48 @@ TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
   CHECK(manifest_breach(json::array()) == "the manifest is no JSON object");
 }
 
-TEST_CASE("the schema file names the keys that the program demands") {
+namespace {
+
+/// Holds the program to what the schema file says of one part of a manifest: these keys, all of them, and no other.
+void hold_to_schema(const json& schema, json manifest, const json::json_pointer& place, std::size_t& keys) {
+  const json part = manifest[place];
+  if (schema["type"] == "array" && schema["items"].contains("properties"))
+    return hold_to_schema(schema["items"], manifest, place / 0, keys);
+  if (!schema.contains("properties")) return;
+  INFO("at '" << place.to_string() << "'");
+  CHECK(schema["additionalProperties"] == false);
+  CHECK(schema["required"].size() == schema["properties"].size());
+  CHECK(part.size() == schema["properties"].size());
+  for (const auto& [key, below] : schema["properties"].items()) {
+    INFO(key);
+    json without = manifest, odd = manifest;
+    without[place].erase(key);
+    odd[place][key] = nullptr;
+    CHECK(manifest_breach(without));
+    CHECK(manifest_breach(odd));
+    ++keys;
+    if (below.contains("type")) hold_to_schema(below, manifest, place / key, keys);
+  }
+  manifest[place]["colour"] = "blue";
+  CHECK(manifest_breach(manifest).value_or("").find("unknown key 'colour'") != std::string::npos);
+}
+
+} // namespace
+
+TEST_CASE("the schema file and the program demand the same keys, at every depth, and know the same formats and types") {
   std::ifstream file(fs::path(KDACHECK_GOLDEN) / "manifest.schema.json");
-  const json schema = json::parse(file);
-  json keys = json::array();
-  for (const auto& [key, value] : manifest_of(small_case(), "").items()) keys.push_back(key);
-  json required = schema["required"];
-  std::sort(required.begin(), required.end());
-  CHECK(required == keys);
-  const json tensor = manifest_of(small_case(), "")["tensors"][0];
-  for (const auto& [key, value] : tensor.items()) CHECK(schema["properties"]["tensors"]["items"]["properties"].contains(key));
+  const json schema = json::parse(file), manifest = manifest_of(small_case(), "0123456789ab");
+  std::size_t keys = 0;
+  hold_to_schema(schema, manifest, json::json_pointer(), keys);
+  CHECK(keys == 14 + 3 + 3 + 3 + 2 + 5 + 2);
+  const json& formats = schema["properties"]["formats"]["properties"];
+  for (const auto& [key, values] : formats.items()) {
+    CHECK(values["enum"].size() == 5);
+    for (const json& each : values["enum"]) CHECK(format_named(each.get<std::string>()));
+  }
+  const json& types = schema["properties"]["tensors"]["items"]["properties"]["dtype"]["enum"];
+  CHECK(types.size() == 8);
+  for (const json& each : types) CHECK(element_type_named(each.get<std::string>()));
 }
 
 TEST_CASE("a manifest's text is the manifest, one tensor a line") {
