@@ -59,6 +59,7 @@ template <class Condition> bool comes_true(const Condition& condition, int secon
 }
 
 enum class To : unsigned char { program, group }; ///< a signal from another program, or from the terminal
+enum class Begins : unsigned char { no, yes };    ///< whether the run comes to its first case
 
 struct Ending {
   int status = -1;    ///< as of the program's exit, -1: killed
@@ -68,7 +69,7 @@ struct Ending {
 
 /// Starts a run, waits until it has `processes` of them, sends it the signals, and looks for what is left. Calls may take a minute.
 Ending ends_without_a_trace(const std::string& source, std::size_t processes, const std::vector<int>& signals, To to = To::program,
-                            std::chrono::milliseconds pause = std::chrono::milliseconds(700)) {
+                            std::chrono::milliseconds pause = std::chrono::milliseconds(700), Begins begins = Begins::yes) {
   static int runs = 0;
   const std::string mark = "KDACHECK_TEST_MARK=" + std::to_string(getpid()) + "." + std::to_string(++runs) + ".";
   const std::string out = (std::filesystem::temp_directory_path() / ("kdacheck-interruption-" + std::to_string(getpid()))).string();
@@ -82,8 +83,9 @@ Ending ends_without_a_trace(const std::string& source, std::size_t processes, co
     execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
     _exit(127);
   }
+  if (begins == Begins::yes) CHECK(comes_true([&] { return std::filesystem::exists(out + "/cases.jsonl"); }, 60));
   CHECK(comes_true([&] { return marked(mark).size() >= processes; }, 60));
-  std::this_thread::sleep_for(std::chrono::seconds(1)); // the processes may still be those that were asked what there is
+  std::this_thread::sleep_for(std::chrono::seconds(1)); // a call, if it comes to that, is in flight then
   const std::string folder = folder_of(marked(mark));
   const auto start = std::chrono::steady_clock::now();
   for (std::size_t i = 0; i < signals.size(); ++i) {
@@ -137,7 +139,7 @@ TEST_CASE("signals to the whole group of the terminal, or that ask it to end aga
   ends_without_a_trace(worker, 3, {SIGHUP, SIGINT, SIGKILL}, To::group, std::chrono::milliseconds(5));
 }
 TEST_CASE("a run that is interrupted while a worker starts leaves nothing") {
-  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) ends_without_a_trace(starting, 3, {signal});
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) ends_without_a_trace(starting, 3, {signal}, To::program, {}, Begins::no);
 }
 // The program and the process of its modules' cases.
 TEST_CASE("however a run of modules ends, the process of their cases ends with it") {
