@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
+#include <utility>
 
 namespace kdacheck {
 namespace {
@@ -79,6 +81,18 @@ std::string reason_of(const GoldenCase& today, const std::string& stored) {
   return stored;
 }
 
+/// A sentence if the recipe is of another shape than the stored case: whatever a manifest claims, no more is computed than a file holds.
+std::optional<std::string> breach_of_shape(const Recipe& recipe, const TensorTable& table) {
+  const auto& [B, T, H, HV, K, V] = recipe.shape;
+  for (const auto& [label, due] : {std::pair{"q", std::vector{B, T, H, K}}, {"v", std::vector{B, T, HV, V}}}) {
+    const StoredTensor* stored = table.find(label);
+    if (!stored || stored->shape != due)
+      return fmt::format("{}: [{}] is stored, [{}] follows from the recipe", label,
+                         stored ? fmt::format("{}", fmt::join(stored->shape, ",")) : "nothing", fmt::join(due, ","));
+  }
+  return std::nullopt;
+}
+
 /// A sentence per tensor that the stored case and today's do not share.
 std::vector<std::string> against_today(const json& manifest, const TensorTable& table, const GoldenCase& today) {
   std::vector<std::string> remarks;
@@ -135,6 +149,7 @@ CaseDifference difference_of(const fs::path& folder, const SetIndex* index, cons
     if (auto remarks = against_hashes(manifest, file.table()); !remarks.empty()) return {true, std::move(remarks)};
     if (today) return {false, against_today(manifest, file.table(), *today)};
     const GoldenCase blueprint = blueprint_of(manifest, folder.string());
+    if (auto breach = breach_of_shape(blueprint.recipe, file.table())) return {false, {std::move(*breach)}};
     return {false, against_today(manifest, file.table(), golden_case(blueprint.name, blueprint.recipe, blueprint.contents))};
   } catch (const BadFile& error) {
     return {true, {error.what()}};
