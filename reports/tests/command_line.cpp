@@ -57,6 +57,8 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"bench --out ''", "--out: needs a value"},
       {"verify --module nosuch", "list modules"},
       {"verify --module StateManager --property nosuch", "list modules"},
+      {"verify --module StateManager --regime gaussian-keys", "list modules"},
+      {"golden generate-modules /nonexistent/x --regime gaussian-keys", "list modules"},
       {"verify --module StateManager --kernel cpu.recurrence.fp32", "excludes"},
       {"verify --module StateManager --plugin x.so", "excludes"},
       {"verify --module StateManager --inputs x.safetensors", "excludes"},
