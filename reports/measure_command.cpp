@@ -22,6 +22,7 @@ int measure_command(const MeasureArguments& arguments) {
   series.context.command = arguments.command;
   series.context.seed = arguments.seed;
   demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/series.json");
   make_folder(arguments.out);
   series.spectra.resize(regimes().size());
   share_out(series.spectra.size(), arguments.threads,

@@ -170,6 +170,7 @@ int limits_command(const PowerArguments& arguments) {
     return 0;
   }
   demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/power.json");
   make_folder(arguments.out);
   const std::vector<Limit> limits = detection_limits(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
   write_atomically(arguments.out + "/power.json", to_power_json({}, "gate", limits));
@@ -195,6 +196,7 @@ int power_command(const PowerArguments& arguments) {
   if (!by_gate) plan.legal.clear(); // a rule knows no contracts
   ModulePlan modules = by_gate && module_faults ? module_plan(arguments.selection, false) : ModulePlan{};
   demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/power.json");
   make_folder(arguments.out);
   Power power;
   const bool kernels_too = !plan.faults.empty() || !plan.correct.empty() || !plan.legal.empty();

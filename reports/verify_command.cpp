@@ -212,6 +212,7 @@ int verify_command(const VerifyArguments& arguments) {
   modules.shard = plan.shard, modules.shards = plan.shards;
 
   demand_room_for_folder(arguments.out);
+  for (const char* file : {"report.json", "cases.jsonl", "junit.xml", "summary.md"}) demand_room_for_file(arguments.out + "/" + file);
   make_folder(arguments.out);
   const FolderLock lock(arguments.out);
   const InterruptWatch watch; // until the results are written

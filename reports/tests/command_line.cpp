@@ -57,6 +57,8 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"bench --out ''", "--out: needs a value"},
       {"verify --module nosuch", "list modules"},
       {"verify --module StateManager --property nosuch", "list modules"},
+      {"verify --module StateManager --regime gaussian-keys", "list modules"},
+      {"golden generate-modules /nonexistent/x --regime gaussian-keys", "list modules"},
       {"verify --module StateManager --kernel cpu.recurrence.fp32", "excludes"},
       {"verify --module StateManager --plugin x.so", "excludes"},
       {"verify --module StateManager --inputs x.safetensors", "excludes"},
@@ -105,6 +107,22 @@ TEST_CASE("a selection or recording that is refused leaves no folder, and the re
   CHECK(size > 0);
   CHECK(run("verify --inputs " KDACHECK_SOURCE "/README.md" + out).status == 2);
   CHECK(std::filesystem::file_size(folder.path / "out/cases.jsonl") == size);
+  const std::filesystem::path place = folder.path / "out";
+  for (const auto& [command, file] :
+       std::vector<std::array<std::string, 2>>{{"verify --kernel cpu.recurrence.fp32", "report.json"},
+                                               {"verify --kernel cpu.recurrence.fp32", "cases.jsonl"},
+                                               {"gate-power --seeds 1", "power.json"},
+                                               {"bench --repeats 1", "bench.json"},
+                                               {"measure --longest 1", "series.json"}}) { // said before a run, not after it
+    std::filesystem::remove_all(place / file);
+    std::filesystem::create_directory(place / file);
+    const Ended ended = run(command + out);
+    INFO(command << ended.text);
+    CHECK(ended.status == 2);
+    CHECK(lines(ended.text) == 1);
+    CHECK(contains(ended.text, file + " is a folder, where a file is due"));
+    std::filesystem::remove(place / file);
+  }
 }
 
 // Status 3 if it is the machine that lacks it.

@@ -301,6 +301,7 @@ def main(arguments):
             check_downloads(browser, run / "report.html", check, place / "saved")
             check_print(browser, run / "report.html", check)
             check_page(browser, place / "history.html", check, HISTORY)
+            check(browser.value("document.getElementById('failures').textContent").count("2.00") == 0, "failing cases are counted in whole numbers")
             for marked in ("document.getElementById('runs').textContent", "JSON.stringify(charts[0].chart().data.labels)"):
                 check(browser.value(marked).count("(stopped early)") == 1, "the run that was stopped is marked, and it alone")
             if len(arguments) > 1:
