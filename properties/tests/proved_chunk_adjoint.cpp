@@ -1,5 +1,4 @@
 #include "../proved_chunk_adjoint.hpp"
-#include "../judge.hpp"
 #include "../proved_bound.hpp"
 #include "../proved_chunk.hpp"
 #include "../proved_ratio.hpp"
@@ -9,7 +8,6 @@
 #include "pushed.hpp"
 
 #include "../../kernels/faults/correct_variants.hpp"
-#include "../../kernels/faults/faults.hpp"
 
 #include <algorithm>
 #include <array>
@@ -382,26 +380,4 @@ TEST_CASE("right chunk kernels stay below the bound of every gradient, in every 
   }
   std::printf("%d right kernels; %d cases outside a domain, %d without a bound\n", kernels, outside, underived);
   CHECK(kernels >= 15);
-}
-
-TEST_CASE("planted faults of a backward pass in chunks are refused as proved") {
-  Judge judge;
-  int faults = 0, proved = 0;
-  for (const FaultInfo& info : planted_faults()) {
-    if (!info.backward) continue;
-    const Kernel kernel = faulty_kernel(info);
-    bool tried = false, refused = false;
-    for (const char* regime : {"gaussian-keys", "grouped-heads"}) {
-      const Problem problem =
-          make_problem(fitted(regime_named(regime)->draw(1, Tier::quick), kernel.contract), input_formats(kernel.contract));
-      if (refused || outside_domain(kernel.contract, problem) || !derived(proved_gradient_bound(kernel.contract, problem))) continue;
-      const Run run = run_backward(kernel, problem);
-      if (run.refused) continue;
-      tried = true, refused = judge.backward(kernel.contract, problem, run).verdict == Verdict::failed_proved;
-    }
-    faults += tried, proved += refused;
-  }
-  std::printf("%d of %d planted faults of the backward pass are proved on two cases\n", proved, faults);
-  CHECK(faults >= 30);
-  CHECK(proved >= faults / 4);
 }
