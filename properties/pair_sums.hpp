@@ -87,7 +87,7 @@ private:
         const double term = scale[c] * (x * b(m, c0 + c));
         sum[c] += term;
         if constexpr (follows) run.add(twin[c], term, sum[c]);
-        squares[c] += sum[c] * sum[c];
+        squares[c] += run.squares_of(term, sum[c]);
       }
     }
     for (std::int64_t c = 0; c < width; ++c) {

@@ -59,7 +59,8 @@ struct Worker {
     char answer = 0;
     const int got = process.signal_child('c') ? process.wait_for_child(answer, patience) : -1;
     if (got == 1) {
-      if (process.wait_for_child(answer, std::chrono::milliseconds(0)) == 1) throw KernelCrashed(too_many_answers);
+      const bool too_early = memory.record().answer == Answer::none; // it says what it answers before it answers
+      if (too_early || process.wait_for_child(answer, std::chrono::milliseconds(0)) == 1) throw KernelCrashed(too_many_answers);
       return;
     }
     if (got == 0) {

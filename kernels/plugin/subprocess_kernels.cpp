@@ -149,7 +149,7 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
     try {
       collect(result);
     } catch (const KernelCrashed&) { // an answer to another request, perhaps, whose own is still to come
-      if (const std::string sentence = worker.said_unasked(std::chrono::milliseconds(100)); !sentence.empty())
+      if (const std::string sentence = worker.said_unasked(std::chrono::milliseconds(500)); !sentence.empty())
         throw KernelCrashed(sentence);
       throw;
     }
