@@ -267,6 +267,16 @@ TEST_CASE("a kernel of a shared library is judged, and one that is wrong fails w
   CHECK(contains(crash.text, "signal 11"));
 }
 
+TEST_CASE("measure: a kernel that takes its process down has crashed, and the others are measured") {
+  const Folder folder;
+  const Ended ended = run("measure --plugin " KDACHECK_MISBEHAVING_PLUGIN " --kernel segfault --regime slow-decay --longest 64 --out " +
+                          folder.path.string());
+  INFO(ended.text);
+  CHECK(ended.status == 1);
+  CHECK(contains(ended.text, "CRASHED"));
+  CHECK(std::filesystem::exists(folder.path / "series.json"));
+}
+
 TEST_CASE("a run that selects nothing it can judge is status 5, a spent time budget 4, and a resumed run goes on") {
   const Folder folder;
   const std::string out = " --out " + folder.path.string();
