@@ -3,10 +3,12 @@
 // Exit status: 0 sources match, 5 stale, 1 the evidence is missing, holds a failure or its page does not follow from it, 2 wrong usage.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
@@ -61,9 +63,12 @@ void write_gradients(const json& evidence, std::ostream& out) {
   for (const json& row : evidence["gradients"]) {
     const std::string kernel = row["kernel"];
     if (runs[kernel]++ == 0) kernels.push_back(kernel);
-    for (const auto& [name, error] : row.items())
-      if (error.is_number_float() && !(error.get<double>() < worst[kernel][name].error))
-        worst[kernel][name] = {error.get<double>(), row["regime"].get<std::string>()};
+    for (const auto& [name, value] : row.items()) {
+      if (!value.is_number_float() && !value.is_null()) continue;
+      const double error = value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>(); // JSON has no NaN
+      Worst& most = worst[kernel][name];
+      if (!std::isnan(most.error) && !(error < most.error)) most = {error, row["regime"].get<std::string>()};
+    }
   }
   for (const std::string& kernel : kernels)
     for (const auto& [name, most] : worst[kernel]) {
