@@ -10,10 +10,14 @@ std::vector<FiguresOfRegime> module_figures(std::string_view name, const Results
   std::vector<FiguresOfRegime> all;
   for (const ModuleSuite& suite : module_suites()) {
     if (name_in_reports(suite) != name || !suite.figures) continue;
+    std::vector<const ModuleRegime*> judged;
     for (const ModuleRegime& regime : suite.regimes)
       if (std::ranges::any_of(results.groups,
                               [&](const auto& group) { return group.first.kernel == name && group.first.regime == regime.name; }))
-        all.push_back({regime.name, suite.figures(regime.name, results.context.seed)});
+        judged.push_back(&regime);
+    std::vector<ModuleFigures> figures = figures_in_a_process(suite, judged, results.context.seed);
+    for (std::size_t i = 0; i < judged.size(); ++i)
+      all.push_back({judged[i]->name, std::move(figures[i].figures), std::move(figures[i].why_none)});
   }
   return all;
 }

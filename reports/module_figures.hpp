@@ -13,9 +13,11 @@ namespace kdacheck {
 struct FiguresOfRegime {
   std::string regime;
   std::vector<ModuleFigure> figures;
+  std::string why_none; ///< what became of them, where there are none
 };
 
-/// Of the regimes that the run judged, on the case of the run's seed. None for a module that has no figures.
+/// Of the regimes that the run judged, on the case of the run's seed, computed in a process of their own. None for a module that has no
+/// figures.
 std::vector<FiguresOfRegime> module_figures(std::string_view name_in_reports, const Results&);
 
 /// A heading and a sentence for the figures of a module that has them.

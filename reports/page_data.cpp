@@ -208,7 +208,7 @@ Json module_section(const KernelTally& module, const Results& results) {
   };
   Json figures = Json::array();
   for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
-    Json row{{"regime", regime.regime}};
+    Json row{{"regime", regime.regime}, {"figures", Json::array()}, {"none", regime.why_none}};
     for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
     figures.push_back(std::move(row));
   }

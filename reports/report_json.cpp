@@ -97,6 +97,7 @@ Json json_of_module(const KernelTally& module, const Results& results) {
   for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
     Json line{{"regime", regime.regime}};
     for (const ModuleFigure& figure : regime.figures) line[figure.name] = json_number(figure.value);
+    if (!regime.why_none.empty()) line["none"] = regime.why_none;
     entry["figures"].push_back(std::move(line));
   }
   for (const ModuleLaw& law : suite->laws) line("laws", law.name, law.claim, &GroupKey::property);

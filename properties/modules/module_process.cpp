@@ -65,7 +65,32 @@ Got receive_all(int socket, void* to, std::size_t count, const std::function<boo
   return Got::all;
 }
 
+/// Figures on their way: how many, or what went wrong; then numbers and lengths of names, then the texts.
+struct FiguresReply {
+  std::size_t count, why_none_length;
+};
+struct FigureReply {
+  double value;
+  std::size_t name_length;
+};
+
+bool answer_with_figures(int socket, const ModuleCaseChoice& choice) {
+  ModuleFigures found;
+  try {
+    found.figures = choice.suite->figures(choice.regime->name, choice.seed);
+  } catch (const std::exception& error) {
+    found.why_none = fmt::format("threw: {}", error.what());
+  }
+  std::vector<FigureReply> numbers;
+  std::string texts = found.why_none;
+  for (const ModuleFigure& figure : found.figures) numbers.push_back({figure.value, figure.name.size()}), texts += figure.name;
+  const FiguresReply reply{numbers.size(), found.why_none.size()};
+  return send_all(socket, &reply, sizeof reply) && send_all(socket, numbers.data(), numbers.size() * sizeof(FigureReply)) &&
+         send_all(socket, texts.data(), texts.size());
+}
+
 bool answer(int socket, const ModuleCaseChoice& choice) {
+  if (!choice.law) return answer_with_figures(socket, choice);
   const ModuleCaseResult result =
       run_module_case(*choice.suite, *choice.law, choice.regime->name, choice.seed, choice.fault ? choice.fault->name : std::string());
   const Finding& finding = result.finding;
@@ -114,6 +139,10 @@ Finding lost(Verdict verdict, std::string detail) {
 std::string how_it_ended(int status) {
   if (WIFSIGNALED(status)) return fmt::format("its process was killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
   return fmt::format("its process ended with status {}", WEXITSTATUS(status));
+}
+
+std::string how_long(std::chrono::milliseconds patience) {
+  return fmt::format("it did not end within {} s", static_cast<double>(patience.count()) / 1000);
 }
 
 } // namespace
@@ -177,10 +206,7 @@ std::optional<ModuleCaseResult> ModuleProcess::run(const ModuleCaseChoice& choic
   if (got != Got::all) {
     const int status = end(); // of one that ended by itself: its own, which no later signal changes
     if (got == Got::nothing_in_time && abandoned) return std::nullopt;
-    result.finding =
-        got == Got::end_of_file
-            ? lost(Verdict::crashed, how_it_ended(status))
-            : lost(Verdict::timed_out, fmt::format("it did not end within {} s", static_cast<double>(patience_.count()) / 1000));
+    result.finding = got == Got::end_of_file ? lost(Verdict::crashed, how_it_ended(status)) : lost(Verdict::timed_out, how_long(patience_));
     result.seconds = std::chrono::duration<double>(Clock::now() - started).count();
     return result;
   }
@@ -202,6 +228,39 @@ std::optional<ModuleCaseResult> ModuleProcess::run(const ModuleCaseChoice& choic
                                  .chunk_position = chunk_position};
   }
   return result;
+}
+
+ModuleFigures ModuleProcess::figures(const ModuleSuite& suite, const ModuleRegime& regime, std::uint64_t seed) {
+  if (pid_ < 0) start();
+  const auto deadline = Clock::now() + patience_;
+  const ModuleCaseChoice choice{.suite = &suite, .law = nullptr, .regime = &regime, .fault = nullptr, .seed = seed};
+  Got got = send_all(socket_, &choice, sizeof choice) ? Got::all : Got::end_of_file;
+  const auto receive = [&](void* to, std::size_t count) {
+    if (got == Got::all) got = receive_all(socket_, to, count, [&] { return Clock::now() >= deadline; });
+  };
+  FiguresReply reply{};
+  receive(&reply, sizeof reply);
+  std::vector<FigureReply> numbers(got == Got::all ? reply.count : 0);
+  receive(numbers.data(), numbers.size() * sizeof(FigureReply));
+  ModuleFigures found{.figures = {}, .why_none = std::string(got == Got::all ? reply.why_none_length : 0, ' ')};
+  receive(found.why_none.data(), found.why_none.size());
+  for (const FigureReply& number : numbers) {
+    found.figures.push_back({std::string(got == Got::all ? number.name_length : 0, ' '), number.value});
+    receive(found.figures.back().name.data(), found.figures.back().name.size());
+  }
+  if (got == Got::all) return found;
+  const int status = end();
+  return {.figures = {}, .why_none = got == Got::end_of_file ? how_it_ended(status) : how_long(patience_)};
+}
+
+std::vector<ModuleFigures> figures_in_a_process(const ModuleSuite& suite, std::span<const ModuleRegime* const> regimes, std::uint64_t seed,
+                                                std::chrono::milliseconds patience) {
+  std::vector<ModuleFigures> all;
+  as_a_team(1, [&] {
+    ModuleProcess process(patience);
+    for (const ModuleRegime* regime : regimes) all.push_back(process.figures(suite, *regime, seed));
+  });
+  return all;
 }
 
 ModuleCaseResult run_in_a_process(const ModuleCaseChoice& choice, std::chrono::milliseconds patience) {

@@ -6,16 +6,25 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
 namespace kdacheck {
 
 /// One law of a module on one case. What is pointed to must have been there, unchanged, before the process that runs it began.
 struct ModuleCaseChoice {
   const ModuleSuite* suite = nullptr;
-  const ModuleLaw* law = nullptr;
+  const ModuleLaw* law = nullptr; ///< null: no law, the suite's figures
   const ModuleRegime* regime = nullptr;
   const ModuleFault* fault = nullptr; ///< null: the module itself
   std::uint64_t seed = 1;
+};
+
+/// What a module's figures came to.
+struct ModuleFigures {
+  std::vector<ModuleFigure> figures;
+  std::string why_none; ///< empty where there are some
 };
 
 /// No case of the slowest tier takes a hundredth of it on an idle machine.
@@ -36,6 +45,9 @@ public:
   /// be started.
   std::optional<ModuleCaseResult> run(const ModuleCaseChoice&, const std::function<bool()>& given_up = {});
 
+  /// The suite's figures of the regime; a sentence instead where they throw, where the process ended, or the patience did.
+  ModuleFigures figures(const ModuleSuite&, const ModuleRegime&, std::uint64_t seed);
+
 private:
   void start();
   int end(); ///< kills and reaps it; its status as of waitpid, 0 if there was none
@@ -44,7 +56,11 @@ private:
   int pid_ = -1, socket_ = -1;
 };
 
-/// The same for one case, on a thread of its own.
+/// Figures of all these regimes, on a thread of its own.
+std::vector<ModuleFigures> figures_in_a_process(const ModuleSuite&, std::span<const ModuleRegime* const>, std::uint64_t seed,
+                                                std::chrono::milliseconds patience = module_case_patience);
+
+/// One case, on a thread of its own.
 ModuleCaseResult run_in_a_process(const ModuleCaseChoice&, std::chrono::milliseconds patience = module_case_patience);
 
 } // namespace kdacheck

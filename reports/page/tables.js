@@ -64,9 +64,12 @@ const show_modules = () => {
   for (const {name, laws, regimes, figures, heading, sentence} of page.modules) {
     section("modules").append(element("h3", {}, name), judged("law", laws), judged("regime", regimes));
     if (!figures.length) continue;
-    section("modules").append(element("h3", {}, name + ": " + heading), element("p", {}, sentence),
-      table([["regime"], ...figures[0].figures.map(([what]) => [what, true])],
-        figures.map((row) => [row.regime, ...row.figures.map(([, value]) => Number.isInteger(value) ? String(value) : figure(value))])));
+    const known = figures.filter((row) => !row.none), lost = figures.filter((row) => row.none);
+    section("modules").append(element("h3", {}, name + ": " + heading), element("p", {}, sentence));
+    if (known.length)
+      section("modules").append(table([["regime"], ...known[0].figures.map(([what]) => [what, true])],
+        known.map((row) => [row.regime, ...row.figures.map(([, value]) => Number.isInteger(value) ? String(value) : figure(value))])));
+    for (const row of lost) section("modules").append(element("p", {}, "No figures of " + row.regime + ": " + row.none));
   }
 };
 

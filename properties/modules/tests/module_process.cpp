@@ -64,6 +64,13 @@ const ModuleSuite& misbehaving() {
   return suite;
 }
 
+std::vector<ModuleFigure> figures_or_worse(std::string_view regime, std::uint64_t seed) {
+  if (regime == "killed") raise(SIGSEGV);
+  if (regime == "slow") std::this_thread::sleep_for(100s);
+  if (regime == "thrown") throw std::runtime_error("no luck");
+  return {{"seed", static_cast<double>(seed)}, {"no number", std::numeric_limits<double>::quiet_NaN()}, {std::string(100'000, 'x'), -0.5}};
+}
+
 ModuleCaseChoice choice(const std::string& law) {
   const ModuleSuite& suite = misbehaving();
   for (const ModuleLaw& one : suite.laws)
@@ -145,4 +152,27 @@ TEST_CASE("a planted fault that hangs or crashes is caught, and a module that do
   CHECK(power.faults[0].caught_by.size() == 2);
   REQUIRE(power.correct.size() == 1);
   CHECK(power.correct[0].rejected == 2);
+}
+
+TEST_CASE("figures come back whole from their process, and a crash, a hang or an exception is a sentence") {
+  ModuleSuite suite = misbehaving();
+  suite.figures = figures_or_worse;
+  suite.regimes = {{"fine", ""}, {"killed", ""}, {"thrown", ""}, {"slow", ""}, {"fine", ""}};
+  std::vector<const ModuleRegime*> regimes;
+  for (const ModuleRegime& regime : suite.regimes) regimes.push_back(&regime);
+  const std::vector<ModuleFigures> found = figures_in_a_process(suite, regimes, 7, 1s);
+  REQUIRE(found.size() == 5);
+  for (const std::size_t fine : {0, 4}) {
+    CHECK(found[fine].why_none.empty());
+    REQUIRE(found[fine].figures.size() == 3);
+    CHECK(found[fine].figures[0].name == "seed");
+    CHECK(found[fine].figures[0].value == 7);
+    CHECK(std::isnan(found[fine].figures[1].value));
+    CHECK(found[fine].figures[2].name == std::string(100'000, 'x'));
+    CHECK(found[fine].figures[2].value == -0.5);
+  }
+  CHECK(found[1].why_none.starts_with("its process was killed by signal 11"));
+  CHECK(found[2].why_none == "threw: no luck");
+  CHECK(found[3].why_none == "it did not end within 1 s");
+  for (const std::size_t none : {1, 2, 3}) CHECK(found[none].figures.empty());
 }
