@@ -3,14 +3,16 @@ right one. Names are those of kernels/faults."""
 import torch
 from kda_cuda import kda
 
-CHUNK = 64  # tokens between the places where a state is handed on
+def tokens_of_a_chunk(T):
+    """Between two places where a state is handed on."""
+    return 64 if T > 64 else T // 2
 
 
-def in_chunks(x, B):
-    """[B,T,...] as chunks of CHUNK tokens, [B * T / CHUNK,CHUNK,...]."""
-    if x.shape[1] % CHUNK:
-        raise ValueError(f"T = {x.shape[1]} is no multiple of {CHUNK}")
-    return x.reshape(B * (x.shape[1] // CHUNK), CHUNK, *x.shape[2:])
+def in_chunks(x):
+    """[B,T,...] as [B * chunks,T / chunks,...]."""
+    B, T = x.shape[:2]
+    chunk = tokens_of_a_chunk(T)
+    return x.reshape(B * (T // chunk), chunk, *x.shape[2:])
 
 
 def recurrence_with(library, kernel, fault=None):
@@ -22,14 +24,14 @@ def recurrence_with(library, kernel, fault=None):
     def carry_dropped(qkv, g, beta, A_log, dt_bias):
         """Every chunk begins with an empty state."""
         B, T = qkv.shape[:2]
-        o, _ = kda(library, kernel, *(in_chunks(x, B) for x in (qkv, g, beta)), A_log, dt_bias)
+        o, _ = kda(library, kernel, *map(in_chunks, (qkv, g, beta)), A_log, dt_bias)
         return o.reshape(B, T, *o.shape[2:])
 
     def state_transposed(qkv, g, beta, A_log, dt_bias):
         """A chunk reads its state with keys and values exchanged."""
-        outputs, state = [], None
-        for at in range(0, qkv.shape[1], CHUNK):
-            part = slice(at, at + CHUNK)
+        outputs, state, chunk = [], None, tokens_of_a_chunk(qkv.shape[1])
+        for at in range(0, qkv.shape[1], chunk):
+            part = slice(at, at + chunk)
             o, state = kda(library, kernel, qkv[:, part], g[:, part], beta[:, part], A_log, dt_bias, state, with_state=True)
             outputs.append(o)
             state = state.transpose(2, 3).contiguous()

@@ -52,6 +52,14 @@ class Looked(torch.autograd.Function):
         return torch.zeros(ctx.rows, d.shape[-1], dtype=d.dtype, device=d.device).index_add_(0, tokens.flatten(), d.flatten(0, 1)), None
 
 
+def rms_norm(x, weight):
+    """Over the last dimension; PyTorch has one since 2.4."""
+    if hasattr(F, "rms_norm"):
+        return F.rms_norm(x, x.shape[-1:], weight, EPSILON)
+    wide = x.float()
+    return (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + EPSILON)).to(x.dtype) * weight
+
+
 def uniform(generator, limit, *shape):
     return nn.Parameter((2 * torch.rand(*shape, generator=generator) - 1) * limit)
 
@@ -72,24 +80,25 @@ class Layer(nn.Module):
         self.norm = nn.Parameter(torch.ones(D))
         self.project = nn.Parameter(torch.cat([glorot(generator, D, n).detach() for n in shapes] + [torch.zeros(D, self.shapes[-1])], 1))
         self.convolve = uniform(generator, WIDTH**-0.5, 3 * H * K, WIDTH)
-        self.gate_up, self.output_up = glorot(generator, K, H * K), glorot(generator, K, H * K)
+        self.gate_up, self.output_up = uniform(generator, 0.03, K, H * K), glorot(generator, K, H * K)  # at first dt_bias rules
         self.output_bias = nn.Parameter(torch.zeros(H * K))
         self.A_log = nn.Parameter((1 + 15 * torch.rand(H, generator=generator)).log())
-        self.dt_bias = nn.Parameter(torch.full((H, K), -4.0))  # slow forgetting at first
+        step = torch.exp(math.log(1e-3) + math.log(1e2) * torch.rand(H, K, generator=generator))
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
         self.output_norm = nn.Parameter(torch.ones(K))
         self.output = glorot(generator, H * K, D)
 
     def forward(self, h, recurrence, dtype):
         """h [B,T,D] in fp32; recurrence(qkv, g, beta, A_log, dt_bias) -> o."""
         B, T, _ = h.shape
-        x = F.rms_norm(h, h.shape[-1:], self.norm, EPSILON).to(dtype)
+        x = rms_norm(h, self.norm).to(dtype)
         projected, gate, output_gate, beta, _ = (x @ self.project.to(dtype)).split(
             [sum(self.shapes[:3]), *self.shapes[3:]], -1)
         qkv = ConvolvedSwish.apply(projected, self.convolve).view(B, T, 3, self.H, self.K)
         g = (gate @ self.gate_up.to(dtype)).view(B, T, self.H, self.K)
         o = recurrence(qkv, g, beta, self.A_log, self.dt_bias)
         opened = torch.sigmoid(output_gate @ self.output_up.to(dtype) + self.output_bias.to(dtype))
-        z = F.rms_norm(o, (self.K,), self.output_norm.to(dtype), EPSILON).flatten(2) * opened
+        z = rms_norm(o, self.output_norm.to(dtype)).flatten(2) * opened
         return h + z @ self.output.to(dtype)
 
 
@@ -101,12 +110,12 @@ class Model(nn.Module):
         self.embedding = uniform(generator, 1, vocabulary, D)
         self.layers = nn.ModuleList(Layer(D, H, K, generator) for _ in range(layers))
         self.norm = nn.Parameter(torch.ones(D))
-        self.head = uniform(generator, 0.2, D, vocabulary)
+        self.head = uniform(generator, D**-0.5, D, vocabulary)
 
     def forward(self, tokens, asked, recurrence, dtype):
         """Logits of the positions that are asked, [B,A,vocabulary]."""
         h = Looked.apply(self.embedding, tokens)
         for layer in self.layers:
             h = layer(h, recurrence, dtype)
-        n = F.rms_norm(h[:, asked], h.shape[-1:], self.norm, EPSILON)
+        n = rms_norm(h[:, asked], self.norm)
         return (n.to(dtype) @ self.head.to(dtype)).float()

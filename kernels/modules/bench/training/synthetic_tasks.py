@@ -13,6 +13,7 @@ fault was solved, 1 if not (or the self-check fails), 2 for wrong arguments.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -37,14 +38,15 @@ class Run:
 
     def __init__(self, text, options):
         self.text = text
-        what, _, rate = text.partition("@")
-        self.rate = float(rate) if rate else options.rate
-        name, tokens, *fault = what.split(":")
-        self.task_name, self.T, self.fault = name, int(tokens), fault[0] if fault else None
-        if name not in TASKS or len(fault) > 1 or (self.fault and self.fault not in FAULTS) or self.T < 8 or self.T % 8 or not self.rate > 0:
-            raise ValueError(f"{text}: TASK:TOKENS[:FAULT][@RATE] is due, with a task of {', '.join(TASKS)} and a fault of {', '.join(FAULTS)}")
+        parts = re.fullmatch(rf"({'|'.join(TASKS)}):(\d+)(?::({'|'.join(FAULTS)}))?(?:@([\d.e-]+))?", text)
+        if parts:
+            self.task_name, self.T, self.fault = parts[1], int(parts[2]), parts[3]
+            self.rate = float(parts[4]) if parts[4] else options.rate
+        if not parts or self.T < 8 or self.T % (64 if self.T > 64 else 8) or not self.rate > 0:
+            raise ValueError(f"{text}: TASK:TOKENS[:FAULT][@RATE] is due: a task of {', '.join(TASKS)}; 8, 16, ... 64 or a multiple of 64 tokens;"
+                             f" a fault of {', '.join(FAULTS)}")
         self.options, self.device, self.dtype = options, torch.device(options.device), options.dtype
-        self.task = task_named(name, self.T)
+        self.task = task_named(self.task_name, self.T)
         self.sequences = max(1, options.tokens // self.T)
         self.step = self.right = 0
         self.solved_at, self.file, self.pending, self.graph = None, None, None, None
