@@ -5,6 +5,7 @@
 //
 // Source: Kimi Linear technical report (arXiv 2510.26692), eq. 1. Sizes in bytes, steps in tokens.
 
+#include "cache_lines.hpp"
 #include "dplr_transition.hpp"
 
 #include <cstddef>
@@ -106,7 +107,7 @@ private:
   void write_behind();
 
   StateSettings settings_;
-  std::vector<float> states_, scratch_;
+  AlignedFloats states_, scratch_;
   std::vector<Checkpoint> checkpoints_; ///< oldest first
   std::vector<std::vector<float>> spare_;
   std::vector<float> outgoing_; ///< what `writing_` reads

@@ -41,6 +41,21 @@ void operator delete(void* memory) noexcept {
   std::free(start);
 }
 void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
+// The same at an alignment, which is what stands before the memory then.
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  const auto lead = static_cast<std::size_t>(alignment);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(lead, (size + 2 * lead - 1) / lead * lead));
+  if (!memory) throw std::bad_alloc();
+  ::new (memory) std::size_t(size);
+  requested_bytes += static_cast<std::int64_t>(size);
+  return memory + lead;
+}
+void operator delete(void* memory, std::align_val_t alignment) noexcept {
+  if (!memory) return;
+  auto* start = static_cast<std::byte*>(memory) - static_cast<std::size_t>(alignment);
+  requested_bytes -= static_cast<std::int64_t>(*reinterpret_cast<std::size_t*>(start));
+  std::free(start);
+}
 
 namespace {
 
@@ -124,6 +139,13 @@ TEST_CASE("NaN restores its head's previous state, infinity is clipped, each cou
   StateManager skipping(settings()); // a restored head is as if its token had not been
   for (std::int64_t t : {0, 1, 3, 4, 5}) skipping.update(one_token(shape, clean, t).view());
   CHECK(head(skipping, 1, 0) == head(bad, 1, 0));
+}
+
+TEST_CASE("states begin with a cache line") {
+  for (const std::int64_t B : {1, 3, 64}) {
+    const StateManager manager({.largest = {B, 2, 5, 7}});
+    CHECK(reinterpret_cast<std::uintptr_t>(manager.states().data()) % 64 == 0);
+  }
 }
 
 TEST_CASE("the memory a manager reports is what it has allocated, to the byte") {
