@@ -31,12 +31,12 @@ def results(run, inputs, cotangents):
     return {name: x.detach().double() for name, x in found.items()}
 
 
-def self_check(library, kernel, device):
-    """Prints a line per tensor; True if all are near."""
+def self_check(library, kernel, device, **sizes):
+    """Prints a line per tensor; True if all are near. `sizes`: B, T, H, K other than inputs_and_cotangents has them."""
     if library is None:
         print("nothing to check: no library is given")
         return False
-    inputs, cotangents = inputs_and_cotangents(device)
+    inputs, cotangents = inputs_and_cotangents(device, **sizes)
     found = results(lambda *x: kda(library, kernel, *x, with_state=True), inputs, cotangents)
     due = results(kda_token_by_token, {name: x.double() for name, x in inputs.items()}, tuple(x.double() for x in cotangents))
     good = True

@@ -1,0 +1,98 @@
+"""The training program of bench/training: tasks are what they say, two layers learn one of them in small and forget it with a fault, and arguments
+reach the CUDA kernels in their places.
+
+    training_test.py [libkdacheck_cuda_emulated.so]
+
+Skipped (status 5) where PyTorch is not installed.
+"""
+import sys
+from pathlib import Path
+
+try:
+    import torch
+except ImportError:
+    print("skipped: this Python has no torch")
+    sys.exit(5)
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "training"))
+import synthetic_tasks
+from faults import FAULTS, recurrence_with
+from kda_cuda import Library
+from self_check import inputs_and_cotangents, self_check
+from tasks import task_named
+
+torch.set_num_threads(1)
+
+
+def stacks_are_followed():
+    task, pops = task_named("stack", 256), 0
+    for tokens, targets in zip(*task.draw(torch.Generator().manual_seed(3), 20)):
+        stacks = [[] for _ in range(64)]
+        for command, symbol, asked in zip(tokens[::2].tolist(), tokens[1::2].tolist(), targets.tolist()):
+            assert 128 <= symbol < task.vocabulary
+            if command < 64:
+                stacks[command].append(symbol)
+                assert asked == -1
+            else:
+                pops += 1
+                assert stacks[command - 64].pop() == symbol == asked
+    assert pops > 400, pops  # of 2560 commands, most of which meet an empty stack
+
+
+def recall_asks_what_was_told():
+    task = task_named("mqar", 64)
+    for tokens, targets in zip(*task.draw(torch.Generator().manual_seed(3), 20)):
+        told = dict(zip(tokens[:32:2].tolist(), tokens[1:32:2].tolist()))
+        asked = tokens[task.asked].tolist()
+        assert len(told) == 16 and sorted(asked) == sorted(told) and asked != list(told)
+        assert [told[key] for key in asked] == targets.tolist() and not tokens[32:48].any()
+        assert max(told.values()) < task.vocabulary and not set(told) & set(told.values())
+
+
+def palindromes_are_read_backwards():
+    task = task_named("palindrome", 32)
+    for tokens, targets in zip(*task.draw(torch.Generator().manual_seed(3), 20)):
+        told = tokens[:16].tolist()
+        assert targets.tolist() == told[::-1] and tokens[16:].tolist() == [0] + told[:0:-1]
+
+
+def arguments_reach_their_places(path):
+    """The kernels of the library, whose arithmetic is not PyTorch's, agree with the recurrence."""
+    library = Library(path)
+    for kernel in ("fast", "accurate"):
+        assert self_check(library, kernel, "cpu", T=70, K=16)
+    inputs, (d_o, _) = inputs_and_cotangents("cpu", B=2, T=128, K=16)
+    del inputs["initial_state"]
+    for fault in (None, *FAULTS):
+        found, due = [], []
+        for which, to in ((library, found), (None, due)):
+            leaves = [x.clone().requires_grad_() for x in inputs.values()]
+            o = recurrence_with(which, "accurate", fault)(*leaves)
+            to += [o, *torch.autograd.grad(o, leaves, d_o)]
+        for x, y in zip(found, due):
+            assert (x - y).norm() < 0.02 * y.norm(), fault
+    try:
+        self_check(library, "recurrence", "cpu")
+        raise AssertionError("a kernel that is not there was called")
+    except RuntimeError as error:
+        assert "kernel" in str(error), error
+
+
+def two_layers_learn_and_a_fault_forgets():
+    sys.argv = ["synthetic_tasks.py", "--device", "cpu", "--tokens", "512", "--looked-at", "1024", "--width", "16", "--rate", "4e-3", "--solved",
+                "0.97", "--steps", "1000", "mqar:16"]
+    options, runs = synthetic_tasks.parsed()
+    (summary,) = synthetic_tasks.go(runs, options)
+    assert summary["solved_at"] is not None and summary["right"] >= 0.97, summary
+    forgets = summary["right_with_fault"]
+    assert max(forgets["carry-dropped"], forgets["state-transposed"]) < 0.5, summary  # where one of 8 values would be right by chance
+
+
+library_path = sys.argv[1] if len(sys.argv) == 2 else None
+for test in (stacks_are_followed, recall_asks_what_was_told, palindromes_are_read_backwards, two_layers_learn_and_a_fault_forgets):
+    test()
+    print(test.__name__, "passed", flush=True)
+if library_path:
+    arguments_reach_their_places(library_path)
+    print(arguments_reach_their_places.__name__, "passed")
