@@ -6,18 +6,20 @@
 
 namespace kdacheck {
 
-std::vector<FiguresOfRegime> module_figures(std::string_view name, const Results& results) {
-  std::vector<FiguresOfRegime> all;
+std::map<std::string, std::vector<FiguresOfRegime>> module_figures(const Results& results) {
+  std::map<std::string, std::vector<FiguresOfRegime>> all;
   for (const ModuleSuite& suite : module_suites()) {
-    if (name_in_reports(suite) != name || !suite.figures) continue;
+    if (!suite.figures) continue;
+    const std::string name = name_in_reports(suite);
     std::vector<const ModuleRegime*> judged;
     for (const ModuleRegime& regime : suite.regimes)
       if (std::ranges::any_of(results.groups,
                               [&](const auto& group) { return group.first.kernel == name && group.first.regime == regime.name; }))
         judged.push_back(&regime);
+    if (judged.empty()) continue;
     std::vector<ModuleFigures> figures = figures_in_a_process(suite, judged, results.context.seed);
     for (std::size_t i = 0; i < judged.size(); ++i)
-      all.push_back({judged[i]->name, std::move(figures[i].figures), std::move(figures[i].why_none)});
+      all[name].push_back({judged[i]->name, std::move(figures[i].figures), std::move(figures[i].why_none)});
   }
   return all;
 }

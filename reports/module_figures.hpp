@@ -4,21 +4,16 @@
 #include "../properties/modules/module_suite.hpp"
 #include "results.hpp"
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace kdacheck {
 
-struct FiguresOfRegime {
-  std::string regime;
-  std::vector<ModuleFigure> figures;
-  std::string why_none; ///< what became of them, where there are none
-};
-
-/// Of the regimes that the run judged, on the case of the run's seed, computed in a process of their own. None for a module that has no
-/// figures.
-std::vector<FiguresOfRegime> module_figures(std::string_view name_in_reports, const Results&);
+/// Of every module of the run that has figures, by its name: of the regimes that were judged, on the case of the run's seed, computed in a
+/// process of their own.
+std::map<std::string, std::vector<FiguresOfRegime>> module_figures(const Results&);
 
 /// A heading and a sentence for the figures of a module that has them.
 struct AboutFigures {

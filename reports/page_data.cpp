@@ -207,11 +207,12 @@ Json module_section(const KernelTally& module, const Results& results) {
     return all;
   };
   Json figures = Json::array();
-  for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
-    Json row{{"regime", regime.regime}, {"figures", Json::array()}, {"none", regime.why_none}};
-    for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
-    figures.push_back(std::move(row));
-  }
+  if (const auto found = results.figures.find(module.name); found != results.figures.end())
+    for (const FiguresOfRegime& regime : found->second) {
+      Json row{{"regime", regime.regime}, {"figures", Json::array()}, {"none", regime.why_none}};
+      for (const ModuleFigure& one : regime.figures) row["figures"].push_back({one.name, figure(one.value)});
+      figures.push_back(std::move(row));
+    }
   const AboutFigures about = about_figures(module.name);
   return {{"name", module.name},           {"laws", rows(of_laws)},    {"regimes", rows(of_regimes)},
           {"figures", std::move(figures)}, {"heading", about.heading}, {"sentence", about.sentence}};

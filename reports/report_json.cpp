@@ -3,7 +3,6 @@
 #include "json_numbers.hpp"
 
 #include "../properties/modules/module_campaign.hpp"
-#include "module_figures.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -93,13 +92,14 @@ Json json_of_module(const KernelTally& module, const Results& results) {
                           {"largest_bound_util", json_number(largest)}});
   };
   entry["laws"] = entry["regimes"] = Json::array();
+  if (const auto figures = results.figures.find(module.name); figures != results.figures.end())
+    for (const FiguresOfRegime& regime : figures->second) {
+      Json row{{"regime", regime.regime}};
+      for (const ModuleFigure& figure : regime.figures) row[figure.name] = json_number(figure.value);
+      if (!regime.why_none.empty()) row["none"] = regime.why_none;
+      entry["figures"].push_back(std::move(row));
+    }
   if (suite == module_suites().end()) return entry;
-  for (const FiguresOfRegime& regime : module_figures(module.name, results)) {
-    Json line{{"regime", regime.regime}};
-    for (const ModuleFigure& figure : regime.figures) line[figure.name] = json_number(figure.value);
-    if (!regime.why_none.empty()) line["none"] = regime.why_none;
-    entry["figures"].push_back(std::move(line));
-  }
   for (const ModuleLaw& law : suite->laws) line("laws", law.name, law.claim, &GroupKey::property);
   for (const ModuleRegime& regime : suite->regimes) line("regimes", regime.name, regime.why, &GroupKey::regime);
   return entry;
@@ -203,6 +203,13 @@ Tally tally_from(const Json& json) {
   return tally;
 }
 
+FiguresOfRegime figures_from(const Json& json) {
+  FiguresOfRegime line{.regime = json.at("regime"), .figures = {}, .why_none = json.value("none", std::string())};
+  for (const auto& [name, value] : json.items())
+    if (name != "regime" && name != "none") line.figures.push_back({name, number_of(value)});
+  return line;
+}
+
 Results results_of(const Json& json) {
   if (json.at("schema_version") != schema_version)
     throw std::invalid_argument("has schema version " + json.at("schema_version").dump() + "; this program reads version 1");
@@ -229,6 +236,7 @@ Results results_of(const Json& json) {
     module.in_short = "module";
     module.tally = tally_from(entry);
     module.module = true;
+    for (const Json& line : entry.value("figures", Json::array())) results.figures[module.name].push_back(figures_from(line));
     if (module.tally.worst) module.tally.worst->kernel = module.name;
   }
   for (const Json& entry : json.at("groups")) {

@@ -54,6 +54,13 @@ struct Reason {
   auto operator<=>(const Reason&) const = default;
 };
 
+/// A module's figures of one regime.
+struct FiguresOfRegime {
+  std::string regime;
+  std::vector<ModuleFigure> figures;
+  std::string why_none; ///< what became of them, where there are none
+};
+
 struct Results {
   Context context;
   Outcome outcome;                  ///< how far the run came
@@ -61,7 +68,8 @@ struct Results {
   std::vector<KernelTally> kernels; ///< in the order of the plan, also those without a case
   std::map<GroupKey, Tally> groups;
   std::map<Reason, std::size_t> not_supported;
-  std::map<std::string, std::size_t> escalated = {}; ///< cases whose oracle took more than fp64, by its arithmetic
+  std::map<std::string, std::size_t> escalated = {};                ///< cases whose oracle took more than fp64, by its arithmetic
+  std::map<std::string, std::vector<FiguresOfRegime>> figures = {}; ///< of modules that have some, by the module's name
 };
 
 /// Counts a case in. A kernel that was not announced in `kernels` is appended with an empty contract.

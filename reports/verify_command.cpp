@@ -5,6 +5,7 @@
 #include "../properties/selection.hpp"
 #include "case_log.hpp"
 #include "folder_lock.hpp"
+#include "module_figures.hpp"
 #include "module_selection.hpp"
 #include "progress_line.hpp"
 #include "recorded_cases.hpp"
@@ -261,6 +262,7 @@ int verify_command(const VerifyArguments& arguments) {
   progress.clear();
   log.sync();
   results.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  results.figures = module_figures(results);
   write_result_files(results, arguments.out);
   std::fputs(console_table(results, table_options_for(STDOUT_FILENO)).c_str(), stdout);
   std::printf("results in %s/: report.json cases.jsonl junit.xml summary.md\n", arguments.out.c_str());

@@ -231,7 +231,11 @@ std::optional<ModuleCaseResult> ModuleProcess::run(const ModuleCaseChoice& choic
 }
 
 ModuleFigures ModuleProcess::figures(const ModuleSuite& suite, const ModuleRegime& regime, std::uint64_t seed) {
-  if (pid_ < 0) start();
+  if (pid_ < 0) try {
+      start();
+    } catch (const std::runtime_error& error) {
+      return {.figures = {}, .why_none = error.what()};
+    }
   const auto deadline = Clock::now() + patience_;
   const ModuleCaseChoice choice{.suite = &suite, .law = nullptr, .regime = &regime, .fault = nullptr, .seed = seed};
   Got got = send_all(socket_, &choice, sizeof choice) ? Got::all : Got::end_of_file;

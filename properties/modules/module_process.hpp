@@ -45,7 +45,8 @@ public:
   /// be started.
   std::optional<ModuleCaseResult> run(const ModuleCaseChoice&, const std::function<bool()>& given_up = {});
 
-  /// The suite's figures of the regime; a sentence instead where they throw, where the process ended, or the patience did.
+  /// The suite's figures of the regime; a sentence instead where they throw, where no process can be started, it
+  /// ended, or the patience did.
   ModuleFigures figures(const ModuleSuite&, const ModuleRegime&, std::uint64_t seed);
 
 private:

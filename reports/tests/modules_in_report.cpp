@@ -1,5 +1,6 @@
 // Modules stand in report.json under keys of their own, with a line per law and regime, and come back as they were.
 
+#include "../module_figures.hpp"
 #include "../page_data.hpp"
 #include "../report_json.hpp"
 
@@ -7,6 +8,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 using namespace kdacheck;
@@ -58,6 +60,7 @@ TEST_CASE("the monitor's false alarms stand in report.json and on the page, regi
   results.kernels.push_back(tally_of(suite));
   const ModuleLaw& law = *std::ranges::find(suite.laws, "monitor-bounds-the-norm", &ModuleLaw::name);
   for (const char* regime : {"usual", "long-keys"}) add(results, case_of(run_module_case(suite, law, regime, 3)));
+  results.figures = module_figures(results);
   const auto report = nlohmann::json::parse(to_report_json(results));
   const auto page = nlohmann::json::parse(to_page_json(results, {}, nlohmann::json::object(), 10));
   const auto& figures = report.at("modules")[0].at("figures");
@@ -79,7 +82,29 @@ TEST_CASE("the monitor's false alarms stand in report.json and on the page, regi
   CHECK(page.at("modules")[0].at("laws").size() == 1);
   CHECK(page.at("modules")[0].at("regimes").size() == 2);
   CHECK(page.at("modules")[0].at("heading") == "what its monitor proves, and a heuristic beside it");
-  CHECK(to_report_json(results_from_report_json(report.dump(), "report.json")) == to_report_json(results));
+  const Results back = results_from_report_json(to_report_json(results), "report.json"); // in the order of the figures
+  CHECK(to_report_json(back) == to_report_json(results));
+  CHECK(nlohmann::json::parse(to_page_json(back, {}, nlohmann::json::object(), 10)).at("modules") == page.at("modules"));
+}
+
+TEST_CASE("figures that could not be had are said to be lost in report.json and on the page, and nothing else is") {
+  Results results = judged();
+  results.figures["module.KimiDeltaAttention"] = {{"usual", {{"bytes", 7}, {"no number", std::numeric_limits<double>::quiet_NaN()}}, ""},
+                                                  {"packed", {}, "its process was killed by signal 11"}};
+  const auto report = nlohmann::json::parse(to_report_json(results));
+  const auto& figures = report.at("modules")[0].at("figures");
+  REQUIRE(figures.size() == 2);
+  CHECK(figures[0] == nlohmann::json{{"regime", "usual"}, {"bytes", 7.0}, {"no number", "NaN"}});
+  CHECK(figures[1] == nlohmann::json{{"regime", "packed"}, {"none", "its process was killed by signal 11"}});
+  CHECK(report.at("summary").at("cases") == 2);
+  const Results back = results_from_report_json(to_report_json(results), "report.json");
+  CHECK(to_report_json(back) == to_report_json(results));
+  const auto page = nlohmann::json::parse(to_page_json(back, {}, nlohmann::json::object(), 10));
+  const auto& drawn = page.at("modules")[0].at("figures");
+  REQUIRE(drawn.size() == 2);
+  CHECK(drawn[0].at("none") == "");
+  CHECK(drawn[1].at("figures").empty());
+  CHECK(drawn[1].at("none") == "its process was killed by signal 11");
 }
 
 TEST_CASE("the stack's memory against attention in every layer stands in report.json, measured for the regimes that were judged") {
@@ -89,6 +114,7 @@ TEST_CASE("the stack's memory against attention in every layer stands in report.
   results.context.seed = 2;
   results.kernels.push_back(tally_of(suite));
   for (const char* regime : {"three-to-one", "one-to-one"}) add(results, case_of(run_module_case(suite, law, regime, 2)));
+  results.figures = module_figures(results);
   const auto report = nlohmann::json::parse(to_report_json(results));
   const auto& figures = report.at("modules")[0].at("figures");
   REQUIRE(figures.size() == 2);

@@ -1,4 +1,5 @@
-"""Two KDA layers between an embedding and a head: the model of ../../tests/trained_model.hpp.
+"""Two KDA layers between an embedding and a head: the model of ../../tests/trained_model.hpp, but that its gates begin as those of
+flash-linear-attention's layer do, which keep some channels for a thousand tokens.
 
     h <- h + layer(RMSNorm(h)), twice          logits = RMSNorm(h) W_head
 """
