@@ -31,6 +31,7 @@ from tasks import task_named
 TASKS = ("palindrome", "mqar", "stack")
 LENGTHS = (256, 512, 1024, 2048)
 STEPS_OF_A_TURN, STEPS_BETWEEN_LOOKS = 10, 100
+MOSTLY = 0.9
 
 
 class Run:
@@ -49,7 +50,7 @@ class Run:
         self.task = task_named(self.task_name, self.T)
         self.sequences = max(1, options.tokens // self.T)
         self.step = self.right = 0
-        self.solved_at, self.file, self.pending, self.graph = None, None, None, None
+        self.mostly_right_at = self.solved_at = self.file = self.pending = self.graph = None
         self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
 
     def on_stream(self):
@@ -83,8 +84,10 @@ class Run:
             self.learn()
 
     def set_rate(self):
-        """Rises over the first steps, and stays."""
+        """Rises over the first steps, stays until most is right, and halves every thousand steps from there, down to a sixteenth."""
         rate = self.rate * min(1.0, (self.step + STEPS_OF_A_TURN) / self.options.warm_up)
+        if self.mostly_right_at is not None:
+            rate *= max(1 / 16, 0.5 ** ((self.step - self.mostly_right_at) / 1000))
         if self.stream is not None:
             self.optimizer.param_groups[0]["lr"].fill_(rate)
         else:
@@ -130,6 +133,8 @@ class Run:
             step, loss, right = self.pending[0], self.pending[1].item(), self.pending[2].item()
         self.pending, self.right = None, right
         self.write({"step": step, "seconds": round(seconds, 2), "loss": loss, "right": right})
+        if right >= MOSTLY and self.mostly_right_at is None:
+            self.mostly_right_at = step
         if right >= self.options.solved:
             self.solved_at = step
         return self.solved_at is not None or step >= self.options.steps
@@ -219,7 +224,7 @@ def parsed():
     parser.add_argument("--warm-up", type=int, default=100, help="steps over which the rate rises")
     parser.add_argument("--tokens", type=int, default=16384, help="of a step, all sequences together")
     parser.add_argument("--looked-at", type=int, default=65536, help="tokens that are held out")
-    parser.add_argument("--solved", type=float, default=0.995, help="share right at which a run ends")
+    parser.add_argument("--solved", type=float, default=0.99, help="share right at which a run ends")
     parser.add_argument("--width", type=int, default=128, help="of a head")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--self-check", action="store_true", help="compare outputs and gradients with the recurrence in fp64, and end")
