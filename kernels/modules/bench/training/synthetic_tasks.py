@@ -7,7 +7,7 @@ forward and backward, and forget where the recurrence is given a fault. Needs Py
 
 A RUN is TASK:TOKENS[:FAULT][@RATE], such as mqar:512 or stack:256:carry-dropped; by default every task at 256 to 2048 tokens, and each at 256 with its
 recurrence faulty. All go on side by side on one GPU, each on a stream of its own, one CUDA graph a step, until they are solved, or --steps
-or --seconds are up. FOLDER gets a file of JSON lines per run, written as it goes, and summary.json. Exit status 0 if every run without a
+or --seconds are up. FOLDER gets a file of JSON lines per run, written as it goes, summary.json and summary.md. Exit status 0 if every run without a
 fault was solved, 1 if not (or the self-check fails), 2 for wrong arguments.
 """
 import argparse
@@ -146,6 +146,9 @@ class Run:
 
     def end(self, why):
         """What the model is worth with each fault in its recurrence; ends the run's file."""
+        if self.step % STEPS_BETWEEN_LOOKS >= STEPS_OF_A_TURN:  # steps since the last look
+            with self.on_stream():
+                self.pending = (self.step, self.loss.clone(), self.look(self.recurrence))
         if self.pending is not None:
             self.seen(self.options.passed())
         summary = {"run": self.text, "task": self.task_name, "tokens": self.T, "fault": self.fault, "rate": self.rate, "sequences": self.sequences,
@@ -162,6 +165,18 @@ class Run:
         return summary
 
 
+def table(summaries):
+    """Markdown: a row per run that ended."""
+    percent = lambda share: f"{100 * share:.1f} %"
+    rows = ["| run | rate | sequences a step | steps | seconds | right | " + " | ".join("with " + fault for fault in FAULTS) + " |",
+            "|---|--:|--:|--:|--:|--:|" + "--:|" * len(FAULTS)]
+    for run in sorted(summaries, key=lambda run: (run["fault"] or "", run["task"], run["tokens"], run["rate"])):
+        name = f"{run['task']}, {run['tokens']} tokens" + (f", trained with {run['fault']}" if run["fault"] else "")
+        forgets = [percent(run["right_with_fault"][fault]) if run["fault"] is None else "" for fault in FAULTS]
+        rows.append(f"| {name} | {run['rate']:g} | {run['sequences']} | {run['steps']} | {run['seconds']:.0f} | {percent(run['right'])} | " + " | ".join(forgets) + " |")
+    return "\n".join(rows) + "\n"
+
+
 def go(runs, options):
     """All runs side by side; their summaries."""
     summaries, active = [], []
@@ -176,6 +191,7 @@ def go(runs, options):
         summaries.append(run.end(why))
         if options.out:
             (options.out / "summary.json").write_text(json.dumps({**options.named, "runs": summaries}, indent=1) + "\n")
+            (options.out / "summary.md").write_text(table(summaries))
 
     while active and options.passed() < options.seconds:
         for run in list(active):
