@@ -18,7 +18,8 @@ namespace kdacheck {
 int search_command(const SearchArguments& arguments) {
   if (!arguments.save.empty()) demand_room_for_folder(arguments.save); // not after a minute
   if (!arguments.keep.empty()) demand_found_cases(arguments.keep);
-  const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  append_kernels_of_gate_power(kernels, arguments.kernel);
   const Kernel& kernel = *matching<Kernel>("kernel", {arguments.kernel}, kernels).front();
   const bool backward = arguments.direction == "backward";
   if (backward && !kernel.backward) throw UsageError(kernel.name + " has no backward pass");
