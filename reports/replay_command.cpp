@@ -4,6 +4,7 @@
 #include "../properties/localise.hpp"
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
+#include "../properties/transform.hpp"
 #include "../reference/atomic_file.hpp"
 #include "../reference/named_file.hpp"
 #include "recorded_cases.hpp"
@@ -109,9 +110,9 @@ int replay_command(const ReplayArguments& arguments) {
     fmt::print("stage     {}\n", to_text(localise(kernel, property, replay.recipe, judge)));
   if (!arguments.save.empty()) {
     make_folder(arguments.save);
-    save_problem(arguments.save + "/case.safetensors", problem, {{"about", result.replay}});
+    save_problem(arguments.save + "/case.safetensors", with_cotangents_in(problem, kernel.contract.output), {{"about", result.replay}});
     write_atomically(arguments.save + "/reproduce.py", python_reproduction(problem, result));
-    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(result));
+    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(result, arguments.sources));
     fmt::print("saved     {0}/case.safetensors, {0}/reproduce.py, {0}/reproduce.cpp\n", arguments.save);
   }
   return status_of(result.finding.verdict);

@@ -4,6 +4,7 @@
 #include "../properties/found_cases.hpp"
 #include "../properties/search.hpp"
 #include "../properties/selection.hpp"
+#include "../properties/transform.hpp"
 #include "../reference/atomic_file.hpp"
 #include "../reference/named_file.hpp"
 #include "reproduction.hpp"
@@ -69,9 +70,9 @@ int search_command(const SearchArguments& arguments) {
     CaseResult found{
         .kernel = kernel.name, .property = property, .regime = simplest.regime, .replay = token(simplest), .shrunk = {}, .finding = {}};
     make_folder(arguments.save);
-    save_problem(arguments.save + "/case.safetensors", problem, {{"about", found.replay}});
+    save_problem(arguments.save + "/case.safetensors", with_cotangents_in(problem, kernel.contract.output), {{"about", found.replay}});
     write_atomically(arguments.save + "/reproduce.py", python_reproduction(problem, found));
-    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(found));
+    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(found, arguments.sources));
     fmt::print("saved in {}/\n", arguments.save);
   }
   return result.failed() ? 1 : 0;
