@@ -65,7 +65,7 @@ Localisation localise(const Kernel& kernel, const Property& property, const Reci
   if (backward && !result.first_wrong) result.first_wrong = plain.place;
   const Place at = result.first_wrong ? *result.first_wrong : plain.place.value_or(Place{});
   result.by_experiments = stage_by_experiments(with, problem, run, at);
-  result.by_intermediates = backward             ? stage_by_gradients(with, problem, at)
+  result.by_intermediates = backward             ? stage_by_gradients(with, problem, run, at)
                             : result.first_wrong ? stage_by_intermediates(kernel, problem, run, *result.first_wrong, judge)
                                                  : unclear("no single row is refused by itself");
   result.by_faults = stage_by_faults(kernel, property.direction, problem, run, judge, left_out);

@@ -49,7 +49,7 @@ StageOpinion stage_by_intermediates(const Kernel&, const Problem&, const Run&, c
 struct Experiment;
 
 /// By the exact reverse of the chunk in which the first wrong gradient lies, as that one.
-StageOpinion stage_by_gradients(const Experiment&, const Problem&, const Place& first_wrong);
+StageOpinion stage_by_gradients(const Experiment&, const Problem&, const Run&, const Place& first_wrong);
 
 /// By the distance of the kernel's errors from those of every planted fault, in units of what the contract allows.
 StageOpinion stage_by_faults(const Kernel&, Direction, const Problem&, const Run&, Judge&, Fault left_out = Fault::none);

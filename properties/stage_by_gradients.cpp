@@ -150,9 +150,32 @@ StageOpinion best_of(const WrongGradients& wrong) {
   return {.stage = best.stage, .confidence = confidence, .grounds = grounds};
 }
 
+/// What the chunk got in the whole call, where it is right by itself: not the gradient of the state before it, unless it is the first.
+StageOpinion within_the_call(const Experiment& with, const Problem& problem, const Run& all, std::int64_t sequence, std::int64_t head,
+                             std::int64_t first, std::int64_t count) {
+  const Contract& contract = with.kernel.contract;
+  if (problem.shape.HV != problem.shape.H) return unclear("dq and dk are those of a group");
+  if (problem.options.l2norm || problem.options.beta != BetaForm::value || problem.options.gate != GateForm::log_decay)
+    return unclear("gradients are those of raw inputs");
+  const Problem chunk = with_cotangents_in(chunk_alone(problem, sequence, head, first, count), contract.output);
+  Choice choice = alone(problem, sequence);
+  choice.pieces.front().tokens = counted(count, first);
+  choice.value_heads = choice.key_heads = {head};
+  Run part = chosen(all, problem, choice);
+  if (first > 0) part.gradient[static_cast<std::size_t>(Input::initial_state)].clear();
+  const auto truth = with.judge.gradient_truth(chunk);
+  constexpr int draws = 8;
+  const WrongGradients wrong(chunk, *truth, gradient_budget(contract, chunk, *truth, 1, draws), part);
+  if (!wrong.usable() || wrong.wrong_ones().empty()) return unclear("the chunk is right in the whole call too");
+  StageOpinion opinion = best_of(wrong);
+  opinion.confidence *= 0.8;
+  opinion.grounds = "right by itself; in the whole call " + opinion.grounds;
+  return opinion;
+}
+
 } // namespace
 
-StageOpinion stage_by_gradients(const Experiment& with, const Problem& problem, const Place& first_wrong) {
+StageOpinion stage_by_gradients(const Experiment& with, const Problem& problem, const Run& all, const Place& first_wrong) {
   const Contract& contract = with.kernel.contract;
   if (problem.options.rule != Rule::kda) return unclear("the general form is not taken apart");
   if (first_wrong.tensor == "dA_log" || first_wrong.tensor == "ddt_bias")
@@ -172,6 +195,8 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& problem, 
   for (std::int64_t of_group = 0; !chunk && of_group < (of_key ? group : 1); ++of_group)
     chunk = small_and_wrong(with, problem, first_wrong.sequence, head + of_group, first_wrong.token, length, C);
   if (!chunk) {
+    if (const StageOpinion opinion = within_the_call(with, problem, all, first_wrong.sequence, head, first, count); opinion.stage)
+      return opinion;
     if (problem.shape.HV > 1 &&
         with.fails(with_cotangents_in(chunk_alone(problem, first_wrong.sequence, std::nullopt, first, count), contract.output))
             .value_or(false))

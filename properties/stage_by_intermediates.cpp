@@ -24,6 +24,8 @@ using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 
 /// What is left of an error once a stage is allowed to differ, as a share of it: below this the stage explains the error.
 constexpr double explained = 0.15;
+/// Another state at the start has K V numbers to choose and explains much of anything: it has to explain nearly all.
+constexpr double explained_by_start = 0.03;
 /// Errors up to so many spreads of the contract are no errors.
 constexpr double noise = 6;
 
@@ -265,7 +267,7 @@ StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem
   if (of_o <= noise) return says(Stage::state_carry, 0.8, "o is right, the state that is handed on is not");
   const auto [left, dU] = chunk.best_dU();
   const double share = left / std::max(of_o, of_state), by_start = chunk.left_by_another_start() / std::max(of_o, of_state);
-  if (by_start < explained && by_start < share && chunk.n > 1)
+  if (by_start < explained_by_start && by_start < share && chunk.n > 1)
     return says(Stage::state_carry, 0.9, fmt::format("o and the state agree on another state at the start (all but {:.2f})", by_start));
   if (left <= noise || share < explained) return of_U(chunk, dU, share);
   if (right_without_decay(kernel, by_itself, judge))
