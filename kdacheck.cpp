@@ -151,7 +151,7 @@ private:
 
   void add_search() {
     auto* command = app.add_subcommand("search", "look for the recipe with the largest error / bound");
-    command->add_option("--kernel", search.kernel, "the kernel's name")->required();
+    command->add_option("--kernel", search.kernel, "the kernel's name; fault.NAME or correct.NAME for what gate-power judges")->required();
     add_sources(*command, search.sources);
     command->add_option("--regime", search.regimes, "start only from regimes whose name matches GLOB")
         ->type_name("GLOB")

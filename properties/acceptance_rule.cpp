@@ -54,8 +54,12 @@ AcceptanceRule parse_rule(std::string_view text) {
   const std::string_view kind = text.substr(0, colon);
   const std::string_view argument = colon == std::string_view::npos ? std::string_view{} : text.substr(colon + 1);
   if (kind == "twice_ref" && colon == std::string_view::npos) return {.kind = AcceptanceRule::Kind::twice_ref};
-  if (kind == "rms_rel" || kind == "pcc")
-    return {.kind = kind == "pcc" ? AcceptanceRule::Kind::pcc : AcceptanceRule::Kind::rms_rel, .threshold = number(argument, text)};
+  if (kind == "rms_rel" || kind == "pcc") {
+    const double threshold = number(argument, text);
+    if (kind == "rms_rel") return {.kind = AcceptanceRule::Kind::rms_rel, .threshold = threshold};
+    if (threshold > 1) throw UsageError("--rule: no correlation is above 1, as '" + std::string(text) + "' asks for");
+    return {.kind = AcceptanceRule::Kind::pcc, .threshold = threshold};
+  }
   if (kind == "allclose") {
     AcceptanceRule rule{.kind = AcceptanceRule::Kind::allclose};
     for (std::string_view rest = argument; !rest.empty();) {
@@ -76,6 +80,15 @@ AcceptanceRule parse_rule(std::string_view text) {
 bool accepts(const AcceptanceRule& rule, const Run& run, const Truth& truth, const Run& reference) {
   if (run.refused || !accepts_tensor(rule, run.o, truth.o.value, reference.o)) return false;
   return run.final_state.empty() || accepts_tensor(rule, run.final_state, truth.final_state.value, reference.final_state);
+}
+
+bool accepts_gradients(const AcceptanceRule& rule, const Run& run, const Truth& truth, const Run& reference) {
+  if (run.refused) return false;
+  for (Input input : all_inputs) {
+    const auto i = static_cast<std::size_t>(input);
+    if (!run.gradient[i].empty() && !accepts_tensor(rule, run.gradient[i], truth[input].value, reference.gradient[i])) return false;
+  }
+  return true;
 }
 
 } // namespace kdacheck

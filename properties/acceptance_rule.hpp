@@ -26,4 +26,7 @@ AcceptanceRule parse_rule(std::string_view text);
 /// by twice_ref only). A value that is not finite is refused by every rule, as in practice.
 bool accepts(const AcceptanceRule&, const Run&, const Truth&, const Run& reference);
 
+/// The same for every gradient that the run has.
+bool accepts_gradients(const AcceptanceRule&, const Run&, const Truth&, const Run& reference);
+
 } // namespace kdacheck

@@ -95,31 +95,43 @@ protected:
                    log_decay(f, frame.anchor, c, frame.exclusive_anchor) - log_decay(f, column, c, false));
   }
 
+  /// A row's or column's entry rounded at its anchor, unless every pair rounds its own.
+  Number as_anchored(Site site, Number x) {
+    if constexpr (Run::rounds_pairs)
+      return x;
+    else
+      return run_->round(roundings_.score, site, x);
+  }
+
   void fill_rows(const ChunkFactors& f, const Frame& frame, ScoreRows& rows) {
     const std::int64_t K = head_.K;
     rows.operand.resize(static_cast<std::size_t>(frame.count * K));
     for (std::int64_t i = 0; i < frame.count; ++i)
       for (std::int64_t c = 0; c < K; ++c)
-        rows.operand[at(i, c, K)] =
-            run_->round(roundings_.score, rows.site, rows.source[at(frame.start + i, c, K)] * row_decay(f, frame, i, c));
+        rows.operand[at(i, c, K)] = as_anchored(rows.site, rows.source[at(frame.start + i, c, K)] * row_decay(f, frame, i, c));
   }
   void fill_columns(const ChunkFactors& f, const Frame& frame, const ScoreColumns& columns) {
     const std::int64_t K = head_.K;
     column_.resize(static_cast<std::size_t>(frame.column_count * K));
     for (std::int64_t j = 0; j < frame.column_count; ++j)
       for (std::int64_t c = 0; c < K; ++c)
-        column_[at(j, c, K)] =
-            run_->round(roundings_.score, columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
+        column_[at(j, c, K)] = as_anchored(columns.site, columns.source[at(frame.first_column + j, c, K)] * column_decay(f, frame, j, c));
   }
 
   /// A row's or column's entry as the operand for one pair. A kernel may let it decay by all of e^{G_i - G_j} before it rounds
   /// it, and fp16 has no finer numbers than 2^-24: an error that an anchor elsewhere, with `rest` of the decay still to come,
-  /// would make smaller by `rest`.
+  /// would make smaller by `rest`. A run that rounds pairs has it exactly until then.
   Number paired(const Frame& frame, Site site, Number entry, double rest, std::int64_t i, std::int64_t j, std::int64_t c) {
-    if (frame.pair != nullptr) return run_->underflow(roundings_.score, site, entry * frame.pair[at(i * score_block + j, c, head_.K)]);
-    if (!(roundings_.score.quantum > 0) || !(rest > 0x1p-1000)) return entry;
+    const auto round = [&](Number x) {
+      if constexpr (Run::rounds_pairs)
+        return run_->round(roundings_.score, site, x);
+      else
+        return run_->underflow(roundings_.score, site, x);
+    };
+    if (frame.pair != nullptr) return round(entry * frame.pair[at(i * score_block + j, c, head_.K)]);
+    if (!(Run::rounds_pairs || roundings_.score.quantum > 0) || !(rest > 0x1p-1000)) return entry;
     const Number decayed_entry = entry * rest;
-    return entry + (run_->underflow(roundings_.score, site, decayed_entry) - decayed_entry) * (1 / rest);
+    return entry + (round(decayed_entry) - decayed_entry) * (1 / rest);
   }
   double rest_of_row(const Frame& frame, std::int64_t i, std::int64_t c) const { return frame.row_factor[at(frame.start + i, c, head_.K)]; }
   double rest_of_column(const Frame& frame, std::int64_t j, std::int64_t c) const {
@@ -154,7 +166,7 @@ protected:
                       store(r, which, frame.start + i, frame.first_column + j, pairs_.of_score(*run_, x, i, j));
                     });
               };
-              if (frame.pair == nullptr && !(roundings_.score.quantum > 0)) {
+              if (frame.pair == nullptr && !(Run::rounds_pairs || roundings_.score.quantum > 0)) {
                 multiply_row([&](std::int64_t c, std::int64_t j) { return column_[at(j, c, K)]; });
               } else {
                 multiply_row([&](std::int64_t c, std::int64_t j) {

@@ -11,7 +11,6 @@ namespace kdacheck {
 namespace {
 
 constexpr std::int64_t shortest = 64;
-constexpr const char* judged_by = "agrees-with-the-oracle";
 
 /// First tokens of windows that cover [0, T), four to an octave.
 std::vector<std::int64_t> window_starts(std::int64_t T) {
@@ -43,16 +42,19 @@ std::vector<DriftWindow> windows_of(const std::vector<double>& utilisation) {
 
 } // namespace
 
+Recipe long_run(Recipe recipe, std::int64_t T, std::int64_t widest_key, std::int64_t widest_value) {
+  recipe.lengths.clear();
+  recipe.shape = {.B = 1, .T = T, .H = 1, .HV = 1, .K = std::min(recipe.shape.K, widest_key), .V = std::min(recipe.shape.V, widest_value)};
+  return recipe;
+}
+
 const std::vector<std::string>& drift_regimes() {
   static const std::vector<std::string> names{"no-decay", "slow-decay", "near-identical-keys", "reflections"};
   return names;
 }
 
 Recipe drift_recipe(const Kernel& kernel, const Regime& regime, std::uint64_t seed, std::int64_t T) {
-  Recipe recipe = regime.draw(seed, Tier::full);
-  recipe.lengths.clear();
-  recipe.shape = {
-      .B = 1, .T = T, .H = 1, .HV = 1, .K = std::min<std::int64_t>(recipe.shape.K, 16), .V = std::min<std::int64_t>(recipe.shape.V, 8)};
+  Recipe recipe = long_run(regime.draw(seed, Tier::full), T, 16, 8);
   recipe.loss = LossPattern::none;
   return fitted(recipe, kernel.contract);
 }
@@ -64,7 +66,7 @@ Drift measure_drift(const Kernel& kernel, const Regime& regime, std::uint64_t se
   std::reverse(lengths.begin(), lengths.end());
   for (const std::int64_t T : lengths) {
     const Recipe recipe = drift_recipe(kernel, regime, seed, T);
-    DriftLength measured{.T = recipe.shape.T, .finding = {}, .replay = replay_token({kernel.name, judged_by, recipe})};
+    DriftLength measured{.T = recipe.shape.T, .finding = {}, .replay = replay_token({kernel.name, drift_law, recipe})};
     const Problem problem = make_problem(recipe, input_formats(kernel.contract));
     if (auto reason = outside_domain(kernel.contract, problem)) {
       measured.finding.verdict = Verdict::not_supported;

@@ -32,6 +32,12 @@ struct Drift {
   std::vector<DriftWindow> windows; ///< of the longest; empty where the kernel refused it
 };
 
+/// The law that the lengths of a drift are replayed by.
+inline constexpr const char* drift_law = "agrees-with-the-oracle";
+
+/// The recipe as one sequence of T tokens and one head, its key and value no wider than that: what keeps a long run short.
+Recipe long_run(Recipe, std::int64_t T, std::int64_t widest_key, std::int64_t widest_value);
+
 /// Regimes whose states live long enough to drift.
 const std::vector<std::string>& drift_regimes();
 

@@ -1,5 +1,7 @@
 #include "gate_power.hpp"
 
+#include "transform.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -168,35 +170,42 @@ Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {
     const std::string text = to_text(kernel.contract);
     return without_fault.try_emplace(text, faultless_kernel("reference", text)).first->second;
   };
-  const auto refused = [&](const Kernel& kernel, const Recipe& drawn) -> std::optional<bool> {
-    const Problem problem = make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract));
+  const auto refused = [&](const Kernel& kernel, const Recipe& drawn, bool backward) -> std::optional<bool> {
+    const Problem problem =
+        with_cotangents_in(make_problem(fitted(drawn, kernel.contract), input_formats(kernel.contract)), kernel.contract.output);
     if (outside_domain(kernel.contract, problem)) return std::nullopt;
-    const Run other = rule.kind == AcceptanceRule::Kind::twice_ref ? run_forward(reference(kernel), problem) : Run{};
-    return !accepts(rule, run_forward(kernel, problem), *judge.forward_truth(problem), other);
+    const auto run = [&](const Kernel& of) { return backward ? run_backward(of, problem) : run_forward(of, problem); };
+    const Run other = rule.kind == AcceptanceRule::Kind::twice_ref ? run(reference(kernel)) : Run{};
+    return backward ? !accepts_gradients(rule, run(kernel), *judge.gradient_truth(problem), other)
+                    : !accepts(rule, run(kernel), *judge.forward_truth(problem), other);
+  };
+  const auto planned = [&](bool backward) {
+    return plan.faults.empty() || std::ranges::any_of(plan.faults, [&](const FaultInfo* info) { return info->backward == backward; });
   };
   for (int seed = 0; seed < plan.seeds; ++seed) {
     std::map<std::string, bool> caught;
     for (const Regime* regime : plan.regimes) {
       const Recipe drawn = regime->draw(plan.first_seed + static_cast<std::uint64_t>(seed), plan.tier);
       for (const FaultInfo* info : plan.faults) {
-        if (info->backward) continue; // rules are about outputs
         FaultPower& fault = *tally.fault_of.at("fault." + std::string(info->name));
-        const auto verdict = refused(faulty_kernel(*info), drawn);
+        const auto verdict = refused(faulty_kernel(*info), drawn, info->backward);
         if (!verdict) continue;
         ++fault.cases;
         if (!*verdict) continue;
         ++fault.caught_by[{"rule", regime->name}];
         caught[fault.name] = true;
       }
-      for (const Kernel* kernel : plan.correct) {
-        CorrectPower& correct = *tally.correct_of.at(kernel->name);
-        const auto verdict = refused(*kernel, drawn);
-        if (!verdict) continue;
-        ++correct.cases;
-        if (!*verdict) continue;
-        ++correct.rejected;
-        correct.rejections.push_back(to_token(fitted(drawn, kernel->contract)));
-      }
+      for (const Kernel* kernel : plan.correct)
+        for (const bool backward : {false, true}) {
+          if (!planned(backward) || (backward && !kernel->backward)) continue;
+          CorrectPower& correct = *tally.correct_of.at(kernel->name);
+          const auto verdict = refused(*kernel, drawn, backward);
+          if (!verdict) continue;
+          ++correct.cases;
+          if (!*verdict) continue;
+          ++correct.rejected;
+          correct.rejections.push_back(to_token(fitted(drawn, kernel->contract)));
+        }
     }
     for (FaultPower& fault : tally.power.faults) {
       ++fault.seeds;

@@ -84,8 +84,8 @@ Power gate_power(const PowerPlan&, const std::function<void(const std::string&)>
 /// The same for one seed.
 Power gate_power_of_seed(const PowerPlan&, std::uint64_t seed);
 
-/// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule".
-/// Faults of the backward pass are left out: they stay at 0 cases.
+/// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule". Faults of the
+/// backward pass are judged by their gradients; correct kernels in every direction that a fault of the plan has.
 Power rule_power(const PowerPlan&, const AcceptanceRule&);
 
 } // namespace kdacheck

@@ -13,7 +13,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
   std::vector<Order> orders = backward_orders(contract, roundings.coarse);
   const bool all = takes_all(submodels);
   if (!all) orders.resize(1);
-  std::vector<ParameterSums<Lanes>> sums((all ? 2 : 1) * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
+  std::vector<ParameterSums<Lanes>> sums((all ? 3 : 1) * orders.size() * static_cast<std::size_t>(batches), parameter_sums<Lanes>(problem));
   const auto emit_as = [&](std::size_t submodel) {
     return [&, submodel](Input input, std::int64_t first, std::int64_t count, const Lanes* values) {
       const std::vector<double>& exact = truth[input].value;
@@ -48,6 +48,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
           };
           trial.template operator()<NoiseModel::independent>(2 * i);
           if (all) trial.template operator()<NoiseModel::grid>(2 * i + 1);
+          if (all && orders[i] != Order::recurrence) trial.template operator()<NoiseModel::grid_of_pairs>(2 * orders.size() + i);
         }
       }
     }

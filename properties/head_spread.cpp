@@ -53,13 +53,14 @@ template <NoiseModel model> struct Trial {
   std::vector<Lanes> state, channel;
 };
 
-/// Eight draws of both noise models, and the noise-free run whose accumulation errors they share.
+/// Eight draws of every noise model, and the noise-free run whose accumulation errors they share.
 struct Batch {
   Tape tape;
   std::optional<Recorder> recorder;
   std::vector<double> state;
   std::optional<Trial<NoiseModel::independent>> independent;
   std::optional<Trial<NoiseModel::grid>> grid;
+  std::optional<Trial<NoiseModel::grid_of_pairs>> pairs;
 };
 
 void add(Moments& moments, Lanes squares, double factor) {
@@ -111,7 +112,8 @@ class Spreading {
 public:
   Spreading(const Contract& contract, const Head& head, const HeadTruth& truth, bool overflows = true)
       : roundings_(roundings_of(contract, overflows)), head_(head), truth_(truth), orders_(orders_of(contract, roundings_.coarse)),
-        plain_(contract, head, roundings_), independent_(contract, head, roundings_), grid_(contract, head, roundings_) {
+        plain_(contract, head, roundings_), independent_(contract, head, roundings_), grid_(contract, head, roundings_),
+        pairs_(contract, head, roundings_) {
     const bool chunked = std::any_of(orders_.begin(), orders_.end(), [](Order order) { return order != Order::recurrence; });
     span_ = chunked ? std::max<std::int64_t>(contract.chunk, 1) : recurrence_span;
     for (std::int64_t first = 0; first < head.tokens; first += span_) {
@@ -130,10 +132,12 @@ public:
     const bool all = takes_all(submodels);
     std::vector<HeadSpread> result;
     for (std::size_t i = 0; i < (all ? orders_.size() : 1); ++i) {
-      HeadSpread of_independent = empty(), of_grid = empty();
-      follow(orders_[i], scatter(seed + i), batches, of_independent, all ? &of_grid : nullptr);
+      const bool pairs = all && orders_[i] != Order::recurrence;
+      HeadSpread of_independent = empty(), of_grid = empty(), of_pairs = empty();
+      follow(orders_[i], scatter(seed + i), batches, of_independent, all ? &of_grid : nullptr, pairs ? &of_pairs : nullptr);
       result.push_back(std::move(of_independent));
       if (all) result.push_back(std::move(of_grid));
+      if (pairs) result.push_back(std::move(of_pairs));
     }
     return result;
   }
@@ -175,7 +179,7 @@ private:
   }
 
   /// All batches of one order walk through the chunks together, so that a tape holds one chunk at a time.
-  void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread* of_grid) {
+  void follow(Order order, std::uint64_t seed, int batches, HeadSpread& of_independent, HeadSpread* of_grid, HeadSpread* of_pairs) {
     std::deque<Batch> all;
     for (int batch = 0; batch < batches; ++batch) {
       const std::uint64_t stream = scatter(seed + static_cast<std::uint64_t>(batch));
@@ -184,6 +188,7 @@ private:
       b.recorder.emplace(scatter(stream), roundings_.accumulate, b.tape, of_grid != nullptr);
       b.independent.emplace(trial<NoiseModel::independent>(stream + 1, b.tape));
       b.grid.emplace(trial<NoiseModel::grid>(stream + 2, b.tape));
+      b.pairs.emplace(trial<NoiseModel::grid_of_pairs>(stream + 3, b.tape));
     }
     for (const ChunkFactors& f : factors_)
       for (Batch& b : all) {
@@ -191,10 +196,12 @@ private:
         if (roundings_.accumulates) plain_.advance(f, order, *b.recorder, b.state);
         advance(independent_, f, order, b.tape, *b.independent, of_independent);
         if (of_grid) advance(grid_, f, order, b.tape, *b.grid, *of_grid);
+        if (of_pairs) advance(pairs_, f, order, b.tape, *b.pairs, *of_pairs);
       }
     for (Batch& b : all) {
       finish(*b.independent, of_independent);
       if (of_grid) finish(*b.grid, *of_grid);
+      if (of_pairs) finish(*b.pairs, *of_pairs);
     }
   }
 
@@ -243,6 +250,7 @@ private:
   Algorithms<Recorder> plain_;
   Algorithms<Perturbed<NoiseModel::independent>> independent_;
   Algorithms<Perturbed<NoiseModel::grid>> grid_;
+  Algorithms<Perturbed<NoiseModel::grid_of_pairs>> pairs_;
 };
 
 } // namespace

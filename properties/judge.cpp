@@ -117,6 +117,7 @@ Finding finding_of(const Comparison& c, const Truth& truth, Verdict verdict) {
 } // namespace
 
 struct Judge::Cache {
+  Screening screening = Screening::quick;
   ContentCache<Truth> forward{truth_memory}, gradient{truth_memory};
   ContentCache<Budget> budget{budget_memory};
 
@@ -168,10 +169,11 @@ struct Judge::Cache {
       return c;
     };
     // What one submodel allows, all of them allow: most kernels pass within it, and only a pass is taken from it.
-    Comparison c = measure(screening_draws, Submodels::first);
-    if (!c.non_finite && !c.overflow && c.proved <= 1 && c.radius_share <= precise_enough && c.screening <= 1)
-      return finding_of(c, *exact, Verdict::passed);
-    c = measure(screening_draws);
+    if (screening == Screening::quick)
+      if (const Comparison c = measure(screening_draws, Submodels::first);
+          !c.non_finite && !c.overflow && c.proved <= 1 && c.radius_share <= precise_enough && c.screening <= 1)
+        return finding_of(c, *exact, Verdict::passed);
+    Comparison c = measure(screening_draws);
     const auto settled = [&]() -> std::optional<Verdict> {
       if (c.non_finite || c.proved > 1) return Verdict::failed_proved;
       if (!(c.radius_share <= precise_enough)) return Verdict::inconclusive;
@@ -197,7 +199,7 @@ struct Judge::Cache {
   }
 };
 
-Judge::Judge() : cache_(std::make_unique<Cache>()) {}
+Judge::Judge(Screening screening) : cache_(std::make_unique<Cache>()) { cache_->screening = screening; }
 Judge::~Judge() = default;
 
 Finding Judge::backward(const Contract& contract, const Problem& problem, const Run& run) {

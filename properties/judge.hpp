@@ -7,6 +7,7 @@
 #include "run.hpp"
 #include "verdict.hpp"
 
+#include <cstdint>
 #include <memory>
 
 namespace kdacheck {
@@ -15,7 +16,10 @@ namespace kdacheck {
 /// The truth escalates its arithmetic until its radius is small against the budget everywhere (confidence.hpp), or nothing is left.
 class Judge {
 public:
-  Judge();
+  /// quick: what is allowed is looked for no further than a case needs to pass. full: by all that the contract allows, always, so that
+  /// the `bound_util` of what passes is the case's own: for a search.
+  enum class Screening : std::uint8_t { quick, full };
+  explicit Judge(Screening = Screening::quick);
   ~Judge();
 
   /// Verdict on o and, if the run has it, final_state: per token and head, channel, state row and column. Non-finite

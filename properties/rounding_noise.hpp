@@ -1,10 +1,13 @@
 #pragma once
 // What stands in for a kernel's roundings when the canonical algorithm is run in fp64 to see how far legal errors go.
 //
-// Two models of one rounding of x to precision p, because real roundings are neither fully random nor fully coherent:
+// Three models of one rounding of x to precision p, because real roundings are neither fully random nor fully coherent:
 //   independent   x (1 + u xi), xi uniform in [-1,1], fresh for each use: no two roundings know of each other;
 //   grid          RN_p(s x) / s with one random s in [1,2) per site and draw: equal values get equal errors, as in a real
-//                 kernel on constant tokens or near a fixed point, where errors then add up instead of averaging out.
+//                 kernel on constant tokens or near a fixed point, where errors then add up instead of averaging out;
+//   grid_of_pairs the same, but scores take their row as it is and round its column, decayed all the way, for every pair of tokens: on
+//                 constant decay the error is then a function of i - j in every channel alike, which a solve whose entries alternate
+//                 (reflections) adds up over all pairs of a distance, where errors of rows and columns would cancel.
 // Sums of products round at every addition, and how much depends on the order of sizes and signs of the partial sums and on
 // whether the terms are equal: adding the same number again and again errs the same way each time. Without a fused operation the
 // products round as well, and where a sum cancels and its terms are those of the token before, that error is the same in every token,
@@ -23,7 +26,7 @@
 
 namespace kdacheck {
 
-enum class NoiseModel : std::uint8_t { independent, grid };
+enum class NoiseModel : std::uint8_t { independent, grid, grid_of_pairs };
 
 /// Where a kernel rounds. Each site has its own random grid.
 enum class Site : std::uint8_t {
@@ -128,7 +131,7 @@ public:
   double round(const Rounding&, Site, double x) { return x; }
   double underflow(const Rounding&, Site, double x) { return x; }
   double absolute_error(Site, double, double) { return 0; }
-  static constexpr bool draws_pairs = false;
+  static constexpr bool draws_pairs = false, rounds_pairs = false;
   double sum_error(double sum) { return sum; }
   bool follows() const { return follows_; }
 
@@ -230,6 +233,8 @@ public:
 
   /// Whether a number that is rounded anew for every pair that it enters errs anew each time.
   static constexpr bool draws_pairs = model == NoiseModel::independent;
+  /// Whether it is rounded on the grid, pair by pair, where it enters.
+  static constexpr bool rounds_pairs = model == NoiseModel::grid_of_pairs;
   Lanes fresh_error(double largest) { return largest * generator_.uniform(); }
 
   /// The error that a sum of products picks up, added to it.

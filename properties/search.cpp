@@ -146,7 +146,7 @@ Recipe varied(const Recipe& parent, const Recipe& other, std::uint64_t random_se
 
 SearchResult search_worst(const SearchPlan& plan, const std::function<void(const Elite&, std::size_t)>& on_improvement) {
   const Contract& contract = plan.kernel->contract;
-  Judge judge;
+  Judge judge(Judge::Screening::full);
   const auto evaluate = [&](const Recipe& recipe) -> std::optional<Finding> {
     const Problem problem = make_problem(recipe, input_formats(contract));
     if (malformed(problem) || outside_domain(contract, problem)) return std::nullopt;

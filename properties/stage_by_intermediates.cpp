@@ -4,7 +4,7 @@
 // are linear in what each stage hands on, so "some other U", "some other T" and so on are least-squares problems: the
 // stage is the earliest one with which all that was written falls into place. For KDA only.
 
-#include "localise.hpp"
+#include "experiments.hpp"
 
 #include "../reference/chunk_intermediates.hpp"
 #include "../reference/effective.hpp"
@@ -24,6 +24,8 @@ using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 
 /// What is left of an error once a stage is allowed to differ, as a share of it: below this the stage explains the error.
 constexpr double explained = 0.15;
+/// Another state at the start has K V numbers to choose and explains much of anything: it has to explain nearly all.
+constexpr double explained_by_start = 0.03;
 /// Errors up to so many spreads of the contract are no errors.
 constexpr double noise = 6;
 
@@ -42,26 +44,24 @@ template <class T> Matrix matrix(const std::vector<T>& numbers, std::int64_t row
 
 double rms(const Matrix& m) { return m.size() > 0 ? m.norm() / std::sqrt(static_cast<double>(m.size())) : 0; }
 
-/// The chunk alone: one value head, `count` tokens from `first` of a sequence, from the exact state before them.
-std::optional<Problem> one_chunk(const Problem& problem, std::int64_t sequence, std::int64_t head, std::int64_t first, std::int64_t count,
-                                 bool all_heads) {
-  Choice choice = alone(problem, sequence);
-  choice.pieces.front().tokens = counted(count, first);
-  if (!all_heads) {
-    choice.value_heads = {head};
-    choice.key_heads = {head / (problem.shape.HV / problem.shape.H)};
-  }
-  Problem chunk = chosen(problem, choice);
-  chunk.d_o.clear(), chunk.d_final_state.clear();
-  if (first > 0) {
-    Choice before = choice;
-    before.pieces.front().tokens = counted(first);
-    Problem prefix = chosen(problem, before);
-    prefix.d_o.clear(), prefix.d_final_state.clear();
-    const Truth truth = forward_truth(prefix, Arithmetic::double_double);
-    chunk.initial_state.assign(truth.final_state.value.begin(), truth.final_state.value.end());
-  }
-  return chunk;
+/// Further value channels, made of the same numbers in another order of tokens and rows: channels are independent of each other, and
+/// more of them tell apart what fewer cannot.
+Problem widened(const Problem& chunk, std::int64_t V) {
+  Problem wide = chunk;
+  const auto [n, K, old] = std::tuple(chunk.shape.T, chunk.shape.K, chunk.shape.V);
+  wide.shape.V = V;
+  const auto filled = [&](std::vector<float>& tensor, std::int64_t rows) {
+    if (tensor.empty()) return;
+    const std::vector<float> from = tensor;
+    tensor.assign(static_cast<std::size_t>(rows * V), 0.0f);
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < V; ++j) {
+        const std::int64_t turn = j / old, row = (i + turn * (1 + j % old)) % rows;
+        tensor[static_cast<std::size_t>(i * V + j)] = (turn % 2 == 0 ? 1.0f : -1.0f) * from[static_cast<std::size_t>(row * old + j % old)];
+      }
+  };
+  filled(wide.v, n), filled(wide.initial_state, K);
+  return wide;
 }
 
 /// A chunk that goes wrong all by itself.
@@ -134,15 +134,39 @@ struct WrongChunk {
     return {dU.norm() > 0 ? left.norm() / dU.norm() : 1.0, dT};
   }
 
-  /// The share of o's error that lies outside the span of the rows of U that a token may read.
-  double outside_of_reads() const {
+  /// The share of o's error that lies outside the span of the rows of U that a token may read, or of all of them.
+  double outside_of_reads(bool later_too = false) const {
     Matrix left = wrong_O;
     for (std::int64_t i = 0; i < n; ++i) {
-      const Matrix A = U.topRows(i + 1).transpose();
+      const Matrix A = U.topRows(later_too ? n : i + 1).transpose();
       const Eigen::VectorXd y = wrong_O.row(i).transpose();
       left.row(i) -= (A * A.completeOrthogonalDecomposition().solve(y)).transpose();
     }
     return wrong_O.norm() > 0 ? left.norm() / wrong_O.norm() : 1.0;
+  }
+
+  /// The largest row that is left, in spreads, once U and the scores that read it are others: every row of o errs by Aqk dU plus
+  /// anything in the span of the rows of U that it may read.
+  double left_by_other_scores() const {
+    const std::int64_t unknowns = n * V;
+    if (unknowns > 700 || V < n + 4) return std::numeric_limits<double>::infinity();
+    Matrix A = Matrix::Zero((n + K) * V, unknowns);
+    Eigen::VectorXd b((n + K) * V);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const Matrix Q = Eigen::ColPivHouseholderQR<Matrix>(Matrix(U.topRows(i + 1).transpose())).householderQ();
+      const Matrix kept = Q.rightCols(V - i - 1), out = kept * kept.transpose() / o_spread[i];
+      for (std::int64_t m = 0; m <= i; ++m) A.block(i * V, m * V, V, V) = Aqk(i, m) * out;
+      b.segment(i * V, V) = out * wrong_O.row(i).transpose();
+    }
+    for (std::int64_t c = 0; c < K; ++c) {
+      for (std::int64_t m = 0; m < n; ++m) A.block((n + c) * V, m * V, V, V) = Matrix::Identity(V, V) * (kr(m, c) / row_spread[c]);
+      b.segment((n + c) * V, V) = wrong_end.row(c).transpose() / row_spread[c];
+    }
+    const Matrix normal = A.transpose() * A;
+    const Eigen::VectorXd x = normal.completeOrthogonalDecomposition().solve(A.transpose() * b), left = b - A * x;
+    double worst = 0;
+    for (std::int64_t i = 0; i < n + K; ++i) worst = std::max(worst, left.segment(i * V, V).norm() / std::sqrt(static_cast<double>(V)));
+    return worst;
   }
 };
 
@@ -159,6 +183,8 @@ StageOpinion of_output(const WrongChunk& chunk) {
   const double outside = testable ? chunk.outside_of_reads() : 1.0;
   if (testable && outside < explained)
     return says(Stage::scores, 0.7 * (1 - outside), fmt::format("only o is wrong, and all but {:.2f} of it by what is read of U", outside));
+  if (testable && chunk.outside_of_reads(true) < explained)
+    return says(Stage::scores, 0.6, "only o is wrong, by what is read of later rows of U");
   return says(Stage::output, testable ? 0.5 : 0.3, "only o is wrong");
 }
 
@@ -192,7 +218,8 @@ bool right_without_decay(const Kernel& kernel, Problem problem, Judge& judge) {
 
 } // namespace
 
-StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem, const Run&, const Place& first_wrong, Judge& judge) {
+StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem, const Run& whole, const Place& first_wrong,
+                                    Judge& judge) {
   const Contract& contract = kernel.contract;
   if (problem.options.rule != Rule::kda) return unclear("the general form is not taken apart");
   const auto members = sequences(problem);
@@ -204,28 +231,35 @@ StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem
   const std::int64_t token = only_state ? length - 1 : first_wrong.token;
   const std::int64_t first = token / C * C, count = std::min(C, length - first);
   if (first > 0 && !contract.initial_state) return unclear("the kernel takes no initial state to start the chunk from");
-  const auto fails = [&](const Problem& of) -> std::optional<bool> {
-    if (malformed(of) || outside_domain(contract, of)) return std::nullopt;
-    const Run again = run_forward(kernel, of);
-    if (again.refused) return std::nullopt;
-    return is_failure(judge.forward(contract, of, again).verdict);
-  };
-  const auto by_itself = one_chunk(problem, static_cast<std::int64_t>(n), head, first, count, false);
-  const auto alone_fails = fails(*by_itself);
+  const Experiment with{kernel, Direction::forward, judge};
+  const auto sequence = static_cast<std::int64_t>(n);
+  Problem by_itself = chunk_alone(problem, sequence, head, first, count);
+  const auto alone_fails = with.fails(by_itself);
   if (!alone_fails) return unclear("the kernel does not take the chunk alone");
   if (!*alone_fails) {
-    const auto with_heads = one_chunk(problem, static_cast<std::int64_t>(n), head, first, count, true);
-    if (problem.shape.HV > 1 && fails(*with_heads).value_or(false))
-      return says(Stage::inputs, 0.8, "one head alone is right, all together are not");
-    Problem whole = chosen(problem, alone(problem, static_cast<std::int64_t>(n)));
-    whole.d_o.clear(), whole.d_final_state.clear();
-    if (length > C && fails(whole).value_or(false))
-      return says(Stage::state_carry, 0.8, "every chunk is right from an exact state, the sequence is not");
-    return unclear("the sequence alone is right");
+    if (problem.shape.HV > 1 && with.fails(chunk_alone(problem, sequence, std::nullopt, first, count)).value_or(false))
+      return says(Stage::inputs, 0.6, "one head alone is right, all together are not");
+    const bool long_enough = length > C && with.fails(chosen(problem, alone(problem, sequence))).value_or(false);
+    const char* where = long_enough ? "every chunk is right from an exact state, the sequence is not" : "the sequence alone is right";
+    if (first + count < length || whole.final_state.empty()) return long_enough ? says(Stage::state_carry, 0.6, where) : unclear(where);
+    Choice part = alone(problem, sequence);
+    part.pieces.front().tokens = counted(count, first);
+    part.value_heads = {head}, part.key_heads = {head / (problem.shape.HV / problem.shape.H)};
+    const WrongChunk chunk(by_itself, chosen(whole, problem, part), *judge.forward_budget(contract, by_itself));
+    if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
+    const double size = std::max(WrongChunk::excess(chunk.wrong_O, chunk.o_spread), WrongChunk::excess(chunk.wrong_end, chunk.row_spread));
+    const double left = chunk.left_by_another_start() / size;
+    if (left < explained || left * size < noise)
+      return says(Stage::state_carry, 0.8,
+                  fmt::format("{}; another state at its start gives what its last chunk is (all but {:.2f})", where, left));
+    return says(Stage::inputs, 0.6, fmt::format("{}; no state at its start gives what its last chunk is ({:.2f} is left)", where, left));
   }
-  const Run run = run_forward(kernel, *by_itself);
+  const std::int64_t wide = std::max(by_itself.shape.V, count + 8);
+  if (wide != by_itself.shape.V)
+    if (Problem more = widened(by_itself, wide); with.fails(more).value_or(false)) by_itself = std::move(more);
+  const Run run = run_forward(kernel, by_itself);
   if (run.final_state.empty()) return unclear("the kernel gives no final state");
-  const WrongChunk chunk(*by_itself, run, *judge.forward_budget(contract, *by_itself));
+  const WrongChunk chunk(by_itself, run, *judge.forward_budget(contract, by_itself));
   if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
   const double of_o = WrongChunk::excess(chunk.wrong_O, chunk.o_spread), of_state = WrongChunk::excess(chunk.wrong_end, chunk.row_spread);
   if (of_o <= noise && of_state <= noise) return unclear("the error is too near to what the contract allows");
@@ -233,11 +267,13 @@ StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem
   if (of_o <= noise) return says(Stage::state_carry, 0.8, "o is right, the state that is handed on is not");
   const auto [left, dU] = chunk.best_dU();
   const double share = left / std::max(of_o, of_state), by_start = chunk.left_by_another_start() / std::max(of_o, of_state);
-  if (by_start < explained && by_start < share && chunk.n > 1)
+  if (by_start < explained_by_start && by_start < share && chunk.n > 1)
     return says(Stage::state_carry, 0.9, fmt::format("o and the state agree on another state at the start (all but {:.2f})", by_start));
   if (left <= noise || share < explained) return of_U(chunk, dU, share);
-  if (right_without_decay(kernel, *by_itself, judge))
+  if (right_without_decay(kernel, by_itself, judge))
     return says(Stage::gate_sum, 0.7, "no other U gives both o and the state; without decay both are right");
+  if (const double by_scores = chunk.left_by_other_scores(); by_scores <= noise || by_scores < explained * std::max(of_o, of_state))
+    return says(Stage::scores, 0.6, "another U and other scores that read it give both o and the state");
   return says(Stage::inputs, 0.4, "no other U gives both o and the state, with decay or without");
 }
 

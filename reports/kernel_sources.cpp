@@ -1,5 +1,8 @@
 #include "kernel_sources.hpp"
 
+#include "../kernels/faults/correct_variants.hpp"
+#include "../kernels/faults/faults.hpp"
+#include "../kernels/faults/legal_roundings.hpp"
 #include "../kernels/plugin/shell_word.hpp"
 #include "../kernels/plugin/subprocess_kernels.hpp"
 #include "../properties/selection.hpp"
@@ -56,6 +59,14 @@ std::vector<Kernel> kernels_of(const KernelSources& sources) {
   for (const Kernel& kernel : kernels)
     if (!names.insert(kernel.name).second) throw UsageError("two kernels are named '" + kernel.name + "'");
   return kernels;
+}
+
+void append_kernels_of_gate_power(std::vector<Kernel>& kernels, std::string_view name) {
+  if (name.starts_with("fault."))
+    for (const FaultInfo& info : planted_faults()) kernels.push_back(faulty_kernel(info));
+  if (name.starts_with("legal."))
+    for (const LegalRounding& legal : legal_roundings()) kernels.push_back(legal_kernel(legal));
+  if (name.starts_with("correct.")) kernels.insert(kernels.end(), correct_variants().begin(), correct_variants().end());
 }
 
 } // namespace kdacheck

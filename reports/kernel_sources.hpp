@@ -4,6 +4,7 @@
 #include "../kernels/kernel.hpp"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace kdacheck {
@@ -27,5 +28,8 @@ std::string replay_prefix(const KernelSources&);
 /// Throws UsageError for a source that cannot be used or a name that two kernels share, PluginTrouble if the machine lacks
 /// what a source needs or a source does not start in time.
 std::vector<Kernel> kernels_of(const KernelSources&);
+
+/// What gate-power judges beside the kernels, where a name is one of these: "fault.NAME", "legal.NAME", "correct.NAME".
+void append_kernels_of_gate_power(std::vector<Kernel>&, std::string_view name);
 
 } // namespace kdacheck

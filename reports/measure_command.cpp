@@ -21,7 +21,7 @@ Drift measured(const Kernel& kernel, const Regime& regime, const MeasureArgument
                  .regime = regime.name,
                  .lengths = {{.T = recipe.shape.T,
                               .finding = {.verdict = verdict, .place = {}, .detail = sentence, .metrics = {}},
-                              .replay = replay_token({kernel.name, "agrees-with-the-oracle", recipe})}},
+                              .replay = replay_token({kernel.name, drift_law, recipe})}},
                  .windows = {}};
   };
   try {

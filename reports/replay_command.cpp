@@ -1,12 +1,10 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
-#include "../kernels/faults/correct_variants.hpp"
-#include "../kernels/faults/faults.hpp"
-#include "../kernels/faults/legal_roundings.hpp"
 #include "../properties/localise.hpp"
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
+#include "../properties/transform.hpp"
 #include "../reference/atomic_file.hpp"
 #include "../reference/named_file.hpp"
 #include "recorded_cases.hpp"
@@ -67,15 +65,6 @@ void describe(const CaseResult& result) {
 
 int status_of(Verdict verdict) { return is_failure(verdict) ? 1 : 0; }
 
-/// What gate-power judges beside the kernels: it writes their names into tokens.
-void append_of_gate_power(std::vector<Kernel>& kernels, std::string_view name) {
-  if (name.starts_with("fault."))
-    for (const FaultInfo& info : planted_faults()) kernels.push_back(faulty_kernel(info));
-  if (name.starts_with("legal."))
-    for (const LegalRounding& legal : legal_roundings()) kernels.push_back(legal_kernel(legal));
-  if (name.starts_with("correct.")) kernels.insert(kernels.end(), correct_variants().begin(), correct_variants().end());
-}
-
 int replay_recorded(const ReplayArguments& arguments, const std::string& path) {
   const std::string label = arguments.token.substr(0, arguments.token.find(':'));
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);
@@ -106,7 +95,7 @@ int replay_command(const ReplayArguments& arguments) {
   if (const auto path = recorded_path(arguments.token)) return replay_recorded(arguments, *path);
   const Replay replay = replay_from_token(arguments.token);
   std::vector<Kernel> kernels = kernels_of(arguments.sources);
-  append_of_gate_power(kernels, replay.kernel);
+  append_kernels_of_gate_power(kernels, replay.kernel);
   const Kernel& kernel = one_named<Kernel>("kernel", replay.kernel, kernels);
   const Property& property = one_named("property", replay.property, properties());
   Judge judge;
@@ -121,9 +110,9 @@ int replay_command(const ReplayArguments& arguments) {
     fmt::print("stage     {}\n", to_text(localise(kernel, property, replay.recipe, judge)));
   if (!arguments.save.empty()) {
     make_folder(arguments.save);
-    save_problem(arguments.save + "/case.safetensors", problem, {{"about", result.replay}});
+    save_problem(arguments.save + "/case.safetensors", with_cotangents_in(problem, kernel.contract.output), {{"about", result.replay}});
     write_atomically(arguments.save + "/reproduce.py", python_reproduction(problem, result));
-    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(result));
+    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(result, arguments.sources));
     fmt::print("saved     {0}/case.safetensors, {0}/reproduce.py, {0}/reproduce.cpp\n", arguments.save);
   }
   return status_of(result.finding.verdict);

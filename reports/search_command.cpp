@@ -4,6 +4,7 @@
 #include "../properties/found_cases.hpp"
 #include "../properties/search.hpp"
 #include "../properties/selection.hpp"
+#include "../properties/transform.hpp"
 #include "../reference/atomic_file.hpp"
 #include "../reference/named_file.hpp"
 #include "reproduction.hpp"
@@ -18,7 +19,8 @@ namespace kdacheck {
 int search_command(const SearchArguments& arguments) {
   if (!arguments.save.empty()) demand_room_for_folder(arguments.save); // not after a minute
   if (!arguments.keep.empty()) demand_found_cases(arguments.keep);
-  const std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  std::vector<Kernel> kernels = kernels_of(arguments.sources);
+  append_kernels_of_gate_power(kernels, arguments.kernel);
   const Kernel& kernel = *matching<Kernel>("kernel", {arguments.kernel}, kernels).front();
   const bool backward = arguments.direction == "backward";
   if (backward && !kernel.backward) throw UsageError(kernel.name + " has no backward pass");
@@ -68,9 +70,9 @@ int search_command(const SearchArguments& arguments) {
     CaseResult found{
         .kernel = kernel.name, .property = property, .regime = simplest.regime, .replay = token(simplest), .shrunk = {}, .finding = {}};
     make_folder(arguments.save);
-    save_problem(arguments.save + "/case.safetensors", problem, {{"about", found.replay}});
+    save_problem(arguments.save + "/case.safetensors", with_cotangents_in(problem, kernel.contract.output), {{"about", found.replay}});
     write_atomically(arguments.save + "/reproduce.py", python_reproduction(problem, found));
-    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(found));
+    write_atomically(arguments.save + "/reproduce.cpp", cpp_reproduction(found, arguments.sources));
     fmt::print("saved in {}/\n", arguments.save);
   }
   return result.failed() ? 1 : 0;

@@ -36,6 +36,7 @@ const std::vector<Declared>& declared() {
       {Stage::scores,
        {anchor_after_rows, mask_by_multiplication, unmasked_tail_decay, decay_from_chunk_end, one_anchor_per_chunk, split_exponent,
         future_anchor, scores_bf16, split_decay_bf16, scores_tf32, upper_triangle_unwritten, diagonal_missing, diagonal_twice,
+        read_before_write,
         // reverse
         backward_mask_by_multiplication, shared_anchor, dA_bf16, dA_from_residual, dA_missing, dA_with_diagonal, dA_without_beta,
         dA_beta_of_column, dA_wrong_sign, reads_without_diagonal, reads_diagonal_twice, dbeta_without_scores, dk_without_reads,
@@ -62,8 +63,8 @@ const std::vector<Declared>& declared() {
         d_initial_of_empty_unwritten, d_initial_without_first_chunk, d_final_ignored, d_final_in_every_chunk, d_final_transposed,
         d_final_of_first_sequence, state_of_previous_chunk, state_after_chunk}},
       {Stage::output,
-       {output_through_fp16, output_bf16, read_before_write, tail_unwritten, subnormals_flushed, scale_ignored, scale_twice,
-        scale_of_value_dim, query_bf16, query_not_normalised, exclusive_query_decay,
+       {output_through_fp16, output_bf16, tail_unwritten, subnormals_flushed, scale_ignored, scale_twice, scale_of_value_dim, query_bf16,
+        query_not_normalised, exclusive_query_decay,
         // reverse
         dU_bf16, dU_without_scores, dq_unscaled, dq_scaled_twice, dq_without_state, small_gradients_flushed, query_norm_missing}},
       {Stage::call,

@@ -1,5 +1,6 @@
 // Backward too there is more than a thousand tokens: sixteen chunks of 64 and more, the states of which must all be kept.
 
+#include "../drift.hpp"
 #include "../trial.hpp"
 
 #include <algorithm>
@@ -8,12 +9,7 @@ namespace kdacheck::laws {
 namespace {
 
 void law(Trial& trial) {
-  Recipe recipe = trial.recipe;
-  recipe.lengths.clear();
-  recipe.shape.B = recipe.shape.H = recipe.shape.HV = 1;
-  recipe.shape.K = std::min<std::int64_t>(recipe.shape.K, 8);
-  recipe.shape.V = std::min<std::int64_t>(recipe.shape.V, 8);
-  recipe.shape.T = std::max<std::int64_t>(2 * recipe.shape.T, 1025 + trial.pick(64));
+  Recipe recipe = long_run(trial.recipe, std::max<std::int64_t>(2 * trial.recipe.shape.T, 1025 + trial.pick(64)), 8, 8);
   if (recipe.loss == LossPattern::single_token || recipe.loss == LossPattern::single_head) recipe.loss = LossPattern::everywhere;
   const Problem problem = trial.make(recipe);
   trial.expect_true_gradients(problem, trial.backward(problem), "T = " + std::to_string(problem.shape.T));

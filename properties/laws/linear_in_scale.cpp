@@ -1,8 +1,9 @@
-// scale meets q, and nothing else.
+// scale meets q, and nothing else. Queries of any size do the same to o.
 
 #include "../trial.hpp"
 
 #include "../multiplied.hpp"
+#include "../transform.hpp"
 
 namespace kdacheck::laws {
 namespace {
@@ -27,13 +28,21 @@ void law(Trial& trial) {
   Run opposite = multiplied(run, -1);
   opposite.final_state = run.final_state;
   trial.expect_same(negated, opposite, trial.forward(negated), "the scale negated");
+  if (trial.problem.options.l2norm || !scales_exactly(trial.contract)) return;
+  const float far = trial.pick(2) == 0 ? 1024.0f : 0x1p-10f;
+  const Problem queries = scaled(trial.problem, {Input::q}, far);
+  if (!trial.supports(queries) || may_underflow(queries)) return;
+  Run followed = multiplied(run, far);
+  followed.final_state = run.final_state;
+  trial.expect_same(queries, without_underflow(followed, far), without_underflow(trial.forward(queries), far),
+                    "queries of a thousand times or a thousandth of their size");
 }
 
 } // namespace
 
 Property linear_in_scale() {
   return {.name = "linear-in-scale",
-          .claim = "o follows the scale's sign exactly, its powers of two where nothing underflows, and the state does not",
+          .claim = "o follows the scale's sign exactly, its powers of two and those of q where nothing underflows, and the state does not",
           .check = tried<law>};
 }
 

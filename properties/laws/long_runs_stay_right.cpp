@@ -1,6 +1,7 @@
 // A state that grows by a little in every step passes every short test. Where nothing is forgotten, errors may add up, and
 // the budget says by how much.
 
+#include "../drift.hpp"
 #include "../trial.hpp"
 
 #include <algorithm>
@@ -9,14 +10,9 @@ namespace kdacheck::laws {
 namespace {
 
 void law(Trial& trial) {
-  Recipe recipe = trial.recipe;
-  recipe.lengths.clear();
-  recipe.shape.B = recipe.shape.H = recipe.shape.HV = 1;
-  recipe.shape.K = std::min<std::int64_t>(recipe.shape.K, 16);
-  recipe.shape.V = std::min<std::int64_t>(recipe.shape.V, 8);
-  recipe.shape.T = std::max<std::int64_t>(16 * recipe.shape.T, 2048);
-  if (recipe.shape.T > 65536) recipe.shape.T = 100000; // the longest of a nightly run are all as long as is claimed
-  const Problem problem = trial.make(recipe);
+  std::int64_t T = std::max<std::int64_t>(16 * trial.recipe.shape.T, 2048);
+  if (T > 65536) T = 100000; // the longest of a nightly run are all as long as is claimed
+  const Problem problem = trial.make(long_run(trial.recipe, T, 16, 8));
   trial.expect_true(problem, trial.forward(problem), "T = " + std::to_string(problem.shape.T));
 }
 

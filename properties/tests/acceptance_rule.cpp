@@ -66,3 +66,21 @@ TEST_CASE("a rule that is none is refused with a sentence") {
        {"", "rms_rel", "rms_rel:", "rms_rel:x", "rms_rel:-1", "rms_rel:1e-2x", "allclose:tol=1", "pcc:nan", "twice_ref:2", "cosine:0.9"})
     CHECK_THROWS_AS(parse_rule(text), UsageError);
 }
+
+TEST_CASE("gradients are held to a rule tensor by tensor") {
+  Truth truth;
+  Run run, other;
+  const auto k = static_cast<std::size_t>(Input::k), v = static_cast<std::size_t>(Input::v);
+  truth[Input::k].value = {1, 2}, truth[Input::v].value = {3};
+  run.gradient[k] = {1, 2}, run.gradient[v] = {3.02f};
+  CHECK(accepts_gradients(parse_rule("rms_rel:0.01"), run, truth, other));
+  CHECK_FALSE(accepts_gradients(parse_rule("rms_rel:0.005"), run, truth, other));
+  run.gradient[v].clear(); // not asked for
+  CHECK(accepts_gradients(parse_rule("rms_rel:0.005"), run, truth, other));
+  other.gradient[k] = {1.1f, 2}, run.gradient[k] = {1.19f, 2};
+  CHECK(accepts_gradients(parse_rule("twice_ref"), run, truth, other));
+  run.gradient[k] = {1.21f, 2};
+  CHECK_FALSE(accepts_gradients(parse_rule("twice_ref"), run, truth, other));
+}
+
+TEST_CASE("a correlation above 1 cannot be asked for") { CHECK_THROWS_AS(parse_rule("pcc:1.5"), UsageError); }
