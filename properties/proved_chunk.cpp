@@ -222,7 +222,7 @@ void ChunkBound::read_wy() {
   const std::int64_t n = n_, K = head_.K, V = head_.V;
   const double u = units_.operand.unit, f = ProvedUnits::single, flush = units_.operand.flush;
   const double used = (1 + u) * (1 + units_.gamma(K + n)) - 1;
-  BoundMatrix W, W_error;
+  BoundMatrix &W = erasing_, &W_error = erasing_error_;
   // W = T beta kd; key_slack_ holds the product's errors too, which only widens this
   for (BoundMatrix* m : {&right_size_, &right_error_, &solution_size_}) m->resize(n, K);
   W.resize(n, K);

@@ -57,6 +57,7 @@ protected: // ChunkAdjoint goes back over the same chunks
   std::vector<double> state_sum_, state_largest_;       // [V]
   BoundMatrix residual_, Z_, U_, Z_slack_, o_slack_;    // [n,V]; residual: V - kd S
   BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_; // [n,V], [n,1]
+  BoundMatrix erasing_, erasing_error_;                 // [n,K] W = T beta kd; its largest error, that of products included
   BoundMatrix right_size_, right_error_, solution_size_, scratch_, update_error_;
 };
 

@@ -41,25 +41,27 @@ void ChunkAdjoint::bound_rows() {
   const BoundMatrix state = transposed(state_, K_), state_size = sizes(state), lambda = transposed(lambda_, K_),
                     lambda_size = sizes(lambda);
   BoundMatrix exact, size, error;
-  const auto add = [&](Side& side, std::int64_t i, std::int64_t c, double decay, double log_error, double sign, double of_factors) {
+  const auto add = [&](Side& side, std::int64_t i, std::int64_t c, double decay, double log_error, double sign, double of_factors,
+                       double otherwise = 0) {
     const double x = decay * exact[i][c], own = size[i][c] + of_factors;
-    const double e = decay * (decay_slack(log_error) * own + error[i][c] + of_factors) + lost(own);
+    const double e = std::max(otherwise, decay * (decay_slack(log_error) * own + error[i][c] + of_factors) + lost(own));
     side.exact[i][c] += sign * x, side.error[i][c] += e, side.size[i][c] += std::abs(x) + e;
   };
-  const auto from_start = [&](Side& side, double sign, const BoundMatrix& left_size, const std::vector<double>& of_state) {
+  const auto from_start = [&](Side& side, double sign, const BoundMatrix& left_size, const std::vector<double>& of_state, bool erases) {
     for (std::int64_t i = 0; i < n_; ++i) {
       const double of_factors = weighted(left_size[i], of_state);
       double decay = 1;
       for (std::int64_t c = 0; c < K_; ++c) {
         decay = portable::exp(G_[i][c]);
-        add(side, i, c, decay, D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]), sign, of_factors);
+        const double log_error = D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]);
+        add(side, i, c, decay, log_error, sign, of_factors, erases ? error_of_erasing_row(i, c, decay, log_error) : 0);
       }
     }
   };
   product(d_o_, state, n_, V_, exact), product(d_o_size_, state_size, n_, V_, size), error.resize(n_, K_);
-  from_start(row_q_, 1, d_o_size_, state_error_);
+  from_start(row_q_, 1, d_o_size_, state_error_, false);
   product(W_, state, n_, V_, exact), product(W_size_, state_size, n_, V_, size), product(W_error_, state_size, n_, V_, error);
-  from_start(row_k_, -1, W_size_, state_error_);
+  from_start(row_k_, -1, W_size_, state_error_, wy_);
   product(U_, lambda, n_, V_, exact), product(U_size_, lambda_size, n_, V_, size), product(U_error_, lambda_size, n_, V_, error);
   for (std::int64_t i = 0; i < n_; ++i) {
     const double of_factors = weighted(U_size_[i], lambda_error_);

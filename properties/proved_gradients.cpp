@@ -39,11 +39,11 @@ double through(double factor, double factor_error, double error, double size) {
          2 * ProvedUnits::single * (std::abs(factor) + factor_error) * (size + error);
 }
 
-/// fp16 has numbers so few that cotangents overflow or vanish: nothing was derived. Nor for chunks but of KDA with the residual first.
+/// fp16 has numbers so few that cotangents overflow or vanish: nothing was derived. Nor for chunks but of KDA.
 bool covered(const Contract& contract, Rule rule) {
   for (Format format : {contract.operands, contract.scores, contract.solve, contract.state, contract.gradient_state, contract.accumulate})
     if (format == Format::fp16) return false;
-  return contract.order == Order::recurrence || (contract.order == Order::residual_first && rule == Rule::kda);
+  return contract.order == Order::recurrence || rule == Rule::kda;
 }
 
 /// The larger of two bounds on the same gradients.
@@ -55,12 +55,19 @@ void widen(AdjointBound& bound, const AdjointBound& other) {
 AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, const Head& head, double gate_floor,
                         const std::vector<double>& d_o, const std::vector<double>& d_state, Submodels submodels) {
   const std::int64_t chunk = std::max<std::int64_t>(contract.chunk, 1);
+  const bool open = contract.order == Order::undeclared, all = takes_all(submodels);
   if (contract.order == Order::recurrence) return bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
+  std::vector<std::int64_t> lengths = chunk_lengths(chunk, head.tokens);
+  if (!all) lengths.resize(1);
+  const std::vector<Order> orders = open && all ? std::vector{Order::residual_first, Order::wy}
+                                    : open      ? std::vector{Order::residual_first}
+                                                : std::vector{contract.order};
+  const ChunkStarts starts = chunk_starts(units, head, gate_floor, chunk, lengths, orders);
   std::optional<AdjointBound> result;
-  for (std::int64_t length : chunk_lengths(chunk, head.tokens)) {
-    AdjointBound bound = bound_chunk_adjoint(units, head, gate_floor, chunk, length, d_o, d_state);
+  if (open && all) result = bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
+  for (std::int64_t length : lengths) {
+    AdjointBound bound = bound_chunk_adjoint(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
     result ? widen(*result, bound) : void(result = std::move(bound));
-    if (!takes_all(submodels)) break;
   }
   return *result;
 }
