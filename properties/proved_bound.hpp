@@ -18,7 +18,8 @@ ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels:
 
 /// The same for gradients, formed token by token (proved_adjoint.cpp) or of KDA in chunks (proved_chunk_adjoint.cpp); both passes in
 /// chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of residual_first, wy and recurrence; not the
-/// general form. Empty for DPLR but under order=recurrence, and where fp16 is computed with.
+/// general form. Empty for chunks of DPLR; and where fp16 is computed with, but in chunks of a declared order that are solved and summed in
+/// fp32.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is

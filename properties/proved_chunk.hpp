@@ -49,7 +49,7 @@ protected: // ChunkAdjoint goes back over the same chunks
   std::vector<double> step_;                                                                    // [n] norm of each token's transition
   double contraction_ = 1;                                                                      // of the whole chunk
   BoundMatrix pair_log_;                            // [n,K] largest error of the logarithm of a row's split exponentials
-  double growth_ = 1;                               // largest factor of a split
+  std::vector<double> growth_;                      // [n] largest factor of a row's split
   BoundMatrix L_, L_error_, scores_, scores_error_; // [n,n]
   BoundMatrix key_scores_, key_scores_error_;       // [n,n] Akk
   SolveBound inverse_;

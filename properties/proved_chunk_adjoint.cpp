@@ -34,7 +34,11 @@
 // again from S^; where `gradient_state` is coarse both S^ and Lambda'^ may be read rounded to it everywhere but on their way to the next
 // chunk. Exact values are computed in fp64; `up` covers what they err by, as in the other bounds.
 //
-// Not covered: fp16, whose cotangents overflow and vanish; the general form; chunks in one pass and single tokens in the other.
+// 10 fp16 rounds what is small to multiples of 2^-24, by w = 2^-25 at most: a sum of products x y errs besides by 4 w sum (|x| + |y|)
+//   (lost), and what is stored or an operand by w itself. Where dO, S, Lambda', a row of q or k, or anything that is rounded may exceed
+//   65504 nothing is known: `beyond_`, Elementary::limit.
+//
+// Not covered: solves and sums in fp16; the general form; chunks in one pass and single tokens in the other.
 
 #include "proved_chunk_adjoint.hpp"
 
@@ -46,13 +50,21 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single;
+constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 BoundMatrix sum(const BoundMatrix& left, const BoundMatrix& right) {
   BoundMatrix result = left;
   for (std::size_t i = 0; i < result.data.size(); ++i) result.data[i] += right.data[i];
+  return result;
+}
+
+/// Sums of the first rows of a matrix >= 0.
+std::vector<double> row_sums(const BoundMatrix& matrix, std::int64_t rows) {
+  std::vector<double> result(at(rows), 0.0);
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < matrix.columns; ++j) result[at(i)] += matrix[i][j];
   return result;
 }
 
@@ -78,7 +90,10 @@ AdjointBound ChunkAdjoint::run(const std::vector<double>& d_o, const std::vector
   if (!d_state.empty()) lambda_.data = d_state;
   epsilon_.assign(at(V_), 0.0);
   for (std::int64_t j = 0; j < V_; ++j) // one kept in a coarse format may be rounded before the last token
-    epsilon_[at(j)] = (units_.state.unit > f ? units_.state.unit * column_norm(lambda_, K_, j) : 0) + root_ * units_.state.flush;
+    if (const double size = column_norm(lambda_, K_, j); units_.state.unit > f)
+      epsilon_[at(j)] = units_.state.error(size) + root_ * units_.state.flush;
+    else
+      epsilon_[at(j)] = root_ * units_.state.flush;
   out.state.assign(at(K_), *std::max_element(epsilon_.begin(), epsilon_.end()));
   for (std::int64_t first = (T - 1) / length_ * length_; first >= 0 && T > 0; first -= length_) retreat(first, d_o, out);
   return out;
@@ -99,7 +114,10 @@ void ChunkAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o, A
   d_o_.resize(n_, V_);
   if (!d_o.empty()) std::copy_n(d_o.begin() + first_ * V_, n_ * V_, d_o_.data.begin());
   d_o_size_ = sizes(d_o_), lambda_size_ = sizes(lambda_);
+  d_o_sum_ = row_sums(d_o_size_, n_), state_row_sum_ = row_sums(state_size_, K_), lambda_row_sum_ = row_sums(lambda_size_, K_);
+  beyond_ = beyond_formats();
   bound_residual_cotangent();
+  dU_sum_ = row_sums(sum(sizes(dU_), dU_error_), n_);
   if (wy_) bound_erasure();
   write_values(out);
   bound_score_cotangents();
@@ -107,6 +125,19 @@ void ChunkAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o, A
   bound_rows();
   write_rows(out);
   carry_back(out);
+}
+
+double ChunkAdjoint::beyond_formats() const {
+  const double limit = units_.operand.limit;
+  bool fits = true;
+  for (double x : d_o_size_.data) fits = fits && x <= limit;
+  for (std::int64_t j = 0; j < V_; ++j) {
+    double largest = 0;
+    for (std::int64_t c = 0; c < K_; ++c) largest = std::max(largest, lambda_size_[c][j]);
+    fits = fits && largest + lambda_error_[at(j)] <= limit && state_largest_[at(j)] + state_error_[at(j)] <= limit;
+  }
+  for (std::int64_t i = 0; i < n_; ++i) fits = fits && std::max(key_sum_[at(i)], query_sum_[at(i)]) <= limit;
+  return fits ? 0 : infinity;
 }
 
 void ChunkAdjoint::bound_updates() {
@@ -173,19 +204,23 @@ void ChunkAdjoint::write_values(AdjointBound& out) {
     for (std::int64_t j = 0; j < V_; ++j) {
       const double passed = held_[at(i)] * epsilon_[at(j)], size = std::abs(dZ_[i][j]) + passed;
       W_[i][j] = beta(i) * dZ_[i][j];
-      W_own_error_[i][j] = sane((strength * (dZ_error_[i][j] * (1 + x) + x * size) + lost(0)) * ProvedUnits::up);
+      const double own = strength * (dZ_error_[i][j] * (1 + x) + x * size) + lost(strength + size + dZ_error_[i][j]);
+      W_own_error_[i][j] = strength * size + own <= units_.operand.limit ? sane(own * ProvedUnits::up) : infinity;
       W_error_[i][j] = W_own_error_[i][j] + strength * passed;
       dZ_error_[i][j] += passed;
       worst = std::max(worst, sane(W_error_[i][j] * ProvedUnits::up));
     }
     out.v[at(first_ + i)] = std::max(out.v[at(first_ + i)], worst);
   }
-  W_size_ = sum(sizes(W_), W_error_);
+  W_size_ = sum(sizes(W_), W_error_), W_sum_ = row_sums(W_size_, n_), dZ_sum_ = row_sums(sum(sizes(dZ_), dZ_error_), n_);
 }
 
 void ChunkAdjoint::bound_score_cotangents() {
   const double y = product_unit(V_), g = units_.gamma(V_), a = (1 + units_.score.unit) * (1 + 2.1 * f) - 1, flush = units_.score.flush;
-  U_size_ = sum(sizes(U_), U_error_);
+  const auto rounded = [&](double size, double error) {
+    return size + error <= units_.score.limit ? sane((error + a * (size + error)) * ProvedUnits::up + flush) : infinity;
+  };
+  U_size_ = sum(sizes(U_), U_error_), U_sum_ = row_sums(U_size_, n_);
   for (BoundMatrix* m : {&P_, &P_error_, &Q_, &Q_error_, &dL_, &dL_error_}) m->resize(n_, n_);
   const BoundMatrix by_inverse = error_by_inverse();
   for (std::int64_t i = 0; i < n_; ++i) {
@@ -201,25 +236,27 @@ void ChunkAdjoint::bound_score_cotangents() {
         w_error += absolute(lanes_at(W_[i], v, V_)) * U_error + (lanes_at(W_error_[i], v, V_) + g * lanes_at(W_size_[i], v, V_)) * U_size;
       }
       P_[i][j] = total(p);
-      const double before = total(p_error) + lost(1);
-      P_error_[i][j] = sane((before + a * (std::abs(P_[i][j]) + before) + flush) * ProvedUnits::up);
+      P_error_[i][j] = rounded(std::abs(P_[i][j]), total(p_error) + lost(d_o_sum_[at(i)] + U_sum_[at(j)]));
       if (j == i) continue;
-      dL_[i][j] = -total(l), dL_error_[i][j] = std::max(by_inverse[i][j], sane(total(l_error) * ProvedUnits::up + lost(1)));
+      dL_[i][j] = -total(l),
+      dL_error_[i][j] = std::max(by_inverse[i][j], sane(total(l_error) * ProvedUnits::up + lost(dZ_sum_[at(i)] + U_sum_[at(j)])));
       Q_[i][j] = beta(i) * dL_[i][j];
-      const double x = (1 + beta_error(i)) * (1 + a) - 1;
+      const double x = (1 + beta_error(i)) * (1 + 2.1 * f) - 1;
       const double of_L = strength * (dL_error_[i][j] + x * (std::abs(dL_[i][j]) + dL_error_[i][j]));
-      const double by_W = total(w_error) + lost(1), of_W = by_W + a * (std::abs(Q_[i][j]) + by_W);
-      Q_error_[i][j] = sane(std::max(sane(of_L), sane(of_W)) * ProvedUnits::up + flush);
+      const double of_W = total(w_error) + lost(W_sum_[at(i)] + U_sum_[at(j)]);
+      Q_error_[i][j] = rounded(std::abs(Q_[i][j]), std::max(sane(of_L), sane(of_W)));
     }
   }
 }
 
 BoundMatrix ChunkAdjoint::error_by_inverse() const {
-  const double u = units_.operand.unit, g = units_.gamma(V_);
+  const double g = units_.gamma(V_);
   const BoundMatrix &T = back_.inverse_size(), T_error = back_.inverse_error();
   BoundMatrix dT, dT_error, M, M_error, N, result;
   for (BoundMatrix* m : {&dT, &dT_error, &M, &M_error, &N, &result}) m->resize(n_, n_);
-  const auto rounded = [&](double size, double error) { return sane((error + u * (size + error)) * ProvedUnits::up + lost(1)); };
+  const auto rounded = [&](double size, double error) {
+    return sane((error + units_.operand.error(size + error)) * ProvedUnits::up + lost(1));
+  };
   for (std::int64_t i = 0; i < n_; ++i)
     for (std::int64_t j = 0; j <= i; ++j) {
       const double of_state = std::abs(beta(j)) * key_norm_[at(j)];
@@ -262,32 +299,37 @@ BoundMatrix ChunkAdjoint::error_by_inverse() const {
 void ChunkAdjoint::write_strength(AdjointBound& out) {
   const double u = units_.operand.unit, y = product_unit(K_ + n_ + 4), g = units_.gamma(K_ + n_ + 4),
                over_V = (1 + units_.gamma(V_ + n_ + 2)) * (1 + u) * (1 + u) - 1;
-  std::vector<double> w(at(V_)), w_error(at(V_)), read_size(at(V_));
+  std::vector<double> w(at(V_)), w_error(at(V_)), read_size(at(V_)), column_sum(at(V_), 0.0); // of |U| so far
   for (std::int64_t i = 0; i < n_; ++i) {
     std::fill(w.begin(), w.end(), 0.0), std::fill(w_error.begin(), w_error.end(), 0.0), std::fill(read_size.begin(), read_size.end(), 0.0);
     add_rows(w.data(), 0, i, U_, [&](std::int64_t m) { return -key_scores_[i][m]; });
     add_rows(read_size.data(), 0, i, U_size_, [&](std::int64_t m) { return std::abs(key_scores_[i][m]) + key_scores_error_[i][m]; });
     add_rows(w_error.data(), 0, i, U_error_, [&](std::int64_t m) { return (1 + y) * std::abs(key_scores_[i][m]); });
     add_rows(w_error.data(), 0, i, U_size_, [&](std::int64_t m) { return (1 + y) * key_scores_error_[i][m]; });
-    double direct = 0, exact = 0, split = 0, of_L = 0;
+    double direct = 0, exact = 0, split = 0, of_L = 0, size = dZ_sum_[at(i)], scores_sum = 0;
+    for (std::int64_t m = 0; m < i; ++m) scores_sum += std::abs(key_scores_[i][m]) + key_scores_error_[i][m];
+    for (std::int64_t j = 0; j < V_ && i > 0; ++j) column_sum[at(j)] += U_size_[i - 1][j];
     for (std::int64_t j = 0; j < V_; ++j) {
       const double e = state_error_[at(j)], R = std::abs(residual_[i][j]), Z = std::abs(dZ_[i][j]), Z_error = dZ_error_[i][j];
       const double v = std::abs(head_.v[at((first_ + i) * V_ + j)]);
-      const double R_error = Z_slack_[i][j] + (slack_norm_[at(i)] + key_norm_[at(i)]) * e + g * v +
-                             lost((1 + key_sum_[at(i)]) * (state_sum_[at(j)] + root_ * e));
+      const double R_error =
+          Z_slack_[i][j] + (slack_norm_[at(i)] + key_norm_[at(i)]) * e + g * v + lost(key_sum_[at(i)] + state_sum_[at(j)] + root_ * e);
       w[at(j)] += residual_[i][j];
-      const double of_w = R_error + w_error[at(j)] + y * read_size[at(j)] + g * (R + R_error) + lost(read_size[at(j)]);
+      const double of_w = R_error + w_error[at(j)] + y * read_size[at(j)] + g * (R + R_error) + lost(scores_sum + column_sum[at(j)]);
+      size += std::abs(w[at(j)]) + of_w + R + R_error;
       exact += dZ_[i][j] * w[at(j)];
       direct += Z_error * (std::abs(w[at(j)]) + of_w) + Z * of_w + over_V * (Z + Z_error) * (std::abs(w[at(j)]) + of_w);
       split += Z_error * (R + R_error) + Z * R_error + over_V * (Z + Z_error) * (R + R_error);
     }
     for (std::int64_t m = 0; m < i; ++m) {
       const double L = std::abs(dL_[i][m]), L_size = L + dL_error_[i][m], A = std::abs(key_scores_[i][m]);
+      size += L_size;
       of_L += dL_error_[i][m] * A + (L_size + over_V * L_size) * key_scores_error_[i][m] + over_V * L_size * A;
     }
     split = std::max(sane(split), wy_ ? sane(error_of_strength(i)) : 0) + of_L;
     out.beta_size[at(first_ + i)] = std::abs(exact);
-    out.beta[at(first_ + i)] = std::max(out.beta[at(first_ + i)], sane(std::max(sane(direct), sane(split)) * ProvedUnits::up + lost(1)));
+    out.beta[at(first_ + i)] =
+        std::max(out.beta[at(first_ + i)], sane(std::max(sane(direct), sane(split)) * ProvedUnits::up + lost(size + scores_sum)));
   }
 }
 
@@ -301,7 +343,9 @@ void ChunkAdjoint::carry_back(AdjointBound& out) {
   before.resize(K_, V_), local.resize(K_, V_), erased.resize(wy_ ? 2 : 0, V_);
   const BoundMatrix dU_size = wy_ ? sum(sizes(dU_), dU_error_) : BoundMatrix{};
   const double of_W = n_ >= K_ ? units_.gamma(n_) : 0;
-  std::vector<double> squares(at(V_), 0.0);
+  std::vector<double> squares(at(V_), 0.0), columns(squares);
+  for (std::int64_t i = 0; i < n_; ++i)
+    for (std::int64_t j = 0; j < V_; ++j) columns[at(j)] += d_o_size_[i][j] + W_size_[i][j] + (wy_ ? dU_size[i][j] : 0);
   for (std::int64_t c = 0; c < K_; ++c) {
     for (std::int64_t j = 0; j < V_; ++j)
       before[c][j] = whole_[at(c)] * lambda_[c][j], local[c][j] = whole_slack_[at(c)] * lambda_size_[c][j];
@@ -318,10 +362,13 @@ void ChunkAdjoint::carry_back(AdjointBound& out) {
     }
     add_rows(written, 0, n_, W_size_, [&](std::int64_t i) { return key_slack_[i][c] + more * (std::abs(key_[i][c]) + key_slack_[i][c]); });
     add_rows(written, 0, n_, W_own_error_, [&](std::int64_t i) { return (1 + more) * (std::abs(key_[i][c]) + key_slack_[i][c]); });
-    for (std::int64_t j = 0; wy_ && j < V_; ++j) local[c][j] += std::max(erased[0][j], erased[1][j]);
-    double worst = 0;
+    for (std::int64_t j = 0; wy_ && j < V_; ++j) local[c][j] += std::max(sane(erased[0][j]), sane(erased[1][j]));
+    double worst = 0, rows = 0;
+    for (std::int64_t i = 0; i < n_; ++i)
+      rows += std::abs(query_[i][c]) + query_slack_[i][c] + std::abs(key_[i][c]) + key_slack_[i][c] +
+              (wy_ ? std::abs(erasing_[i][c]) + erasing_error_[i][c] : 0);
     for (std::int64_t j = 0; j < V_; ++j) {
-      const double e = epsilon_[at(j)], known = local[c][j] + lost(lambda_size_[c][j] + e);
+      const double e = epsilon_[at(j)], known = local[c][j] + lost(lambda_size_[c][j] + e + rows + columns[at(j)]);
       local[c][j] = sane((known + kept.error(std::abs(before[c][j]) + known)) * ProvedUnits::up);
       worst = std::max(worst, sane((local[c][j] + passed * e) * ProvedUnits::up));
       squares[at(j)] += local[c][j] * local[c][j];

@@ -37,8 +37,7 @@ public:
   ChunkAdjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,
                const std::vector<Order>& orders, const ChunkStarts& starts)
       : ChunkBound(units, head, gate_floor), orders_(orders), starts_(starts), wy_(std::ranges::count(orders, Order::wy) > 0),
-        chunk_(chunk), length_(length), K_(head.K), V_(head.V),
-        tiny_(2 * std::max({units.operand.flush, units.score.flush, units.state.flush, units.gradient_state.flush})),
+        chunk_(chunk), length_(length), K_(head.K), V_(head.V), flush_(std::max(units.operand.flush, units.score.flush)),
         root_(std::sqrt(static_cast<double>(head.K))) {}
 
   AdjointBound run(const std::vector<double>& d_o, const std::vector<double>& d_state);
@@ -46,11 +45,16 @@ public:
 private:
   /// What a stored state or cotangent of this size (errors included) is read wrong by.
   double as_read(double size) const {
-    return units_.gradient_state.unit > ProvedUnits::single ? units_.gradient_state.unit * size + root_ * units_.gradient_state.flush : 0;
+    if (!(units_.gradient_state.unit > ProvedUnits::single)) return 0;
+    if (!(size <= units_.gradient_state.limit)) return std::numeric_limits<double>::infinity();
+    return units_.gradient_state.unit * size + root_ * units_.gradient_state.flush;
   }
   double product_unit(std::int64_t terms) const { return (1 + units_.gamma(terms)) * (1 + units_.operand.unit) - 1; }
-  /// What may be lost below the smallest numbers in a sum of products of such size.
-  double lost(double size) const { return 4 * tiny_ * static_cast<double>(n_ + K_ + V_) * (1 + size); }
+  /// What may be lost below the smallest numbers in a sum of products x y, with sum |x| + |y| of such size, and beyond the largest:
+  /// |x^ y^ - x y| <= w (|x| + |y|) + w^2 besides what is relative to it, where x^ and y^ err by w.
+  double lost(double size) const { return 4 * (flush_ + 2 * 0x1p-126 * static_cast<double>(n_ + K_ + V_)) * (1 + size) + beyond_; }
+  /// Infinite where a format cannot hold what this chunk reads.
+  double beyond_formats() const;
 
   void retreat(std::int64_t first, const std::vector<double>& d_o, AdjointBound& out);
 
@@ -111,7 +115,7 @@ private:
   const ChunkStarts& starts_;
   bool wy_;
   std::int64_t chunk_, length_, K_, V_;
-  double tiny_, root_;
+  double flush_, root_, beyond_ = 0;
   BoundMatrix lambda_;          ///< [K,V] exact cotangent of the state after the chunk
   std::vector<double> epsilon_; ///< [V]
   // of the chunk at hand
@@ -119,6 +123,8 @@ private:
   std::vector<double> state_error_, lambda_error_, read_error_; ///< [V] as gradients read them; what reading adds to the last
   std::vector<double> held_;                                    ///< [n] |k_i| prod_{t>i} n_t
   BoundMatrix d_o_, d_o_size_, lambda_size_;
+  std::vector<double> d_o_sum_, U_sum_, W_sum_, dZ_sum_, dU_sum_;                     ///< [n] sums of each row's sizes
+  std::vector<double> state_row_sum_, lambda_row_sum_;                                ///< [K]
   BoundMatrix dU_, dU_error_, dU_own_error_, Z_error_;                                ///< [n,V]; own: from Lambda'^
   BoundMatrix U_error_, U_size_, dZ_, dZ_error_, W_, W_error_, W_own_error_, W_size_; ///< [n,V]; W: beta dZ
   BoundMatrix P_, P_error_, Q_, Q_error_, dL_, dL_error_;                             ///< [n,n] dAqk, dAkk, dL

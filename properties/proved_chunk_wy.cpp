@@ -4,6 +4,8 @@
 
 #include "portable_math.hpp"
 
+#include <numeric>
+
 namespace kdacheck {
 namespace {
 
@@ -19,6 +21,10 @@ void ChunkAdjoint::bound_erasure() {
   for (BoundMatrix* m : {&error, &size, &solution, &erased_size_, &erased_own_error_, &key_cotangent_, &scaled_key_error_})
     m->resize(n_, K_);
   scaled_value_error_.resize(n_, V_);
+  const double state_errors = std::accumulate(state_error_.begin(), state_error_.end(), 0.0);
+  const auto kept = [&](double of_size, double by) {
+    return of_size + by <= units_.operand.limit ? by : std::numeric_limits<double>::infinity();
+  };
   for (std::int64_t i = 0; i < n_; ++i) {
     const double key_norm = norm_of(remaining_[i], K_), strength = std::abs(beta(i)), rounded = (1 + beta_error(i)) * (1 + f) * (1 + u);
     for (std::int64_t c = 0; c < K_; ++c) {
@@ -32,17 +38,19 @@ void ChunkAdjoint::bound_erasure() {
         of_both += absolute(dZ) * e + held_[at(i)] * epsilon * S_size;
       }
       key_cotangent_[i][c] = total(k);
-      const double made = y * total(all) + lost(total(all));
+      const double made = y * total(all) + lost(dU_sum_[at(i)] + state_row_sum_[at(c)] + state_errors);
       size[i][c] = std::abs(total(w)) + total(of_state);
       erased_own_error_[i][c] = sane((made + units_.operand.error(size[i][c] + total(own) + made)) * ProvedUnits::up);
       error[i][c] = sane(total(own) + erased_own_error_[i][c]);
       erased_size_[i][c] = size[i][c] + error[i][c];
       solution[i][c] = std::abs(total(k)) + total(of_both);
-      scaled_key_error_[i][c] =
-          strength * (key_slack_[i][c] + flush) * rounded + (rounded - 1) * strength * std::abs(key_[i][c]) + 2 * flush;
+      scaled_key_error_[i][c] = kept(strength * std::abs(key_[i][c]), strength * (key_slack_[i][c] + flush) * rounded +
+                                                                          (rounded - 1) * strength * std::abs(key_[i][c]) + 2 * flush);
     }
-    for (std::int64_t j = 0; j < V_; ++j)
-      scaled_value_error_[i][j] = (rounded - 1) * strength * std::abs(head_.v[at((first_ + i) * V_ + j)]) + 2 * flush;
+    for (std::int64_t j = 0; j < V_; ++j) {
+      const double product = strength * std::abs(head_.v[at((first_ + i) * V_ + j)]);
+      scaled_value_error_[i][j] = kept(product, (rounded - 1) * product + 2 * flush);
+    }
   }
   back_.solve_transposed(K_, size, error, solution, key_cotangent_error_);
   for (std::int64_t i = 0; i < n_; ++i)
@@ -71,14 +79,14 @@ double ChunkAdjoint::error_of_erasing_row(std::int64_t i, std::int64_t c, double
 
 double ChunkAdjoint::error_of_strength(std::int64_t i) const {
   const double u = units_.operand.unit, made = (1 + units_.gamma(V_ + K_ + n_ + 2)) * (1 + u) * (1 + u) - 1;
-  double result = lost(1);
+  double result = lost(dZ_sum_[at(i)] + key_sum_[at(i)]);
   for (std::int64_t j = 0; j < V_; ++j) {
     const double v = std::abs(head_.v[at((first_ + i) * V_ + j)]);
-    result += (dZ_error_[i][j] + made * (std::abs(dZ_[i][j]) + dZ_error_[i][j])) * v;
+    result += 4 * flush_ * v + (dZ_error_[i][j] + made * (std::abs(dZ_[i][j]) + dZ_error_[i][j])) * v;
   }
   for (std::int64_t c = 0; c < K_; ++c) {
     const double error = key_cotangent_error_[i][c], size = std::abs(key_cotangent_[i][c]) + error, slack = key_slack_[i][c];
-    result += error * std::abs(key_[i][c]) + size * (slack + made * (std::abs(key_[i][c]) + slack));
+    result += 4 * flush_ * size + error * std::abs(key_[i][c]) + size * (slack + made * (std::abs(key_[i][c]) + slack));
   }
   return result;
 }

@@ -303,7 +303,8 @@ TEST_CASE("what was not derived has no bound: chunks of DPLR, fp16, and rows tha
   const auto of_q = [](const ProvedBound& bound) { return bound.gradient[static_cast<std::size_t>(Input::q)]; };
   CHECK(of_q(proved_gradient_bound(contract_of("order=undeclared rule=dplr"), problem_of(Rule::dplr, 1, 0.05, 1))).empty());
   CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first rule=dplr"), problem_of(Rule::dplr, 1, 0.05, 1))).empty());
-  CHECK(of_q(proved_gradient_bound(contract_of("chunk=16 order=residual_first state=fp16"), plain)).empty());
+  for (const char* text : {"order=residual_first solve=fp16", "order=wy accumulate=fp16", "order=undeclared operands=fp16"})
+    CHECK(of_q(proved_gradient_bound(contract_of(text), plain)).empty());
   CHECK(of_q(proved_gradient_bound(contract_of("order=recurrence operands=fp16"), plain)).empty());
   Problem normed = plain;
   normed.options.l2norm = true;

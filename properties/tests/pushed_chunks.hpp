@@ -67,7 +67,11 @@ public:
   }
 
 private:
-  double rounded(Format format, double push, double x) const { return x * (1 + push * unit_roundoff(format)); }
+  double rounded(Format format, double push, double x) const {
+    if (format != Format::fp16) return x * (1 + push * unit_roundoff(format));
+    const double near = x + push * std::max(0x1p-11 * std::abs(x), std::abs(x) < 0x1p-14 ? 0x1p-25 : 0.0); // fp16's subnormals
+    return std::abs(near) > 65504 ? std::copysign(HUGE_VAL, near) : near;
+  }
   double operand(double x) const { return rounded(contract_.operands, push_.operand, x); }
   double score(double x) const { return rounded(contract_.scores, push_.score, x); }
   double single(double x) const { return rounded(Format::fp32, push_.single, x); }
