@@ -16,10 +16,10 @@ namespace kdacheck {
 /// `Submodels::first`: of one order and one length alone; what lies inside it lies inside that of all, at a part of the cost.
 ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
-/// The same for gradients, formed token by token (proved_adjoint.cpp) or of KDA in chunks (proved_chunk_adjoint.cpp); both passes in
-/// chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of residual_first, wy and recurrence; not the
-/// general form. Empty for chunks of DPLR; and where fp16 is computed with, but in chunks of a declared order that are solved and summed in
-/// fp32.
+/// The same for gradients, formed token by token (proved_adjoint.cpp) or in chunks (proved_chunk_adjoint.cpp, proved_general_adjoint.cpp);
+/// both passes in chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of residual_first, wy and
+/// recurrence; of KDA not the general form. Empty where fp16 is computed with, but in chunks of a declared order that are solved and summed
+/// in fp32.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is

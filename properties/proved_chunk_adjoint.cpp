@@ -38,9 +38,11 @@
 //   (lost), and what is stored or an operand by w itself. Where dO, S, Lambda', a row of q or k, or anything that is rounded may exceed
 //   65504 nothing is known: `beyond_`, Elementary::limit.
 //
-// Not covered: solves and sums in fp16; the general form; chunks in one pass and single tokens in the other.
+// Not covered: solves and sums in fp16; chunks in one pass and single tokens in the other.
 
 #include "proved_chunk_adjoint.hpp"
+
+#include "proved_inverse.hpp"
 
 #include "proved_recurrence.hpp"
 
@@ -53,31 +55,6 @@ namespace {
 constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-BoundMatrix sum(const BoundMatrix& left, const BoundMatrix& right) {
-  BoundMatrix result = left;
-  for (std::size_t i = 0; i < result.data.size(); ++i) result.data[i] += right.data[i];
-  return result;
-}
-
-/// Sums of the first rows of a matrix >= 0.
-std::vector<double> row_sums(const BoundMatrix& matrix, std::int64_t rows) {
-  std::vector<double> result(at(rows), 0.0);
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t j = 0; j < matrix.columns; ++j) result[at(i)] += matrix[i][j];
-  return result;
-}
-
-struct ChunkWalk : ChunkBound {
-  using ChunkBound::ChunkBound;
-  const BoundMatrix& state() const { return state_; }
-};
-
-double column_norm(const BoundMatrix& matrix, std::int64_t rows, std::int64_t j) {
-  double square = 0;
-  for (std::int64_t c = 0; c < rows; ++c) square += matrix[c][j] * matrix[c][j];
-  return std::sqrt(square);
-}
 
 } // namespace
 
@@ -222,7 +199,12 @@ void ChunkAdjoint::bound_score_cotangents() {
   };
   U_size_ = sum(sizes(U_), U_error_), U_sum_ = row_sums(U_size_, n_);
   for (BoundMatrix* m : {&P_, &P_error_, &Q_, &Q_error_, &dL_, &dL_error_}) m->resize(n_, n_);
-  const BoundMatrix by_inverse = error_by_inverse();
+  BoundMatrix of_Z = Z_error_; // of S too
+  for (std::int64_t j = 0; j < n_; ++j)
+    for (std::int64_t v = 0; v < V_; ++v) of_Z[j][v] += std::abs(beta(j)) * key_norm_[at(j)] * state_error_[at(v)];
+  const BoundMatrix by_inverse =
+      error_by_inverse(units_, back_, n_, {.U = U_, .Z = Z_, .Z_error = of_Z, .dU = dU_, .dU_error = dU_error_, .dZ = dZ_}, lost(1),
+                       [&](std::int64_t i, std::int64_t j) { return wy_ ? error_of_inverse_cotangent(i, j) : 0; });
   for (std::int64_t i = 0; i < n_; ++i) {
     const double strength = std::abs(beta(i));
     for (std::int64_t j = 0; j <= i; ++j) {
@@ -247,53 +229,6 @@ void ChunkAdjoint::bound_score_cotangents() {
       Q_error_[i][j] = rounded(std::abs(Q_[i][j]), std::max(sane(of_L), sane(of_W)));
     }
   }
-}
-
-BoundMatrix ChunkAdjoint::error_by_inverse() const {
-  const double g = units_.gamma(V_);
-  const BoundMatrix &T = back_.inverse_size(), T_error = back_.inverse_error();
-  BoundMatrix dT, dT_error, M, M_error, N, result;
-  for (BoundMatrix* m : {&dT, &dT_error, &M, &M_error, &N, &result}) m->resize(n_, n_);
-  const auto rounded = [&](double size, double error) {
-    return sane((error + units_.operand.error(size + error)) * ProvedUnits::up + lost(1));
-  };
-  for (std::int64_t i = 0; i < n_; ++i)
-    for (std::int64_t j = 0; j <= i; ++j) {
-      const double of_state = std::abs(beta(j)) * key_norm_[at(j)];
-      Lanes t{}, t_error{}, m{}, other{};
-      for (std::int64_t v = 0; v < V_; v += draws_per_batch) {
-        const Lanes d = lanes_at(dU_[i], v, V_), size = absolute(d), error = lanes_at(dU_error_[i], v, V_), Z = lanes_at(Z_[j], v, V_);
-        const Lanes Z_error = lanes_at(Z_error_[j], v, V_) + of_state * lanes_at(state_error_.data(), v, V_);
-        t += d * Z, m += lanes_at(dZ_[i], v, V_) * Z, other += d * lanes_at(U_[j], v, V_);
-        t_error += size * Z_error + error * (absolute(Z) + Z_error) + g * (size + error) * (absolute(Z) + Z_error);
-      }
-      dT_error[i][j] = rounded(std::abs(total(t)), total(t_error) + (wy_ ? error_of_inverse_cotangent(i, j) : 0));
-      dT[i][j] = std::abs(total(t)) + dT_error[i][j];
-      M[i][j] = std::abs(total(m)), N[i][j] = std::abs(total(other));
-    }
-  for (std::int64_t i = 0; i < n_; ++i) {
-    add_rows(M_error[i], i, n_, dT, [&](std::int64_t a) { return T_error[a][i]; });
-    add_rows(M_error[i], i, n_, dT_error, [&](std::int64_t a) { return T[a][i]; });
-    for (std::int64_t b = 0; b <= i; ++b) M_error[i][b] = rounded(M[i][b], M_error[i][b]);
-    for (std::int64_t j = 0; j < i; ++j) {
-      double error = 0;
-      for (std::int64_t b = 0; b <= j; ++b) error += M_error[i][b] * T[j][b] + (M[i][b] + M_error[i][b]) * T_error[j][b];
-      result[i][j] = sane(error * ProvedUnits::up);
-    }
-  }
-  for (std::int64_t j = 0; j < n_; ++j) { // the other product first
-    std::vector<double> error(at(n_), 0.0);
-    for (std::int64_t a = j + 1; a < n_; ++a) {
-      for (std::int64_t b = 0; b <= j; ++b) error[at(a)] += dT_error[a][b] * T[j][b] + dT[a][b] * T_error[j][b];
-      error[at(a)] = rounded(N[a][j], error[at(a)]);
-    }
-    for (std::int64_t i = j + 1; i < n_; ++i) {
-      double both = 0;
-      for (std::int64_t a = i; a < n_; ++a) both += T[a][i] * error[at(a)] + T_error[a][i] * (N[a][j] + error[at(a)]);
-      result[i][j] = std::max(result[i][j], sane(both * ProvedUnits::up));
-    }
-  }
-  return result;
 }
 
 void ChunkAdjoint::write_strength(AdjointBound& out) {
@@ -377,34 +312,6 @@ void ChunkAdjoint::carry_back(AdjointBound& out) {
   }
   for (std::int64_t j = 0; j < V_; ++j) epsilon_[at(j)] = sane((passed * epsilon_[at(j)] + std::sqrt(squares[at(j)])) * ProvedUnits::up);
   lambda_ = before;
-}
-
-ChunkStarts chunk_starts(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk,
-                         const std::vector<std::int64_t>& lengths, const std::vector<Order>& orders) {
-  ChunkStarts starts;
-  starts.step = lengths.back();
-  const std::int64_t count = (head.tokens + starts.step - 1) / starts.step;
-  starts.state.resize(at(std::max<std::int64_t>(count, 1)));
-  starts.error.assign(starts.state.size(), std::vector<double>(at(head.V), 0.0));
-  starts.error[0] = error_of_stored_start(units, head);
-  starts.state[0].columns = head.V, starts.state[0].data = head.state;
-  const bool wy = std::ranges::count(orders, Order::wy) > 0;
-  std::vector<double> token(at(head.tokens)), row(at(head.K));
-  std::vector<ChunkWalk> walks(lengths.size(), ChunkWalk(units, head, gate_floor));
-  for (std::int64_t index = 1; index < count; ++index)
-    for (std::size_t which = 0; which < lengths.size(); ++which) {
-      const std::int64_t end = index * starts.step, length = lengths[which];
-      if (end % length != 0) continue;
-      walks[which].enter(end - length, length, wy);
-      for (Order order : orders) {
-        std::vector<double> error = starts.error[at((end - length) / starts.step)];
-        walks[which].bound(order, end % chunk == 0, error, token.data() + end - length, row.data());
-        for (std::size_t j = 0; j < error.size(); ++j) starts.error[at(index)][j] = std::max(starts.error[at(index)][j], error[j]);
-      }
-      walks[which].leave();
-      if (length == starts.step) starts.state[at(index)] = walks[which].state();
-    }
-  return starts;
 }
 
 AdjointBound bound_chunk_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,

@@ -5,6 +5,7 @@
 #include "../kernels/contract.hpp"
 #include "proved_adjoint.hpp"
 #include "proved_chunk.hpp"
+#include "proved_starts.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -12,24 +13,6 @@
 #include <vector>
 
 namespace kdacheck {
-
-/// |x| of every entry.
-inline BoundMatrix sizes(BoundMatrix from) {
-  for (double& x : from.data) x = std::abs(x);
-  return from;
-}
-
-/// Exact states [K,V] of a head every `step` tokens from its start, and the largest errors [V] of their columns after a forward pass in
-/// chunks of any of some lengths and orders, which may change at every state that it keeps.
-struct ChunkStarts {
-  std::int64_t step = 0;
-  std::vector<BoundMatrix> state;
-  std::vector<std::vector<double>> error;
-};
-
-/// `chunk`: tokens between two states that are rounded to the declared format. `lengths`: chunk_lengths(), or the first of them.
-ChunkStarts chunk_starts(const ProvedUnits&, const Head&, double gate_floor, std::int64_t chunk, const std::vector<std::int64_t>& lengths,
-                         const std::vector<Order>&);
 
 /// Walks back through the chunks of a head.
 class ChunkAdjoint : ChunkBound {
@@ -72,9 +55,6 @@ private:
 
   /// dAqk and dAkk; and dL, which no operand format rounds.
   void bound_score_cotangents();
-
-  /// dL by way of dT: [n,n].
-  BoundMatrix error_by_inverse() const;
 
   // Of a kernel that has W = T beta kd: proved_chunk_wy.cpp.
 

@@ -15,21 +15,6 @@ constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-BoundMatrix transposed(const BoundMatrix& from, std::int64_t rows) {
-  BoundMatrix result;
-  result.resize(from.columns, rows);
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t j = 0; j < from.columns; ++j) result[j][i] = from[i][j];
-  return result;
-}
-
-/// sum over columns of |left_i| e
-double weighted(const double* left, const std::vector<double>& e) {
-  double result = 0;
-  for (std::size_t j = 0; j < e.size(); ++j) result += std::abs(left[j]) * e[j];
-  return result;
-}
-
 } // namespace
 
 double ChunkAdjoint::decay_slack(double log_error) const {

@@ -7,6 +7,7 @@
 #include "proved_adjoint.hpp"
 #include "proved_chunk.hpp"
 #include "proved_chunk_adjoint.hpp"
+#include "proved_general_adjoint.hpp"
 #include "proved_solve.hpp"
 
 #include <algorithm>
@@ -39,19 +40,20 @@ double through(double factor, double factor_error, double error, double size) {
          2 * ProvedUnits::single * (std::abs(factor) + factor_error) * (size + error);
 }
 
-/// Not for chunks but of KDA. Where fp16 is computed with, its subnormals and its limit were thought of in chunks alone, and not in sums.
-bool covered(const Contract& contract, Rule rule) {
+/// Where fp16 is computed with, its subnormals and its limit were thought of in chunks alone, and not in sums.
+bool covered(const Contract& contract) {
   const bool chunks = contract.order == Order::residual_first || contract.order == Order::wy;
   for (Format format : {contract.solve, contract.accumulate})
     if (format == Format::fp16) return false;
   for (Format format : {contract.operands, contract.scores, contract.state, contract.gradient_state})
     if (format == Format::fp16 && !chunks) return false;
-  return contract.order == Order::recurrence || rule == Rule::kda;
+  return true;
 }
 
 /// The larger of two bounds on the same gradients.
 void widen(AdjointBound& bound, const AdjointBound& other) {
-  for (auto rows : {&AdjointBound::q, &AdjointBound::k, &AdjointBound::g, &AdjointBound::v, &AdjointBound::beta, &AdjointBound::state})
+  for (auto rows : {&AdjointBound::q, &AdjointBound::k, &AdjointBound::a, &AdjointBound::b, &AdjointBound::g, &AdjointBound::v,
+                    &AdjointBound::beta, &AdjointBound::state})
     for (std::size_t i = 0; i < (bound.*rows).size(); ++i) (bound.*rows)[i] = std::max((bound.*rows)[i], (other.*rows)[i]);
 }
 
@@ -65,11 +67,13 @@ AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, cons
   const std::vector<Order> orders = open && all ? std::vector{Order::residual_first, Order::wy}
                                     : open      ? std::vector{Order::residual_first}
                                                 : std::vector{contract.order};
-  const ChunkStarts starts = chunk_starts(units, head, gate_floor, chunk, lengths, orders);
+  const ChunkStarts starts =
+      (head.dplr ? chunk_starts<GeneralBound> : chunk_starts<ChunkBound>)(units, head, gate_floor, chunk, lengths, orders);
   std::optional<AdjointBound> result;
   if (open && all) result = bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
   for (std::int64_t length : lengths) {
-    AdjointBound bound = bound_chunk_adjoint(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
+    AdjointBound bound =
+        (head.dplr ? bound_general_adjoint : bound_chunk_adjoint)(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
     result ? widen(*result, bound) : void(result = std::move(bound));
   }
   return *result;
@@ -79,7 +83,7 @@ AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, cons
 
 ProvedBound proved_gradient_bound(const Contract& contract, const Problem& problem, Submodels submodels) {
   ProvedBound result;
-  if (!covered(contract, problem.options.rule)) return result;
+  if (!covered(contract)) return result;
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const std::int64_t N = sequence_count(problem), rows = B * T;
   const bool general = problem.options.rule == Rule::dplr;

@@ -52,12 +52,13 @@ std::array<double, 6> worst_ratios(const Contract& contract, const Problem& prob
   std::array<double, 6> worst{};
   const ProvedUnits units(contract);
   const std::vector<std::int64_t> lengths = chunk_lengths(contract.chunk, problem.shape.T);
-  const ChunkStarts starts = chunk_starts(units, head, 0, contract.chunk, lengths, {contract.order});
+  const ChunkStarts starts = chunk_starts<ChunkBound>(units, head, 0, contract.chunk, lengths, {contract.order});
   for (std::int64_t length : lengths) {
     const AdjointBound bound = bound_chunk_adjoint(units, head, 0, contract.chunk, length, {contract.order}, starts, d_o, d_state);
     const Gradients exact = PushedChunks(contract, head, {}, {}).run(problem, length, length);
     for (std::int64_t forward : lengths)
-      for (const Way& way : ways(contract.order))
+      for (const Way& way : ways(contract.order)) {
+        if (forward != length && (way.by_inverse || way.twice)) continue; // unlike lengths by one way
         for_each_push<Push>(23, mixtures, [&](const Push& push) {
           const Gradients run = PushedChunks(contract, head, push, way).run(problem, forward, length);
           const auto each = [&](std::size_t which, const Matrix& left, const Matrix& right, const std::vector<double>& bounds) {
@@ -71,6 +72,7 @@ std::array<double, 6> worst_ratios(const Contract& contract, const Problem& prob
           each(0, run.q, exact.q, bound.q), each(1, run.k, exact.k, bound.k), each(2, run.v, exact.v, bound.v);
           each(3, run.g, exact.g, bound.g), each(4, run.beta, exact.beta, bound.beta), each(5, run.state, exact.state, bound.state);
         });
+      }
   }
   return worst;
 }

@@ -34,13 +34,50 @@ struct Way {
 };
 
 struct Gradients {
-  Matrix q, k, v, g, beta, state;
+  Matrix q, k, v, g, beta, a, b, state; ///< a, b: DPLR
 };
 
-class PushedChunks {
+/// Elementary steps, each of which errs as far as it may.
+class PushedSteps {
 public:
-  PushedChunks(const Contract& contract, const Head& head, const Push& push, const Way& way)
+  PushedSteps(const Contract& contract, const Head& head, const Push& push, const Way& way)
       : contract_(contract), head_(head), push_(push), way_(way), K(head.K), V(head.V) {}
+
+protected:
+  double rounded(Format format, double push, double x) const {
+    if (format != Format::fp16) return x * (1 + push * unit_roundoff(format));
+    const double near = x + push * std::max(0x1p-11 * std::abs(x), std::abs(x) < 0x1p-14 ? 0x1p-25 : 0.0); // fp16's subnormals
+    return std::abs(near) > 65504 ? std::copysign(HUGE_VAL, near) : near;
+  }
+  double operand(double x) const { return rounded(contract_.operands, push_.operand, x); }
+  double score(double x) const { return rounded(contract_.scores, push_.score, x); }
+  double single(double x) const { return rounded(Format::fp32, push_.single, x); }
+  /// A stored state or cotangent as gradients read it.
+  Matrix as_read(Matrix from) const {
+    if (unit_roundoff(contract_.gradient_state) > 0x1p-24)
+      for (double& x : from) x = rounded(contract_.gradient_state, push_.stored, x);
+    return from;
+  }
+  double exponential(double x) const { return std::exp(x) * (1 + push_.exponential * 2 * contract_.exp_ulp * 0x1p-24); }
+  template <class Term> double sum(std::int64_t from, std::int64_t to, Term&& term) const {
+    double total = 0, size = 0;
+    for (std::int64_t i = from; i < to; ++i) {
+      const double x = term(i);
+      total += x, size += std::abs(x);
+    }
+    return total + push_.accumulate * static_cast<double>(to - from) * unit_roundoff(contract_.accumulate) * size;
+  }
+
+  const Contract& contract_;
+  const Head& head_;
+  Push push_;
+  Way way_;
+  std::int64_t K, V;
+};
+
+class PushedChunks : PushedSteps {
+public:
+  using PushedSteps::PushedSteps;
 
   /// Forward in chunks of one length, back in chunks of another: states that the forward pass did not keep follow from the last that it
   /// kept.
@@ -67,30 +104,6 @@ public:
   }
 
 private:
-  double rounded(Format format, double push, double x) const {
-    if (format != Format::fp16) return x * (1 + push * unit_roundoff(format));
-    const double near = x + push * std::max(0x1p-11 * std::abs(x), std::abs(x) < 0x1p-14 ? 0x1p-25 : 0.0); // fp16's subnormals
-    return std::abs(near) > 65504 ? std::copysign(HUGE_VAL, near) : near;
-  }
-  double operand(double x) const { return rounded(contract_.operands, push_.operand, x); }
-  double score(double x) const { return rounded(contract_.scores, push_.score, x); }
-  double single(double x) const { return rounded(Format::fp32, push_.single, x); }
-  /// A stored state or cotangent as gradients read it.
-  Matrix as_read(Matrix from) const {
-    if (unit_roundoff(contract_.gradient_state) > 0x1p-24)
-      for (double& x : from) x = rounded(contract_.gradient_state, push_.stored, x);
-    return from;
-  }
-  double exponential(double x) const { return std::exp(x) * (1 + push_.exponential * 2 * contract_.exp_ulp * 0x1p-24); }
-  template <class Term> double sum(std::int64_t from, std::int64_t to, Term&& term) const {
-    double total = 0, size = 0;
-    for (std::int64_t i = from; i < to; ++i) {
-      const double x = term(i);
-      total += x, size += std::abs(x);
-    }
-    return total + push_.accumulate * static_cast<double>(to - from) * unit_roundoff(contract_.accumulate) * size;
-  }
-
   /// e^{G_i - G_j}, split at the row's block or between.
   std::pair<double, double> split(std::int64_t i, std::int64_t j, std::int64_t c) const {
     const std::int64_t anchor = std::max(i / 16 * 16, j);
@@ -289,11 +302,7 @@ private:
       }
   }
 
-  const Contract& contract_;
-  const Head& head_;
-  Push push_;
-  Way way_;
-  std::int64_t K, V, first_ = 0, n_ = 0;
+  std::int64_t first_ = 0, n_ = 0;
   Matrix G_, kd_, qd_, kr_, A_, Akk_, T_, R_, U_, Z_, keys_, values_, W_, next_;
 };
 
