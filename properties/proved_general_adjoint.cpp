@@ -10,6 +10,9 @@
 //   dO + bd^T Y
 // Order wy goes through W = T bd and T (M v): dW = dw S^T, dT = dw (M v)^T + dW bd^T, T^T dW = Y S^T, Lambda = ... + W^T dw.
 //
+// KDA through it has a = beta k, b = alpha k and the key beta k: with da and dk as above,
+//   dk = beta (da + dk) + alpha db      dbeta = sum k (da + dk)      dg one term alpha k db more, of the token itself.
+//
 // Not covered: solves and sums in fp16; chunks in one pass and single tokens in the other.
 
 #include "proved_general_adjoint.hpp"
@@ -29,7 +32,9 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 AdjointBound GeneralAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state) {
   const std::int64_t T = head_.tokens;
   AdjointBound out;
-  for (auto* rows : {&out.q, &out.k, &out.a, &out.b, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
+  for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
+  if (head_.dplr)
+    for (auto* rows : {&out.a, &out.b}) rows->assign(at(T * K_), 0.0);
   for (auto* rows : {&out.v, &out.beta, &out.beta_size}) rows->assign(at(T), 0.0);
   lambda_.resize(K_, V_);
   if (!d_state.empty()) lambda_.data = d_state;

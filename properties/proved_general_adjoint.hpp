@@ -14,7 +14,7 @@
 
 namespace kdacheck {
 
-/// Walks back through the chunks of a head of DPLR.
+/// Walks back through the chunks of a head of either rule; one of KDA is taken as in GeneralBound.
 class GeneralAdjoint : GeneralBound {
 public:
   GeneralAdjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,
@@ -65,6 +65,8 @@ private:
   void bound_rows();
   void add_scores();
   void write_rows(AdjointBound& out);
+  /// dk and what dbeta has of it, where KDA is taken through the general rule.
+  void write_key(std::int64_t i, std::int64_t c, double& strength, double& strength_error, AdjointBound& out);
   void carry_back(AdjointBound& out);
 
   const std::vector<Order>& orders_;
@@ -86,7 +88,7 @@ private:
   BoundMatrix erased_size_, erased_own_error_, read_cotangent_, read_cotangent_error_; ///< [n,K] dW; T^T dW = Y S^T
 };
 
-/// As bound_chunk_adjoint, for DPLR.
+/// As bound_chunk_adjoint, for DPLR and for KDA through the general rule.
 AdjointBound bound_general_adjoint(const ProvedUnits&, const Head&, double gate_floor, std::int64_t chunk, std::int64_t length,
                                    const std::vector<Order>& orders, const ChunkStarts& starts, const std::vector<double>& d_o,
                                    const std::vector<double>& d_state);

@@ -103,14 +103,12 @@ void GeneralAdjoint::add_scores() {
 }
 
 void GeneralAdjoint::write_rows(AdjointBound& out) {
-  double of_rows = 0;
-  for (const Rows* rows : {&q_, &k_, &a_, &b_})
-    of_rows = std::max(of_rows, *std::max_element(rows->error.data.begin(), rows->error.data.end()));
-  const double of_sum = units_.gamma(7 * n_ + 10), factor = grown(norm_ + of_rows + 3 * f);
+  const double of_sum = units_.gamma(7 * n_ + 10), of_keys = units_.gamma(K_ + 2);
   const double over_V = (1 + units_.gamma(V_ + 1)) * (1 + units_.operand.unit) * (1 + units_.operand.unit) * (1 + 2.1 * f) - 1;
   const double errors =
       std::accumulate(state_error_.begin(), state_error_.end(), 0.0) + std::accumulate(lambda_error_.begin(), lambda_error_.end(), 0.0);
   const auto raise = [](double& bound, double error) { bound = std::max(bound, sane(error * ProvedUnits::up)); };
+  std::vector<double> strength(at(n_), 0.0), strength_error(strength); // KDA: dbeta
   for (std::int64_t c = 0; c < K_; ++c) {
     double kept = 0, kept_size = 0, kept_error = 0;
     const double flushed = lost(state_row_sum_[at(c)] + lambda_row_sum_[at(c)] + errors);
@@ -121,27 +119,56 @@ void GeneralAdjoint::write_rows(AdjointBound& out) {
     }
     double g = whole_[at(c)] * kept, g_size = (whole_[at(c)] + whole_slack_[at(c)]) * kept_size,
            g_error = whole_[at(c)] * kept_error + (whole_[at(c)] * over_V + whole_slack_[at(c)] * (1 + over_V)) * kept_size;
-    const auto add = [&](double by, const Side& side, std::int64_t i, double sign) {
-      const double size = std::abs(by) * side.size[i][c];
+    const auto add = [&](const Rows& rows, const Side& side, std::int64_t i, double sign) {
+      const double by = rows.value[i][c], size = std::abs(by) * side.size[i][c], factor = grown(norm_ + rows.error[i][c] + 3 * f);
       g += sign * by * side.exact[i][c];
       g_error += std::abs(by) * side.error[i][c] * (1 + factor) + factor * size, g_size += size * (1 + factor);
     };
-    for (std::int64_t i = 0; i < n_; ++i) add(a_.value[i][c], end_a_, i, 1), add(k_.value[i][c], end_k_, i, 1);
+    for (std::int64_t i = 0; i < n_; ++i) add(a_, end_a_, i, 1), add(k_, end_k_, i, 1);
     for (std::int64_t i = n_ - 1; i >= 0; --i) {
       const std::size_t entry = at((first_ + i) * K_ + c);
       const double scale = std::abs(head_.scale);
-      add(q_.value[i][c], row_q_, i, 1), add(a_.value[i][c], column_a_, i, -1), add(k_.value[i][c], column_k_, i, -1);
-      if (i + 1 < n_) add(b_.value[i + 1][c], row_b_, i + 1, 1);
+      add(q_, row_q_, i, 1), add(a_, column_a_, i, -1), add(k_, column_k_, i, -1);
+      if (i + 1 < n_) add(b_, row_b_, i + 1, 1);
+      out.q_size[entry] = scale * std::abs(row_q_.exact[i][c]);
+      raise(out.q[entry], scale * (row_q_.error[i][c] + 4 * f * row_q_.size[i][c]) + lost(1));
+      if (!head_.dplr) { // alpha's own share of dg is that of b at the token itself
+        const double before = g, before_error = g_error, before_size = g_size;
+        add(b_, row_b_, i, 1);
+        out.g_size[entry] = std::abs(g);
+        raise(out.g[entry], g_error + (of_sum + 2 * f) * g_size + flushed);
+        g = before, g_error = before_error, g_size = before_size;
+        write_key(i, c, strength[at(i)], strength_error[at(i)], out);
+        continue;
+      }
       out.g_size[entry] = std::abs(g);
       raise(out.g[entry], g_error + of_sum * g_size + flushed);
-      out.q_size[entry] = scale * std::abs(row_q_.exact[i][c]);
       out.k_size[entry] = std::abs(column_k_.exact[i][c]);
-      raise(out.q[entry], scale * (row_q_.error[i][c] + 4 * f * row_q_.size[i][c]) + lost(1));
       raise(out.k[entry], column_k_.error[i][c] + 4 * f * column_k_.size[i][c] + lost(1));
       raise(out.a[entry], column_a_.error[i][c] + 4 * f * column_a_.size[i][c] + lost(1));
       raise(out.b[entry], row_b_.error[i][c] + 4 * f * row_b_.size[i][c] + lost(1));
     }
   }
+  for (std::int64_t i = 0; i < n_ && !head_.dplr; ++i) {
+    out.beta_size[at(first_ + i)] = std::abs(strength[at(i)]);
+    raise(out.beta[at(first_ + i)], strength_error[at(i)] * (1 + of_keys) + lost(1));
+  }
+}
+
+void GeneralAdjoint::write_key(std::int64_t i, std::int64_t c, double& strength, double& strength_error, AdjointBound& out) {
+  const auto t = at(first_ + i), entry = at((first_ + i) * K_ + c);
+  const double beta = head_.beta[t], of_beta = (1 + head_.beta_error[t]) * (1 + 4 * f) - 1, key = head_.k[entry], alpha = alpha_[i][c];
+  const double of_alpha = grown(b_.error[i][c] + 4 * f), of_sum = grown(norm_ + 2 * f) + units_.gamma(K_ + 2);
+  const double written = column_a_.exact[i][c] + column_k_.exact[i][c], written_error = column_a_.error[i][c] + column_k_.error[i][c],
+               written_size = column_a_.size[i][c] + column_k_.size[i][c];
+  const double b = row_b_.exact[i][c], b_error = row_b_.error[i][c], b_size = row_b_.size[i][c];
+  double& bound = out.k[entry];
+  out.k_size[entry] = std::abs(beta * written + alpha * b);
+  bound = std::max(bound, sane((std::abs(beta) * (written_error + of_beta * (written_size + written_error)) +
+                                alpha * (b_error + of_alpha * (b_size + b_error)) + lost(1)) *
+                               ProvedUnits::up));
+  strength += key * written;
+  strength_error += std::abs(key) * (written_error + of_sum * (written_size + written_error));
 }
 
 } // namespace kdacheck

@@ -67,15 +67,17 @@ AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, cons
   const std::vector<Order> orders = open && all ? std::vector{Order::residual_first, Order::wy}
                                     : open      ? std::vector{Order::residual_first}
                                                 : std::vector{contract.order};
-  const ChunkStarts starts =
-      (head.dplr ? chunk_starts<GeneralBound> : chunk_starts<ChunkBound>)(units, head, gate_floor, chunk, lengths, orders);
   std::optional<AdjointBound> result;
   if (open && all) result = bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
-  for (std::int64_t length : lengths) {
-    AdjointBound bound =
-        (head.dplr ? bound_general_adjoint : bound_chunk_adjoint)(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
-    result ? widen(*result, bound) : void(result = std::move(bound));
-  }
+  const auto in_chunks = [&](auto&& starts_of, auto&& bound_of) {
+    const ChunkStarts starts = starts_of(units, head, gate_floor, chunk, lengths, orders);
+    for (std::int64_t length : lengths) {
+      AdjointBound bound = bound_of(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
+      result ? widen(*result, bound) : void(result = std::move(bound));
+    }
+  };
+  if (!head.dplr) in_chunks(chunk_starts<ChunkBound>, bound_chunk_adjoint);
+  if (head.dplr || (open && all)) in_chunks(chunk_starts<GeneralBound>, bound_general_adjoint);
   return *result;
 }
 

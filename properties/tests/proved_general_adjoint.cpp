@@ -136,6 +136,81 @@ TEST_CASE("the worst legal evaluations of the general rule in chunks stay inside
     }
 }
 
+namespace {
+
+/// A head of KDA as one of the general rule, its rows rounded in one direction.
+Head through_general(const Head& head, const Contract& contract, const Push& push) {
+  Head general = head;
+  general.dplr = true;
+  for (std::size_t i = 0; i < head.k.size(); ++i) {
+    const double beta = head.beta[i / static_cast<std::size_t>(head.K)] * (1 + push.single * 0x1p-24);
+    const double alpha = std::exp(head.g[i]) * (1 + push.exponential * 2 * contract.exp_ulp * 0x1p-24);
+    general.k[i] = beta * head.k[i], general.a.push_back(general.k[i]);
+    general.b.push_back(alpha * head.k[i] * (1 + push.single * 0x1p-24));
+  }
+  return general;
+}
+
+/// Gradients of KDA from those of the general rule: k, g and beta.
+void to_kda(const Head& head, const Head& general, Gradients& of) {
+  of.beta.assign(at(head.tokens), 0.0);
+  for (std::size_t i = 0; i < of.k.size(); ++i) {
+    const std::size_t t = i / static_cast<std::size_t>(head.K);
+    const double written = of.a[i] + of.k[i], alpha = std::exp(head.g[i]);
+    of.beta[t] += head.k[i] * written;
+    of.k[i] = head.beta[t] * written + alpha * of.b[i], of.g[i] += general.b[i] * of.b[i];
+  }
+}
+
+} // namespace
+
+TEST_CASE("KDA through the general rule in chunks stays inside its bound, which an undeclared order holds") {
+  Drawn drawn;
+  drawn.shape = {.B = 1, .T = 40, .H = 1, .HV = 1, .K = 8, .V = 3};
+  for (const std::string formats : {"chunk=16 ", "chunk=32 operands=bf16 ", "chunk=16 exp_ulp=20000 "})
+    for (const char* order : {"order=residual_first", "order=wy"})
+      for (double decay : {1e-3, 0.3, 5.0}) {
+        drawn.decay = decay, drawn.beta_most = 1 + decay / 5;
+        const Problem problem = draw(drawn);
+        const Contract contract = contract_of(formats + order);
+        const Head head = read_head(contract, problem, sequences(problem)[0], 0, {0, 1, 2});
+        const Matrix d_o(problem.d_o.begin(), problem.d_o.end()), d_state(problem.d_final_state.begin(), problem.d_final_state.end());
+        const ProvedUnits units(contract);
+        const ChunkStarts starts = chunk_starts<GeneralBound>(units, head, 0, contract.chunk, {contract.chunk}, {contract.order});
+        const AdjointBound bound =
+            bound_general_adjoint(units, head, 0, contract.chunk, contract.chunk, {contract.order}, starts, d_o, d_state);
+        const Truth truth = gradient_truth(problem, Arithmetic::double_double, 106);
+        const auto sized = [&](Input input, const std::vector<double>& size) {
+          for (std::size_t i = 0; i < size.size(); ++i) CHECK(std::abs(size[i] - std::abs(truth[input].value[i])) <= 1e-11);
+        };
+        sized(Input::q, bound.q_size), sized(Input::k, bound.k_size), sized(Input::g, bound.g_size), sized(Input::beta, bound.beta_size);
+        const ProvedBound open = proved_gradient_bound(contract_of(formats), problem);
+        std::array<double, 6> worst{};
+        for (const Way& way : ways(contract.order))
+          for_each_push<Push>(29, 1, [&](const Push& push) {
+            const Head general = through_general(head, contract, push);
+            Gradients run = PushedGeneral(contract, general, push, way).run(problem, contract.chunk, contract.chunk);
+            to_kda(head, general, run);
+            const auto each = [&](std::size_t which, Input input, const Matrix& mine, const std::vector<double>& bounds) {
+              const std::vector<double>& outer = open.gradient[static_cast<std::size_t>(input)];
+              for (std::size_t i = 0; i < mine.size(); ++i) {
+                const double error = std::abs(mine[i] - truth[input].value[i]) - 1e-11;
+                worst[which] = std::max(worst[which], error / bounds[i / (mine.size() / bounds.size())]);
+                if (worst[which] <= 1) CHECK(error <= outer[i / (mine.size() / outer.size())]);
+              }
+            };
+            each(0, Input::q, run.q, bound.q), each(1, Input::k, run.k, bound.k), each(2, Input::v, run.v, bound.v);
+            each(3, Input::g, run.g, bound.g), each(4, Input::beta, run.beta, bound.beta);
+            each(5, Input::initial_state, run.state, bound.state);
+          });
+        for (std::size_t which = 0; which < worst.size(); ++which) {
+          INFO(to_text(contract) << ", decay " << decay << ", gradient " << which << ": " << worst[which]);
+          CHECK(worst[which] <= 1);
+          CHECK(worst[which] > 1e-4);
+        }
+      }
+}
+
 TEST_CASE("right kernels of DPLR stay below the bound of every gradient, and one that misreads an input is refused as proved") {
   Judge judge;
   int kernels = 0, misread = 0, proved = 0;
