@@ -19,6 +19,9 @@
 //   dv = k Lambda, dk_c = sum Lambda_cj v_j, da_c = - sum Lambda_cj p_j, db_c = - sum S_cj m_j, dg_c = sum X_cj Lambda_cj
 //   Lambda'  D Lambda - b m^T: |D - a b^T| epsilon + |b| R |a| |Lambda|^ + (error of the product) |b| |m|^ + max a (eta + 2u) |Lambda|^ ...
 //
+// KDA through it (a = beta k, b = alpha k, key beta k, which err by t_a and, column by column, by t_b |b|):
+//   dk = beta (da + dk) + alpha db     dbeta = sum k (da + dk)     dg: alpha k db of the token itself besides
+//
 // decay_gradient=sums: dg is a running sum (recurrence_adjoint_run.hpp): rows of S . dS of the last state, + q dq - k b (Lambda w + X m) of
 // each token (DPLR: q dq - a da - k dk, and b db afterwards), whose terms err by what is said above of dq and of both parts of dk,
 //   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order.
@@ -43,10 +46,26 @@ constexpr std::int64_t segment = 64; ///< tokens between two kept states
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 double square(double x) { return x * x; }
 
+/// A relative error, and that of a row on top.
+double with_row(double unit, double of_row) { return of_row > 0 ? (1 + unit) * (1 + of_row) - 1 : unit; }
+
+/// KDA as the general rule: a = beta k, b = alpha k, key beta k.
+Head as_general(const Head& kda) {
+  Head head = kda;
+  head.dplr = true;
+  head.a.resize(kda.k.size()), head.b = head.a;
+  for (std::size_t i = 0; i < kda.k.size(); ++i) {
+    head.k[i] = head.a[i] = kda.beta[i / static_cast<std::size_t>(kda.K)] * kda.k[i];
+    head.b[i] = portable::exp(kda.g[i]) * kda.k[i];
+  }
+  return head;
+}
+
 class Adjoint {
 public:
-  Adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval)
-      : units_(units), head_(head), gate_floor_(gate_floor), interval_(interval), K_(head.K), V_(head.V),
+  /// `kda`: the head of which `head` is as_general().
+  Adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, const Head* kda = nullptr)
+      : units_(units), head_(head), kda_(kda), gate_floor_(gate_floor), interval_(interval), K_(head.K), V_(head.V),
         operand_((1 + units.operand.unit) * (1 + units.operand.unit)),
         theta_(head.normalised ? (1 + units.norm(head.K)) * (1 + units.operand.unit) - 1 : 0),
         over_K_((1 + units.gamma(head.K + 1)) * operand_ * (1 + theta_) - 1), over_V_((1 + units.gamma(2 * head.V)) * operand_ - 1),
@@ -57,7 +76,7 @@ public:
     AdjointBound out;
     const std::int64_t T = head_.tokens;
     for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
-    if (head_.dplr)
+    if (head_.dplr && !kda_)
       for (auto* rows : {&out.a, &out.b}) rows->assign(at(T * K_), 0.0);
     for (auto* rows : {&out.v, &out.beta, &out.beta_size}) rows->assign(at(T), 0.0);
     adjoint_ = d_state.empty() ? std::vector<double>(at(K_ * V_), 0.0) : d_state;
@@ -103,7 +122,7 @@ private:
     rho_.assign(at((head_.tokens + 1) * V_), 0.0);
     std::vector<double> token(at(head_.tokens)), row(at(K_));
     const auto bound = head_.dplr ? bound_general_recurrence : bound_recurrence;
-    bound(units_, head_, gate_floor_, interval_, token.data(), row.data(), rho_.data());
+    bound(units_, kda_ ? *kda_ : head_, gate_floor_, interval_, token.data(), row.data(), rho_.data());
     for (double& rho : rho_) rho = sane(rho);
     std::vector<double> S = head_.state;
     for (std::int64_t t = 0; t < head_.tokens; ++t) {
@@ -180,9 +199,10 @@ private:
     }
   }
   /// A gradient of this size (its error included) times the row that it belongs to.
-  void add_to_sum(std::int64_t c, double factor, double error, double size) {
-    sum_error_[at(c)] += std::abs(factor) * ((1 + theta_) * error + (theta_ + 3.1 * u) * size) + flushed(size);
-    sum_size_[at(c)] += std::abs(factor) * (1 + theta_ + 3.1 * u) * size;
+  void add_to_sum(std::int64_t c, double factor, double error, double size, double of_row = 0) {
+    const double theta = with_row(theta_, of_row);
+    sum_error_[at(c)] += std::abs(factor) * ((1 + theta) * error + (theta + 3.1 * u) * size) + flushed(size);
+    sum_size_[at(c)] += std::abs(factor) * (1 + theta + 3.1 * u) * size;
   }
   double of_running_sum(std::int64_t c, std::int64_t t) const { // at most five terms of each token, added up in any order
     return sum_error_[at(c)] + units_.gamma(5 * (head_.tokens - t) + 1) * sum_size_[at(c)];
@@ -206,6 +226,7 @@ private:
     }
     const double key_square = key_norm_, aa = a_norm_, bb = b_norm_;
     for (double* norm : {&key_norm_, &query_norm_, &a_norm_, &b_norm_}) *norm = std::sqrt(*norm);
+    if (kda_) read_row_errors(t);
     if (head_.dplr) {
       const double trace = aa * bb - 2 * decayed_ab, determinant = std::max(0.0, decayed_a * bb - square(decayed_ab));
       const double eigenvalue = 0.5 * (trace + std::sqrt(square(trace) + 4 * determinant));
@@ -216,6 +237,18 @@ private:
     reflection_ = std::max(1.0, std::abs(1 - tau));
     step_norm_ = largest_alpha_;
     if (stretch > 0) step_norm_ = std::min(largest_alpha_ * reflection_, std::sqrt(square(largest_alpha_) + stretch * decayed_key));
+  }
+
+  /// What a, b and the key err by, relative to their norms, where they are products.
+  void read_row_errors(std::int64_t t) {
+    of_a_ = (1 + theta_) * (1 + u) * (1 + kda_->beta_error[at(t)]) - 1;
+    b_error_.assign(at(K_), 0.0);
+    double of_b = 0;
+    for (std::int64_t c = 0; c < K_; ++c) {
+      b_error_[at(c)] = (1 + theta_) * (1 + u) * (1 + decay_error_[at(c)]) - 1;
+      of_b += square(b_error_[at(c)] * head_.b[at(t * K_ + c)]);
+    }
+    of_b_ = b_norm_ > 0 ? std::sqrt(of_b) / b_norm_ : 0;
   }
 
   /// dq, and Lambda += q do^T.
@@ -315,8 +348,10 @@ private:
   }
 
   void retreat_general(std::int64_t t, const std::vector<double>& before, AdjointBound& out) {
-    const double kappa = key_norm_ * (1 + theta_), of_sum = (1 + over_V_) * (1 + 2.1 * u) - 1;
-    const double of_product = operand_ * (1 + 3.1 * u) - 1;
+    const double kappa = key_norm_ * (1 + theta_) * (1 + of_a_), of_sum = (1 + over_V_) * (1 + 2.1 * u) - 1;
+    const double of_product = with_row(operand_ * (1 + 3.1 * u) - 1, of_b_);
+    const double over_a = with_row(over_K_, of_a_), over_b = with_row(over_K_, of_b_);
+    double strength = 0, strength_error = 0;
     std::vector<double> p(at(V_)), m(p), pi(p), mu(p), own(p);
     double with_v = 0, with_p = 0, with_m = 0;
     for (std::int64_t j = 0; j < V_; ++j) {
@@ -327,11 +362,11 @@ private:
       const double old = old_[at(j)] + state_error_[at(j)];
       const double lost = 2 * flush_ * (root_ * (lambda + old + a_norm_ + b_norm_ + kappa) + static_cast<double>(K_) + 4);
       p[at(j)] = read, m[at(j)] = held;
-      pi[at(j)] = b_norm_ * state_error_[at(j)] + over_K_ * b_norm_ * old + lost;
-      const double of_m = over_K_ * a_norm_ * lambda + lost;
+      pi[at(j)] = b_norm_ * state_error_[at(j)] + over_b * b_norm_ * old + lost;
+      const double of_m = over_a * a_norm_ * lambda + lost;
       mu[at(j)] = a_norm_ * epsilon + of_m;
       const double m_size = std::abs(held) + mu[at(j)], p_size = std::abs(read) + pi[at(j)];
-      out.v[at(t)] = std::max(out.v[at(t)], kappa * epsilon + (over_K_ + theta_) * kappa * lambda + lost);
+      out.v[at(t)] = std::max(out.v[at(t)], kappa * epsilon + (over_a + theta_) * kappa * lambda + lost);
       with_v += epsilon * v, with_p += epsilon * p_size, with_m += state_error_[at(j)] * m_size;
       own[at(j)] = b_norm_ * of_m + of_product * b_norm_ * m_size + largest_error_ * lambda +
                    added_ * ((largest_alpha_ + largest_error_) * lambda + b_norm_ * m_size * (1 + of_product)) +
@@ -342,6 +377,7 @@ private:
       const std::size_t entry = at(t * K_ + c);
       const double of_direct = (1 + over_V_) * (1 + decay_error_[at(c)]) * (1 + kept_unit()) * (1 + 2.1 * u) - 1, b = head_.b[entry];
       double k_exact = 0, k_terms = 0, a_own = 0, a_terms = 0, b_own = 0, b_terms = 0, g_exact = 0, g_error = 0, g_terms = 0;
+      double a_exact = 0, b_exact = 0;
       for (std::int64_t j = 0; j < V_; ++j) {
         double& lambda = adjoint_[at(c * V_ + j)];
         const double s = before[at(c * V_ + j)], x = alpha_[at(c)] * s, v = head_.v[at(t * V_ + j)];
@@ -349,23 +385,38 @@ private:
         k_exact += lambda * v, k_terms += lambda_size * std::abs(v);
         a_own += std::abs(lambda) * pi[at(j)], a_terms += lambda_size * (std::abs(p[at(j)]) + pi[at(j)]);
         b_own += std::abs(s) * mu[at(j)], b_terms += (std::abs(s) + state_error_[at(j)]) * (std::abs(m[at(j)]) + mu[at(j)]);
+        a_exact -= lambda * p[at(j)], b_exact -= s * m[at(j)];
         g_exact += x * lambda, g_error += decayed_error_[at(j)] * lambda_size + std::abs(x) * lambda_error_[at(j)];
         g_terms += x_size * lambda_size;
         lambda = alpha_[at(c)] * lambda - b * m[at(j)];
         sent_square[at(j)] += square(lambda);
       }
       out.k_size[entry] = std::abs(k_exact), out.g_size[entry] = std::abs(g_exact);
-      out.k[entry] = with_v + of_sum * k_terms + flushed(k_terms);
-      out.a[entry] = with_p + a_own + of_sum * a_terms + flushed(a_terms);
-      out.b[entry] = with_m + b_own + of_sum * b_terms + flushed(b_terms);
+      const double k_error = with_v + of_sum * k_terms + flushed(k_terms), a_error = with_p + a_own + of_sum * a_terms + flushed(a_terms),
+                   b_error = with_m + b_own + of_sum * b_terms + flushed(b_terms);
+      out.k[entry] = k_error;
+      if (!kda_) out.a[entry] = a_error, out.b[entry] = b_error;
       out.g[entry] = g_error + of_direct * g_terms + flushed(g_terms);
-      if (!units_.decay_sums) continue;
-      add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
-      add_to_sum(c, head_.a[entry], out.a[entry], (1 + of_sum) * a_terms);
-      add_to_sum(c, head_.k[entry], out.k[entry], (1 + of_sum) * k_terms);
-      out.g[entry] = of_running_sum(c, t);
-      add_to_sum(c, b, out.b[entry], (1 + of_sum) * b_terms);
+      if (units_.decay_sums) {
+        add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
+        add_to_sum(c, head_.a[entry], a_error, (1 + of_sum) * a_terms, of_a_);
+        add_to_sum(c, head_.k[entry], k_error, (1 + of_sum) * k_terms, of_a_);
+        out.g[entry] = of_running_sum(c, t);
+        add_to_sum(c, b, b_error, (1 + of_sum) * b_terms, kda_ ? b_error_[at(c)] : 0);
+      }
+      if (!kda_) continue;
+      const double beta = kda_->beta[at(t)], key = kda_->k[entry], alpha = alpha_[at(c)], written = k_exact + a_exact;
+      const double of_beta = (1 + kda_->beta_error[at(t)]) * (1 + 4.1 * u) - 1, of_b = (1 + b_error_[at(c)]) * (1 + 4.1 * u) - 1;
+      const double sizes = (1 + of_sum) * (k_terms + a_terms), b_size = (1 + of_sum) * b_terms;
+      out.k_size[entry] = std::abs(beta * written + alpha * b_exact);
+      out.k[entry] = std::abs(beta) * (k_error + a_error + of_beta * (sizes + k_error + a_error)) +
+                     alpha * (b_error + of_b * (b_size + b_error)) + flushed(sizes + b_size);
+      out.g_size[entry] = std::abs(g_exact + b * b_exact);
+      out.g[entry] += std::abs(b) * (b_error + of_b * (b_size + b_error)) + 3.1 * u * (std::abs(g_exact) + out.g[entry]);
+      strength += key * written;
+      strength_error += std::abs(key) * (k_error + a_error + (theta_ + units_.gamma(K_ + 2)) * (sizes + k_error + a_error));
     }
+    if (kda_) out.beta_size[at(t)] = std::abs(strength), out.beta[at(t)] = strength_error + flushed(1);
     for (std::int64_t j = 0; j < V_; ++j) {
       const double reached = step_norm_ * epsilon_[at(j)] + own[at(j)];
       epsilon_[at(j)] = reached + kept_unit() * (std::sqrt(sent_square[at(j)]) + reached) + root_ * std::max(0x1p-126, units_.state.flush);
@@ -374,6 +425,7 @@ private:
 
   const ProvedUnits& units_;
   const Head& head_;
+  const Head* kda_;
   double gate_floor_;
   std::int64_t interval_, K_, V_;
   double operand_, theta_, over_K_, over_V_, added_, root_, flush_;
@@ -387,6 +439,8 @@ private:
   std::vector<double> lambda_error_, state_error_, decayed_error_; ///< [V]
   double largest_alpha_ = 0, largest_error_ = 0, key_norm_ = 0, query_norm_ = 0, a_norm_ = 0, b_norm_ = 0;
   double step_norm_ = 0, reflection_ = 1;
+  double of_a_ = 0, of_b_ = 0;               ///< of KDA as the general rule: of a and the key, of b
+  std::vector<double> b_error_;              ///< [K]
   std::vector<double> sum_error_, sum_size_; ///< [K]
 };
 
@@ -395,6 +449,12 @@ private:
 AdjointBound bound_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval,
                            const std::vector<double>& d_o, const std::vector<double>& d_state) {
   return Adjoint(units, head, gate_floor, interval).run(d_o, d_state);
+}
+
+AdjointBound bound_adjoint_through_general(const ProvedUnits& units, const Head& kda, double gate_floor, std::int64_t interval,
+                                           const std::vector<double>& d_o, const std::vector<double>& d_state) {
+  const Head head = as_general(kda);
+  return Adjoint(units, head, gate_floor, interval, &kda).run(d_o, d_state);
 }
 
 } // namespace kdacheck

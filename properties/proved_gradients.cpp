@@ -69,6 +69,7 @@ AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, cons
                                                 : std::vector{contract.order};
   std::optional<AdjointBound> result;
   if (open && all) result = bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
+  if (open && all && !head.dplr) widen(*result, bound_adjoint_through_general(units, head, gate_floor, chunk, d_o, d_state));
   const auto in_chunks = [&](auto&& starts_of, auto&& bound_of) {
     const ChunkStarts starts = starts_of(units, head, gate_floor, chunk, lengths, orders);
     for (std::int64_t length : lengths) {

@@ -213,6 +213,61 @@ TEST_CASE("the worst legal evaluations of every gradient stay inside its bound, 
   }
 }
 
+TEST_CASE("KDA through the general rule token by token stays inside its bound, which an undeclared order holds") {
+  for (const std::string formats : {"", "operands=bf16", "exp_ulp=20000", "accumulate=bf16"}) {
+    std::array<double, 6> closest{};
+    for (double decay : {1e-3, 0.3, 5.0})
+      for (std::uint64_t seed : {3, 4}) {
+        const Problem problem = problem_of(Rule::kda, seed, decay, 1.5);
+        const Contract contract = contract_of("order=recurrence " + formats);
+        const Head head = read_head(contract, problem, sequences(problem)[0], 0, {0, 1, 2});
+        const AdjointBound bound =
+            bound_adjoint_through_general(ProvedUnits(contract), head, 0, contract.chunk, {problem.d_o.begin(), problem.d_o.end()},
+                                          {problem.d_final_state.begin(), problem.d_final_state.end()});
+        const ProvedBound open = proved_gradient_bound(contract_of(formats), problem);
+        const Truth truth = gradient_truth(problem, Arithmetic::double_double, 106);
+        for (const auto& [input, size] :
+             {std::pair{Input::q, &bound.q_size}, {Input::k, &bound.k_size}, {Input::g, &bound.g_size}, {Input::beta, &bound.beta_size}})
+          for (std::size_t i = 0; i < size->size(); ++i) CHECK(std::abs((*size)[i] - std::abs(truth[input].value[i])) <= 1e-11);
+        for_each_push<Push>(31, 3, [&](const Push& push) {
+          Head general = head; // products that the kernel rounds
+          general.dplr = true, general.b.clear(), general.a.clear();
+          for (std::size_t i = 0; i < head.k.size(); ++i) {
+            const double rounded = 1 + push.state * 0x1p-24, exponential = 1 + push.exponential * 2 * contract.exp_ulp * 0x1p-24;
+            general.k[i] = head.beta[i / 8] * head.k[i] * rounded;
+            general.a.push_back(general.k[i]), general.b.push_back(std::exp(head.g[i]) * exponential * head.k[i] * rounded);
+          }
+          Gradients run = PushedAdjoint(contract, general, push).run(problem);
+          std::ranges::fill(run.beta, 0.0);
+          for (std::size_t i = 0; i < head.k.size(); ++i) {
+            const double written = run.a[i] + run.k[i];
+            run.beta[i / 8] += head.k[i] * written;
+            run.k[i] = head.beta[i / 8] * written + std::exp(head.g[i]) * run.b[i], run.g[i] += general.b[i] * run.b[i];
+          }
+          const auto each = [&](std::size_t which, Input input, const Matrix& mine, const std::vector<double>& bounds) {
+            const std::vector<double>& outer = open.gradient[static_cast<std::size_t>(input)];
+            for (std::size_t i = 0; i < mine.size(); ++i) {
+              const double error = std::abs(mine[i] - truth[input].value[i]) - 1e-11,
+                           ratio = error / bounds[i / (mine.size() / bounds.size())];
+              INFO(formats << ", decay " << decay << ", " << name(input) << " " << i << ": " << ratio);
+              if (!(ratio <= 1)) CHECK(ratio <= 1);
+              if (error > outer[i / (mine.size() / outer.size())]) CHECK(error <= outer[i / (mine.size() / outer.size())]);
+              closest[which] = std::max(closest[which], ratio);
+            }
+          };
+          each(0, Input::q, run.q, bound.q), each(1, Input::k, run.k, bound.k), each(2, Input::v, run.v, bound.v);
+          each(3, Input::g, run.g, bound.g), each(4, Input::beta, run.beta, bound.beta),
+              each(5, Input::initial_state, run.state, bound.state);
+        });
+      }
+    for (std::size_t which = 0; which < closest.size(); ++which) {
+      INFO(formats << ", gradient " << which << " comes within " << closest[which]);
+      CHECK(closest[which] <= 1);
+      CHECK(closest[which] > 0.005);
+    }
+  }
+}
+
 TEST_CASE("right backward passes stay below the bound of every gradient, summed over groups and through gates and betas") {
   for (const char* name : {"cpu.recurrence.fp32", "cpu.dplr.recurrence.fp32"}) {
     const auto kernel = std::ranges::find(built_in_kernels(), std::string(name), &Kernel::name);
