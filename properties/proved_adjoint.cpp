@@ -26,6 +26,9 @@
 // each token (DPLR: q dq - a da - k dk, and b db afterwards), whose terms err by what is said above of dq and of both parts of dk,
 //   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order.
 //
+// fp16 rounds what is small by 2^-25 at most: a sum of products x y errs besides by that times sum |x| + |y|; nothing is known where a
+// number may exceed 65504 (lose_small).
+//
 // Exact values are computed in fp64; `up` covers what they err by, as in the other bounds. Whatever the order of sums.
 
 #include "proved_adjoint.hpp"
@@ -146,6 +149,7 @@ private:
 
   /// What every gradient reads of a stored state or cotangent of this size (errors included).
   double as_read(double size) const {
+    if (units_.gradient_state.unit > u && !(size <= units_.gradient_state.limit)) return std::numeric_limits<double>::infinity();
     return units_.gradient_state.unit > u ? units_.gradient_state.unit * size + root_ * units_.gradient_state.flush : 0;
   }
 
@@ -176,11 +180,39 @@ private:
       retreat_general(t, before, out);
     else
       retreat_kda(t, before, out);
+    if (small_numbers()) lose_small(t, d_o, after, out);
     for (double& epsilon : epsilon_) epsilon = sane(epsilon * ProvedUnits::up);
     for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b})
       if (!rows->empty())
         for (std::int64_t c = 0; c < K_; ++c) (*rows)[at(t * K_ + c)] = sane((*rows)[at(t * K_ + c)] * ProvedUnits::up);
     out.v[at(t)] = sane(out.v[at(t)] * ProvedUnits::up), out.beta[at(t)] = sane(out.beta[at(t)] * ProvedUnits::up);
+  }
+
+  bool small_numbers() const {
+    const auto half = [](const Elementary& format) { return format.flush > 0x1p-100; };
+    return half(units_.operand) || half(units_.state) || half(units_.gradient_state);
+  }
+
+  /// What fp16's subnormals take from sums of products at this token, and everything where its largest number may be exceeded. Rows are
+  /// taken at the norms of columns: a little more than they are, of what is little.
+  void lose_small(std::int64_t t, const std::vector<double>& d_o, const std::vector<double>& after, AdjointBound& out) {
+    double sums = inner_sum_, largest = std::max({inner_largest_, key_norm_, query_norm_, a_norm_, b_norm_});
+    const auto count = [&](double size) { sums += size, largest = std::max(largest, size); };
+    for (std::int64_t j = 0; j < V_; ++j) {
+      count(size_[at(j)] + lambda_error_[at(j)]), count(old_[at(j)] + state_error_[at(j)]), count(decayed_[at(j)] + decayed_error_[at(j)]);
+      count(column_norm(after, j) + rho_[at((t + 1) * V_ + j)]), count(std::abs(head_.v[at(t * V_ + j)]));
+      count(column_norm(adjoint_, j) + epsilon_[at(j)]);
+      if (!d_o.empty()) count(std::abs(d_o[at(t * V_ + j)]));
+    }
+    const bool fits = largest <= std::min({units_.operand.limit, units_.state.limit, units_.gradient_state.limit});
+    const double strength = std::abs((kda_ ? *kda_ : head_).beta.empty() ? 1.0 : (kda_ ? *kda_ : head_).beta[at(t)]);
+    const double factor = (1 + strength) * (1 + std::abs(head_.scale)) * (1 + key_norm_ + a_norm_ + b_norm_ + query_norm_) * root_;
+    const double flush = std::max({flush_, units_.state.flush, units_.gradient_state.flush});
+    const double lost = fits ? 4 * flush * factor * (1 + sums) : std::numeric_limits<double>::infinity();
+    for (double& epsilon : epsilon_) epsilon += lost;
+    for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b})
+      for (std::int64_t c = 0; c < K_ && !rows->empty(); ++c) (*rows)[at(t * K_ + c)] += lost;
+    out.v[at(t)] += lost, out.beta[at(t)] += lost * root_;
   }
 
   /// The running sum of dg, channel by channel: errors of its terms so far, and their sizes.
@@ -278,11 +310,16 @@ private:
   /// Of a sum over V whose terms are as large as this in all.
   double flushed(double size) const { return 4 * flush_ * (static_cast<double>(V_) * (1 + size) + 4); }
 
+  void count_inner(std::initializer_list<double> sizes) {
+    for (double x : sizes) inner_sum_ += x, inner_largest_ = std::max(inner_largest_, sane(x));
+  }
+
   void retreat_kda(std::int64_t t, const std::vector<double>& before, AdjointBound& out) {
     const double beta = head_.beta[at(t)], of_beta = head_.beta_error[at(t)], strength = std::abs(beta), kappa = key_norm_ * (1 + theta_);
     const double of_scaled = (1 + over_V_) * (1 + of_beta) * (1 + 4.1 * u) - 1;
     const double of_product = (1 + theta_) * (1 + of_beta) * operand_ * (1 + 3.1 * u) - 1;
     std::vector<double> w(at(V_)), m(w), omega(w), mu(w), y(w), own(w), through(w);
+    inner_sum_ = inner_largest_ = 0;
     double beta_error = 0, beta_exact = 0, common = 0;
     for (std::int64_t j = 0; j < V_; ++j) {
       double read = 0, held = 0;
@@ -307,6 +344,7 @@ private:
                    added_ * (lambda + strength * kappa * m_size * (1 + of_product)) +
                    (lambda_error_[at(j)] - epsilon_[at(j)]) * reflection_ + lost;
       y[at(j)] = reflection_ * epsilon_[at(j)] + own[at(j)];
+      count_inner({w_size, m_size, strength * key_norm_ * m_size + lambda + y[at(j)]});
     }
     out.beta_size[at(t)] = std::abs(beta_exact), out.beta[at(t)] = beta_error + flushed(1);
     std::vector<double> through_square(at(V_), 0.0), sent_square(at(V_), 0.0);
@@ -353,6 +391,7 @@ private:
     const double over_a = with_row(over_K_, of_a_), over_b = with_row(over_K_, of_b_);
     double strength = 0, strength_error = 0;
     std::vector<double> p(at(V_)), m(p), pi(p), mu(p), own(p);
+    inner_sum_ = inner_largest_ = 0;
     double with_v = 0, with_p = 0, with_m = 0;
     for (std::int64_t j = 0; j < V_; ++j) {
       double read = 0, held = 0;
@@ -366,6 +405,7 @@ private:
       const double of_m = over_a * a_norm_ * lambda + lost;
       mu[at(j)] = a_norm_ * epsilon + of_m;
       const double m_size = std::abs(held) + mu[at(j)], p_size = std::abs(read) + pi[at(j)];
+      count_inner({p_size, m_size, b_norm_ * m_size, kappa * lambda});
       out.v[at(t)] = std::max(out.v[at(t)], kappa * epsilon + (over_a + theta_) * kappa * lambda + lost);
       with_v += epsilon * v, with_p += epsilon * p_size, with_m += state_error_[at(j)] * m_size;
       own[at(j)] = b_norm_ * of_m + of_product * b_norm_ * m_size + largest_error_ * lambda +
@@ -439,6 +479,7 @@ private:
   std::vector<double> lambda_error_, state_error_, decayed_error_; ///< [V]
   double largest_alpha_ = 0, largest_error_ = 0, key_norm_ = 0, query_norm_ = 0, a_norm_ = 0, b_norm_ = 0;
   double step_norm_ = 0, reflection_ = 1;
+  double inner_sum_ = 0, inner_largest_ = 0; ///< of w, m and Y, or p and m, their errors included
   double of_a_ = 0, of_b_ = 0;               ///< of KDA as the general rule: of a and the key, of b
   std::vector<double> b_error_;              ///< [K]
   std::vector<double> sum_error_, sum_size_; ///< [K]

@@ -40,13 +40,14 @@ double through(double factor, double factor_error, double error, double size) {
          2 * ProvedUnits::single * (std::abs(factor) + factor_error) * (size + error);
 }
 
-/// Where fp16 is computed with, its subnormals and its limit were thought of in chunks alone, and not in sums.
+/// Solves and sums in fp16 were not derived, nor dg as a running sum where anything is fp16.
 bool covered(const Contract& contract) {
-  const bool chunks = contract.order == Order::residual_first || contract.order == Order::wy;
+  const bool running =
+      contract.decay_gradient == DecayGradient::sums && (contract.order == Order::recurrence || contract.order == Order::undeclared);
   for (Format format : {contract.solve, contract.accumulate})
     if (format == Format::fp16) return false;
   for (Format format : {contract.operands, contract.scores, contract.state, contract.gradient_state})
-    if (format == Format::fp16 && !chunks) return false;
+    if (format == Format::fp16 && running) return false;
   return true;
 }
 

@@ -45,7 +45,10 @@ std::vector<Kernel> correct_kernels() {
            std::pair{"bf16-wy", "chunk=32 order=wy operands=bf16 input=bf16 output=bf16"},
            std::pair{"bf16-state", "chunk=16 order=residual_first state=bf16"},
            std::pair{"fp16-state", "chunk=16 order=residual_first state=fp16 value_max=100"},
+           std::pair{"fp16-wy", "chunk=32 order=wy operands=fp16 value_max=100"},
+           std::pair{"fp16-recurrence", "chunk=1 order=recurrence operands=fp16 value_max=100"},
            std::pair{"undeclared", "chunk=32"},
+           std::pair{"undeclared-fp16", "chunk=32 operands=fp16 value_max=100"},
        })
     all.push_back(faultless_kernel(label, contract));
   return all;
