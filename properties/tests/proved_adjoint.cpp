@@ -284,6 +284,55 @@ TEST_CASE("KDA through the general rule token by token stays inside its bound, w
   }
 }
 
+TEST_CASE("gradients of rows that the kernel normalises stay inside their bound, and come near it") {
+  for (const std::string formats : {"", " operands=bf16", " accumulate=bf16"}) {
+    const Contract contract = contract_of("order=recurrence l2norm=both" + formats);
+    std::array<double, 2> closest{};
+    for (double decay : {1e-3, 0.3})
+      for (double size : {1e-3, 1.0, 50.0}) { // at 1e-3, eps counts as much as the row
+        Problem problem = problem_of(Rule::kda, 3, decay, 1);
+        problem.options.l2norm = true;
+        for (Input input : {Input::q, Input::k})
+          for (float& x : problem[input]) x *= static_cast<float>(size);
+        const std::int64_t K = problem.shape.K;
+        const Head head = read_head(contract, problem, sequences(problem)[0], 0, {0, 1, 2});
+        const ProvedBound bound = proved_gradient_bound(contract, problem);
+        const Truth truth = gradient_truth(problem, Arithmetic::double_double, 106);
+        for_each_push<Push>(37, 5, [&](const Push& push) {
+          const double by_norm = 0.5 * static_cast<double>(K) * unit_roundoff(contract.accumulate) + 0x1p-23;
+          const double u = unit_roundoff(contract.operands), moved = (1 + push.accumulate * by_norm) * (1 + push.operand * u);
+          Head near = head;
+          for (auto* rows : {&near.q, &near.k})
+            for (double& x : *rows) x *= moved;
+          const Gradients run = PushedAdjoint(contract, near, push).run(problem);
+          const auto each = [&](std::size_t which, Input input, const Matrix& dx, const Matrix& x, const Matrix& factor) {
+            const std::vector<double>& bounds = bound.gradient[static_cast<std::size_t>(input)];
+            for (std::int64_t t = 0; t < head.tokens; ++t) {
+              double along = 0, terms = 0;
+              for (std::int64_t c = 0; c < K; ++c) {
+                const double term = x[at(t * K + c)] * dx[at(t * K + c)] * (1 + push.operand * u);
+                along += term, terms += std::abs(term);
+              }
+              along += push.accumulate * static_cast<double>(K) * unit_roundoff(contract.accumulate) * terms;
+              for (std::int64_t c = 0; c < K; ++c) {
+                const double r = factor[at(t)] * (1 + push.accumulate * by_norm);
+                const double mine = r * (dx[at(t * K + c)] * (1 + push.operand * u) - x[at(t * K + c)] * along);
+                const double ratio = std::abs(mine - truth[input].value[at(t * K + c)]) / bounds[at(t)];
+                if (!(ratio <= closest[which])) closest[which] = ratio;
+              }
+            }
+          };
+          each(0, Input::q, run.q, near.q, head.q_norm), each(1, Input::k, run.k, near.k, head.k_norm);
+        });
+      }
+    for (std::size_t which = 0; which < closest.size(); ++which) {
+      INFO(to_text(contract) << ", d" << (which == 0 ? "q" : "k") << " comes within " << closest[which]);
+      CHECK(closest[which] <= 1);
+      CHECK(closest[which] > 0.005);
+    }
+  }
+}
+
 TEST_CASE("right backward passes stay below the bound of every gradient, summed over groups and through gates and betas") {
   for (const char* name : {"cpu.recurrence.fp32", "cpu.dplr.recurrence.fp32"}) {
     const auto kernel = std::ranges::find(built_in_kernels(), std::string(name), &Kernel::name);
@@ -369,7 +418,8 @@ TEST_CASE("dg as a running sum has a bound of its own, which right passes keep a
   }
 }
 
-TEST_CASE("what was not derived has no bound: solves, sums and running sums in fp16, what overflows, and rows that are normalised inside") {
+TEST_CASE(
+    "what was not derived has no bound: solves, sums and running sums in fp16, what overflows, and rows that are normalised in fp16") {
   const Problem plain = problem_of(Rule::kda, 1, 0.05, 1);
   const auto of_q = [](const ProvedBound& bound) { return bound.gradient[static_cast<std::size_t>(Input::q)]; };
   for (const char* text :
@@ -383,7 +433,8 @@ TEST_CASE("what was not derived has no bound: solves, sums and running sums in f
   }
   Problem normed = plain;
   normed.options.l2norm = true;
-  const ProvedBound bound = proved_gradient_bound(contract_of("order=recurrence l2norm=both"), normed);
+  const ProvedBound bound = proved_gradient_bound(contract_of("order=recurrence operands=fp16 l2norm=both"), normed);
   CHECK(std::isinf(of_q(bound)[0]));
   CHECK(std::isfinite(bound.gradient[static_cast<std::size_t>(Input::v)][0]));
+  CHECK(std::isfinite(of_q(proved_gradient_bound(contract_of("order=recurrence l2norm=both"), normed))[0]));
 }
