@@ -28,7 +28,7 @@ struct GoldenBound {
 /// if the inputs are of 16 bits one for matrix products and outputs in their format. DPLR: for chunks with the residual first.
 /// Of gradients, if `truth` has them: one for fp32 arithmetic, outputs and gradients where both passes go token by token
 /// (order=recurrence), by token and head, row of the initial state, and element of A_log and dt_bias. A gradient of which nothing is
-/// known anywhere, as those of q and k under an l2norm, is left out.
+/// known anywhere is left out, and so are those of q and k under an l2norm.
 std::vector<GoldenBound> golden_bounds(const Problem&, const InputFormats&, const Truth&);
 
 } // namespace kdacheck

@@ -25,4 +25,8 @@ struct AdjointBound {
 AdjointBound bound_adjoint(const ProvedUnits&, const Head&, double gate_floor, std::int64_t interval, const std::vector<double>& d_o,
                            const std::vector<double>& d_state);
 
+/// The same of a head of KDA that is taken through the general rule.
+AdjointBound bound_adjoint_through_general(const ProvedUnits&, const Head&, double gate_floor, std::int64_t interval,
+                                           const std::vector<double>& d_o, const std::vector<double>& d_state);
+
 } // namespace kdacheck

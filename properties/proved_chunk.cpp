@@ -136,7 +136,7 @@ void ChunkBound::read_decay() {
 void ChunkBound::read_scores() {
   const std::int64_t n = n_, K = head_.K;
   for (BoundMatrix* m : {&L_, &L_error_, &scores_, &scores_error_, &key_scores_, &key_scores_error_}) m->resize(n, n);
-  pair_log_.resize(n, K), growth_ = 1;
+  pair_log_.resize(n, K), growth_.assign(static_cast<std::size_t>(n), 1.0);
   const double f = ProvedUnits::single, a = units_.score.unit, flush = units_.score.flush;
   const double pair =
       2 * (portable::log1p(units_.exponential) + portable::log1p(f) + portable::log1p(a) + norm_) + portable::log1p(units_.gamma(K));
@@ -159,7 +159,7 @@ void ChunkBound::read_scores() {
       of_key[static_cast<std::size_t>(c)] = std::abs(k[c]) * grown(log_error + pair);
       of_query[static_cast<std::size_t>(c)] = std::abs(head_.scale * q[c]) * grown(log_error + scaled);
     }
-    growth = portable::exp(growth), growth_ = std::max(growth_, growth);
+    growth_[static_cast<std::size_t>(i)] = growth = portable::exp(growth);
     for (std::int64_t j = 0; j < i; ++j) {
       double* __restrict x = decayed[j];
       for (std::int64_t c = 0; c < K; ++c) x[c] *= alpha[c];
@@ -222,7 +222,7 @@ void ChunkBound::read_wy() {
   const std::int64_t n = n_, K = head_.K, V = head_.V;
   const double u = units_.operand.unit, f = ProvedUnits::single, flush = units_.operand.flush;
   const double used = (1 + u) * (1 + units_.gamma(K + n)) - 1;
-  BoundMatrix W, W_error;
+  BoundMatrix &W = erasing_, &W_error = erasing_error_;
   // W = T beta kd; key_slack_ holds the product's errors too, which only widens this
   for (BoundMatrix* m : {&right_size_, &right_error_, &solution_size_}) m->resize(n, K);
   W.resize(n, K);
@@ -233,6 +233,7 @@ void ChunkBound::read_wy() {
       W[i][c] = beta * key_[i][c];
       right_size_[i][c] = std::abs(W[i][c]);
       right_error_[i][c] = std::abs(beta) * (key_slack_[i][c] + flush) * rounded + (rounded - 1) * right_size_[i][c] + 2 * flush;
+      if (!(right_size_[i][c] + right_error_[i][c] <= units_.operand.limit)) right_error_[i][c] = infinity;
     }
     add_rows(W[i], 0, i, W, [&](std::int64_t m) { return -L_[i][m]; });
     for (std::int64_t c = 0; c < K; ++c) solution_size_[i][c] = std::abs(W[i][c]);

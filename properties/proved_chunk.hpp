@@ -49,7 +49,7 @@ protected: // ChunkAdjoint goes back over the same chunks
   std::vector<double> step_;                                                                    // [n] norm of each token's transition
   double contraction_ = 1;                                                                      // of the whole chunk
   BoundMatrix pair_log_;                            // [n,K] largest error of the logarithm of a row's split exponentials
-  double growth_ = 1;                               // largest factor of a split
+  std::vector<double> growth_;                      // [n] largest factor of a row's split
   BoundMatrix L_, L_error_, scores_, scores_error_; // [n,n]
   BoundMatrix key_scores_, key_scores_error_;       // [n,n] Akk
   SolveBound inverse_;
@@ -57,6 +57,7 @@ protected: // ChunkAdjoint goes back over the same chunks
   std::vector<double> state_sum_, state_largest_;       // [V]
   BoundMatrix residual_, Z_, U_, Z_slack_, o_slack_;    // [n,V]; residual: V - kd S
   BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_; // [n,V], [n,1]
+  BoundMatrix erasing_, erasing_error_;                 // [n,K] W = T beta kd; its largest error, that of products included
   BoundMatrix right_size_, right_error_, solution_size_, scratch_, update_error_;
 };
 

@@ -73,10 +73,11 @@ void GeneralBound::read_rows() {
 
 void GeneralBound::read_decay() {
   const std::int64_t n = n_, K = head_.K;
-  for (BoundMatrix* m :
-       {&alpha_, &G_, &D_, &read_key_, &read_slack_, &query_slack_, &key_remaining_, &a_remaining_, &key_slack_, &a_size_, &a_slack_})
+  for (BoundMatrix* m : {&alpha_, &G_, &D_, &read_key_, &read_slack_, &query_slack_, &key_remaining_, &a_remaining_, &key_slack_, &a_size_,
+                         &a_slack_, &query_decayed_})
     m->resize(n, K);
-  for (auto* rows : {&reach_, &seen_, &read_norm_, &slack_norm_, &query_norm_, &sum_}) rows->assign(static_cast<std::size_t>(n), 0.0);
+  for (auto* rows : {&step_, &reach_, &seen_, &read_norm_, &slack_norm_, &query_norm_, &sum_})
+    rows->assign(static_cast<std::size_t>(n), 0.0);
   whole_.assign(static_cast<std::size_t>(K), 1.0);
   whole_slack_ = whole_;
   const double f = portable::log1p(ProvedUnits::single), exponential = portable::log1p(units_.exponential),
@@ -102,6 +103,7 @@ void GeneralBound::read_decay() {
       read_slack_[i][c] =
           std::abs(read_key_[i][c]) * grown(error_before + ProvedUnits::argument * std::abs(before) + product + b_.error[i][c]);
       whole_[channel] *= alpha;
+      query_decayed_[i][c] = q_.value[i][c] * whole_[channel];
       query_slack_[i][c] = std::abs(q_.value[i][c]) * whole_[channel] *
                            grown(D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]) + product + q_.error[i][c]);
       decayed[channel] = alpha * a_.value[i][c];
@@ -117,7 +119,8 @@ void GeneralBound::read_decay() {
                  bb = dot(b_.value[i], b_.value[i], K);
     const double trace = dot(a_.value[i], a_.value[i], K) * bb - 2 * xb, determinant = std::max(0.0, xx * bb - xb * xb);
     const double eigenvalue = 0.5 * (trace + std::sqrt(trace * trace + 4 * determinant));
-    reach *= std::sqrt(largest_alpha * largest_alpha + std::max(0.0, eigenvalue));
+    step_[row] = std::sqrt(largest_alpha * largest_alpha + std::max(0.0, eigenvalue));
+    reach *= step_[row];
     seen_[row] = norm_of(q_.value[i], K) * reach;
   }
   contraction_ = reach;
@@ -140,12 +143,14 @@ void GeneralBound::read_decay() {
 
 void GeneralBound::read_scores() {
   const std::int64_t n = n_, K = head_.K;
-  for (BoundMatrix* m : {&L_, &L_error_, &M_, &M_error_, &query_key_error_, &query_a_, &query_a_error_}) m->resize(n, n);
+  for (BoundMatrix* m : {&L_, &L_error_, &M_, &M_error_, &query_key_, &query_key_error_, &query_a_, &query_a_error_}) m->resize(n, n);
+  pair_log_.resize(n, K), growth_.assign(static_cast<std::size_t>(n), 1.0);
   const double f = portable::log1p(ProvedUnits::single);
   const double pair = 2 * (portable::log1p(units_.exponential) + f + portable::log1p(units_.score.unit)) + portable::log1p(units_.gamma(K));
   const double used = (1 + units_.gamma(K + 2 * n)) * (1 + units_.operand.unit) - 1;
-  double of_columns = 0;
-  for (const BoundMatrix* m : {&a_.error, &k_.error}) of_columns = std::max(of_columns, *std::max_element(m->data.begin(), m->data.end()));
+  of_columns_ = 0;
+  for (const BoundMatrix* m : {&a_.error, &k_.error})
+    of_columns_ = std::max(of_columns_, *std::max_element(m->data.begin(), m->data.end()));
   std::vector<double> of_b(static_cast<std::size_t>(K)), of_query(of_b);
   BoundMatrix &keys = scratch_, as; // row j: k_j, a_j times e^{G_i - G_j}
   keys.resize(n, K), as.resize(n, K);
@@ -163,12 +168,13 @@ void GeneralBound::read_scores() {
     for (std::int64_t c = 0; c < K; ++c) {
       const double before = start > 0 ? std::abs(G_[start - 1][c]) : 0.0;
       const double farthest = std::min(std::abs(G_[end][c]), std::abs(G_[i][c]) + ProvedUnits::largest_growth);
-      const double log_error = 2 * (D_[i][c] + ProvedUnits::argument * farthest) + pair + of_columns;
+      pair_log_[i][c] = 2 * (D_[i][c] + ProvedUnits::argument * farthest);
+      const double log_error = pair_log_[i][c] + pair + of_columns_;
       growth = std::max(growth, std::min(std::abs(G_[end][c]) - before, ProvedUnits::largest_growth));
       of_b[static_cast<std::size_t>(c)] = std::abs(b_.value[i][c]) * grown(log_error + b_.error[i][c]);
       of_query[static_cast<std::size_t>(c)] = std::abs(q_.value[i][c]) * grown(log_error + q_.error[i][c]);
     }
-    growth = portable::exp(growth);
+    growth_[static_cast<std::size_t>(i)] = growth = portable::exp(growth);
     const auto flushed = [&](std::int64_t j) {
       const double size = growth * (sum_[static_cast<std::size_t>(i)] + sum_[static_cast<std::size_t>(j)] + static_cast<double>(K));
       return size <= units_.score.limit ? units_.score.flush * size : infinity;
@@ -190,11 +196,12 @@ void GeneralBound::read_scores() {
       sums(q_.value[i], of_query, keys[j], value, error);
       error += flushed(j);
       error += units_.operand.error(std::abs(value) + error);
+      query_key_[i][j] = value;
       query_key_error_[i][j] = sane(error + used * (std::abs(value) + error));
       sums(q_.value[i], of_query, as[j], value, error);
       error += flushed(j);
-      query_a_[i][j] = std::abs(value);
-      query_a_error_[i][j] = sane(error + units_.operand.error(query_a_[i][j] + error));
+      query_a_[i][j] = value;
+      query_a_error_[i][j] = sane(error + units_.operand.error(std::abs(value) + error));
     }
   }
 }
@@ -236,7 +243,7 @@ void GeneralBound::read_state() {
 void GeneralBound::read_wy() {
   const std::int64_t n = n_, K = head_.K, V = head_.V;
   const double used = (1 + units_.operand.unit) * (1 + units_.gamma(K + n)) - 1;
-  BoundMatrix W, W_error, mixed;
+  BoundMatrix &W = erasing_, &W_error = erasing_error_, mixed;
   for (BoundMatrix* m : {&right_size_, &right_error_, &solution_size_, &W}) m->resize(n, K);
   for (std::int64_t i = 0; i < n; ++i) {
     for (std::int64_t c = 0; c < K; ++c) {
@@ -304,9 +311,9 @@ void GeneralBound::bound(Order order, bool stored, std::vector<double>& error, d
   for (std::int64_t i = 0; i < n; ++i) {
     std::copy(o_slack_[i], o_slack_[i] + V, line[0]);
     add_rows(line[0], 0, i + 1, value_size_, [&](std::int64_t m) { return query_key_error_[i][m]; });
-    add_rows(line[0], 0, i + 1, memory_error_, [&](std::int64_t m) { return (1 + g) * (query_a_[i][m] + query_a_error_[i][m]); });
+    add_rows(line[0], 0, i + 1, memory_error_, [&](std::int64_t m) { return (1 + g) * (std::abs(query_a_[i][m]) + query_a_error_[i][m]); });
     add_rows(line[0], 0, i + 1, solution_size_,
-             [&](std::int64_t m) { return query_a_error_[i][m] + g * (query_a_[i][m] + query_a_error_[i][m]); });
+             [&](std::int64_t m) { return query_a_error_[i][m] + g * (std::abs(query_a_[i][m]) + query_a_error_[i][m]); });
     double worst = 0;
     for (std::int64_t j = 0; j < V; ++j) {
       const double e = error[at(j)];

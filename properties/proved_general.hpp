@@ -19,7 +19,7 @@ public:
   void bound(Order, bool stored, std::vector<double>& error, double* token, double* row);
   void leave();
 
-private:
+protected: // GeneralAdjoint goes back over the same chunks
   /// Rows of K numbers with the logarithm of 1 + the largest relative error of each.
   struct Rows {
     BoundMatrix value, error;
@@ -42,12 +42,16 @@ private:
   std::vector<double> whole_, whole_slack_;                                      // [K]
   std::vector<double> reach_, seen_, read_norm_, slack_norm_, query_norm_, sum_; // [n]
   double contraction_ = 1;
-  BoundMatrix L_, L_error_, M_, M_error_, query_key_error_, query_a_, query_a_error_; // [n,n]
+  std::vector<double> step_, growth_;    // [n] norm of each token's transition; largest factor of a row's split exponentials
+  BoundMatrix query_decayed_, pair_log_; // [n,K] qd; largest error of the logarithm of a row's split exponentials
+  double of_columns_ = 0;                // largest error of a and k
+  BoundMatrix L_, L_error_, M_, M_error_, query_key_, query_key_error_, query_a_, query_a_error_; // [n,n]
   SolveBound inverse_;
   BoundMatrix state_, next_, state_size_;                                                        // [K,V]
   std::vector<double> state_sum_, state_largest_;                                                // [V]
   BoundMatrix mixed_, mixed_size_, mixed_error_, right_, memory_, slack_, o_slack_, value_size_; // [n,V]
   BoundMatrix wy_slack_, wy_norm_, wy_error_, wy_size_;
+  BoundMatrix erasing_, erasing_error_; // [n,K] W = T bd; its largest error, that of products included
   BoundMatrix right_size_, right_error_, solution_size_, memory_error_, scratch_;
 };
 

@@ -5,7 +5,7 @@
 //   proved --faults [--seeds N]     error / bound of planted faults on one chunk from a warm state (least over seeds)
 //   proved --faults --backward [--seeds N]   on the whole quick set of regimes, of faults of the backward pass: in how many cases they are
 //                                   proved to be faults
-//   proved --cost                   time of the proved bound beside that of the perturbed runs of the same case
+//   proved --cost [--backward]      time of the proved bound, or of that of gradients, beside that of the perturbed runs of the same case
 //
 // Status 1 if a kernel that is right exceeds its bound.
 
@@ -45,7 +45,10 @@ std::vector<Kernel> correct_kernels() {
            std::pair{"bf16-wy", "chunk=32 order=wy operands=bf16 input=bf16 output=bf16"},
            std::pair{"bf16-state", "chunk=16 order=residual_first state=bf16"},
            std::pair{"fp16-state", "chunk=16 order=residual_first state=fp16 value_max=100"},
+           std::pair{"fp16-wy", "chunk=32 order=wy operands=fp16 value_max=100"},
+           std::pair{"fp16-recurrence", "chunk=1 order=recurrence operands=fp16 value_max=100"},
            std::pair{"undeclared", "chunk=32"},
+           std::pair{"undeclared-fp16", "chunk=32 operands=fp16 value_max=100"},
        })
     all.push_back(faultless_kernel(label, contract));
   return all;
@@ -204,7 +207,7 @@ int backward_faults(const std::string& fault_pattern, const std::string& regime_
   return faults > 0 ? 0 : 1;
 }
 
-int cost() {
+int cost(bool backward) {
   fmt::print("{:<44} {:>6} {:>12} {:>14} {:>8}\n", "contract", "T", "proved ms", "8 draws ms", "ratio");
   for (const char* text : {"chunk=16 order=residual_first", "chunk=64 order=residual_first", "chunk=64 order=wy", "chunk=64",
                            "chunk=64 order=residual_first operands=bf16", "order=recurrence chunk=1"})
@@ -213,20 +216,21 @@ int cost() {
       Recipe recipe = fitted(regimes()[0].draw(1, Tier::quick), contract);
       recipe.shape = {.B = 1, .T = T, .H = 1, .HV = 1, .K = 128, .V = 128};
       const Problem problem = make_problem(recipe, input_formats(contract));
-      const Truth truth = forward_truth(problem, Arithmetic::fp64);
+      const Truth truth = (backward ? gradient_truth : forward_truth)(problem, Arithmetic::fp64, 53);
       double best = 1e300, all = 1e300;
       for (int repeat = 0; repeat < 5; ++repeat) {
         const double start = now();
-        proved_bound(contract, problem);
+        (backward ? proved_gradient_bound : proved_bound)(contract, problem, Submodels::all);
         const double middle = now();
         if (repeat < 2) {
-          forward_budget(contract, problem, truth, 1, 8); // which computes the proved bound once more
+          (backward ? gradient_budget : forward_budget)(contract, problem, truth, 1, 8, Submodels::all); // which computes the bound again
           all = std::min(all, now() - middle);
         }
         best = std::min(best, middle - start);
       }
       fmt::print("{:<44} {:>6} {:>12.2f} {:>14.2f} {:>8.3f}\n", text, T, 1e3 * best, 1e3 * (all - best), best / (all - best));
     }
+  if (backward) return 0;
   // the largest head whose columns are all followed, under an order that is left open: six submodels
   const Contract open = *parse_contract("").contract;
   Recipe recipe = fitted(regimes()[0].draw(1, Tier::quick), open);
@@ -261,7 +265,7 @@ int main(int count, char** arguments) {
   if (of_correct) return correct(kernel_pattern, regime_pattern, seeds, seconds, backward);
   if (of_faults && backward) return backward_faults(fault_pattern, regime_pattern, seeds);
   if (of_faults) return faults(fault_pattern, regime_pattern, seeds);
-  if (of_cost) return cost();
+  if (of_cost) return cost(backward);
   fmt::print(stderr, "one of --correct, --faults, --cost is needed\n");
   return 2;
 }
