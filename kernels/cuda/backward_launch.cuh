@@ -199,8 +199,8 @@ cudaError_t launch_round(const BackwardArguments& args, const BackwardWorkspace&
   if (sums) last.partial_bias = static_cast<float*>(at(where.partial_bias)), last.partial_A = static_cast<float*>(at(where.partial_A));
   auto* kernel = backward_gradients<GateCode::any, K, pieces, half_precision, narrow>;
   if constexpr (!narrow) {
-    if (call.gate == Gate::bounded) kernel = backward_gradients<GateCode::bounded, K, pieces, half_precision>;
-    if (call.gate == Gate::log_decay || call.gate == Gate::absent) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
+    if (code_for(call) == GateCode::bounded) kernel = backward_gradients<GateCode::bounded, K, pieces, half_precision>;
+    if (code_for(call) == GateCode::given) kernel = backward_gradients<GateCode::given, K, pieces, half_precision>;
   }
   const int shared = GradientLayout<K, pieces, half_precision>(call.V).bytes;
   // The device's limit, not what this call takes: calls of several threads set it for one another.

@@ -178,8 +178,8 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
       level.template operator()<8>(tiles[3]);
     }
     if (pass == 0) await_stage();
-    store_stage(stage + Layout::decay + 4 * channel, exp2_approximate(decay.x));
-    store_stage(stage + Layout::decay + 4 * channel + 4, exp2_approximate(decay.y));
+    store_stage(stage + Layout::decay + 4 * channel, exp2_gradual(decay.x));
+    store_stage(stage + Layout::decay + 4 * channel + 4, exp2_gradual(decay.y));
     const auto put = [&]<int of>(int place, int row, Pair value) {
       const Terms<of> terms = split<of>(value.x, value.y);
 #pragma unroll

@@ -194,11 +194,6 @@ __device__ __forceinline__ void decay_steep_rows(float (&score)[8][4], Address b
   sync_warp();
 }
 
-/// 2^x, x <= 0, also where that is less than 2^-126, as exact as exp2_approximate: a state that decays as a whole is not flushed to 0.
-__device__ __forceinline__ float exp2_gradual(float x) {
-  return x < -100.0f ? exp2_approximate(x + 64.0f) * 0x1p-64f : exp2_approximate(x); // the sum is exact
-}
-
 /// Sums of log2 decay of this lane's channels of a pass, put where decay_rows looks for them.
 struct Decays {
   Pair whole; ///< decay by all tokens
