@@ -44,6 +44,17 @@ void smooth_over_tokens(const Problem& problem, std::vector<double>& sigma) {
       }
 }
 
+constexpr std::int64_t shortest_block = 16;
+
+/// Whether a chunk may be worked through in blocks. Near a fixed point the residual of a block's first token has the whole error of a
+/// rounded state, later ones what the block's own writes leave of it: which token is the first matters. Not where states are rounded to a
+/// coarser format, which happens at the ends of whole chunks only.
+bool has_shorter_blocks(const Contract& contract, const Problem& problem) {
+  return contract.chunk > shortest_block && contract.order != Order::recurrence && problem.shape.T > shortest_block &&
+         unit_roundoff(contract.operands) > unit_roundoff(Format::fp32) && contract.state == Format::fp32 &&
+         contract.gradient_state == Format::fp32;
+}
+
 } // namespace
 
 Budget gradient_budget(const Contract& contract, const Problem& problem, const Truth& truth, std::uint64_t noise_seed, int draws,
@@ -54,7 +65,9 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
   budget.draws = batches * draws_per_batch;
   budget.proved = proved_gradient_bound(contract, problem, submodels);
   std::vector<GradientMoments> moments;
-  const auto collect = [&](std::size_t submodel, Input input, std::int64_t group, Lanes mean_square) {
+  std::size_t earlier = 0; // submodels of another length
+  const auto collect = [&](std::size_t of_length, Input input, std::int64_t group, Lanes mean_square) {
+    const std::size_t submodel = earlier + of_length;
     while (moments.size() <= submodel) {
       GradientMoments& added = moments.emplace_back();
       for (Input each : all_inputs)
@@ -68,6 +81,12 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
     }
   };
   run_gradient_trials(contract, problem, truth, noise_seed, batches, submodels, collect);
+  if (takes_all(submodels) && has_shorter_blocks(contract, problem)) {
+    earlier = moments.size();
+    Contract in_blocks = contract;
+    in_blocks.chunk = shortest_block;
+    run_gradient_trials(in_blocks, problem, truth, scatter(noise_seed + 1), batches, submodels, collect);
+  }
   for (Input input : all_inputs) {
     if (truth[input].empty()) continue;
     GradientBudget& result = budget.gradient[index(input)];

@@ -45,12 +45,11 @@ inline Contract chunk_contract(Format input, bool accurate) {
   return contract;
 }
 
-/// With the backward pass. It sweeps in chunks of 16 and forms the other gradients over segments of 64 tokens; what is rounded to operands,
-/// states, keys and residuals, is so every 16 tokens, and that is what the declared chunk must say: near a fixed point the residual of a
-/// chunk's first token has the whole error of a rounded state, later ones what is left of it. Sums over 64 tokens are in fp32. Of the
-/// accurate tier it takes up to 128 channels.
+/// With the backward pass: it sweeps in chunks of 16, and forms the other gradients over segments of 64 tokens. Of the accurate tier it
+/// takes up to 128 channels.
 inline Contract segment_contract(Format input, bool accurate) {
   Contract contract = chunk_contract(input, accurate);
+  contract.chunk = 64;
   if (accurate) contract.K.most = contract.V.most = 128;
   return contract;
 }
