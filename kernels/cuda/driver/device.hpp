@@ -31,7 +31,7 @@ DeviceMemory random_bf16(std::int64_t count, float mean, float deviation, unsign
 DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsigned seed);
 
 /// All tensors of one problem with the options of the targets: bf16 tensors, bounded gate, l2norm, sigmoid of beta, fp32 final state.
-/// `dplr`: a and b, of norm 1/2, instead of beta.
+/// `dplr`: a and b, of norm 1/2, instead of beta. `group`: value heads of a key head.
 struct DeviceProblem {
   std::vector<DeviceMemory> memory;
   kdacheck_cuda_problem problem{};
@@ -45,7 +45,7 @@ struct DeviceProblem {
   }
 };
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
-                           bool decode = false, bool dplr = false);
+                           bool decode = false, bool dplr = false, std::int64_t group = 1);
 
 /// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
 struct DeviceGradients {

@@ -34,4 +34,8 @@ bool check_backward_behaviour(nlohmann::json& report);
 /// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.
 void measure(nlohmann::json& report, bool sweep, const std::string& filter);
 
+/// Adds rows that another program measured on this machine (kernels/plugin/python/adapters/time_fla.py) to `report["timing"]`, after
+/// measure(). Throws if the file cannot be read.
+void add_peers(nlohmann::json& report, const std::string& file);
+
 } // namespace kdacheck::cuda

@@ -1,8 +1,8 @@
 // kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT] [--regime
-// TEXT]
-// [--case TEXT] [--json FILE]: checks, then times, the CUDA kernels here; --forward and --backward keep the checks of that pass, --kernel
-// the accuracy of forward kernels whose name contains the text, --regime the regimes whose name does, --case the timings whose "kernel
-// case" does. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
+// TEXT] [--case TEXT] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and --backward keep the checks of
+// that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime the regimes whose name does, --case the
+// timings whose "kernel case" does; --peers adds rows that time_fla.py wrote. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5
+// not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -14,7 +14,7 @@
 
 int main(int argc, char** argv) try {
   bool quick = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
-  std::string file, filter, kernel, regime;
+  std::string file, filter, kernel, regime, peers;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--quick")
@@ -37,6 +37,8 @@ int main(int argc, char** argv) try {
       regime = argv[++i];
     else if (option == "--case" && i + 1 < argc)
       filter = argv[++i];
+    else if (option == "--peers" && i + 1 < argc)
+      peers = argv[++i];
     else if (option == "--json" && i + 1 < argc)
       file = argv[++i];
     else {
@@ -62,6 +64,7 @@ int main(int argc, char** argv) try {
   if (checked && behaviour && forward && backward) behaved = kdacheck::cuda::check_strided(report) && behaved;
   if (checked && behaviour && !quick && kernel.empty()) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);
+  if (timed && !peers.empty()) kdacheck::cuda::add_peers(report, peers);
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';
   if (checked) std::printf("%s: accuracy %s, behaviour %s\n", properties.name, accurate ? "good" : "BAD", behaved ? "good" : "BAD");
   return accurate && behaved ? 0 : 1;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 
 namespace kdacheck::cuda {
@@ -203,6 +204,38 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
         add(label.c_str(), shown, time_graphs(jobs, 100), bytes, {});
       }
   }
+  // Shapes besides those of the targets: value heads that share keys, whose gradients are taken in rounds, and keys of other sizes, whose
+  // kernels have room for more.
+  struct Shaped {
+    Row row;
+    std::int64_t group, K, V;
+  };
+  for (const Shaped& shaped : std::vector<Shaped>{{{"B1 T8192 H8 HV32", 1, 8192, 8, 0}, 4, 128, 128},
+                                                  {{"B1 T8192 H1 HV16", 1, 8192, 1, 0}, 16, 128, 128},
+                                                  {{"B1 T8192 H32 K16 V64", 1, 8192, 32, 0}, 1, 16, 64},
+                                                  {{"B1 T8192 H32 K80 V128", 1, 8192, 32, 0}, 1, 80, 128},
+                                                  {{"B1 T8192 H32 K256 V256", 1, 8192, 32, 0}, 1, 256, 256}})
+    for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE})
+      for (bool back : {false, true}) {
+        const std::string label =
+            std::string(back ? "bwd " : "") + (kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate") + (back ? "" : " shaped");
+        const Row& row = shaped.row;
+        if (!wanted(label, row) || (back && kernel == KDACHECK_CUDA_CHUNK_ACCURATE && shaped.K > 128)) continue;
+        const double tokens = static_cast<double>(row.B * row.T), key_heads = static_cast<double>(row.H),
+                     heads = key_heads * static_cast<double>(shaped.group), K = static_cast<double>(shaped.K),
+                     V = static_cast<double>(shaped.V), state = static_cast<double>(row.B) * heads * K * V * 4;
+        // Each input once, each output once: forward q k, v o g beta; backward those without o, dO, and a gradient for each input.
+        const double bytes = back ? 2 * tokens * (4 * K * key_heads + (2 * K + 3 * V + 2) * heads) + 2 * state
+                                  : 2 * tokens * (2 * K * key_heads + (K + 2 * V + 1) * heads) + state;
+        const DeviceProblem made = make_problem(row.B, row.T, row.H, shaped.K, shaped.V, 100, false, false, shaped.group);
+        const DeviceGradients gradients = back ? make_gradients(kernel, made, 300) : DeviceGradients{};
+        const Enqueue job = [&](cudaStream_t stream) {
+          if (!back) return require(made.forward(kernel, stream));
+          require(kdacheck_cuda_backward(kernel, &made.problem, &gradients.gradients, gradients.workspace.get(), gradients.workspace_bytes,
+                                         stream));
+        };
+        add(label.c_str(), row, time_graphs({job}, 30), bytes, {});
+      }
   if (const Row row{"an empty kernel", 0, 0, 0, 0}; wanted("decode", row) || wanted("nothing", row))
     add("nothing", row, time_graphs({[](cudaStream_t stream) { require(launch_nothing(stream), "launch"); }}, 200), 0, {});
   for (const Row& row :
@@ -244,6 +277,20 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
     for (const DeviceProblem& set : sets)
       jobs.push_back([&set](cudaStream_t stream) { require(set.forward(KDACHECK_CUDA_DECODE, stream)); });
     add("decode", row, time_graphs(jobs, 200), bytes, {});
+  }
+}
+
+void add_peers(nlohmann::json& report, const std::string& file) {
+  std::ifstream stream(file);
+  if (!stream) throw std::runtime_error(file + " cannot be read");
+  const double bandwidth = report.at("copy_bytes_per_second").get<double>();
+  for (nlohmann::json row : nlohmann::json::parse(stream)) {
+    row["of_bandwidth"] = row.at("bytes").get<double>() / (row.at("median_ms").get<double>() * 1e-3) / bandwidth;
+    row["target"] = 0.0;
+    std::printf("%-32s %-14s median %.4f least %.4f ms, %.1f %% of copy\n", row.at("kernel").get<std::string>().c_str(),
+                row.at("case").get<std::string>().c_str(), row["median_ms"].get<double>(), row.at("least_ms").get<double>(),
+                100 * row["of_bandwidth"].get<double>());
+    report["timing"].push_back(std::move(row));
   }
 }
 
