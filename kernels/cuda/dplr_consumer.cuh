@@ -49,8 +49,8 @@ __device__ __forceinline__ void keep_general_order(Operand<1>& v, Operand<1>& w,
 template <int K, bool half_precision>
 __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
   using Stage = GeneralStage<K>;
-  const LanePlaces lanes = lane_places(lane);
-  const unsigned row = lanes.row, segment = lanes.segment, row_t = lanes.row_t, segment_t = lanes.segment_t; // caught by lambdas
+  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;     // row-major operands, as they lie
+  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16; // transposed ones
   const Address tiles = stage + tile_offset(row, segment);
   // 16 channels from 16 step on: within 128 bytes segments are exchanged, which is the same for every 64 channels.
   const auto place = [&](unsigned first_row, unsigned first_segment, int step) {

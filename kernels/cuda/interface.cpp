@@ -75,6 +75,18 @@ kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_probl
   return call.result;
 }
 
+kdacheck_cuda_result kdacheck_cuda_gates(const kdacheck_cuda_gates_call* wanted, void* stream) {
+  const CheckedGates call = check_gates(wanted);
+  if (call.result.status != KDACHECK_CUDA_OK) return call.result;
+  if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
+  if (const cudaError_t error = launch_gates(call.args, static_cast<cudaStream_t>(stream)); error != cudaSuccess) {
+    cudaGetLastError();
+    return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
+  }
+  return call.result;
+}
+
 kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(int kernel, const kdacheck_cuda_problem* problem, size_t* bytes) {
   if (bytes == nullptr) return refuse(KDACHECK_CUDA_NULL_POINTER, "bytes is a null pointer");
   const CheckedBackward call = check_backward(kernel, problem, nullptr);

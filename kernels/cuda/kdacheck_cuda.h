@@ -132,6 +132,22 @@ KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(in
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 
+/* The gate alone, as the recurrence computes it: ln alpha of every token and channel, and its sums over each chunk of a sequence from the
+ * chunk's first token to its own. */
+typedef struct kdacheck_cuda_gates_call {
+  int64_t B, T, HV, K;
+  int gate;                     /* kdacheck_cuda_gate, but KDACHECK_CUDA_NO_GATE */
+  float lower_bound;            /* of KDACHECK_CUDA_BOUNDED, <= 0 */
+  int64_t chunk;                /* tokens, 1 to 4096; chunks begin with each sequence */
+  kdacheck_cuda_tensor g;       /* [B,T,HV,K] */
+  const float *A_log, *dt_bias; /* [HV], [HV,K] dense; dt_bias may be absent */
+  const int64_t* cu_seqlens;    /* as in kdacheck_cuda_problem */
+  const int64_t* cu_seqlens_host;
+  int64_t sequences;
+  kdacheck_cuda_tensor log_decay, sums; /* [B,T,HV,K], any format; an absent one is not wanted */
+} kdacheck_cuda_gates_call;
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_gates(const kdacheck_cuda_gates_call*, void* stream);
+
 /* KDACHECK_CUDA_OK if the current device can run the kernels. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_device(void);
 
