@@ -47,6 +47,13 @@ struct DeviceProblem {
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
                            bool decode = false, bool dplr = false, std::int64_t group = 1);
 
+/// A call of the gate's kernel alone, bf16 in, both outputs in fp32, K 128 and chunks of 64 (gates.cpp).
+struct DeviceGates {
+  std::shared_ptr<const void> memory;
+  kdacheck_cuda_gates_call call;
+};
+DeviceGates make_gates(std::int64_t T, std::int64_t HV);
+
 /// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
 struct DeviceGradients {
   std::vector<DeviceMemory> memory;

@@ -236,6 +236,11 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
         };
         add(label.c_str(), row, time_graphs({job}, 30), bytes, {});
       }
+  if (const Row row{"B1 T8192 H96", 1, 8192, 96, 0}; wanted("gate alone", row)) {
+    const DeviceGates made = make_gates(row.T, row.H);
+    const Enqueue job = [&](cudaStream_t stream) { require(kdacheck_cuda_gates(&made.call, stream)); };
+    add("gate alone", row, time_graphs({job}, 50), static_cast<double>(row.T * row.H) * 128 * 10, {});
+  }
   if (const Row row{"an empty kernel", 0, 0, 0, 0}; wanted("decode", row) || wanted("nothing", row))
     add("nothing", row, time_graphs({[](cudaStream_t stream) { require(launch_nothing(stream), "launch"); }}, 200), 0, {});
   for (const Row& row :
