@@ -1,6 +1,7 @@
 #include "../judge.hpp"
 #include "drawn_problem.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -72,4 +73,29 @@ TEST_CASE("a gradient that is not finite, of the wrong size, or missing altogeth
     CHECK(judge.backward({}, problem, run).verdict == Verdict::failed_property);
   }
   CHECK(judge.backward({}, problem, {}).verdict == Verdict::failed_property);
+}
+
+TEST_CASE("a chunk may be worked through in blocks of 16: near a fixed point dbeta of a block's first token errs by as much as theirs") {
+  Problem problem = draw({.shape = {.B = 1, .T = 81, .H = 1, .HV = 1, .K = 16, .V = 16},
+                          .decay = 1e-3,
+                          .state = false,
+                          .formats = {Format::fp16, Format::fp32, Format::fp32}});
+  const auto repeat = [](std::vector<float>& x) { // every token the first one
+    const std::size_t width = x.size() / 81;
+    for (std::size_t i = width; i < x.size(); ++i) x[i] = x[i - width];
+  };
+  for (std::vector<float>* x : {&problem.q, &problem.k, &problem.v, &problem.g, &problem.beta}) repeat(*x);
+  std::ranges::fill(problem.beta, 0.43f);
+  std::ranges::fill(problem.d_o, 0.0f); // a loss on the final state alone
+  Contract whole;
+  whole.input = Format::fp16, whole.operands = whole.scores = Format::bf16;
+  whole.order = Order::residual_first;
+  Contract blocks = whole;
+  blocks.chunk = 16;
+  const Truth truth = gradient_truth(problem);
+  const auto sigma = [&](const Contract& contract) {
+    return gradient_budget(contract, problem, truth, 1, 32).gradient[index(Input::beta)].fine[80];
+  };
+  INFO("a chunk of 64: " << sigma(whole) << ", of 16: " << sigma(blocks));
+  CHECK(sigma(whole) >= sigma(blocks));
 }
