@@ -47,9 +47,9 @@
 //    pass at 512 threads of 128 registers, 16 bytes spilled), heads in rounds. Predicted: nothing at 64 and 128 channels and one value head
 //    a key head. Measured on an H200 4.09 and 8.62 ms where 4.08 and 8.63 stood.
 // 11. Decays below 2^-126 are kept, and slopes of gates that are as good as shut. In the last pass only where the gate can give such
-//    decays (code_for), so that the code for the bounded gate stays small. Instructions, bf16, K 128: bounded 8,027 in place of 7,995, given
-//    7,596 for 7,410, any 14,543 for 16,023; stages 7,955 for 8,908, sweeps 4,646 as before; no spills in the last pass. Predicted: nothing
-//    measurable, stages perhaps 0.55 for 0.57; not measured.
+//    decays (code_for), so that the code for the bounded gate stays small. Instructions, bf16, K 128: bounded 8,027 in place of 7,995,
+//    given 7,596 for 7,410, any 14,543 for 16,023; stages 7,955 for 8,908, sweeps 4,646 as before; no spills in the last pass. Predicted:
+//    nothing measurable, stages perhaps 0.55 for 0.57; not measured.
 
 #include "backward_gradients.cuh"
 #include "backward_parameters.cuh"
