@@ -5,6 +5,7 @@
 // the machine's. Included by warp.cuh when no CUDA compiler is at work.
 
 #include "../../../reference/number_format.hpp"
+#include "nvcc_words.hpp"
 
 #include <cmath>
 #include <cstdlib>
@@ -13,18 +14,6 @@
 #include <memory>
 #include <ucontext.h>
 #include <vector>
-
-// The words and types that nvcc adds to the language.
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
-inline float4 __ldcs(const float4* from) { return *from; }
-inline void __stcs(float4* to, float4 x) { *to = x; }
-inline float __fmul_rn(float x, float y) { return x * y; }
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define __noinline__
 
 namespace kdacheck::cuda {
 
