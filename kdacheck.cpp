@@ -4,6 +4,7 @@
 #include "reference/safetensors.hpp"
 #include "reports/commands.hpp"
 #include "reports/compare.hpp"
+#include "reports/typed_words.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -29,19 +30,21 @@ const CLI::Validator whole_number(
     },
     "0..");
 
-void add_selection(CLI::App& command, CaseSelection& selection) {
-  command.add_option("--kernel", selection.kernels, "only kernels whose name matches GLOB (may be repeated)")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
+/// Returns the option for modules: what chooses kernels does not go with it.
+CLI::Option* add_selection(CLI::App& command, CaseSelection& selection) {
+  auto* kernel = command.add_option("--kernel", selection.kernels, "only kernels whose name matches GLOB (may be repeated)")
+                     ->type_name("GLOB")
+                     ->allow_extra_args(false);
   command.add_option("--property", selection.properties, "only properties whose name matches GLOB")
       ->type_name("GLOB")
       ->allow_extra_args(false);
   command.add_option("--regime", selection.regimes, "only regimes whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
-  command
-      .add_option("--module", selection.modules,
-                  "only modules whose name matches GLOB; --property and --regime then choose their laws and regimes")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
+  auto* module = command
+                     .add_option("--module", selection.modules,
+                                 "only modules whose name matches GLOB; --property and --regime then choose their laws and regimes")
+                     ->type_name("GLOB")
+                     ->allow_extra_args(false)
+                     ->excludes(kernel);
   command.add_option("--direction", selection.direction, "which passes")
       ->check(CLI::IsMember({"forward", "backward", "both"}))
       ->capture_default_str();
@@ -50,6 +53,7 @@ void add_selection(CLI::App& command, CaseSelection& selection) {
       ->capture_default_str();
   command.add_option("--seed", selection.seed, "every case follows from it")->check(whole_number)->capture_default_str();
   command.add_option("--threads", selection.threads, "worker threads, 0: one per core")->check(CLI::Range(0, 4096))->capture_default_str();
+  return module;
 }
 
 void add_sources(CLI::App& command, KernelSources& sources) {
@@ -117,15 +121,19 @@ struct CommandLine {
 private:
   void add_verify() {
     auto* command = app.add_subcommand("verify", "judge kernels; writes report.json, cases.jsonl, junit.xml and summary.md");
-    add_selection(*command, verify.selection);
+    auto* module = add_selection(*command, verify.selection);
     add_sources(*command, verify.sources);
+    for (const char* source : {"--plugin", "--exec", "--python"}) module->excludes(command->get_option(source));
     command->add_option("--inputs", verify.inputs, "judge on recorded activations (safetensors) instead of generated cases")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->excludes(module);
     command->add_option("--time-budget", verify.time_budget, "stop after SECONDS; what ran is kept (status 4)")
         ->type_name("SECONDS")
         ->check(CLI::PositiveNumber);
     command->add_option("--shard", verify.shard, "I/N: this run's share of the cases, I from 0")->type_name("I/N");
-    command->add_option("--shrink-seconds", verify.shrink_seconds, "time to look for a simpler failing case, per kind of failure")
+    command
+        ->add_option("--shrink-seconds", verify.shrink_seconds,
+                     "time to simplify a failing case, per kind of failure; twice that for all crashes of a kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     command->add_option("--out", verify.out, "folder for the result files")->capture_default_str();
@@ -251,15 +259,22 @@ private:
     diff->add_option("before", golden_arguments.set, "a set or a case")->required();
     diff->add_option("after", other, "a set or a case")->required();
     diff->callback([this] { chosen = [this] { return golden_diff_command(golden_arguments.set, other); }; });
-    auto* generate_modules = golden->add_subcommand("generate-modules", "write a case of every module and regime");
-    generate_modules->add_option("folder", golden_arguments.set, "where to")->required();
-    generate_modules->callback([this] { chosen = [this] { return golden_generate_modules_command(golden_arguments.set); }; });
-    auto* verify_modules = golden->add_subcommand("verify-modules", "draw and compute the modules' cases again, compare");
-    verify_modules->add_option("folder", golden_arguments.set, "as written by generate-modules")->required();
-    verify_modules->callback([this] { chosen = [this] { return golden_verify_modules_command(golden_arguments.set); }; });
+    auto* generate_modules = golden->add_subcommand("generate-modules", "write a case of every module and regime, as generate does");
+    generate_modules->add_option("set", golden_arguments.set, "folder of the set")->required();
+    generate_modules->add_option("--module", golden_arguments.modules, "only modules whose name matches GLOB")
+        ->type_name("GLOB")
+        ->allow_extra_args(false);
+    generate_modules->add_option("--regime", golden_arguments.regimes, "only their regimes whose name matches GLOB")
+        ->type_name("GLOB")
+        ->allow_extra_args(false);
+    generate_modules->add_option("--seed", golden_arguments.seed, "of every case")->check(whole_number)->capture_default_str();
+    generate_modules->callback([this] { chosen = [this] { return golden_generate_modules_command(golden_arguments); }; });
+    auto* verify_modules = golden->add_subcommand("verify-modules", "the same as verify, which takes sets of modules' cases too");
+    verify_modules->add_option("set", golden_arguments.set, "folder of the set")->required();
+    verify_modules->callback([this] { chosen = [this] { return golden_verify_command(golden_arguments.set); }; });
     auto* accept = golden->add_subcommand("accept", "take NAME.new for NAME");
     accept->add_option("set", golden_arguments.set, "folder of the set")->required();
-    accept->add_option("name", other, "of the case")->required();
+    accept->add_option("name", other, "of the case's folder, or of a module's file")->required();
     accept->callback([this] { chosen = [this] { return golden_accept_command(golden_arguments.set, other); }; });
   }
 
@@ -332,35 +347,10 @@ private:
   }
 };
 
-/// "; the nearest to ... is ..." for the first word that is no command or option, or nothing.
-std::string nearest_spelling(const CLI::App& app, int argc, char** argv) {
-  const auto every = [](const CLI::App*) { return true; };
-  const CLI::App* command = &app;
-  int next = 1;
-  for (; next < argc; ++next) {
-    const auto below = command->get_subcommands(every);
-    const auto found = std::find_if(below.begin(), below.end(), [&](const CLI::App* each) { return each->get_name() == argv[next]; });
-    if (found == below.end()) break;
-    command = *found;
-  }
-  std::vector<std::string> names;
-  std::string wrong;
-  if (const auto below = command->get_subcommands(every); !below.empty()) {
-    for (const CLI::App* each : below) names.push_back(each->get_name());
-    if (next < argc) wrong = argv[next];
-  } else {
-    for (const CLI::Option* option : command->get_options())
-      for (const std::string& spelling : option->get_lnames()) names.push_back("--" + spelling);
-    for (; next < argc && wrong.empty(); ++next) {
-      const std::string word = std::string(argv[next]).substr(0, std::string(argv[next]).find('='));
-      if (word.starts_with("--") && std::find(names.begin(), names.end(), word) == names.end()) wrong = word;
-    }
-  }
-  return wrong.empty() ? "" : "; the nearest to '" + wrong + "' is '" + nearest_name(wrong, names) + "'";
-}
-
-int complain(int status, const char* sentence) {
-  std::fprintf(stderr, "kdacheck: %s\n", sentence);
+int complain(int status, std::string sentence) {
+  std::ranges::replace_if( // one line, whatever names a user gives
+      sentence, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  std::fprintf(stderr, "kdacheck: %s\n", sentence.c_str());
   return status;
 }
 
@@ -378,11 +368,9 @@ int main(int argc, char** argv) try {
   line.power.command = line.verify.command;
   line.measure.command = line.verify.command;
   try {
-    line.app.parse(argc, argv);
+    parse_typed(line.app, argc, argv);
   } catch (const CLI::Success& help) {
     return line.app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    return complain(wrong_usage, (error.what() + nearest_spelling(line.app, argc, argv)).c_str());
   }
   return line.chosen();
 } catch (const UsageError& error) {

@@ -62,7 +62,7 @@ struct Collector {
   }
 };
 
-/// Tensors of one chunk after the other: chunk.0.T.high and so on; the manifest lists where each chunk lies.
+/// Tensors of one chunk after the other, chunk.0.T.high and so on: by sequence, value head and place in the sequence.
 void add_intermediates(Collector& collect, const Problem& problem, std::int64_t C) {
   const std::int64_t K = problem.shape.K, V = problem.shape.V;
   std::int64_t index = 0;

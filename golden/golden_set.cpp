@@ -1,199 +1,239 @@
 #include "golden_set.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "case_difference.hpp"
+#include "module_golden.hpp"
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cmath>
-#include <set>
+#include <utility>
 
 namespace kdacheck {
 namespace {
 
 namespace fs = std::filesystem;
 
-void write_case(const fs::path& folder, const GoldenCase& golden, const std::string& commit) {
-  make_folder(folder);
-  std::vector<OwnedTensor> tensors;
-  for (const GoldenTensor& tensor : golden.tensors) tensors.push_back(tensor.tensor);
-  write_tensors(folder / "tensors.safetensors", tensors, golden.metadata);
-  write_atomically(folder / "manifest.json", manifest_text(manifest_of(golden, commit)));
+/// Something that a set can keep.
+struct Entry {
+  std::string name;
+  std::function<void(const fs::path&)> write;                                       ///< at a place where nothing is
+  std::function<CaseDifference(const fs::path&, const SetIndex* index)> difference; ///< of what stands at a place
+};
+
+bool there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
 }
 
-/// Writes a case that waits to be accepted; a sentence if it takes the place of another that waited.
-std::string write_candidate(const fs::path& folder, const GoldenCase& golden, const std::string& commit) {
-  const bool waited = fs::exists(folder / "manifest.json");
-  if (!waited && fs::exists(folder) && !fs::is_empty(folder)) throw BadFile(folder.string() + " is in the way: it is no golden case");
-  const std::string before = waited ? manifest_hash(folder) : "";
-  write_case(folder, golden, commit);
-  return waited && manifest_hash(folder) != before ? folder.filename().string() + " held another candidate: replaced" : "";
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
 }
 
-/// Written, but not yet accepted.
-bool waits(const fs::path& folder) { return folder.extension() == ".new"; }
+void remove_what_is_at(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) throw FileTrouble("cannot remove " + path.string() + ": " + error.message());
+}
 
-void put_into_index(const fs::path& set, SetIndex index, const std::string& label) {
-  index[label] = manifest_hash(set / label);
+void move(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) throw FileTrouble("cannot replace " + to.string() + ": " + error.message());
+}
+
+fs::path beside(const fs::path& set, const std::string& name, const char* ending) { return set / (name + ending); }
+
+/// Nothing stands under the name before all of it does; what stood there before goes.
+void write_whole(const fs::path& set, const Entry& entry, const fs::path& place) {
+  const fs::path partial = beside(set, entry.name, ".partial");
+  remove_what_is_at(partial);
+  entry.write(partial);
+  remove_what_is_at(place);
+  move(partial, place);
+}
+
+/// Whether a run that was stopped left this: a name that only `generate` and `accept` give, or a folder with nothing but tensors and parts
+/// of files.
+bool is_unfinished(const fs::path& place) {
+  if (place.filename().string().find(".partial") != std::string::npos || place.extension() == ".old") return true;
+  if (!is_folder(place) || there(place / "manifest.json")) return false;
+  std::error_code error;
+  std::size_t files = 0;
+  for (const auto& entry : fs::directory_iterator(place, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "tensors.safetensors" && name.find(".partial-") == std::string::npos) return false;
+    ++files;
+  }
+  return !error && files > 0;
+}
+
+bool is_empty_folder(const fs::path& place) {
+  std::error_code error;
+  return is_folder(place) && fs::is_empty(place, error);
+}
+
+/// Writes an entry that waits to be accepted; a sentence if it takes the place of another that waited.
+std::string write_candidate(const fs::path& set, const Entry& entry) {
+  const fs::path place = beside(set, entry.name, ".new");
+  const bool folder = is_folder(place), waited = folder ? there(place / "manifest.json") : there(place);
+  if (folder && !waited && !is_empty_folder(place) && !is_unfinished(place))
+    throw BadFile(place.string() + " is in the way: it is no golden case");
+  const std::string before = waited ? hash_for_index(place) : "";
+  write_whole(set, entry, place);
+  return waited && hash_for_index(place) != before ? place.filename().string() + " held another candidate: replaced" : "";
+}
+
+void put_into_index(const fs::path& set, SetIndex index, const std::string& name) {
+  index[name] = hash_for_index(set / name);
   write_index(set, index);
 }
 
-GoldenOutcome outcome_of(const fs::path& folder, CaseDifference difference) {
+GoldenOutcome outcome_of(std::string name, CaseDifference difference) {
   using enum GoldenOutcome::Kind;
-  return {difference.damaged           ? damaged
-          : difference.remarks.empty() ? same
-                                       : changed,
-          folder.filename().string(), std::move(difference.remarks)};
+  return {difference.damaged ? damaged : difference.remarks.empty() ? same : changed, std::move(name), std::move(difference.remarks)};
 }
 
-void demand_cases(const fs::path& set) {
-  if (!fs::exists(set)) throw BadFile("there is no folder " + set.string());
-  if (!fs::is_directory(set)) throw BadFile(set.string() + " is a file, no folder of golden cases");
-  if (!fs::exists(set / "manifest.json") && golden_cases(set).empty())
-    throw BadFile(set.string() + " holds no golden case: no folder in it has a manifest.json, as `golden generate` writes it");
-}
-
-std::string difference(const StoredTensor& before, const StoredTensor& after) {
-  if (before.type != after.type) return fmt::format("{}: {} became {}", before.name, name(before.type), name(after.type));
-  if (before.shape != after.shape)
-    return fmt::format("{}: shape [{}] became [{}]", before.name, fmt::join(before.shape, ","), fmt::join(after.shape, ","));
-  if (std::ranges::equal(before.bytes, after.bytes)) return "";
-  if (!format_of(before.type)) return before.name + ": integers differ";
-  const auto x = doubles(before), y = doubles(after);
-  std::size_t count = 0;
-  double most = 0, size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    count += x[i] == y[i] ? 0 : 1;
-    most = std::max(most, std::fabs(x[i] - y[i]));
-    size = std::max(size, std::fabs(x[i]));
+GoldenOutcome store(const fs::path& set, const Entry& entry) {
+  using enum GoldenOutcome::Kind;
+  const fs::path place = set / entry.name;
+  const SetIndex index = index_so_far(set);
+  const bool known = index.contains(entry.name);
+  if (!there(place) || (!known && (is_empty_folder(place) || is_unfinished(place)))) {
+    write_whole(set, entry, place);
+    put_into_index(set, index, entry.name);
+    return {.kind = written, .name = entry.name, .remarks = {}};
   }
-  return fmt::format("{}: {} of {} elements differ, by {:.3g} at most (largest element {:.3g})", before.name, count, x.size(), most, size);
-}
-
-/// What manifests say beside the tensors, and the radii that both promise; not where they come from.
-std::vector<std::string> changes_of_manifest(const nlohmann::json& before, const nlohmann::json& after) {
-  std::vector<std::string> remarks;
-  for (const char* key : {"case", "regime", "why", "token", "options", "formats", "contents", "oracle", "bounds", "layout"})
-    if (before[key] != after[key]) remarks.push_back(std::string("manifest.json: '") + key + "' differs");
-  for (const auto& tensor : before["tensors"])
-    for (const auto& other : after["tensors"])
-      if (tensor["name"] == other["name"] && tensor["radius"] != other["radius"])
-        remarks.push_back(fmt::format("{}: radius {:.3g} became {:.3g}", tensor["name"].get<std::string>(), tensor["radius"].get<double>(),
-                                      other["radius"].get<double>()));
-  return remarks;
-}
-
-GoldenOutcome diff_case(const fs::path& before, const fs::path& after) {
-  const auto old_manifest = read_manifest(before), new_manifest = read_manifest(after); // of a schema that is not known nothing is said
-  const SafetensorsFile left(before / "tensors.safetensors"), right(after / "tensors.safetensors");
-  GoldenOutcome outcome{.kind = GoldenOutcome::Kind::same, .name = after.filename().string(), .remarks = {}};
-  for (const StoredTensor& tensor : left.table().tensors) {
-    const StoredTensor* other = right.table().find(tensor.name);
-    const std::string remark = other ? difference(tensor, *other) : tensor.name + " is gone";
-    if (!remark.empty()) outcome.remarks.push_back(remark);
+  GoldenOutcome outcome = outcome_of(entry.name, entry.difference(place, known ? &index : nullptr));
+  if (outcome.kind != same) {
+    if (auto remark = write_candidate(set, entry); !remark.empty()) outcome.remarks.push_back(std::move(remark));
+  } else if (!known) {
+    put_into_index(set, index, entry.name);
   }
-  for (const StoredTensor& tensor : right.table().tensors)
-    if (!left.table().find(tensor.name)) outcome.remarks.push_back(tensor.name + " is new");
-  for (std::string& remark : changes_of_manifest(old_manifest, new_manifest)) outcome.remarks.push_back(std::move(remark));
-  if (!outcome.remarks.empty()) outcome.kind = GoldenOutcome::Kind::changed;
   return outcome;
+}
+
+CaseDifference difference_of_entry(const fs::path& place, const SetIndex* index) {
+  return is_folder(place) ? difference_of(place, index, nullptr) : difference_of_module(place, index);
+}
+
+GoldenOutcome verified(const fs::path& place, const SetIndex& index) {
+  using enum GoldenOutcome::Kind;
+  const bool waits = waits_to_be_accepted(place);
+  GoldenOutcome outcome = outcome_of(place.filename().string(), difference_of_entry(place, waits ? nullptr : &index));
+  if (waits && outcome.kind == same) outcome.kind = waiting;
+  return outcome;
+}
+
+/// What the index names and the set does not hold; if something else there is just that, it was renamed.
+GoldenOutcome missing(const fs::path& set, const SetIndex& index, const std::string& name) {
+  GoldenOutcome outcome{GoldenOutcome::Kind::damaged, name, {}};
+  outcome.remarks.push_back("index.sha256 names it, but there is no " + name + (names_a_file(name) ? "" : "/manifest.json"));
+  for (const fs::path& place : golden_entries(set)) {
+    const std::string other = place.filename().string();
+    if (index.contains(other) || waits_to_be_accepted(place)) continue;
+    try {
+      if (hash_for_index(place) == index.at(name)) outcome.remarks.push_back(other + " holds what it held: it was renamed");
+    } catch (const BadFile&) { // said of that one
+    }
+  }
+  return outcome;
+}
+
+std::vector<fs::path> sorted_paths(const fs::path& folder, bool (*wanted)(const fs::path&)) {
+  std::vector<fs::path> paths;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (wanted(entry.path())) paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+bool is_case(const fs::path& place) { return is_folder(place) && there(place / "manifest.json") && !is_unfinished(place); }
+
+bool is_file_of_module(const fs::path& place) {
+  return !is_folder(place) && names_a_file(waits_to_be_accepted(place) ? place.stem().string() : place.filename().string());
 }
 
 } // namespace
 
-std::vector<fs::path> golden_cases(const fs::path& set) {
-  std::vector<fs::path> cases;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(set, error))
-    if (fs::exists(entry.path() / "manifest.json")) cases.push_back(entry.path());
-  std::sort(cases.begin(), cases.end());
-  return cases;
+bool waits_to_be_accepted(const fs::path& entry) { return entry.extension() == ".new"; }
+
+std::vector<fs::path> golden_cases(const fs::path& set) { return sorted_paths(set, is_case); }
+
+std::vector<fs::path> golden_entries(const fs::path& set) {
+  return sorted_paths(set, [](const fs::path& place) { return is_case(place) || is_file_of_module(place); });
+}
+
+void demand_entries(const fs::path& place) {
+  if (!is_folder(place) && there(place) && is_file_of_module(place)) return demand_file(place);
+  demand_folder(place);
+  if (!is_case(place) && golden_entries(place).empty())
+    throw BadFile(place.string() +
+                  " holds no golden case: no folder in it has a manifest.json, as `golden generate` writes it, and no file is "
+                  "that of a module's case");
 }
 
 GoldenOutcome store_golden(const fs::path& set, const GoldenCase& golden, const std::string& commit) {
-  const fs::path folder = set / golden.name;
-  const SetIndex index = index_so_far(set);
-  if (!fs::exists(folder)) {
-    write_case(folder, golden, commit);
-    put_into_index(set, index, golden.name);
-    return {.kind = GoldenOutcome::Kind::written, .name = golden.name, .remarks = {}};
-  }
-  GoldenOutcome outcome = outcome_of(folder, difference_of(folder, index.contains(golden.name) ? &index : nullptr, &golden));
-  if (outcome.kind != GoldenOutcome::Kind::same) {
-    if (auto remark = write_candidate(set / (golden.name + ".new"), golden, commit); !remark.empty())
-      outcome.remarks.push_back(std::move(remark));
-  } else if (!index.contains(golden.name)) {
-    put_into_index(set, index, golden.name);
-  }
-  return outcome;
+  const auto write = [&](const fs::path& folder) {
+    make_folder(folder);
+    std::vector<OwnedTensor> tensors;
+    for (const GoldenTensor& tensor : golden.tensors) tensors.push_back(tensor.tensor);
+    write_tensors(folder / "tensors.safetensors", tensors, golden.metadata);
+    write_atomically(folder / "manifest.json", manifest_text(manifest_of(golden, commit)));
+  };
+  return store(set,
+               {golden.name, write, [&](const fs::path& place, const SetIndex* index) { return difference_of(place, index, &golden); }});
+}
+
+GoldenOutcome store_module_golden(const fs::path& set, const ModuleSuite& suite, std::string_view regime, std::uint64_t seed) {
+  const auto write = [&](const fs::path& place) { write_module_golden(suite, regime, seed, place); };
+  return store(set, {module_golden_name(suite, regime, seed), write, difference_of_module});
 }
 
 std::vector<GoldenOutcome> verify_golden(const fs::path& set, const std::function<void(const GoldenOutcome&)>& on_case) {
-  demand_cases(set);
-  const auto cases = golden_cases(set);
-  if (cases.empty()) throw BadFile(set.string() + " is one golden case: verify its set, which has the index");
+  demand_entries(set);
+  if (is_case(set) || !is_folder(set)) throw BadFile(set.string() + " is one golden case: verify its set, which has the index");
+  const auto entries = golden_entries(set);
   const SetIndex index = read_index(set);
   std::vector<GoldenOutcome> outcomes;
   const auto keep = [&](GoldenOutcome outcome) {
     outcomes.push_back(std::move(outcome));
     if (on_case) on_case(outcomes.back());
   };
-  for (const fs::path& folder : cases) {
-    GoldenOutcome outcome = outcome_of(folder, difference_of(folder, waits(folder) ? nullptr : &index, nullptr));
-    if (waits(folder) && outcome.kind == GoldenOutcome::Kind::same) outcome.kind = GoldenOutcome::Kind::waiting;
-    keep(std::move(outcome));
-  }
-  for (const auto& [label, hash] : index)
-    if (!fs::exists(set / label / "manifest.json"))
-      keep({GoldenOutcome::Kind::damaged, label, {"index.sha256 names it, but there is no " + label + "/manifest.json"}});
+  for (const fs::path& place : entries) keep(verified(place, index));
+  for (const auto& [name, hash] : index)
+    if (std::ranges::none_of(entries, [&, &label = name](const fs::path& place) { return place.filename() == label; }))
+      keep(missing(set, index, name));
+  for (const fs::path& place : sorted_paths(set, is_unfinished))
+    if (!index.contains(place.filename().string()))
+      keep({GoldenOutcome::Kind::unfinished, place.filename().string(), {"left by a run that was stopped: it is no case of the set"}});
   return outcomes;
 }
 
-std::vector<GoldenOutcome> diff_golden(const fs::path& before, const fs::path& after) {
-  demand_cases(before), demand_cases(after);
-  if (fs::exists(before / "manifest.json") != fs::exists(after / "manifest.json"))
-    throw BadFile("one of " + before.string() + " and " + after.string() + " is a case, the other a set");
-  if (fs::exists(before / "manifest.json")) return {diff_case(before, after)};
-  std::set<std::string> names;
-  for (const fs::path& folder : golden_cases(before)) names.insert(folder.filename().string());
-  for (const fs::path& folder : golden_cases(after)) names.insert(folder.filename().string());
-  std::vector<GoldenOutcome> outcomes;
-  for (const std::string& label : names) {
-    if (waits(label)) {
-      outcomes.push_back({GoldenOutcome::Kind::waiting, label, {}});
-      continue;
-    }
-    const bool left = fs::exists(before / label / "manifest.json"), right = fs::exists(after / label / "manifest.json");
-    if (left && right)
-      outcomes.push_back(diff_case(before / label, after / label));
-    else
-      outcomes.push_back({GoldenOutcome::Kind::changed, label, {left ? "the case is gone" : "the case is new"}});
-  }
-  return outcomes;
-}
-
-void demand_room(const fs::path& set) {
-  for (fs::path part = fs::absolute(set); part.has_relative_path(); part = part.parent_path())
-    if (std::error_code error; fs::exists(part, error) && !fs::is_directory(part, error))
-      throw BadFile(set.string() + " cannot be a folder of golden cases: " + part.string() + " is a file");
-}
-
-void accept_golden(const fs::path& set, const std::string& label) {
-  const fs::path fresh = set / (label + ".new"), folder = set / label, old = set / (label + ".old");
-  if (!fs::exists(fresh / "manifest.json")) throw BadFile("there is no " + fresh.string() + " to accept");
-  if (const CaseDifference difference = difference_of(fresh, nullptr, nullptr); !difference.remarks.empty())
+void accept_golden(const fs::path& set, const std::string& name) {
+  const fs::path fresh = beside(set, name, ".new"), place = set / name, old = beside(set, name, ".old");
+  if (name.find('/') != std::string::npos) throw BadFile("'" + name + "' is no name of a case: give the set, then the name");
+  if (!there(is_folder(fresh) ? fresh / "manifest.json" : fresh)) throw BadFile("there is no " + fresh.string() + " to accept");
+  if (const CaseDifference difference = difference_of_entry(fresh, nullptr); !difference.remarks.empty())
     throw BadFile(fresh.string() + " cannot be accepted: " + difference.remarks.front());
-  const SetIndex index = index_so_far(set); // before anything is moved
-  std::error_code error;
-  fs::remove_all(old, error);
-  if (fs::exists(folder)) fs::rename(folder, old, error);
-  if (!error) fs::rename(fresh, folder, error);
-  if (error) throw FileTrouble("cannot replace " + folder.string() + ": " + error.message());
-  // The manifest still names the case, not the folder it waited in.
-  fs::remove_all(old, error);
-  put_into_index(set, index, label);
+  const SetIndex index = index_so_far(set);
+  SetIndex with_fresh = index;
+  with_fresh[name] = hash_for_index(fresh);
+  write_index(set, with_fresh); // first: whatever step it is stopped at, NAME.new is there to be accepted again, or it is done
+  try {
+    if (there(place)) {
+      remove_what_is_at(old);
+      move(place, old);
+    }
+    move(fresh, place); // the manifest names the case, not the folder it waited in
+  } catch (const FileTrouble&) {
+    write_index(set, index);
+    throw;
+  }
+  remove_what_is_at(old);
 }
 
 } // namespace kdacheck

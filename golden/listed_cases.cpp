@@ -3,6 +3,7 @@
 #include "../properties/found_cases.hpp"
 #include "../reference/safetensors.hpp"
 #include "golden_case.hpp"
+#include "set_index.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -11,11 +12,6 @@
 
 namespace kdacheck {
 namespace {
-
-bool is_folder_name(const std::string& name) {
-  return name.front() != '.' &&
-         std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
-}
 
 /// "fault a-b: what it is" and "o of some.kernel: error" begin with what a folder can be called by.
 std::string name_from(const std::string& reason) {
@@ -58,7 +54,7 @@ std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::str
     const auto format = format_named(dtype);
     if (!format || (*format != Format::fp32 && *format != Format::bf16 && *format != Format::fp16))
       throw reject("'" + dtype + "' is none of fp32, bf16, fp16");
-    if (!is_folder_name(name)) throw reject("'" + name + "' cannot name a folder");
+    if (!is_case_name(name)) throw reject("'" + name + "' cannot name a case's folder");
     if (std::ranges::find(cases, name, &ListedCase::name) != cases.end()) throw reject("the name " + name + " stands there twice");
     try {
       cases.push_back({.name = name, .dtype = *format, .recipe = with_loss(from_token(token)), .why = why});
@@ -71,7 +67,9 @@ std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::str
   return cases;
 }
 
-std::vector<ListedCase> listed_found_cases() {
+namespace {
+
+std::vector<ListedCase> every_found_case() {
   std::vector<ListedCase> cases;
   for (const FoundCase& found : found_cases()) {
     const Recipe recipe = with_loss(found.recipe);
@@ -86,6 +84,13 @@ std::vector<ListedCase> listed_found_cases() {
     }
     for (const std::string& reason : found.why) append(listed->why, reason, "; ");
   }
+  return cases;
+}
+
+} // namespace
+
+const std::vector<ListedCase>& listed_found_cases() {
+  static const std::vector<ListedCase> cases = every_found_case();
   return cases;
 }
 

@@ -21,6 +21,6 @@ struct ListedCase {
 std::vector<ListedCase> parse_listed_cases(std::string_view text, const std::string& source);
 
 /// Every recipe of properties/found_cases.txt once, in fp32, with the reasons of all its entries: found-FAULT, or found-TENSOR-of-KERNEL.
-std::vector<ListedCase> listed_found_cases();
+const std::vector<ListedCase>& listed_found_cases();
 
 } // namespace kdacheck

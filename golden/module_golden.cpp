@@ -2,10 +2,14 @@
 
 #include "../reference/safetensors.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <utility>
 
 namespace kdacheck {
 namespace {
@@ -55,32 +59,13 @@ std::string text_at(const Metadata& metadata, const std::string& key, const std:
   return found->second;
 }
 
-} // namespace
-
-std::filesystem::path module_golden_path(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed,
-                                         const std::filesystem::path& folder) {
-  return folder / (suite.name + "." + std::string(regime) + "." + std::to_string(seed) + ".safetensors");
+Metadata metadata_of(const ModuleSuite& suite, const ModuleCase& c, const std::string& regime, std::uint64_t seed) {
+  return {
+      {"module", suite.name}, {"summary", c.module.summary}, {"regime", regime}, {"seed", std::to_string(seed)}, {"source", suite.source}};
 }
 
-void write_module_golden(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed, const std::filesystem::path& path) {
-  const ModuleCase c = suite.draw(regime, seed);
-  const std::vector<Named> contents = contents_of(c);
-  std::vector<std::vector<std::byte>> bytes{bytes_of(c.call.cu_seqlens)};
-  for (const Named& tensor : contents)
-    bytes.push_back(tensor.narrow.empty() ? bytes_of(std::vector<float>(tensor.values.begin(), tensor.values.end()))
-                                          : bytes_of(tensor.values));
-  std::vector<StoredTensor> stored{{"cu_seqlens", ElementType::I64, {static_cast<std::int64_t>(c.call.cu_seqlens.size())}, bytes[0]}};
-  for (std::size_t i = 0; i < contents.size(); ++i)
-    stored.push_back({contents[i].name, contents[i].narrow.empty() ? ElementType::F32 : ElementType::F64, contents[i].shape, bytes[i + 1]});
-  write_safetensors(path, stored,
-                    {{"module", suite.name},
-                     {"summary", c.module.summary},
-                     {"regime", std::string(regime)},
-                     {"seed", std::to_string(seed)},
-                     {"source", suite.source}});
-}
-
-std::vector<std::string> module_golden_differences(const std::filesystem::path& path) {
+/// A sentence per tensor that differs.
+std::vector<std::string> against_today(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   const Metadata& metadata = file.table().metadata;
   const std::string module = text_at(metadata, "module", path), regime = text_at(metadata, "regime", path),
@@ -92,10 +77,12 @@ std::vector<std::string> module_golden_differences(const std::filesystem::path& 
     throw BadFile(path.string() + " is of " + module + ", " + regime + ", seed " + digits + ", which is not drawn here");
 
   const ModuleCase c = suite->draw(regime, seed);
+  if (!c.oracle.evaluate) throw BadFile(path.string() + " is of " + module + ", which has no exact values");
   const std::vector<Named> contents = contents_of(c);
   std::vector<std::string> differences;
-  const auto name = module_golden_path(*suite, regime, seed, {});
-  if (path.filename() != name) differences.push_back("it is not named " + name.string());
+  const std::string name = module_golden_name(*suite, regime, seed);
+  if (path.filename() != name && path.filename() != name + ".new") differences.push_back("it is not named " + name);
+  if (metadata != metadata_of(*suite, c, regime, seed)) differences.push_back("its metadata have changed");
   const StoredTensor* cu = file.table().find("cu_seqlens");
   if (!cu || integers(*cu) != c.call.cu_seqlens) differences.push_back("cu_seqlens differs");
   if (file.table().tensors.size() != contents.size() + 1)
@@ -116,9 +103,40 @@ std::vector<std::string> module_golden_differences(const std::filesystem::path& 
       whole = whole && difference <= allowed;
       largest = std::fmax(largest, difference);
     }
-    if (!whole) differences.push_back(tensor.name + " differs by " + std::to_string(largest));
+    if (!whole) differences.push_back(fmt::format("{} differs by {:.3g}", tensor.name, largest));
   }
   return differences;
+}
+
+} // namespace
+
+std::string module_golden_name(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed) {
+  return suite.name + "." + std::string(regime) + "." + std::to_string(seed) + ".safetensors";
+}
+
+void write_module_golden(const ModuleSuite& suite, std::string_view regime, std::uint64_t seed, const std::filesystem::path& path) {
+  const ModuleCase c = suite.draw(regime, seed);
+  const std::vector<Named> contents = contents_of(c);
+  std::vector<std::vector<std::byte>> bytes{bytes_of(c.call.cu_seqlens)};
+  for (const Named& tensor : contents)
+    bytes.push_back(tensor.narrow.empty() ? bytes_of(std::vector<float>(tensor.values.begin(), tensor.values.end()))
+                                          : bytes_of(tensor.values));
+  std::vector<StoredTensor> stored{{"cu_seqlens", ElementType::I64, {static_cast<std::int64_t>(c.call.cu_seqlens.size())}, bytes[0]}};
+  for (std::size_t i = 0; i < contents.size(); ++i)
+    stored.push_back({contents[i].name, contents[i].narrow.empty() ? ElementType::F32 : ElementType::F64, contents[i].shape, bytes[i + 1]});
+  write_safetensors(path, stored, metadata_of(suite, c, std::string(regime), seed));
+}
+
+CaseDifference difference_of_module(const std::filesystem::path& path, const SetIndex* index) {
+  try {
+    if (index)
+      if (auto breach = breach_of_index(path, *index)) return {true, {std::move(*breach)}};
+    return {false, against_today(path)};
+  } catch (const BadFile& error) {
+    return {true, {error.what()}};
+  } catch (const std::invalid_argument& error) {
+    return {true, {error.what()}};
+  }
 }
 
 } // namespace kdacheck

@@ -6,22 +6,22 @@
 // computed in 64-bit long double. Metadata: module, summary (sizes and form), regime, seed, source.
 
 #include "../properties/modules/module_suite.hpp"
+#include "case_difference.hpp"
 
 #include <filesystem>
 #include <string>
-#include <vector>
 
 namespace kdacheck {
 
-/// Where a case lies in a folder.
-std::filesystem::path module_golden_path(const ModuleSuite&, std::string_view regime, std::uint64_t seed,
-                                         const std::filesystem::path& folder);
+/// What its file is called.
+std::string module_golden_name(const ModuleSuite&, std::string_view regime, std::uint64_t seed);
 
 /// Writes the case. Throws FileTrouble.
 void write_module_golden(const ModuleSuite&, std::string_view regime, std::uint64_t seed, const std::filesystem::path&);
 
-/// Draws and computes the file's case again. Returns a sentence for each tensor that differs: what was drawn by a bit, what was
-/// computed by more than 53 and 64 bits of precision differ in that tensor. Throws BadFile for what is no such file.
-std::vector<std::string> module_golden_differences(const std::filesystem::path&);
+/// Draws and computes the case of a set's file again, after it was held against the index (unless that is null). It is damaged if it is not
+/// what the index promises, or no such file; else there is a sentence for each tensor that differs: what was drawn by a bit, what was
+/// computed by more than 53 and 64 bits of precision differ in that tensor. The file is named as its case, or waits as NAME.new.
+CaseDifference difference_of_module(const std::filesystem::path&, const SetIndex* index);
 
 } // namespace kdacheck

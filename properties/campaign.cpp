@@ -1,5 +1,7 @@
 #include "campaign.hpp"
 
+#include "../kernels/plugin/abandoned_calls.hpp"
+#include "../kernels/plugin/broken_law.hpp"
 #include "generate.hpp"
 #include "localise.hpp"
 #include "team.hpp"
@@ -7,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <new>
@@ -91,6 +94,12 @@ Finding check(const Kernel& kernel, const Property& property, const Recipe& reci
   return {.verdict = Verdict::crashed, .bound_util = 0, .place = {}, .detail = crash.what(), .metrics = {}};
 } catch (const KernelTimedOut& late) {
   return {.verdict = Verdict::timed_out, .bound_util = 0, .place = {}, .detail = late.what(), .metrics = {}};
+} catch (const KernelBrokeLaw& broken) {
+  return {.verdict = Verdict::failed_property,
+          .bound_util = std::numeric_limits<double>::infinity(),
+          .place = {},
+          .detail = broken.what(),
+          .metrics = {}};
 } catch (const std::exception& error) {
   return {
       .verdict = Verdict::crashed, .bound_util = 0, .place = {}, .detail = std::string("the check threw: ") + error.what(), .metrics = {}};
@@ -142,29 +151,54 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   std::mutex reporting;
   std::set<std::tuple<std::string, std::string, std::string>> shrunk_before;
   std::set<std::string> dropped;
-  std::map<std::string, int> localised; // failures by kernel
+  std::map<std::string, int> localised;         // failures by kernel
+  std::map<std::string, double> crashes_shrunk; // seconds by kernel
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stopped{false};
+
+  const auto ended = [](const CaseResult& result) {
+    return result.finding.verdict == Verdict::crashed || result.finding.verdict == Verdict::timed_out;
+  };
 
   const auto shrink = [&](const Kernel& kernel, const Property& property, const Recipe& recipe, CaseResult& result) {
     double allowance = plan.shrink_seconds;
     if (plan.time_budget) allowance = std::min(allowance, *plan.time_budget - seconds_since(start));
+    const double all_crashes = crashes_shrunk_for * plan.shrink_seconds;
+    if (ended(result)) {
+      const std::lock_guard lock(reporting);
+      allowance = std::min(allowance, all_crashes - crashes_shrunk[kernel.name]);
+    }
     if (!(allowance > 0)) return;
-    const Shrunk walk = shrunk(
-        recipe, [&](const Recipe& candidate) { return is_failure(check(kernel, property, candidate, judge).verdict); },
-        Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(allowance)));
+    const auto began = Clock::now();
+    const auto still_fails = [&](const Recipe& candidate) {
+      try {
+        return !spent() && is_failure(check(kernel, property, candidate, judge).verdict);
+      } catch (const CallAbandoned&) {
+        return false;
+      }
+    };
+    const Shrunk walk =
+        shrunk(recipe, still_fails, began + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(allowance)));
     if (walk.steps > 0) result.shrunk = replay_token({kernel.name, property.name, walk.recipe});
+    if (!ended(result)) return;
+    const std::lock_guard lock(reporting);
+    double& taken = crashes_shrunk[kernel.name];
+    const bool more_before = taken < all_crashes;
+    taken += seconds_since(began);
+    if (more_before && taken >= all_crashes && plan.on_unshrunk) plan.on_unshrunk(kernel.name, taken);
   };
 
   // The case as drawn tells stages apart better than the shrunk one, in which many a stage has nothing left to do.
   const auto find_stage = [&](const Kernel& kernel, const Property& property, const Recipe& recipe, CaseResult& result) {
-    if (result.finding.verdict == Verdict::crashed || result.finding.verdict == Verdict::timed_out) return;
+    if (ended(result)) return;
     {
       const std::lock_guard lock(reporting);
       if (localised[kernel.name]++ >= plan.localised_per_kernel) return;
     }
     try {
       result.localised = to_text(localise(kernel, property, recipe, judge));
+    } catch (const CallAbandoned&) {
+      return;
     } catch (const std::exception& error) { // a kernel that dies on a call made to find out must not end the run
       result.localised = std::string("stage unclear (") + error.what() + ")";
     }
@@ -193,7 +227,13 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
           ++progress.done;
           return;
         }
-        CaseResult result = run_case(kernel, property, recipe, judge);
+        CaseResult result;
+        try {
+          result = run_case(kernel, property, recipe, judge);
+        } catch (const CallAbandoned&) {
+          stopped = true;
+          return;
+        }
         result.regime = draws[i].group();
         if (is_failure(result.finding.verdict)) {
           bool first;

@@ -34,6 +34,10 @@ struct Replay {
 std::string replay_token(const Replay&);
 Replay replay_from_token(std::string_view); ///< throws std::invalid_argument with one sentence
 
+/// Crashes and time-outs of one kernel, whose every trial may cost a process or a whole call's patience, are shrunk for so many times
+/// shrink_seconds in all.
+constexpr double crashes_shrunk_for = 2;
+
 struct Plan {
   std::vector<const Kernel*> kernels;
   std::vector<const Property*> properties;
@@ -50,6 +54,9 @@ struct Plan {
   bool drop_failed_kernels = false;                  ///< a kernel that has failed once is not judged any further
   std::function<void(const CaseResult&)> on_failure; ///< the first failure of a (kernel, property, regime), before it is shrunk
   std::function<void(const CaseResult&)> on_localised = {}; ///< the same failure once it is localised
+  /// No more crashes and time-outs of a kernel are shrunk: that has taken so many seconds, more than crashes_shrunk_for times
+  /// shrink_seconds.
+  std::function<void(const std::string& kernel, double seconds)> on_unshrunk = {};
 };
 
 struct Progress {
@@ -62,11 +69,11 @@ struct Outcome {
 };
 
 /// Results arrive one at a time (the callback is never entered twice at once). Returns when all is done, the budget is
-/// spent, or `stop` says so.
+/// spent, or `stop` says so; a case whose call was given up (CallAbandoned) is none.
 Outcome run_campaign(const Plan&, const std::function<void(const CaseResult&)>& on_result,
                      const std::function<void(const Progress&)>& on_progress = {}, const std::function<bool()>& stop = {});
 
-/// Checks one property on one kernel for one recipe, without shrinking. Never throws for what a kernel does.
+/// Checks one property on one kernel for one recipe, without shrinking. Never throws for what a kernel does; CallAbandoned.
 CaseResult run_case(const Kernel&, const Property&, const Recipe&, Judge&);
 
 } // namespace kdacheck

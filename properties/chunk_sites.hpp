@@ -2,8 +2,9 @@
 // What the chunkwise forms of KDA and of the general rule have in common, with a rounding at every site where a kernel
 // has one.
 
-#include "chunk_factors.hpp"
+#include "log_decay_sites.hpp"
 #include "pair_errors.hpp"
+#include "pair_sums.hpp"
 #include "perturbed_products.hpp"
 
 #include <algorithm>
@@ -15,55 +16,17 @@ namespace kdacheck {
 
 /// What all chunkwise runs share: the log decay's error inside a chunk, decayed operands, score matrices, the inverse,
 /// and products with it and with the state.
-template <class Run> class ChunkSites {
+template <class Run> class ChunkSites : protected LogDecaySites<Run> {
+  using Base = LogDecaySites<Run>;
+
 public:
   using Number = typename Run::Number;
 
-  ChunkSites(const Head& head, const Roundings& roundings) : head_(head), roundings_(roundings), pairs_(unit_of_pairs(roundings), head.K) {}
+  ChunkSites(const Head& head, const Roundings& roundings) : Base(head, roundings), pairs_(unit_of_pairs(roundings), head.K) {}
 
 protected:
-  static std::size_t at(std::int64_t i, std::int64_t j, std::int64_t width) { return static_cast<std::size_t>(i * width + j); }
-
-  /// Error of the in-chunk sums of log decay: each term is resolved with its own error, each partial sum is rounded.
-  void sum_log_decay(const ChunkFactors& f) {
-    const std::int64_t K = head_.K;
-    std::vector<double> largest(static_cast<std::size_t>(K));
-    log_error_.assign(static_cast<std::size_t>(f.n * K), Number{});
-    for (std::int64_t i = 0; i < f.n; ++i)
-      for (std::int64_t c = 0; c < K; ++c) {
-        const std::size_t entry = at(i, c, K);
-        const double g = head_.g[at(f.first + i, c, K)];
-        Number error = i > 0 ? log_error_[at(i - 1, c, K)] : Number{};
-        const double resolved = head_.gate_error[at(f.first + i, c, K)];
-        double& most = largest[static_cast<std::size_t>(c)];
-        most += resolved;
-        if (resolved > 0) error += run_->absolute_error(Site::exponential, g, resolved);
-        const double taken = head_.sum_error[at(f.first + i, c, K)];
-        most += taken;
-        if (taken > 0) error += run_->absolute_error(Site::cumsum, g + error, taken);
-        // The sum as it stands is rounded; the first of a chunk is its first term. Equal terms err alike as long as the sum's exponent
-        // stays: on constant tokens a running sum drifts, which only a rounding of the sum itself, on the grid, shows.
-        const double rounded = i > 0 ? roundings_.cumsum * std::abs(f.G[entry]) : 0;
-        most += rounded;
-        if (rounded > 0) error = run_->round(roundings_.sum, Site::cumsum, f.G[entry] + error) - f.G[entry];
-        log_error_[entry] = error;
-      }
-    // two such sums and a rounding of the argument, at most 2^-24 |G| each, meet in an exponential
-    double most = 0;
-    for (std::int64_t c = 0; c < K && f.n > 0; ++c)
-      most = std::max(most, 2 * (largest[static_cast<std::size_t>(c)] + 0x1p-24 * std::abs(f.G[at(f.n - 1, c, K)])));
-    small_errors_ = most + roundings_.exponential <= largest_small;
-  }
-
-  /// e^log_error; coarse sums of hundreds err by more than 1. Capped at e^600, so that a decay of 0 stays 0.
-  Number grown(Number log_error) const { return small_errors_ ? grow(log_error) : exponential_below(log_error, 600); }
-
-  /// factor * exp(log decay), where exp itself errs by its declared units and its argument by one rounding.
-  Number decayed(double factor, Number log_error, double log_decay) {
-    if (!roundings_.coarse)
-      log_error += run_->absolute_error(Site::exponential, log_decay + log_error, roundings_.exponential + 0x1p-24 * std::abs(log_decay));
-    return factor * grown(log_error);
-  }
+  using Base::at, Base::decayed, Base::grown, Base::log_decay, Base::log_error;
+  using Base::head_, Base::roundings_, Base::run_, Base::log_error_;
 
   /// A normalised row of q or k as the kernel has it: a common error from the norm, and a rounding of its own.
   void normalise(std::vector<Number>& rows, const std::vector<double>& exact, const ChunkFactors& f, Site site) {
@@ -77,14 +40,6 @@ protected:
         rows[at(i, c, K)] = head_.normalised ? run_->round(roundings_.operand, site, x) : x;
       }
     }
-  }
-
-  /// Sum of log decay up to token i of the chunk (before it, if exclusive), and its error.
-  double log_decay(const ChunkFactors& f, std::int64_t i, std::int64_t c, bool exclusive) const {
-    return exclusive ? (i > 0 ? f.G[at(i - 1, c, head_.K)] : 0.0) : f.G[at(i, c, head_.K)];
-  }
-  Number log_error(std::int64_t i, std::int64_t c, bool exclusive) const {
-    return exclusive ? (i > 0 ? log_error_[at(i - 1, c, head_.K)] : Number{}) : log_error_[at(i, c, head_.K)];
   }
 
   /// Rows of a score matrix: `source` [n,K] with decay up to (or before) the row; strict: only columns before the row.
@@ -214,11 +169,18 @@ protected:
   }
 
   /// Reverse of score for entries i > j: row gradients get sum_j d_ij column_j e^{G_i - G_j}, column gradients
-  /// sum_i d_ij row_i e^{G_i - G_j}, where d_ij is weight(r, c, i, j).
-  template <class Weight>
+  /// sum_i d_ij row_i e^{G_i - G_j}, where d_ij is weight(r, c, i, j). In a run that records `gate_` gets both, times of_row(r, i, c) and
+  /// -of_column(c, j, c): where a kernel adds what pairs give to dG to one running number per token and channel, that is it.
+  template <class Weight, class OfRow, class OfColumn>
   void score_backward(const ChunkFactors& f, std::vector<ScoreRows> rows, const std::vector<ScoreColumns>& columns, Weight&& weight,
-                      const std::vector<std::vector<Number>*>& row_gradients, const std::vector<std::vector<Number>*>& column_gradients) {
+                      const std::vector<std::vector<Number>*>& row_gradients, const std::vector<std::vector<Number>*>& column_gradients,
+                      OfRow&& of_row, OfColumn&& of_column) {
     const std::int64_t K = head_.K;
+    WithoutRounding<Run> plain;
+    row_sums_.resize(row_gradients.size()), column_sums_.resize(column_gradients.size());
+    for (std::size_t r = 0; r < row_gradients.size(); ++r) row_sums_[r].start(*run_, *row_gradients[r]);
+    for (std::size_t r = 0; r < column_gradients.size(); ++r) column_sums_[r].start(*run_, *column_gradients[r]);
+    gate_sums_.start(*run_, gate_);
     for (bool exclusive : {false, true}) {
       if (std::none_of(rows.begin(), rows.end(), [&](const ScoreRows& r) { return r.exclusive == exclusive; })) continue;
       for_each_frame(f, exclusive, [&](const Frame& frame) {
@@ -238,42 +200,70 @@ protected:
             for (std::int64_t i = 0; i < frame.count; ++i) {
               pairs_.start();
               for (std::int64_t j = 0; Run::draws_pairs && j < frame.width(i, true); ++j) pairs_.add_column(weight_of(i, j), i, j);
+              const Range before{0, frame.width(i, true)};
+              const auto weight_of_column = [&](std::int64_t j) { return weight_of(i, j); };
+              const auto column = [&](std::int64_t j, std::int64_t c) {
+                return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
+              };
+              row_sums_[r].add(
+                  *run_, into_rows, at(frame.start + i, 0, K), K, before, [&](std::int64_t c) { return row_decay(f, frame, i, c); },
+                  weight_of_column, column);
+              // an exclusive row holds the sums of log decay up to the token before
+              const std::int64_t t = frame.start + i, decays = rows[r].exclusive ? t - 1 : t;
+              if (before.end > 0)
+                gate_sums_.add(
+                    *run_, gate_, at(decays, 0, K), K, before, [&](std::int64_t c) { return row_decay(f, frame, i, c) * of_row(r, t, c); },
+                    weight_of_column, column);
               multiply(
-                  *run_, 1, [K](std::int64_t) { return K; },
-                  [&](std::int64_t, std::int64_t) {
-                    return Range{0, frame.width(i, true)};
-                  },
-                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return weight_of(i, j); },
-                  [&](std::int64_t j, std::int64_t c) {
-                    return paired(frame, columns[which].site, column_[at(j, c, K)], rest_of_row(frame, i, c), i, j, c);
-                  },
+                  plain, 1, [K](std::int64_t) { return K; }, [&](std::int64_t, std::int64_t) { return before; },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return weight_of_column(j); },
+                  column,
                   [&](std::int64_t, std::int64_t c, Number x) {
-                    Number& sum = into_rows[at(frame.start + i, c, K)];
-                    sum = settled(sum + row_decay(f, frame, i, c) * pairs_.of_sum(*run_, x, c));
+                    const Number sum = row_decay(f, frame, i, c) * pairs_.of_sum(*run_, x, c);
+                    into_rows[at(t, c, K)] += sum;
+                    if constexpr (Run::records)
+                      if (before.end > 0) gate_[at(decays, c, K)] += sum * of_row(r, t, c);
                   });
             }
             for (std::int64_t j = 0; j < frame.column_count; ++j) {
               const std::int64_t below = frame.diagonal() ? j + 1 : 0;
               pairs_.start();
               for (std::int64_t i = below; Run::draws_pairs && i < frame.count; ++i) pairs_.add_row(weight_of(i, j), i, j);
+              const Range after{below, frame.count};
+              const auto weight_of_row = [&](std::int64_t i) { return weight_of(i, j); };
+              const auto row = [&](std::int64_t i, std::int64_t c) {
+                return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
+              };
+              column_sums_[which].add(
+                  *run_, into_columns, at(frame.first_column + j, 0, K), K, after,
+                  [&](std::int64_t c) { return column_decay(f, frame, j, c); }, weight_of_row, row);
+              const std::int64_t t = frame.first_column + j;
+              gate_sums_.add(
+                  *run_, gate_, at(t, 0, K), K, after,
+                  [&](std::int64_t c) { return -(column_decay(f, frame, j, c) * of_column(which, t, c)); }, weight_of_row, row);
               multiply(
-                  *run_, 1, [K](std::int64_t) { return K; },
-                  [&](std::int64_t, std::int64_t) {
-                    return Range{below, frame.count};
-                  },
-                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t i) { return weight_of(i, j); },
-                  [&](std::int64_t i, std::int64_t c) {
-                    return paired(frame, rows[r].site, rows[r].operand[at(i, c, K)], rest_of_column(frame, j, c), i, j, c);
-                  },
+                  plain, 1, [K](std::int64_t) { return K; }, [&](std::int64_t, std::int64_t) { return after; },
+                  [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t i) { return weight_of_row(i); }, row,
                   [&](std::int64_t, std::int64_t c, Number x) {
-                    Number& sum = into_columns[at(frame.first_column + j, c, K)];
-                    sum = settled(sum + column_decay(f, frame, j, c) * pairs_.of_sum(*run_, x, c));
+                    const Number sum = column_decay(f, frame, j, c) * pairs_.of_sum(*run_, x, c);
+                    into_columns[at(t, c, K)] += sum;
+                    if constexpr (Run::records) gate_[at(t, c, K)] -= sum * of_column(which, t, c);
                   });
             }
           }
         }
       });
     }
+    for (std::size_t r = 0; r < row_gradients.size(); ++r) row_sums_[r].finish(*run_, *row_gradients[r]);
+    for (std::size_t r = 0; r < column_gradients.size(); ++r) column_sums_[r].finish(*run_, *column_gradients[r]);
+  }
+
+  /// Adds to `own`, dG without the chunk's end, what it errs by as one running number per token and channel.
+  void settle_gate(std::vector<Number>& own) {
+    if constexpr (Run::records)
+      gate_sums_.finish(*run_, gate_);
+    else
+      gate_sums_.finish(*run_, own);
   }
 
   /// T = (I + L)^{-1} by rows, then T as an operand. The diagonal is exactly 1 in any format.
@@ -370,15 +360,13 @@ protected:
       state_[entry] = run_->round(roundings_.state, Site::state, next_state_[entry]);
   }
 
-  const Head& head_;
-  const Roundings& roundings_;
-  Run* run_ = nullptr;
-  std::vector<Number> log_error_;                          ///< [n,K]
-  bool small_errors_ = true;                               ///< no error of this chunk's log decays reaches `largest_small`
   std::vector<Number> state_, state_operand_, next_state_; ///< [K,V]
   std::vector<Number> triangle_, inverse_;                 ///< [n,n] L, T
   std::vector<Number> column_;
   PairErrors<Run> pairs_;
+  std::vector<PairSums<Run>> row_sums_, column_sums_;
+  PairSums<Run> gate_sums_;
+  std::vector<Number> gate_; ///< [n,K] dG as it grows in a run that records
 };
 
 } // namespace kdacheck

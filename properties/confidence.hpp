@@ -46,7 +46,9 @@ std::string_view name(Group);
 /// z is never less than this. Set by an experiment on emulated kernels (12 regimes x 24 seeds x 16 correct variants, 4,560 runs),
 /// which saw ratios of at most 2.8, 2.6, 2.2 and 1.9 for tokens, rows, columns and channels, and 2.8 for gradients. `./kdacheck
 /// bench --margins` derives them anew from all kernels that are right, under every contract, forward and backward, and prints what
-/// these constants leave.
+/// these constants leave: of 6,000 cases (seed 1) none was above its bound; where the constant sets z it saw 1.5, 1.5, 1.2 and, of
+/// gradients, 2.8. That of channels sets no z: up to 40 degrees of freedom the quantile is larger (2.15 for a single
+/// group).
 constexpr double least_factor(Group group) {
   constexpr std::array least{4.0, 3.5, 3.0, 2.0, 4.0};
   return least[static_cast<std::size_t>(group)];
@@ -66,12 +68,12 @@ constexpr double least_factor(Group group) {
 /// those of another correct kernel: z is never less than least_factor.
 double confidence_factor(Group, std::int64_t groups, double degrees_of_freedom, int draws);
 
-/// Degrees of freedom are rounded down to one of these before z is looked up: z is then too large by at most a sixth.
+/// Degrees of freedom are rounded down to one of these before z is looked up: z is then too large by at most 17 %.
 inline constexpr std::array freedom_steps{1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 40.0};
 
 /// Degrees of freedom d of a group from the second and fourth moments of its error over draws: E x^4 / (E x^2)^2 = 1 + 2/d
 /// = 1 + 2 f^2, corrected for estimating both from the same few draws, halved because that estimate itself scatters, and within 1 (one
-/// shared component) and 64 (where z is its least in every group).
+/// shared component) and 64 (where z is its least in every group but channels).
 double degrees_of_freedom(double sum_of_squares, double sum_of_fourth_powers, int draws);
 
 /// Largest error that a spread allows a group when about a thousand are tested at once. What any submodel of a contract allows is

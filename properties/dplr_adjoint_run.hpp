@@ -37,6 +37,7 @@ public:
     solve_adjoint(f.n, out);
     score_adjoint(f.n);
     rows_from_states(f);
+    start_decay_gradient(f, read_state, read_cotangent);
     // entry (i, i-1) of b's scores has no decay, nor has (i, i) of q's: both are left out here and added in finish()
     this->score_backward(
         f, {{b_, true, true, Site::score_row_key}, {query_, false, true, Site::score_row_query}},
@@ -45,8 +46,10 @@ public:
           if (row == 0 && j == i - 1) return Number{};
           return (row == 0 ? (column == 0 ? d_triangle_ : d_mixed_) : column == 0 ? d_query_a_ : d_query_key_)[at(i, j, f.n)];
         },
-        {&row_b_, &row_query_}, {&column_a_, &column_key_});
-    decay_gradient(f, read_state, read_cotangent, out);
+        {&row_b_, &row_query_}, {&column_a_, &column_key_},
+        [&](std::size_t row, std::int64_t i, std::int64_t c) { return (row == 0 ? b_ : query_)[at(i, c, head_.K)]; },
+        [&](std::size_t column, std::int64_t j, std::int64_t c) { return (column == 0 ? a_ : key_)[at(j, c, head_.K)]; });
+    decay_gradient(f.n, out);
     finish(f.n, out);
     state_.swap(cotangent);
     this->carry(f, {{&query_decayed_, &d_o_}, {&b_decayed_, &Y_}});
@@ -146,12 +149,13 @@ private:
     end_a_ = column_a_, end_key_ = column_key_;
   }
 
-  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent,
-                      ChunkGradients<Number>& out) {
+  Number term(Number x) { return run_->round(roundings_.single, Site::gate_terms, x); }
+
+  /// What the chunk's end gives to the last token's decay, and in a run that records all of dG but for pairs.
+  void start_decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent) {
     const std::int64_t n = f.n, K = head_.K, V = head_.V;
-    const auto term = [&](Number x) { return run_->round(roundings_.single, Site::gate_terms, x); };
-    out.g.resize(static_cast<std::size_t>(n * K));
-    std::vector<Number> end(static_cast<std::size_t>(K));
+    std::vector<Number>& end = end_;
+    end.assign(static_cast<std::size_t>(K), Number{});
     multiply(
         *run_, 1, [K](std::int64_t) { return K; },
         [n](std::int64_t, std::int64_t) {
@@ -165,16 +169,37 @@ private:
       this->inner_of_singles(
           V, [&](std::int64_t v) { return state[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
           [&](Number x) { end[static_cast<std::size_t>(c)] += term(whole * x); });
-      Number sum = end[static_cast<std::size_t>(c)];
-      for (std::int64_t i = n - 1; i >= 0; --i) {
+    }
+    if constexpr (Run::records) {
+      this->gate_.resize(static_cast<std::size_t>(n * K));
+      for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t c = 0; c < K; ++c) {
+          const std::size_t entry = at(i, c, K);
+          Number& own = this->gate_[entry];
+          own = query_[entry] * row_query_[entry];
+          own += i == n - 1 ? end[static_cast<std::size_t>(c)] : -(a_[entry] * column_a_[entry] + key_[entry] * column_key_[entry]);
+          if (i + 1 < n) own += b_[at(i + 1, c, K)] * row_b_[at(i + 1, c, K)];
+        }
+    }
+  }
+
+  void decay_gradient(std::int64_t n, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K;
+    out.g.resize(static_cast<std::size_t>(n * K));
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t c = 0; c < K; ++c) {
         const std::size_t entry = at(i, c, K);
         Number of_a = column_a_[entry], of_key = column_key_[entry];
         if (i == n - 1) of_a -= end_a_[entry], of_key -= end_key_[entry];
         Number own = term(query_[entry] * row_query_[entry]) - term(term(a_[entry] * of_a) + term(key_[entry] * of_key));
         if (i + 1 < n) own = term(own) + term(b_[at(i + 1, c, K)] * row_b_[at(i + 1, c, K)]);
-        sum = run_->round(roundings_.single, Site::gate_sum, sum + term(own));
-        out.g[entry] = sum;
+        out.g[entry] = term(own);
       }
+    this->settle_gate(out.g);
+    for (std::int64_t c = 0; c < K; ++c) {
+      Number sum = end_[static_cast<std::size_t>(c)];
+      for (std::int64_t i = n - 1; i >= 0; --i)
+        out.g[at(i, c, K)] = sum = run_->round(roundings_.single, Site::gate_sum, sum + out.g[at(i, c, K)]);
     }
   }
 
@@ -197,7 +222,7 @@ private:
 
   std::vector<Number> stored_state_, stored_cotangent_;
   std::vector<Number> d_o_, cotangent_operand_, Y_, d_triangle_, d_mixed_, d_query_a_, d_query_key_;
-  std::vector<Number> row_query_, row_b_, column_a_, column_key_, end_a_, end_key_;
+  std::vector<Number> row_query_, row_b_, column_a_, column_key_, end_a_, end_key_, end_;
 };
 
 } // namespace kdacheck

@@ -1,12 +1,12 @@
 #include "found_cases.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "found_cases_text.hpp"
 #include "property.hpp"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
+#include <filesystem>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -19,6 +19,8 @@ namespace {
 bool is_law(std::string_view name) {
   return std::ranges::any_of(properties(), [&](const Property& property) { return property.name == name; });
 }
+
+std::string text_so_far(const std::string& file) { return std::filesystem::is_regular_file(file) ? text_of_file(file) : ""; }
 
 } // namespace
 
@@ -60,12 +62,13 @@ std::span<const FoundCase> found_cases() {
   return all;
 }
 
+void demand_found_cases(const std::string& file) {
+  demand_room_for_file(file);
+  parse_found_cases(text_so_far(file));
+}
+
 bool keep_found_case(const std::string& file, const FoundCase& found) {
-  std::string text;
-  {
-    std::ifstream stream(file, std::ios::binary);
-    text.assign(std::istreambuf_iterator<char>(stream), {});
-  }
+  std::string text = text_so_far(file);
   const auto earlier = parse_found_cases(text);
   const auto same =
       std::ranges::find_if(earlier, [&](const FoundCase& each) { return each.property == found.property && each.recipe == found.recipe; });

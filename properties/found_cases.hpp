@@ -27,9 +27,12 @@ std::vector<FoundCase> parse_found_cases(std::string_view text);
 /// The committed cases.
 std::span<const FoundCase> found_cases();
 
+/// Throws BadFile or what `parse_found_cases` does for a file to which `keep_found_case` could not append.
+void demand_found_cases(const std::string& file);
+
 /// Appends a case to a file of that form. If the file has the same law and recipe already, the reasons that are new are
 /// put above that case, and the result is false. A file that is not there is begun.
-/// Errors: as parse_found_cases; BadFile if the file cannot be written.
+/// Errors: as demand_found_cases; FileTrouble if the file cannot be written.
 bool keep_found_case(const std::string& file, const FoundCase&);
 
 } // namespace kdacheck

@@ -70,11 +70,14 @@ public:
     solve_adjoint(f, out);
     score_adjoint(f.n);
     rows_from_states(f);
+    start_decay_gradient(f, read_state, read_cotangent);
     this->score_backward(
         f, {{key_, false, true, Site::score_row_key}, {scaled_query_, false, true, Site::score_row_query}}, {{key_, Site::score_column}},
         [&](std::size_t row, std::size_t, std::int64_t i, std::int64_t j) { return (row == 0 ? d_key_scores_ : d_scores_)[at(i, j, f.n)]; },
-        {&row_key_, &row_query_}, {&column_key_});
-    decay_gradient(f, read_state, read_cotangent, out);
+        {&row_key_, &row_query_}, {&column_key_},
+        [&](std::size_t row, std::int64_t i, std::int64_t c) { return (row == 0 ? key_ : scaled_query_)[at(i, c, head_.K)]; },
+        [&](std::size_t, std::int64_t j, std::int64_t c) { return key_[at(j, c, head_.K)]; });
+    decay_gradient(f.n, out);
     finish(f.n, out);
     carry_back(f, cotangent);
   }
@@ -188,13 +191,12 @@ private:
     end_key_ = column_key_;
   }
 
-  /// dG from rows and columns, the chunk's end on top, and its reverse sum. The last token's own write does not decay, nor
-  /// does any pair i = j: neither enters.
-  void decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent,
-                      ChunkGradients<Number>& out) {
+  /// What the chunk's end gives to the last token's decay, and in a run that records all of dG but for pairs. The last token's own
+  /// write does not decay.
+  void start_decay_gradient(const ChunkFactors& f, const std::vector<Number>& state, const std::vector<Number>& cotangent) {
     const std::int64_t n = f.n, K = head_.K, V = head_.V;
-    out.g.resize(static_cast<std::size_t>(n * K));
-    std::vector<Number> end(static_cast<std::size_t>(K));
+    std::vector<Number>& end = end_;
+    end.assign(static_cast<std::size_t>(K), Number{});
     multiply(
         *run_, 1, [K](std::int64_t) { return K; },
         [n](std::int64_t, std::int64_t) {
@@ -210,8 +212,24 @@ private:
       this->inner_of_singles(
           V, [&](std::int64_t v) { return state[at(c, v, V)]; }, [&](std::int64_t v) { return cotangent[at(c, v, V)]; },
           [&](Number x) { end[static_cast<std::size_t>(c)] += run_->round(roundings_.single, Site::gate_terms, whole * x); });
-      Number sum = end[static_cast<std::size_t>(c)];
-      for (std::int64_t i = n - 1; i >= 0; --i) {
+    }
+    if constexpr (Run::records) {
+      this->gate_.resize(static_cast<std::size_t>(n * K));
+      for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t c = 0; c < K; ++c) {
+          const std::size_t entry = at(i, c, K);
+          this->gate_[entry] = scaled_query_[entry] * row_query_[entry] + key_[entry] * row_key_[entry] +
+                               (i == n - 1 ? end[static_cast<std::size_t>(c)] : -(key_[entry] * column_key_[entry]));
+        }
+    }
+  }
+
+  /// dG from rows and columns, the chunk's end on top, and its reverse sum. No pair i = j enters.
+  void decay_gradient(std::int64_t n, ChunkGradients<Number>& out) {
+    const std::int64_t K = head_.K;
+    out.g.resize(static_cast<std::size_t>(n * K));
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t c = 0; c < K; ++c) {
         const std::size_t entry = at(i, c, K);
         Number column = column_key_[entry];
         if (i == n - 1) column -= end_key_[entry];
@@ -219,10 +237,13 @@ private:
         const Number of_query = run_->round(roundings_.single, Site::gate_terms, scaled_query_[entry] * row_query_[entry]);
         const Number of_row = run_->round(roundings_.single, Site::gate_terms, key_[entry] * row_key_[entry]);
         const Number of_column = run_->round(roundings_.single, Site::gate_terms, key_[entry] * column);
-        const Number own = run_->round(roundings_.single, Site::gate_terms, of_query + (of_row - of_column));
-        sum = run_->round(roundings_.single, Site::gate_sum, sum + own);
-        out.g[entry] = sum;
+        out.g[entry] = run_->round(roundings_.single, Site::gate_terms, of_query + (of_row - of_column));
       }
+    this->settle_gate(out.g);
+    for (std::int64_t c = 0; c < K; ++c) {
+      Number sum = end_[static_cast<std::size_t>(c)];
+      for (std::int64_t i = n - 1; i >= 0; --i)
+        out.g[at(i, c, K)] = sum = run_->round(roundings_.single, Site::gate_sum, sum + out.g[at(i, c, K)]);
     }
   }
 
@@ -250,7 +271,7 @@ private:
 
   std::vector<Number> stored_state_, stored_cotangent_;
   std::vector<Number> d_o_, cotangent_operand_, d_update_, d_residual_, weighted_, difference_;
-  std::vector<Number> d_key_scores_, d_scores_, row_query_, row_key_, column_key_, end_key_;
+  std::vector<Number> d_key_scores_, d_scores_, row_query_, row_key_, column_key_, end_key_, end_;
 };
 
 } // namespace kdacheck

@@ -87,8 +87,9 @@ void sum_columns(Run& run, std::int64_t i, std::int64_t j0, Range r, Start& star
       for (std::int64_t c = r.begin; c < r.end; ++c) {
         const auto x = a(i, c);
         for (std::int64_t j = 0; j < width; ++j) {
-          sum[j] += x * b(c, j0 + j);
-          squares[j] += sum[j] * sum[j];
+          const double term = x * b(c, j0 + j);
+          sum[j] += term;
+          squares[j] += run.squares_of(term, sum[j]);
         }
       }
       for (std::int64_t j = 0; j < width; ++j) run.finish(squares[j]);

@@ -265,6 +265,7 @@ void ChunkAdjoint::write_strength(AdjointBound& out) {
 void ChunkAdjoint::carry_back(AdjointBound& out) {
   const bool stored = first_ % chunk_ == 0;
   const Elementary kept = stored ? units_.state : Elementary{f, 0x1p-126, largest(Format::fp32)};
+  // The slacks hold sums of K + n + 1 terms; both products may go to one number, which has 2 n + 1.
   const double of_whole = *std::max_element(whole_slack_.begin(), whole_slack_.end()), more = n_ > K_ ? units_.gamma(n_) : 0;
   const double passed = contraction_ * (1 + kept.unit) + of_whole * (1 + kept.unit);
   BoundMatrix before, local;

@@ -135,6 +135,11 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     set_widths(recipe, 8, heads ? 8 : 12);
                     recipe.gates = seed % 4 < 2 ? GatePattern::jitter : GatePattern::per_head;
                     recipe.decay = dice.uniform(0.2f, 2.0f);
+                    if (heads) { // each with its A_log and dt_bias
+                      recipe.options.gate = recipe.gate_model = GateForm::softplus;
+                      recipe.gates = GatePattern::published_init;
+                      recipe.decay = recipe.decay_spread = 1;
+                    }
                     return recipe;
                   }});
   list.push_back({"full-width", "K = V = 128 over more than a chunk, as models have it, and up to 256: tiles that are exactly full",
@@ -145,6 +150,7 @@ void append_shape_regimes(std::vector<Regime>& list) {
                     recipe.lengths.clear();
                     recipe.shape = {.B = 1, .T = 0, .H = 1, .HV = 1, .K = 128, .V = 128};
                     if (round_of(seed) > 0) recipe.shape.K = width(), recipe.shape.V = width();
+                    if (round_of(seed) == 1) recipe.shape.K = dice.any_of(std::array<std::int64_t, 2>{192, 256});
                     set_widths(recipe, recipe.shape.K, recipe.shape.V);
                     const std::int64_t most = most_work(tier) / (recipe.shape.K * recipe.shape.V);
                     recipe.shape.T = round_of(seed) == 0 ? dice.between(65, 67) : dice.between(1, std::max<std::int64_t>(1, most / 2));

@@ -6,9 +6,11 @@
 //   grid          RN_p(s x) / s with one random s in [1,2) per site and draw: equal values get equal errors, as in a real
 //                 kernel on constant tokens or near a fixed point, where errors then add up instead of averaging out.
 // Sums of products round at every addition, and how much depends on the order of sizes and signs of the partial sums and on
-// whether the terms are equal: adding the same number again and again errs the same way each time. A noise-free run
-// (Recorder) therefore forms every sum a second time, term by term, rounded on eight random grids, and leaves the errors on a
-// tape. The grid model adds them as they are; the independent one draws fresh errors of their size.
+// whether the terms are equal: adding the same number again and again errs the same way each time. Without a fused operation the
+// products round as well, and where a sum cancels and its terms are those of the token before, that error is the same in every token,
+// which of the additions' need not be. A noise-free run (Recorder) therefore forms every sum a second time, term by term, rounded on
+// eight random grids, and leaves the errors on a tape. The grid model adds them as they are; the independent one draws fresh errors of
+// their size.
 
 #include "../kernels/contract.hpp"
 #include "lanes.hpp"
@@ -115,7 +117,9 @@ public:
   /// `follows`: sums are followed on the grids. Otherwise the tape holds sizes alone, those of additions that round
   /// independently of each other, and serves no run of the grid model.
   Recorder(std::uint64_t seed, Format accumulate, Tape& tape, bool follows = true)
-      : tape_(tape), follows_(follows), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1) {
+      : tape_(tape), follows_(follows), unit_(unit_roundoff(accumulate)), splitter_(std::ldexp(1.0, 53 - precision(accumulate)) + 1),
+        product_splitter_(std::ldexp(1.0, 53 - precision_of_products(accumulate)) + 1),
+        product_share_(std::ldexp(1.0, 2 * (precision(accumulate) - precision_of_products(accumulate)))) {
     LaneGenerator generator(seed);
     const Lanes exponent = 0.5 * (generator.uniform() + 1.0);
     for (int lane = 0; lane < draws_per_batch; ++lane) scale_[lane] = std::exp2(exponent[lane]);
@@ -131,13 +135,15 @@ public:
   /// One sum in the making, rounded after every addition.
   struct Twin {
     Lanes sum;
-    double squares = 0; ///< of the partial sums
+    double squares = 0; ///< of what rounds: `squares_of` all steps
   };
-  Twin start(double x) const { return {on_grid(scale_ * x)}; }
+  Twin start(double x) const { return {on_grid(scale_ * x, splitter_)}; }
   void add(Twin& twin, double term, double partial_sum) const {
-    twin.sum = on_grid(twin.sum + scale_ * term);
-    twin.squares += partial_sum * partial_sum;
+    twin.sum = on_grid(twin.sum + on_grid(scale_ * term, product_splitter_), splitter_);
+    twin.squares += squares_of(term, partial_sum);
   }
+  /// The squares of the two numbers that round where a product is added, in the unit of the sum.
+  double squares_of(double term, double partial_sum) const { return partial_sum * partial_sum + product_share_ * (term * term); }
   void finish(const Twin& twin, double sum) {
     const Lanes error = twin.sum * inverse_ - sum, squares = error * error;
     tape_.error.push_back(error);
@@ -145,18 +151,20 @@ public:
     for (int lane = 0; lane < draws_per_batch; ++lane) spread += squares[lane];
     tape_.size.push_back(std::sqrt(std::max(3 * spread / draws_per_batch, unit_ * unit_ * twin.squares)));
   }
-  /// A sum that is not followed, by the squares of its partial sums.
+  /// A sum that is not followed, by `squares_of` all its steps.
   void finish(double squares) { tape_.size.push_back(unit_ * std::sqrt(squares)); }
 
 private:
-  Lanes on_grid(Lanes x) const {
-    const Lanes shifted = x * splitter_;
+  /// Products are formed in fp32 where sums are kept in less.
+  static int precision_of_products(Format accumulate) { return std::max(precision(accumulate), precision(Format::fp32)); }
+  static Lanes on_grid(Lanes x, double splitter) {
+    const Lanes shifted = x * splitter;
     return shifted - (shifted - x);
   }
 
   Tape& tape_;
   bool follows_;
-  double unit_, splitter_;
+  double unit_, splitter_, product_splitter_, product_share_;
   Lanes scale_{}, inverse_{};
 };
 

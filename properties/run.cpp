@@ -1,5 +1,7 @@
 #include "run.hpp"
 
+#include "../kernels/plugin/abandoned_calls.hpp"
+#include "../kernels/plugin/broken_law.hpp"
 #include "guarded_tensor.hpp"
 
 #include <cstring>
@@ -92,6 +94,10 @@ void call_guarded(const Kernel& kernel, const Inputs& inputs, bool backward, con
   } catch (const KernelCrashed&) {
     throw;
   } catch (const KernelTimedOut&) {
+    throw;
+  } catch (const KernelBrokeLaw&) {
+    throw;
+  } catch (const CallAbandoned&) {
     throw;
   } catch (const KernelTrespassed& trespass) {
     run.trespasses.push_back(trespass.what());

@@ -36,8 +36,13 @@ std::string nearest_name(const std::string& text, const std::vector<std::string>
 
 void refuse_unknown(const std::string& kind, const std::string& pattern, const std::vector<std::string>& names) {
   const std::string nearest = nearest_name(pattern, names);
+  const bool of_modules = kind == "law" || kind.ends_with(" of a module"); // `list modules` shows what each has
   throw UsageError("no " + kind + " is named '" + pattern + "'" + (nearest.empty() ? std::string() : "; the nearest is '" + nearest + "'") +
-                   " (./kdacheck list " + (kind == "property" ? "properties" : kind + "s") + " shows all)");
+                   " (./kdacheck list " +
+                   (of_modules           ? "modules"
+                    : kind == "property" ? "properties"
+                                         : kind + "s") +
+                   " shows all)");
 }
 
 } // namespace kdacheck

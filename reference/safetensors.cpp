@@ -1,12 +1,12 @@
 #include "safetensors.hpp"
 
 #include "atomic_file.hpp"
+#include "named_file.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sys/mman.h>
@@ -145,23 +145,14 @@ TensorTable parse_safetensors(std::span<const std::byte> bytes, std::string_view
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) {
-  const auto unreadable = [&] { return BadFile("cannot read " + path.string() + ": " + std::system_category().message(errno)); };
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) throw unreadable();
+  const int descriptor = open_file(path);
   struct stat status {};
   ::fstat(descriptor, &status);
-  if (!S_ISREG(status.st_mode)) {
-    ::close(descriptor);
-    throw BadFile("cannot read " + path.string() + ": it is not a file");
-  }
   const auto size = static_cast<std::size_t>(status.st_size);
   void* address = size == 0 ? nullptr : ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
   const int map_error = errno;
   ::close(descriptor);
-  if (address == MAP_FAILED) {
-    errno = map_error;
-    throw unreadable();
-  }
+  if (address == MAP_FAILED) throw BadFile("cannot read " + path.string() + ": " + std::system_category().message(map_error));
   mapped_ = {static_cast<const std::byte*>(address), size};
   try {
     table_ = parse_safetensors(mapped_, path.string());

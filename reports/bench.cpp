@@ -25,6 +25,7 @@
 #include <cstdio>
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 
 namespace kdacheck {
 namespace {
@@ -184,6 +185,8 @@ void compare_specialised(Bench& bench) {
 int margins_command(const BenchArguments& arguments) {
   MarginsPlan plan{.kernels = right_kernels(arguments.kernels), .regimes = {}, .seeds = arguments.seeds, .seconds = arguments.seconds};
   for (const Regime& regime : regimes()) plan.regimes.push_back(&regime);
+  demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/bench.json");
   make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
   bench.margins = measured_margins(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
@@ -295,6 +298,8 @@ std::string to_text(const Bench& bench) {
 int bench_command(const BenchArguments& arguments) {
   if (arguments.margins) return margins_command(arguments);
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
+  demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/bench.json");
   make_folder(arguments.out);
   Bench bench{.limits = measured_limits(), .threads = omp_get_max_threads(), .repeats = arguments.repeats, .rows = {}, .ratios = {}};
   const bool chosen_parts = arguments.only_round_trips || arguments.only_modules || arguments.only_oracle || arguments.long_oracle > 0;

@@ -1,6 +1,7 @@
 #include "case_log.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "json_numbers.hpp"
 
 #include <cerrno>
@@ -86,6 +87,8 @@ std::string to_json_line(const CaseResult& result, std::string_view program) {
 
 RecordedCases read_case_log(const std::filesystem::path& path, std::string_view program) {
   RecordedCases recorded;
+  if (!std::filesystem::exists(path)) return recorded;
+  demand_file(path);
   std::ifstream file(path, std::ios::binary);
   std::string line;
   for (std::size_t number = 1; std::getline(file, line); ++number) {

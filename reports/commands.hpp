@@ -98,11 +98,12 @@ int measure_command(const MeasureArguments&);
 struct GoldenArguments {
   std::string set; ///< folder
   std::vector<std::string> regimes;
-  std::string token, name;    ///< one case of this recipe or replay token, in the folder of this name, instead of regimes
-  std::string cases;          ///< file of cases (golden/listed_cases.hpp), instead of regimes
-  bool found = false;         ///< the cases of properties/found_cases.txt, instead of regimes
-  std::string dtype = "fp32"; ///< of q, k, v: fp32 | bf16 | fp16
-  int count = 1;              ///< cases per regime
+  std::vector<std::string> modules; ///< whose cases generate-modules makes; `regimes` are theirs then
+  std::string token, name;          ///< one case of this recipe or replay token, in the folder of this name, instead of regimes
+  std::string cases;                ///< file of cases (golden/listed_cases.hpp), instead of regimes
+  bool found = false;               ///< the cases of properties/found_cases.txt, instead of regimes
+  std::string dtype = "fp32";       ///< of q, k, v: fp32 | bf16 | fp16
+  int count = 1;                    ///< cases per regime
   std::uint64_t seed = 1;
   std::int64_t largest_T = 24, largest_K = 12, largest_V = 12;
   bool exact = false; ///< every case has just these tokens, key and value channels
@@ -114,10 +115,8 @@ int golden_generate_command(const GoldenArguments&);
 int golden_verify_command(const std::string& set);
 int golden_diff_command(const std::string& before, const std::string& after);
 int golden_accept_command(const std::string& set, const std::string& name);
-
-/// One file per module and regime that has an oracle, seed 1; and the files of a folder drawn and computed again.
-int golden_generate_modules_command(const std::string& folder);
-int golden_verify_modules_command(const std::string& folder);
+/// One file per module and regime that has exact values.
+int golden_generate_modules_command(const GoldenArguments&);
 
 struct ReportArguments {
   std::vector<std::string> folders; ///< one with report.json and cases.jsonl; with `history` any number

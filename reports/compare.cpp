@@ -70,11 +70,12 @@ std::vector<GroupGrowth> growths_of(const std::vector<Moved>& moved) {
   std::size_t shrunk = 0;
   for (const Moved& each : moved)
     if (each.growth < 0) sum -= each.growth, ++shrunk;
-  const double scatter = std::max(shrunk ? sum / static_cast<double>(shrunk) : 0, least_scatter);
+  const double measured = shrunk ? sum / static_cast<double>(shrunk) : 0, scatter = std::max(measured, least_scatter);
+  if (measured < least_scatter) shrunk = 0; // too little to tell how far chance goes
   std::vector<GroupGrowth> growths;
   for (const Moved& each : moved) {
     const double chance = std::min(1.0, static_cast<double>(moved.size()) * std::exp(-each.growth / scatter) / 2);
-    if (!(chance >= rarest_chance)) growths.push_back({each.key, each.before, each.after, std::exp(scatter), chance});
+    if (!(chance >= rarest_chance)) growths.push_back({each.key, each.before, each.after, std::exp(scatter), shrunk, chance});
   }
   return growths;
 }
@@ -109,7 +110,7 @@ std::string text_of_missing(const Comparison& comparison) {
   std::string text;
   if (comparison.second_stopped) text += "WORSE   the second run was stopped early: what it did not reach is not judged\n";
   if (comparison.first_stopped) text += "the first run was stopped early: what it did not reach is not compared\n";
-  for (const std::string& kernel : comparison.kernels_gone) text += "WORSE   only in the first: " + kernel + "\n";
+  for (const std::string& kernel : comparison.kernels_gone) text += "WORSE   judged only in the first: " + kernel + "\n";
   if (!comparison.groups_gone.empty())
     text += fmt::format("WORSE   {} kernel x property x regime only in the first: {}\n", comparison.groups_gone.size(),
                         some_of(comparison.groups_gone, name_of));
@@ -118,7 +119,7 @@ std::string text_of_missing(const Comparison& comparison) {
     if (!groups.empty()) text += fmt::format("WORSE   {} {} in fewer cases: {}\n", groups.size(), what, some_of(groups, name));
   };
   thinner(comparison.thinner, "judged"), thinner(comparison.fewer_passed, "passed");
-  for (const std::string& kernel : comparison.kernels_new) text += "only in the second: " + kernel + "\n";
+  for (const std::string& kernel : comparison.kernels_new) text += "judged only in the second: " + kernel + "\n";
   return text;
 }
 
@@ -136,8 +137,13 @@ std::optional<Results> as_the_only_kernel_of(const Results& before, const Result
 std::string text_of(const GroupGrowth& growth) {
   if (!std::isfinite(growth.after))
     return fmt::format("WORSE   {}: error / bound {:.3g} -> no number\n", name_of(growth.key), growth.before);
-  return fmt::format("WORSE   {}: error / bound {:.3g} -> {:.3g}, where others shrink {:.2g} times (chance {:.1g})\n", name_of(growth.key),
-                     growth.before, growth.after, growth.noise, growth.chance);
+  const std::string noise =
+      growth.shrunk
+          ? fmt::format("the {} of the kernel's figures that shrank did so {:.2g} times in the geometric mean", growth.shrunk, growth.noise)
+          : fmt::format("too few of the kernel's figures shrank, or by too little, to tell how far chance goes: {:.2g} times is taken",
+                        growth.noise);
+  return fmt::format("WORSE   {}: error / bound {:.3g} -> {:.3g}; {}; chance of so much growth at most {:.1g}\n", name_of(growth.key),
+                     growth.before, growth.after, noise, growth.chance);
 }
 
 } // namespace
@@ -186,7 +192,7 @@ Comparison compare(const Results& before, const Results& after) {
     }
     if (was != is || !new_tally.worst || !old_tally.worst) continue;
     const double x = old_tally.worst->finding.bound_util, y = new_tally.worst->finding.bound_util;
-    if (!is_failure(is) && std::isfinite(x) && !std::isfinite(y)) comparison.growths.push_back({key, x, y, 1, 0});
+    if (!is_failure(is) && std::isfinite(x) && !std::isfinite(y)) comparison.growths.push_back({key, x, y, 1, 0, 0});
     if (was != Verdict::passed) continue;
     const double ratio = y / x;
     if (std::isfinite(ratio) && ratio > 0) ratios[key.kernel].push_back(ratio);
@@ -216,7 +222,7 @@ std::string to_text(const Comparison& comparison) {
   std::string text;
   if (!comparison.stands_for.empty())
     text += "one kernel each: " + comparison.stands_for + " of the second run is compared with that of the first\n\n";
-  if (!comparison.same_cases) text += "tier or seed differ: the runs drew different cases\n\n";
+  if (!comparison.same_cases) text += "tier or seed differ: the runs drew other cases, but for those that every run has\n\n";
   for (std::size_t i = 0; i < std::min(comparison.verdicts.size(), changes_shown); ++i) {
     const VerdictChange& change = comparison.verdicts[i];
     text += fmt::format("{}  {}  {}  [{}]: {} -> {}\n", change.worse ? "WORSE " : "change", change.key.kernel, change.key.property,
@@ -226,7 +232,7 @@ std::string to_text(const Comparison& comparison) {
     text += fmt::format("and {} more verdicts changed\n", comparison.verdicts.size() - changes_shown);
   for (std::size_t i = 0; i < std::min(comparison.growths.size(), changes_shown); ++i) text += text_of(comparison.growths[i]);
   if (comparison.growths.size() > changes_shown)
-    text += fmt::format("and {} more figures grew beyond chance\n", comparison.growths.size() - changes_shown);
+    text += fmt::format("and {} more figures grew beyond chance or are no number\n", comparison.growths.size() - changes_shown);
   if (!comparison.verdicts.empty() || !comparison.growths.empty()) text += "\n";
   std::size_t width = 6;
   for (const ErrorChange& change : comparison.errors) width = std::max(width, change.kernel.size());
@@ -247,7 +253,9 @@ std::string to_text(const Comparison& comparison) {
   const auto also = [&](std::size_t count, const char* what) {
     if (count > 0) text += fmt::format(", {} {}", count, what);
   };
-  also(comparison.growths.size(), "errors that grew beyond chance");
+  const auto no_number = std::ranges::count_if(comparison.growths, [](const GroupGrowth& growth) { return !std::isfinite(growth.after); });
+  also(comparison.growths.size() - static_cast<std::size_t>(no_number), "errors that grew beyond chance");
+  also(static_cast<std::size_t>(no_number), "errors that are no number");
   also(comparison.kernels_gone.size(), "kernels not judged any more");
   also(comparison.groups_gone.size(), "kernel x property x regime not judged any more");
   also(comparison.thinner.size(), "judged in fewer cases");

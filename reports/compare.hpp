@@ -19,8 +19,9 @@ struct VerdictChange {
 struct GroupGrowth {
   GroupKey key;
   double before, after;
-  double noise;  ///< how far the kernel's other figures moved: the mean factor by which those that shrank did
-  double chance; ///< probability that any of the kernel's figures grows so far by chance alone; 0 for what is no number
+  double noise;       ///< the factor by which chance is taken to move the kernel's figures: the mean one by which those that shrank did,
+  std::size_t shrunk; ///< so many; 0 where they shrank by less than chance is believed to do, or none did, and that is taken instead
+  double chance;      ///< probability that any of the kernel's figures grows so far by chance alone; 0 for what is no number
 };
 
 /// A group that both runs have, of the same tier and seed, and the second judged (that is, did not refuse) or passed in fewer cases.

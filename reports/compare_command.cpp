@@ -1,3 +1,4 @@
+#include "../reference/named_file.hpp"
 #include "compare.hpp"
 #include "compare_speed.hpp"
 #include "result_files.hpp"
@@ -7,8 +8,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -16,8 +15,7 @@ namespace {
 
 Bench bench_in(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "bench.json";
-  std::ifstream file(path, std::ios::binary);
-  auto json = nlohmann::ordered_json::parse(std::istreambuf_iterator<char>(file), {}, nullptr, false);
+  auto json = nlohmann::ordered_json::parse(text_of_file(path), nullptr, false);
   if (json.is_discarded()) throw std::invalid_argument(path.string() + " is no JSON");
   return {path.string(), std::move(json)};
 }

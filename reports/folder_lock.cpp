@@ -14,7 +14,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder) {
   if (descriptor_ < 0) throw cannot_write(folder, errno);
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
   ::close(descriptor_);
-  throw FileTrouble("another run is writing into " + folder.string() + "; wait for it or give another --out");
+  throw FileTrouble("another run is writing into " + folder.string() + "; wait for it or choose another folder");
 }
 
 FolderLock::~FolderLock() { ::close(descriptor_); }

@@ -48,6 +48,7 @@ std::string to_history_json(const std::vector<PastRun>& runs) {
                             {"cpu", context.cpu},
                             {"cases", counts.cases()},
                             {"failures", counts.failures()},
+                            {"stopped", run.results.outcome.stopped},
                             {"seconds", json_number(run.results.wall_seconds)}});
   }
   for (const std::string& kernel : kernel_names(runs)) {
@@ -77,6 +78,7 @@ std::string to_text(const std::vector<PastRun>& runs) {
     text +=
         fmt::format("{:>3}  {:<16}  {:<18} {:<9} {:>20}  {:>8} {:>8} {:>10}  {}\n", i + 1, date_of(context), context.commit, context.tier,
                     context.seed, counts.cases(), counts.failures(), short_duration(runs[i].results.wall_seconds), runs[i].folder);
+    if (runs[i].results.outcome.stopped) text.insert(text.size() - 1, "  (stopped early)");
   }
   std::size_t width = 26;
   for (const std::string& kernel : kernel_names(runs)) width = std::max(width, kernel.size());

@@ -16,7 +16,7 @@ struct PastRun {
 /// Oldest first (by start; runs that started together in the order given).
 void sort_by_start(std::vector<PastRun>&);
 
-/// For the page: same_cases; runs[]{folder, started, commit, tier, seed, cpu, cases, failures, seconds}; kernels[]{name, util[],
+/// For the page: same_cases; runs[]{folder, started, commit, tier, seed, cpu, cases, failures, stopped, seconds}; kernels[]{name, util[],
 /// failures[], seconds[] (per case), verdict[], replay[]}, one entry per run, null where the run has no such kernel.
 std::string to_history_json(const std::vector<PastRun>&);
 

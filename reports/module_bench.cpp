@@ -9,9 +9,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <vector>
 
 namespace kdacheck {
@@ -28,6 +30,26 @@ std::vector<float> numbers(std::int64_t count, float middle, float spread) {
     values[i] = middle + spread * static_cast<float>(static_cast<double>(i * 7919 % 2001) / 1000 - 1);
   return values;
 }
+
+/// A state whose rows begin where cache lines do: where they do not, every load of a whole register touches two lines, and what is
+/// compared takes a quarter longer.
+class AlignedState {
+public:
+  explicit AlignedState(std::span<const float> values) : memory_(values.size() + line) {
+    const auto past = reinterpret_cast<std::uintptr_t>(memory_.data()) / sizeof(float) % line;
+    state_ = std::span(memory_).subspan((line - past) % line, values.size());
+    std::ranges::copy(values, state_.begin());
+  }
+  AlignedState(const AlignedState&) = delete;
+  AlignedState& operator=(const AlignedState&) = delete;
+  operator std::span<float>() { return state_; }
+  float* data() { return state_.data(); }
+
+private:
+  static constexpr std::size_t line = 64 / sizeof(float);
+  std::vector<float> memory_;
+  std::span<float> state_;
+};
 
 template <class Work> double milliseconds(const Work& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -158,7 +180,7 @@ void overhead_of_writing_behind(Bench& bench, const StateTokens& token, const st
 }
 
 /// A transition as the product with its K x K matrix D - a b^T, which is what the summary calls the general form.
-void transition_by_matrix(const DplrStep& step, std::vector<float>& S, std::vector<float>& A, std::vector<float>& next) {
+void transition_by_matrix(const DplrStep& step, AlignedState& S, std::vector<float>& A, std::vector<float>& next) {
   const std::int64_t K = states.K, V = states.V;
   for (std::int64_t head = 0; head < states.B * states.H; ++head) {
     const float *d = step.d.data() + head * K, *a = step.a.data() + head * K, *b = step.b.data() + head * K;
@@ -194,7 +216,8 @@ void bench_modules(Bench& bench) {
                            beta(static_cast<std::size_t>(heads), 0.5f);
   const KdaStep kda{alpha, k, beta, v};
   const DplrStep general{alpha, k, k, k, v};
-  std::vector<float> state = numbers(states.elements(), 0, 1), other = state;
+  const std::vector<float> drawn = numbers(states.elements(), 0, 1);
+  AlignedState state(drawn), other(drawn);
   const char* label = "B 4, H 8, K 64, V 64";
   const double flops = 6.0 * static_cast<double>(states.elements());
   const std::vector<float> kept_whole(alpha.size(), 1.0f); // what only decays would end in subnormal numbers
@@ -210,7 +233,7 @@ void bench_modules(Bench& bench) {
   overhead_of_checkpoints(bench, token, folder);
   overhead_of_writing_behind(bench, token, folder);
   std::filesystem::remove_all(folder);
-  const auto hundred = [](const auto& step, std::vector<float>& S) {
+  const auto hundred = [](const auto& step, AlignedState& S) {
     for (int i = 0; i < 100; ++i) update(states, step, S);
   };
   by_turns(

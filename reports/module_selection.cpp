@@ -33,8 +33,8 @@ ModulePlan module_plan(const CaseSelection& selection, bool foreign) {
     return plan;
   }
   plan.suites = matching<ModuleSuite>("module", selection.modules, module_suites());
-  require_matches("law", selection.properties, plan.suites, &ModuleSuite::laws);
-  require_matches("regime", selection.regimes, plan.suites, &ModuleSuite::regimes);
+  require_matches("law of a module", selection.properties, plan.suites, &ModuleSuite::laws);
+  require_matches("regime of a module", selection.regimes, plan.suites, &ModuleSuite::regimes);
   plan.laws = selection.properties, plan.regimes = selection.regimes;
   return plan;
 }

@@ -1,6 +1,7 @@
 #include "page.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "page_sources.hpp"
 
 #include <array>
@@ -41,8 +42,12 @@ std::string chart_library() {
 }
 
 std::filesystem::path place_of_page(const std::string& asked, const std::filesystem::path& otherwise) {
-  if (asked.empty()) return otherwise;
+  if (asked.empty()) {
+    demand_room_for_file(otherwise);
+    return otherwise;
+  }
   const std::filesystem::path place = asked;
+  demand_room_for_file(place);
   std::ifstream there(place, std::ios::binary);
   constexpr std::string_view mark = "<title>kdacheck"; // both pages agree up to there
   const std::string_view beginning = page_sources::frame.substr(0, page_sources::frame.find(mark) + mark.size());

@@ -155,11 +155,9 @@ Json matrix_of(const Results& results, Words& kernels) {
         continue;
       }
       const CaseResult& worst = *cell->second.worst;
-      // A refusal is graver than a pass only in name: what was judged is what counts.
       const Counts& counts = cell->second.counts;
-      const bool only_refused = counts[Verdict::not_supported] == counts.cases();
-      row.push_back({static_cast<int>(only_refused ? Verdict::not_supported : worst.finding.verdict), figure_of(worst.finding),
-                     counts.cases() - counts[Verdict::not_supported], worst.regime, worst.replay});
+      row.push_back({static_cast<int>(worst.finding.verdict), figure_of(worst.finding), counts.cases() - counts[Verdict::not_supported],
+                     worst.regime, worst.replay});
     }
     properties.push_back(property);
     rows.push_back(std::move(row));

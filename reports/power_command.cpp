@@ -4,6 +4,7 @@
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "context.hpp"
 #include "limits_text.hpp"
 #include "module_selection.hpp"
@@ -15,7 +16,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
+#include <filesystem>
 #include <iterator>
 #include <limits>
 
@@ -87,10 +88,7 @@ std::string mark_of(const PowerArguments& arguments) {
                      fmt::join(arguments.faults, ","));
 }
 
-std::string content_of(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
+std::string content_of(const std::string& path) { return std::filesystem::exists(path) ? text_of_file(path) : ""; }
 
 std::size_t fewest_cases(const Power& power) {
   std::size_t fewest = std::numeric_limits<std::size_t>::max();
@@ -171,6 +169,8 @@ int limits_command(const PowerArguments& arguments) {
         if (can_have_limits(*kernel, *regime)) fmt::print("{} {}\n", kernel->name, regime->name);
     return 0;
   }
+  demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/power.json");
   make_folder(arguments.out);
   const std::vector<Limit> limits = detection_limits(plan, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
   write_atomically(arguments.out + "/power.json", to_power_json({}, "gate", limits));
@@ -190,10 +190,14 @@ int power_command(const PowerArguments& arguments) {
     throw UsageError("--limits goes with none of --fault, --resume, --keep and --correct-runs");
   if (arguments.list && !arguments.limits) throw UsageError("--list goes with --limits");
   if (arguments.limits) return limits_command(arguments);
-  make_folder(arguments.out);
+  if (!arguments.keep.empty()) demand_found_cases(arguments.keep);
   auto [faults, module_faults] = chosen_faults(arguments);
   PowerPlan plan = plan_of(arguments, std::move(faults));
   if (!by_gate) plan.legal.clear(); // a rule knows no contracts
+  ModulePlan modules = by_gate && module_faults ? module_plan(arguments.selection, false) : ModulePlan{};
+  demand_room_for_folder(arguments.out);
+  demand_room_for_file(arguments.out + "/power.json");
+  make_folder(arguments.out);
   Power power;
   const bool kernels_too = !plan.faults.empty() || !plan.correct.empty() || !plan.legal.empty();
   if (!by_gate)
@@ -201,7 +205,6 @@ int power_command(const PowerArguments& arguments) {
   else if (kernels_too)
     power = powers_of_seeds(arguments, plan);
   if (by_gate && module_faults) {
-    ModulePlan modules = module_plan(arguments.selection, false);
     modules.seeds = arguments.seeds;
     const auto start = std::chrono::steady_clock::now();
     Power of_modules = module_power(modules, arguments.faults, arguments.every_catch);

@@ -1,6 +1,7 @@
 #include "recorded_cases.hpp"
 
 #include "../golden/recorded.hpp"
+#include "../kernels/plugin/broken_law.hpp"
 
 #include <chrono>
 #include <cstring>
@@ -31,7 +32,15 @@ std::vector<CaseResult> recorded_cases(const Kernel& kernel, const Problem& reco
     const auto start = std::chrono::steady_clock::now();
     CaseResult result{.kernel = kernel.name, .property = property, .regime = "recorded", .replay = {}, .shrunk = {}, .finding = {}};
     result.replay = kernel.name + ":" + property + ":@" + path;
-    result.finding = check();
+    try {
+      result.finding = check();
+    } catch (const KernelCrashed& crash) {
+      result.finding = {.verdict = Verdict::crashed, .place = {}, .detail = crash.what(), .metrics = {}};
+    } catch (const KernelTimedOut& late) {
+      result.finding = {.verdict = Verdict::timed_out, .place = {}, .detail = late.what(), .metrics = {}};
+    } catch (const KernelBrokeLaw& law) {
+      result.finding = broken(law.what());
+    }
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     results.push_back(std::move(result));
   };
@@ -40,8 +49,10 @@ std::vector<CaseResult> recorded_cases(const Kernel& kernel, const Problem& reco
         [&] { return Finding{.verdict = Verdict::not_supported, .place = {}, .detail = *reason, .metrics = {}}; });
     return results;
   }
-  const Run run = run_forward(kernel, problem);
-  add("agrees-with-the-oracle", [&] { return judge.forward(kernel.contract, problem, run); });
+  std::optional<Run> answered;
+  add("agrees-with-the-oracle", [&] { return judge.forward(kernel.contract, problem, answered.emplace(run_forward(kernel, problem))); });
+  if (!answered) return results; // nothing that the other laws could look at
+  const Run& run = *answered;
   add("writes-only-its-outputs", [&] { return clean(run); });
   if (kernel.contract.repeat == Sameness::bitwise)
     add("repeated-runs-agree", [&] {

@@ -8,6 +8,7 @@
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "recorded_cases.hpp"
 #include "reproduction.hpp"
 #include "words.hpp"
@@ -94,6 +95,7 @@ int replay_recorded(const ReplayArguments& arguments, const std::string& path) {
 } // namespace
 
 int replay_command(const ReplayArguments& arguments) {
+  if (!arguments.save.empty()) demand_room_for_folder(arguments.save);
   if (const auto result = replayed_module_case(arguments.token)) {
     if (!arguments.save.empty()) throw UsageError("--save writes cases of kernels; a module's case follows from its token");
     fmt::print("module    {}\nlaw       {} on {}, seed {}{}\n", result->module, result->law, result->regime, result->seed,

@@ -1,4 +1,5 @@
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "commands.hpp"
 #include "figures.hpp"
 #include "page.hpp"
@@ -9,8 +10,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
+#include <filesystem>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -19,11 +19,8 @@ namespace {
 /// The JSON that another command left: the file named, or FOLDER/NAME, or null if neither was asked for or is there.
 nlohmann::ordered_json neighbour(const std::filesystem::path& folder, const char* name, const std::string& named, const char* key) {
   const std::filesystem::path path = named.empty() ? folder / name : std::filesystem::path(named);
-  std::ifstream file(path, std::ios::binary);
-  if (!file && named.empty()) return nullptr;
-  if (!file) throw std::invalid_argument("cannot read " + path.string());
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  auto json = nlohmann::ordered_json::parse(text, nullptr, false);
+  if (named.empty() && !std::filesystem::exists(path)) return nullptr;
+  auto json = nlohmann::ordered_json::parse(text_of_file(path), nullptr, false);
   if (!json.is_object() || !json.contains("schema_version") || !json.contains(key) || !json[key].is_array())
     throw std::invalid_argument(path.string() + " is not a " + name + " of this suite");
   if (json["schema_version"] != 1)
@@ -44,6 +41,7 @@ nlohmann::ordered_json neighbours_of(const ReportArguments& arguments, const std
 int report_command(const ReportArguments& arguments) {
   if (arguments.folders.size() != 1) throw std::invalid_argument("report takes one result folder; --history shows the trend over several");
   const std::filesystem::path folder = arguments.folders.front();
+  if (!arguments.figures.empty()) demand_room_for_folder(arguments.figures);
   const auto [results, cases] = read_run(folder);
   const std::filesystem::path out = place_of_page(arguments.out, folder / "report.html");
   const std::string data = to_page_json(results, cases, neighbours_of(arguments, folder));

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -239,7 +240,73 @@ Results results_of(const Json& json) {
   return results;
 }
 
+/// Whether two numbers are sums of the same seconds.
+bool same_seconds(const Json& left, const Json& right) {
+  const double x = number_of(left), y = number_of(right);
+  return std::fabs(x - y) <= 1e-9 * std::fabs(x) || left == right;
+}
+
+/// The first of the keys that `told` has and says otherwise than `due`; or nothing.
+std::string key_that_departs(const Json& told, const Json& due, std::initializer_list<const char*> keys) {
+  for (const char* key : keys)
+    if (told.contains(key) && (!due.contains(key) || told[key] != due[key])) return key;
+  return "";
+}
+
+/// Of laws[] or regimes[]: the name of the first line with other figures than those due.
+std::string line_that_departs(const Json& told, const Json& due) {
+  for (const Json& line : told)
+    for (const Json& other : due)
+      if (line["name"] == other["name"] && !key_that_departs(line, other, {"cases", "passed", "failed", "largest_bound_util"}).empty())
+        return line["name"].get<std::string>();
+  return "";
+}
+
+/// What an entry of kernels[] or modules[] says otherwise than the cases, or nothing.
+std::string departure_of_entry(const Json& told, const char* list, const Results& cases) {
+  const std::string label = told.at("name").get<std::string>();
+  const auto found = std::ranges::find(cases.kernels, label, &KernelTally::name);
+  const KernelTally kernel = found == cases.kernels.end() ? KernelTally{.name = label} : *found;
+  const bool module = std::string_view(list) == "modules";
+  Json due{{"name", label}};
+  if (module)
+    due = json_of_module(kernel, cases);
+  else
+    append(due, kernel.tally);
+  const std::string where = std::string(list) + "[" + label + "].";
+  if (const std::string key = key_that_departs(told, due, {"verdict", "cases", "localised"}); !key.empty()) return where + key;
+  if (told["worst"].is_null() != due["worst"].is_null()) return where + "worst";
+  for (const auto& [part, of] : {std::pair{"counts", &told["counts"]}, {"worst", &told["worst"]}})
+    for (const auto& [key, value] : of->items())
+      if (!due[part].contains(key) || due[part][key] != value) return where + part + "." + key;
+  if (!same_seconds(told.at("seconds"), due.at("seconds"))) return where + "seconds";
+  if (!module) return "";
+  for (const char* key : {"laws", "regimes"})
+    if (const std::string line = line_that_departs(told.value(key, Json::array()), due[key]); !line.empty())
+      return where + key + "[" + line + "]";
+  return "";
+}
+
 } // namespace
+
+std::optional<std::string> departure_from_cases(std::string_view report, const Results& cases) {
+  const Json told = Json::parse(report);
+  Json due{{"summary", json_of(total(cases))}, {"escalated", Json(cases.escalated)}, {"not_supported", Json::array()}};
+  for (const auto& [reason, count] : cases.not_supported)
+    due["not_supported"].push_back({{"kernel", reason.kernel}, {"reason", reason.text}, {"cases", count}});
+  if (!told.contains("summary")) return "summary";
+  if (const std::string key = key_that_departs(told, due, {"summary", "escalated", "not_supported"}); !key.empty()) return key;
+  std::set<std::string> listed;
+  for (const char* list : {"kernels", "modules"})
+    for (const Json& entry : told.value(list, Json::array())) {
+      if (!listed.insert(entry.at("name").get<std::string>()).second)
+        return std::string(list) + "[" + entry["name"].get<std::string>() + "]";
+      if (std::string departure = departure_of_entry(entry, list, cases); !departure.empty()) return departure;
+    }
+  for (const KernelTally& kernel : cases.kernels)
+    if (!listed.contains(kernel.name)) return std::string(kernel.module ? "modules" : "kernels");
+  return std::nullopt;
+}
 
 std::string to_report_json(const Results& results) {
   Json json{{"schema_version", schema_version},

@@ -13,6 +13,7 @@
 #include "results.hpp"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,5 +24,11 @@ std::string to_report_json(const Results&);
 /// Reads it back (a Tally's worst without its metrics). Throws std::invalid_argument with one sentence that begins with
 /// `source` if the text is not a report of this schema version.
 Results results_from_report_json(std::string_view text, std::string_view source);
+
+/// What a report says otherwise than the cases from which it should follow, as a key ("summary", "escalated", "kernels[NAME].worst"), or
+/// nothing: summary, escalated and not_supported; of each kernel and module, all of which must be listed, verdict, cases, counts, worst,
+/// localised and seconds; of each module the
+/// figures of its laws and regimes. Keys that a report of an earlier program lacks are not missed. The text must be a report's.
+std::optional<std::string> departure_from_cases(std::string_view report, const Results& cases);
 
 } // namespace kdacheck

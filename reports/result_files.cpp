@@ -1,6 +1,7 @@
 #include "result_files.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "case_log.hpp"
 #include "junit.hpp"
 #include "report_json.hpp"
@@ -8,8 +9,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -19,16 +18,19 @@ namespace {
 bool tell_the_same(const Tally& left, const Tally& right) {
   if (left.counts.by_verdict != right.counts.by_verdict || left.worst.has_value() != right.worst.has_value()) return false;
   if (!left.worst) return true;
-  const double x = left.worst->finding.bound_util, y = right.worst->finding.bound_util;
-  return x == y || (std::isnan(x) && std::isnan(y));
+  const auto place = [](const CaseResult& worst) { return worst.finding.place ? worst.finding.place->tensor : std::string(); };
+  const CaseResult &one = *left.worst, &other = *right.worst;
+  const double x = one.finding.bound_util, y = other.finding.bound_util;
+  return (x == y || (std::isnan(x) && std::isnan(y))) && one.finding.verdict == other.finding.verdict && one.replay == other.replay &&
+         one.shrunk == other.shrunk && one.finding.detail == other.finding.detail && place(one) == place(other);
 }
 
-Results report_in(const std::filesystem::path& folder) {
+std::string report_in(const std::filesystem::path& folder) {
+  demand_folder(folder);
   const auto path = folder / "report.json";
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::invalid_argument("cannot read " + path.string() + ", which `verify --out " + folder.string() + "` writes");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  return results_from_report_json(text, path.string());
+  if (!std::filesystem::exists(path))
+    throw std::invalid_argument("cannot read " + path.string() + ", which `verify --out " + folder.string() + "` writes");
+  return text_of_file(path);
 }
 
 } // namespace
@@ -40,9 +42,10 @@ void write_result_files(const Results& results, const std::filesystem::path& fol
 }
 
 RecordedRun read_run(const std::filesystem::path& folder) {
-  Results results = report_in(folder);
+  const std::string report = report_in(folder), named = (folder / "report.json").string();
+  Results results = results_from_report_json(report, named);
   const std::filesystem::path path = folder / "cases.jsonl";
-  if (!std::filesystem::is_regular_file(path)) throw std::invalid_argument("cannot read " + path.string());
+  demand_file(path);
   RecordedCases recorded = read_case_log(path, results.context.program);
   if (recorded.torn) throw std::invalid_argument(path.string() + " is cut off in its last line");
   Results again;
@@ -51,7 +54,9 @@ RecordedRun read_run(const std::filesystem::path& folder) {
     return left.first == right.first && tell_the_same(left.second, right.second);
   };
   if (total(again).by_verdict != total(results).by_verdict || !std::ranges::equal(again.groups, results.groups, alike))
-    throw std::invalid_argument(path.string() + " holds other cases than " + (folder / "report.json").string() + " counts");
+    throw std::invalid_argument(path.string() + " holds other cases than " + named + " counts");
+  if (const auto key = departure_from_cases(report, again))
+    throw std::invalid_argument(named + ": '" + *key + "' is not what the cases in cases.jsonl give");
   if (recorded.cases.empty()) throw std::invalid_argument(folder.string() + " holds an empty run: there is nothing to report or compare");
   results.groups = std::move(again.groups);
   return {std::move(results), std::move(recorded.cases)};

@@ -17,8 +17,8 @@ struct RecordedRun {
 };
 
 /// Reads report.json and cases.jsonl. Throws std::invalid_argument with one sentence, also where the two do not hold the same
-/// cases (per kernel x property x regime: as many of each verdict, and the same error / bound of the gravest), and for a run without a
-/// case.
+/// cases (per kernel x property x regime: as many of each verdict, and the same gravest; per kernel what `departure_from_cases` holds it
+/// to), and for a run without a case. Throws BadFile for a folder where a file is due, and the like.
 RecordedRun read_run(const std::filesystem::path& folder);
 
 } // namespace kdacheck

@@ -1,9 +1,11 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
+#include "../properties/found_cases.hpp"
 #include "../properties/search.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "reproduction.hpp"
 #include "words.hpp"
 
@@ -14,6 +16,8 @@
 namespace kdacheck {
 
 int search_command(const SearchArguments& arguments) {
+  if (!arguments.save.empty()) demand_room_for_folder(arguments.save); // not after a minute
+  if (!arguments.keep.empty()) demand_found_cases(arguments.keep);
   const std::vector<Kernel> kernels = kernels_of(arguments.sources);
   const Kernel& kernel = *matching<Kernel>("kernel", {arguments.kernel}, kernels).front();
   const bool backward = arguments.direction == "backward";

@@ -1,13 +1,12 @@
 #include "series.hpp"
 
+#include "../reference/named_file.hpp"
 #include "json_numbers.hpp"
 #include "words.hpp"
 
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -86,10 +85,8 @@ std::string to_series_json(const Series& series) {
 
 Json read_series(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "series.json";
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return nullptr;
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  Json json = Json::parse(text, nullptr, false);
+  if (!std::filesystem::exists(path)) return nullptr;
+  Json json = Json::parse(text_of_file(path), nullptr, false);
   if (!json.is_object() || !json.contains("drift") || !json["drift"].is_array() || !json.contains("spectra") ||
       !json["spectra"].is_array() || !json.contains("schema_version"))
     throw std::invalid_argument(path.string() + " is not a series of this suite");

@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
+#include "../kernels/plugin/abandoned_calls.hpp"
 #include "../properties/selection.hpp"
 #include "case_log.hpp"
 #include "folder_lock.hpp"
@@ -12,36 +13,73 @@
 #include "words.hpp"
 
 #include "../reference/atomic_file.hpp"
+#include "../reference/named_file.hpp"
 #include "../reference/sha256.hpp"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <span>
+#include <string_view>
 
 namespace kdacheck {
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+std::atomic<bool> interrupted{false};
+std::atomic<std::int64_t> interrupted_at{0}; ///< milliseconds, on the clock that runs steadily
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<std::int64_t>::is_always_lock_free); // a signal handler uses them
 
-/// While it lives, the first Ctrl-C, SIGTERM or SIGHUP (a terminal that closes) asks the campaign to stop; a second one ends
-/// the process as usual. What was ignored when the program started, as nohup does, stays so.
+/// What comes within this time of a first signal is the same wish: `timeout` sends SIGTERM to a program and then to its group.
+constexpr std::int64_t same_wish = 500;
+
+std::int64_t milliseconds_now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{1000} * now.tv_sec + now.tv_nsec / 1000000;
+}
+
+void interrupt(int signal) {
+  const int error_number = errno;
+  const std::int64_t now = milliseconds_now();
+  std::int64_t first = 0;
+  if (interrupted_at.compare_exchange_strong(first, now)) {
+    interrupted = true;
+    make_calls(false);
+    constexpr std::string_view words = "\nkdacheck: stopping; calls of foreign kernels in flight are given up\n";
+    if (write(STDERR_FILENO, words.data(), words.size()) < 0) { // then it stays unsaid
+    }
+  } else if (now - first >= same_wish) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal); // arrives when this returns
+  }
+  errno = error_number;
+}
+
+/// While it lives, the first Ctrl-C, SIGTERM or SIGHUP (a terminal that closes) asks the campaign to stop: a case in flight is
+/// ended unless the kernel is foreign, whose call is given up; a later one ends the process as usual. What was ignored when the
+/// program started, as nohup does, stays so.
 struct InterruptWatch {
   InterruptWatch() {
+    make_calls(true);
     struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    action.sa_handler = interrupt;
     for (std::size_t i = 0; i < signals.size(); ++i) {
       sigaction(signals[i], &action, &previous[i]);
       if (previous[i].sa_handler == SIG_IGN) sigaction(signals[i], &previous[i], nullptr);
     }
   }
+  InterruptWatch(const InterruptWatch&) = delete;
+  InterruptWatch& operator=(const InterruptWatch&) = delete;
   ~InterruptWatch() {
     for (std::size_t i = 0; i < signals.size(); ++i) sigaction(signals[i], &previous[i], nullptr);
   }
@@ -67,15 +105,18 @@ bool wanted(const Property& property, const std::string& direction) {
 }
 
 /// Judges every kernel on one recorded problem.
-Outcome run_recorded(const Plan& plan, const std::string& path, const std::function<void(const CaseResult&)>& on_result) {
-  const Problem recorded = problem_from(path);
+Outcome run_recorded(const Plan& plan, const Problem& recorded, const std::string& path,
+                     const std::function<void(const CaseResult&)>& on_result) {
   Judge judge;
   Outcome outcome;
   for (const Kernel* kernel : plan.kernels) {
-    for (CaseResult& result : recorded_cases(*kernel, recorded, path, judge)) {
-      ++outcome.planned;
-      ++outcome.ran;
-      on_result(result);
+    try {
+      for (CaseResult& result : recorded_cases(*kernel, recorded, path, judge)) {
+        ++outcome.planned;
+        ++outcome.ran;
+        on_result(result);
+      }
+    } catch (const CallAbandoned&) { // then there is an interruption too
     }
     if (interrupted) {
       outcome.stopped = true;
@@ -165,16 +206,22 @@ int verify_command(const VerifyArguments& arguments) {
   std::tie(plan.shard, plan.shards) = parse_shard(arguments.shard);
   std::erase_if(plan.properties, [&](const Property* property) { return !wanted(*property, arguments.selection.direction); });
 
+  std::optional<Problem> recorded;
+  if (!arguments.inputs.empty()) recorded = problem_from(arguments.inputs);
+  ModulePlan modules = module_plan(arguments.selection, arguments.sources.any() || recorded);
+  modules.shard = plan.shard, modules.shards = plan.shards;
+
+  demand_room_for_folder(arguments.out);
+  for (const char* file : {"report.json", "cases.jsonl", "junit.xml", "summary.md"}) demand_room_for_file(arguments.out + "/" + file);
   make_folder(arguments.out);
   const FolderLock lock(arguments.out);
+  const InterruptWatch watch; // until the results are written
   Results results{.context = this_context(), .outcome = {}, .kernels = {}, .groups = {}, .not_supported = {}};
   results.context.command = arguments.command;
   results.context.replay = replay_prefix(arguments.sources);
-  results.context.tier = arguments.inputs.empty() ? arguments.selection.tier : "recorded";
+  results.context.tier = recorded ? "recorded" : arguments.selection.tier;
   results.context.seed = arguments.selection.seed;
   for (const Kernel* kernel : plan.kernels) results.kernels.push_back(tally_of(*kernel));
-  ModulePlan modules = module_plan(arguments.selection, arguments.sources.any() || !arguments.inputs.empty());
-  modules.shard = plan.shard, modules.shards = plan.shards;
   for (const ModuleSuite* suite : modules.suites) results.kernels.push_back(tally_of(*suite));
 
   // Only cases of the same program, kernels and plan count as done when a run is resumed.
@@ -197,26 +244,30 @@ int verify_command(const VerifyArguments& arguments) {
     std::fprintf(stderr, "%s, %s on %s: %s\n", failure.kernel.c_str(), failure.property.c_str(), failure.regime.c_str(),
                  failure.localised.c_str());
   };
+  plan.on_unshrunk = [&](const std::string& kernel, double seconds) {
+    progress.clear();
+    std::fprintf(stderr, "%s: after %.0f s no more of its crashes and time-outs are made simpler (--shrink-seconds)\n", kernel.c_str(),
+                 seconds);
+  };
   const auto keep = [&](const CaseResult& result) {
     log.append(result);
     add(results, result);
   };
-  {
-    const InterruptWatch watch;
-    if (arguments.selection.modules.empty())
-      results.outcome = arguments.inputs.empty()
-                            ? run_campaign(
-                                  plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted != 0; })
-                            : run_recorded(plan, arguments.inputs, keep);
-    if (!results.outcome.stopped) run_modules(modules, arguments, started, plan.finished, keep, results.outcome);
-  }
+  if (arguments.selection.modules.empty())
+    results.outcome = recorded ? run_recorded(plan, *recorded, arguments.inputs, keep)
+                               : run_campaign(
+                                     plan, keep, [&](const Progress& now) { progress.show(now); }, [] { return interrupted.load(); });
+  if (!results.outcome.stopped) run_modules(modules, arguments, started, plan.finished, keep, results.outcome);
   progress.clear();
   log.sync();
   results.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   write_result_files(results, arguments.out);
   std::fputs(console_table(results, table_options_for(STDOUT_FILENO)).c_str(), stdout);
   std::printf("results in %s/: report.json cases.jsonl junit.xml summary.md\n", arguments.out.c_str());
-  if (results.outcome.stopped) std::printf("stopped early; the same command with --resume goes on from here\n");
+  if (results.outcome.stopped) {
+    const bool resumable = arguments.sources.commands.empty() && arguments.sources.functions.empty(); // as plan_mark says
+    std::printf(resumable ? "stopped early; the same command with --resume goes on from here\n" : "stopped early\n");
+  }
   return exit_status(results);
 }
 

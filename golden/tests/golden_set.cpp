@@ -61,16 +61,48 @@ TEST_CASE("every manifest keeps the schema, and each breach of it is named") {
   CHECK(manifest_breach(json::array()) == "the manifest is no JSON object");
 }
 
-TEST_CASE("the schema file names the keys that the program demands") {
+namespace {
+
+/// Holds the program to what the schema file says of one part of a manifest: these keys, all of them, and no other.
+void hold_to_schema(const json& schema, json manifest, const json::json_pointer& place, std::size_t& keys) {
+  const json part = manifest[place];
+  if (schema["type"] == "array" && schema["items"].contains("properties"))
+    return hold_to_schema(schema["items"], manifest, place / 0, keys);
+  if (!schema.contains("properties")) return;
+  INFO("at '" << place.to_string() << "'");
+  CHECK(schema["additionalProperties"] == false);
+  CHECK(schema["required"].size() == schema["properties"].size());
+  CHECK(part.size() == schema["properties"].size());
+  for (const auto& [key, below] : schema["properties"].items()) {
+    INFO(key);
+    json without = manifest, odd = manifest;
+    without[place].erase(key);
+    odd[place][key] = nullptr;
+    CHECK(manifest_breach(without));
+    CHECK(manifest_breach(odd));
+    ++keys;
+    if (below.contains("type")) hold_to_schema(below, manifest, place / key, keys);
+  }
+  manifest[place]["colour"] = "blue";
+  CHECK(manifest_breach(manifest).value_or("").find("unknown key 'colour'") != std::string::npos);
+}
+
+} // namespace
+
+TEST_CASE("the schema file and the program demand the same keys, at every depth, and know the same formats and types") {
   std::ifstream file(fs::path(KDACHECK_GOLDEN) / "manifest.schema.json");
-  const json schema = json::parse(file);
-  json keys = json::array();
-  for (const auto& [key, value] : manifest_of(small_case(), "").items()) keys.push_back(key);
-  json required = schema["required"];
-  std::sort(required.begin(), required.end());
-  CHECK(required == keys);
-  const json tensor = manifest_of(small_case(), "")["tensors"][0];
-  for (const auto& [key, value] : tensor.items()) CHECK(schema["properties"]["tensors"]["items"]["properties"].contains(key));
+  const json schema = json::parse(file), manifest = manifest_of(small_case(), "0123456789ab");
+  std::size_t keys = 0;
+  hold_to_schema(schema, manifest, json::json_pointer(), keys);
+  CHECK(keys == 14 + 3 + 3 + 3 + 2 + 5 + 2);
+  const json& formats = schema["properties"]["formats"]["properties"];
+  for (const auto& [key, values] : formats.items()) {
+    CHECK(values["enum"].size() == 5);
+    for (const json& each : values["enum"]) CHECK(format_named(each.get<std::string>()));
+  }
+  const json& types = schema["properties"]["tensors"]["items"]["properties"]["dtype"]["enum"];
+  CHECK(types.size() == 8);
+  for (const json& each : types) CHECK(element_type_named(each.get<std::string>()));
 }
 
 TEST_CASE("a manifest's text is the manifest, one tensor a line") {
@@ -153,6 +185,21 @@ TEST_CASE("a damaged candidate is not accepted, and a candidate that gives way t
   CHECK(text_of(set.path / "small.new/notes.txt") == "mine");
 }
 
+TEST_CASE("diff of two sets tells cases that are new, gone and called otherwise") {
+  const Folder left, right;
+  for (const Folder* set : {&left, &right}) store_golden(set->path, small_case(), "");
+  GoldenCase only = small_case(8);
+  only.name = "only-there";
+  store_golden(left.path, only, "");
+  fs::rename(right.path / "small", right.path / "other-name");
+  const auto told = diff_golden(left.path, right.path);
+  REQUIRE(told.size() == 3);
+  CHECK(told[0].remarks == std::vector<std::string>{"the case is gone"});
+  CHECK(told[1].remarks == std::vector<std::string>{"the case was called small"});
+  CHECK(told[2].remarks == std::vector<std::string>{"the case is called other-name now"});
+  CHECK(diff_golden(right.path, left.path).at(0).remarks == std::vector<std::string>{"the case is new"});
+}
+
 TEST_CASE("diff tells what manifests say differently") {
   const Folder left, right;
   store_golden(left.path, small_case(), "");
@@ -203,7 +250,7 @@ TEST_CASE("the index names every manifest of a set, and each departure from it i
   store_golden(set.path, second, "");
   const std::string index = text_of(set.path / "index.sha256"), manifest = text_of(set.path / "small/manifest.json");
   CHECK(read_index(set.path).size() == 2);
-  CHECK(index.find(manifest_hash(set.path / "small") + "  small/manifest.json\n") != std::string::npos);
+  CHECK(index.find(hash_for_index(set.path / "small") + "  small/manifest.json\n") != std::string::npos);
 
   json why = json::parse(manifest);
   why["why"] = "another reason"; // nothing that the recipe gives
@@ -217,13 +264,15 @@ TEST_CASE("the index names every manifest of a set, and each departure from it i
   const auto moved = verify_golden(set.path);
   REQUIRE(moved.size() == 3);
   CHECK(moved[0].remarks.at(0) == "index.sha256 does not name its manifest.json");
+  CHECK(moved[2].remarks.at(1) == "moved holds what it held: it was renamed");
   CHECK(moved[1].kind == same);
   CHECK(moved[2].remarks.at(0) == "index.sha256 names it, but there is no second/manifest.json");
   fs::rename(set.path / "moved", set.path / "second");
 
   fs::remove(set.path / "index.sha256");
   CHECK_THROWS_WITH(verify_golden(set.path), Catch::Contains("has no index.sha256"));
-  for (const std::string& broken : {std::string("x"), index + index, "0" + index}) {
+  for (const std::string& broken :
+       {std::string("x"), index + index, "0" + index, index.substr(0, 66) + "../small/manifest.json\n", index.substr(0, 66) + "small\n"}) {
     write_text(set.path / "index.sha256", broken);
     CHECK_THROWS_AS(verify_golden(set.path), BadFile);
     CHECK_THROWS_AS(store_golden(set.path, small_case(), ""), BadFile);
@@ -241,6 +290,17 @@ TEST_CASE("generating over a damaged case leaves it as it is and writes the righ
   CHECK(text_of(set.path / "small.new/tensors.safetensors") == good);
   accept_golden(set.path, "small");
   CHECK(verify_golden(set.path).at(0).kind == GoldenOutcome::Kind::same);
+}
+
+TEST_CASE("a case's name is one that a folder, an index and a set can have") {
+  for (const char* good : {"a", "gaussian-keys.fp32.7", "found-o-of-cpu.chunk64_x.1a2b"}) CHECK(is_case_name(good));
+  for (const char* bad :
+       {"", ".", "..", ".a", "a/b", "a b", "a\nb", "a\tb", "a\x7f", "\xc3\xa4", "a.new", "a.old", "a.partial", "a.safetensors"}) {
+    INFO(bad);
+    CHECK_FALSE(is_case_name(bad));
+  }
+  CHECK(is_case_name(std::string(200, 'x')));
+  CHECK_FALSE(is_case_name(std::string(201, 'x')));
 }
 
 TEST_CASE("of another shape a case is said to be made from another recipe, not to have narrow bounds") {
@@ -280,9 +340,6 @@ TEST_CASE("a file, a case and nothing in the place of a set are told apart") {
   CHECK_THROWS_WITH(diff_golden(set.path / "file", set.path), Catch::Contains("is a file"));
   store_golden(set.path, small_case(), "");
   CHECK_THROWS_WITH(verify_golden(set.path / "small"), Catch::Contains("is one golden case"));
-  demand_room(set.path), demand_room(set.path / "new/deep");
-  CHECK_THROWS_WITH(demand_room(set.path / "file"), Catch::Contains("is a file"));
-  CHECK_THROWS_WITH(demand_room(set.path / "file/below"), Catch::EndsWith((set.path / "file").string() + " is a file"));
 }
 
 TEST_CASE("a list of cases gives names, formats and reasons, and is refused with the line's number") {
@@ -295,8 +352,8 @@ TEST_CASE("a list of cases gives names, formats and reasons, and is refused with
   CHECK(cases[2].why.empty());
   CHECK(cases[1].dtype == Format::bf16);
   CHECK(cases[0].recipe == small_recipe());
-  for (const std::string& line :
-       std::vector<std::string>{"one fp32", "one fp8 ", "../one fp32 ", ".one fp32 ", "one fp32 x", "one fp32 " + token + " more"}) {
+  for (const std::string& line : std::vector<std::string>{"one fp32", "one fp8 ", "../one fp32 ", ".one fp32 ", "one.new fp32 ",
+                                                          "one fp32 x", "one fp32 " + token + " more"}) {
     INFO(line);
     const std::string text = "# why\n" + (line.ends_with(' ') ? line + token : line) + "\n";
     CHECK_THROWS_WITH(parse_listed_cases(text, "list"), Catch::StartsWith("list, line 2: "));

@@ -130,19 +130,22 @@ def run_readme(root, torch):
     found = re.search(r"```python\n(# golden example.*?)```", (root / "README.md").read_text(), re.DOTALL)
     assert found, "README has no golden example"
     example = found.group(1)
-    assert len(example.strip().splitlines()) <= 12, "the example is to be about ten lines"
+    assert len(example.strip().splitlines()) <= 13, "the example is to be about ten lines"
     if torch is None:
         print("README's example not run: no torch")
         return
     exec(compile(example, "README.md", "exec"), {})
-    wrong = example.replace("* beta[", "* 1.0001 * beta[")
-    assert wrong != example
-    try:
-        exec(compile(wrong, "README.md, made wrong", "exec"), {})
-    except AssertionError:
-        print("README's example holds, and notices a beta that is off by 1e-4")
-        return
-    raise SystemExit("README's example does not notice a wrong beta")
+    said = []
+    for right, wrong in (("* beta[", "* 1.0001 * beta["), ('"final_state": S[None]', '"final_state": S[None] + 0.1'), ("o.append(torch", "o.append(float('nan') * torch")):
+        spoilt = example.replace(right, wrong)
+        assert spoilt != example, right
+        try:
+            exec(compile(spoilt, "README.md, made wrong", "exec"), {})
+        except SystemExit as refusal:
+            said.append(str(refusal))
+    assert [sentence.split(" is outside its bound in ")[0] for sentence in said] == ["o", "final_state", "o"], said
+    assert all(re.search(r"in \d+ of \d+ elements, first \[[0-9, ]+\]: error \S+, bound \S+$", sentence) for sentence in said), said
+    print("README's example holds, and names the tensor that a wrong beta, a wrong state or NaN puts outside:", said[0])
 
 
 def main(root, place):

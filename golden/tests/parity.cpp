@@ -210,3 +210,35 @@ TEST_CASE("a weight turned, a sign changed or a sequence of channels swapped is 
       CHECK(judge_module(parity.c, recorded, 1).verdict == Verdict::failed_statistical);
     }
 }
+
+TEST_CASE("a change of any mixer's weights in the stack, or of its norms, is seen") {
+  using Change = void (*)(NamedTensors&);
+  const std::pair<const char*, Change> changes[] = {
+      {"the first block's gate with its sign changed",
+       [](NamedTensors& p) {
+         for (float& x : tensor_named(p, "layers.0.f_up").values) x = -x;
+       }},
+      {"the third block's output projection halved",
+       [](NamedTensors& p) {
+         for (float& x : tensor_named(p, "layers.2.o_proj").values) x /= 2;
+       }},
+      {"the second block's norm a thousandth larger",
+       [](NamedTensors& p) {
+         for (float& x : tensor_named(p, "layers.1.norm").values) x *= 1.001f;
+       }},
+      {"keys and values of the latent attention exchanged from the end",
+       [](NamedTensors& p) { std::ranges::reverse(tensor_named(p, "layers.3.kv_up").values); }},
+      {"the latent attention's shared key without one channel",
+       [](NamedTensors& p) {
+         NamedTensor& shared = tensor_named(p, "layers.3.k_shared");
+         for (std::size_t i = 0; i < shared.values.size(); i += static_cast<std::size_t>(shared.shape[1])) shared.values[i] = 0;
+       }},
+  };
+  for (const auto& [what, change] : changes) {
+    INFO(what);
+    Parity parity = stack_parity(Made::fp32_as_theirs);
+    const ModuleResult recorded = parity.recorded("output.", "");
+    change(parity.c.call.parameters);
+    CHECK(judge_module(parity.c, recorded, 1).verdict == Verdict::failed_statistical);
+  }
+}

@@ -12,6 +12,11 @@ constexpr std::string_view exact =
 constexpr std::string_view exact_64 = "chunk=64 order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent "
                                       "betas=value,sigmoid,twice_sigmoid beta_max=2 l2norm=both";
 
+// token by token, dg as a running sum:
+constexpr std::string_view running_sums =
+    "chunk=1 order=recurrence decay_gradient=sums gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid "
+    "beta_max=2 l2norm=both strided=yes";
+
 constexpr FaultInfo planted(Fault fault, std::string_view name, std::string_view origin, std::string_view what,
                             std::string_view contract = exact) {
   return {fault, name, origin, what, contract, true};
@@ -92,6 +97,14 @@ constexpr std::array catalogue{
             "the reverse cumulative sum does not start anew with a chunk"),
     planted(Fault::dg_clamped, "dg-clamped", "class", "dg clamped to [-1, 1]"),
     planted(Fault::dg_in_base_two, "dg-in-base-two", "FlashInfer #3680", "dg with respect to the base-2 logarithm"),
+    planted(Fault::sums_forget_final_state, "dg-sums-forget-final-state", "class",
+            "a running sum of dg starts at 0 instead of the rows of S_T . dS_T", running_sums),
+    planted(Fault::sums_forget_carry, "dg-sums-forget-carry", "class", "a running sum of dg starts anew every 64 tokens", running_sums),
+    planted(Fault::sums_start_late, "dg-sums-start-late", "class", "a running sum of dg leaves out the last token's terms", running_sums),
+    planted(Fault::sums_over_heads, "dg-sums-over-heads", "class", "a running sum of dg starts with what the head before started with, too",
+            running_sums),
+    planted(Fault::sums_carry_bf16, "dg-sums-carry-bf16", "class", "a running sum of dg is handed over in bf16 every 64 tokens",
+            running_sums),
     // gradient of the state
     planted(Fault::dS_without_erase, "ds-without-erase", "TileOPs #632", "dS misses -W^T dv"),
     planted(Fault::dS_without_queries, "ds-without-queries", "class", "dS misses qd^T dO"),

@@ -19,6 +19,7 @@ struct Sums {
   std::vector<float> dq, dk;          ///< [B T,H,K]
   std::vector<double> A_log, dt_bias; ///< [HV], [HV,K]
   std::vector<float> end_of_heads;    ///< [K] of D12: what every head added to dg at its last token
+  std::vector<float> dg_of_heads;     ///< [K] what a head's running sum of dg started with
   std::vector<float> dS;              ///< [HV,K,V] of the sequence before
 };
 
@@ -168,6 +169,9 @@ void head_backward(const BackwardCall& call, const Sequence& sequence, std::int6
   if (call.on(Fault::dS_leaks_over_sequences)) std::copy_n(sums.dS.begin() + slot, reverse.dS.size(), reverse.dS.begin());
   read_d_final(call, run, reverse.dS, call.on(Fault::dS_leaks_over_sequences));
   if (call.on(Fault::dg_end_of_all_heads)) reverse.end_of_heads = sums.end_of_heads;
+  if (call.on(Fault::sums_over_heads)) reverse.dg_after = sums.dg_of_heads;
+  if (reverse.sums_over_tokens()) reverse.start_sums(states.back());
+  sums.dg_of_heads = reverse.dg_after;
   std::vector<float> unused(static_cast<std::size_t>(run.C * run.V));
   for (auto index = static_cast<std::int64_t>(states.size()) - 2; index >= 0; --index) {
     const auto here = static_cast<std::size_t>(index);
@@ -237,7 +241,7 @@ void backward(const BackwardCall& call, std::span<std::byte> workspace) {
   for (const Sequence& sequence : sequences_of(call.in)) {
     if (call.on(Fault::parameters_of_last_sequence))
       for (auto* sum : {&sums.A_log, &sums.dt_bias}) std::fill(sum->begin(), sum->end(), 0.0);
-    sums.end_of_heads.assign(static_cast<std::size_t>(K), 0);
+    for (auto* of_heads : {&sums.end_of_heads, &sums.dg_of_heads}) of_heads->assign(static_cast<std::size_t>(K), 0);
     for (std::int64_t head = 0; head < HV; ++head) head_backward(call, sequence, head, sums);
   }
   write_directions(call, Input::q, sums.dq);

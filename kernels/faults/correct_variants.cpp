@@ -58,6 +58,8 @@ void append_sums(std::vector<Kernel>& kernels) {
   kernels.push_back(readable("fp32.falling_sums", "order=residual_first chunk=64", SumTree::falling));
   kernels.push_back(readable("fp32.pairwise_sums", "order=residual_first chunk=32", SumTree::pairwise));
   kernels.push_back(readable("tf32.lane_sums", "order=residual_first chunk=16 operands=tf32 state_layout=v_first", SumTree::lanes));
+  kernels.push_back(readable("fp32.sums_by_pairs", "order=residual_first chunk=128", SumTree::pairs));
+  kernels.push_back(readable("fp32.dg_sums", "order=recurrence chunk=1 decay_gradient=sums"));
   kernels.push_back(readable("bf16.pairwise_sums", "order=residual_first chunk=48" + std::string(bf16_in_and_out), SumTree::pairwise));
 }
 

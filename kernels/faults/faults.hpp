@@ -196,6 +196,12 @@ enum class Fault : std::uint16_t {
   dg_sum_over_chunks,
   dg_clamped,
   dg_in_base_two,
+  // gradient of the decay as a running sum over the tokens of a sequence
+  sums_forget_final_state,
+  sums_forget_carry,
+  sums_start_late,
+  sums_over_heads,
+  sums_carry_bf16,
   // gradient of the state
   dS_without_erase,
   dS_without_queries,
@@ -270,8 +276,9 @@ std::span<const FaultInfo> planted_faults();
 Kernel faulty_kernel(const FaultInfo&);
 
 /// How the kernel adds up products: one after the other from the first or from the last, by halves, or in eight interleaved
-/// sums.
-enum class SumTree : std::uint8_t { rising, falling, pairwise, lanes };
+/// sums. pairs: as rising, but what pairs of tokens give to dg is not summed by rows and columns first: each pair adds to one running
+/// number of both its tokens, as automatic differentiation through e^{G_i - G_j} does.
+enum class SumTree : std::uint8_t { rising, falling, pairwise, lanes, pairs };
 
 /// The same kernel without a fault, under a contract: "correct.CONTRACT-LABEL". It rounds wherever the contract lets it.
 Kernel faultless_kernel(std::string_view label, std::string_view contract, SumTree = SumTree::rising);

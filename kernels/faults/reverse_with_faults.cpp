@@ -41,7 +41,7 @@ void HeadReverse::chunk(std::int64_t index, std::int64_t length) {
   through_states(index, length);
   through_scores(length);
   finish(length);
-  decay_gradient(length);
+  decay_gradient(index, length);
   carry_back(index, length);
 }
 
@@ -123,6 +123,7 @@ void HeadReverse::through_states(std::int64_t index, std::int64_t length) {
       tail[at(i, c)] = on(Fault::dk_without_carry) ? 0 : std::exp(end - run.G[at(i, c)]) * of_tail;
       column[at(i, c)] = 0;
     }
+  if (run.tree == SumTree::pairs) state_query_ = row_query, state_key_ = row_key;
 }
 
 /// What pairs i > j send to both their tokens.
@@ -161,8 +162,42 @@ void HeadReverse::finish(std::int64_t length) {
   }
 }
 
-void HeadReverse::decay_gradient(std::int64_t length) {
+void HeadReverse::start_sums(const std::vector<float>& final_state) {
+  for (std::int64_t c = 0; c < run.K; ++c) {
+    float& sum = dg_after[static_cast<std::size_t>(c)];
+    if (!on(Fault::sums_over_heads)) sum = 0;
+    if (on(Fault::sums_forget_final_state)) continue;
+    sum = run.sum(
+        0, run.V, [&](std::int64_t j) { return final_state[value(c, j)] * dS[value(c, j)]; }, sum);
+  }
+}
+
+/// What becomes of a running sum on its way into a chunk from the one after it.
+void HeadReverse::hand_over_sum(std::int64_t index, std::int64_t length, float& sum) const {
+  const std::int64_t end = index * run.C + length;
+  if (end == run.sequence.length || end % 64 != 0) return;
+  if (on(Fault::sums_forget_carry)) sum = 0;
+  if (on(Fault::sums_carry_bf16)) sum = round_bf16(sum);
+}
+
+/// What pairs i > j of one channel give to dG, from the last column to the first, scores of queries before those of keys.
+void HeadReverse::add_pairs(std::int64_t length, std::int64_t c, std::vector<float>& dG) const {
+  for (const bool of_query : {true, false})
+    for (std::int64_t j = length - 2; j >= 0; --j) {
+      float column_sum = 0;
+      for (std::int64_t i = j + 1; i < length; ++i) {
+        const float row = of_query ? run.in.options.scale * run.q[at(i, c)] : run.k[at(i, c)];
+        const float term = (of_query ? dAqk : dAkk)[run.pair(i, j)] * row * run.k[at(j, c)] * std::exp(run.G[at(i, c)] - run.G[at(j, c)]);
+        dG[static_cast<std::size_t>(i)] += term;
+        column_sum += term;
+      }
+      dG[static_cast<std::size_t>(j)] -= column_sum;
+    }
+}
+
+void HeadReverse::decay_gradient(std::int64_t index, std::int64_t length) {
   const std::int64_t last = length - 1;
+  const bool by_pairs = run.tree == SumTree::pairs, running = sums_over_tokens();
   const float scale = run.in.options.scale;
   for (std::int64_t c = 0; c < run.K; ++c) {
     const float whole = on(Fault::dg_end_not_decayed) ? 1 : std::exp(run.G[at(last, c)]);
@@ -175,17 +210,22 @@ void HeadReverse::decay_gradient(std::int64_t length) {
     std::vector<float> dG(static_cast<std::size_t>(length));
     for (std::int64_t i = 0; i < length; ++i) {
       const float q = scale * run.q[at(i, c)], k = run.k[at(i, c)], same = dAqk[run.pair(i, i)];
-      float of_query = row_query[at(i, c)], of_column = i == last ? column[at(i, c)] : column[at(i, c)] + tail[at(i, c)];
+      float of_query = row_query[at(i, c)], of_key = row_key[at(i, c)], of_column = column[at(i, c)];
+      if (by_pairs) of_query = state_query_[at(i, c)], of_key = state_key_[at(i, c)], of_column = 0;
+      if (i != last || running) of_column += tail[at(i, c)];
       if (on(Fault::dg_diagonal_left_in) || on(Fault::dg_diagonal_cancelled)) of_query += same * k;
       if (on(Fault::dg_diagonal_cancelled)) of_column += same * q;
       if (on(Fault::dg_without_queries)) of_query = 0;
-      float own = q * of_query + (k * row_key[at(i, c)] - k * of_column);
+      float own = q * of_query + (k * of_key - k * of_column);
       if (on(Fault::exp_before_mask))
         for (std::int64_t j = i + 1; j < length; ++j) own += 0.0f * std::exp(run.G[at(i, c)] - run.G[at(j, c)]);
-      if (i == (on(Fault::dg_end_in_first_row) ? 0 : last)) own += end;
+      if (i == (on(Fault::dg_end_in_first_row) ? 0 : last) && !running) own += end;
+      if (on(Fault::sums_start_late) && index * run.C + i == run.sequence.length - 1) own = 0;
       dG[static_cast<std::size_t>(i)] = own;
     }
-    float sum = on(Fault::dg_sum_over_chunks) ? dg_after[static_cast<std::size_t>(c)] : 0;
+    if (by_pairs) add_pairs(length, c, dG);
+    float sum = running || on(Fault::dg_sum_over_chunks) ? dg_after[static_cast<std::size_t>(c)] : 0;
+    if (running) hand_over_sum(index, length, sum);
     for (std::int64_t i = last; i >= 0; --i) {
       const float own = dG[static_cast<std::size_t>(i)], later = sum;
       sum += own;

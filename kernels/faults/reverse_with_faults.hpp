@@ -20,9 +20,15 @@ struct HeadReverse {
   std::vector<float> dq, dk, dg;                       ///< [C,K]
   std::vector<float> dbeta;                            ///< [C]
   std::vector<float> end_of_heads;                     ///< [K] what the chunk ends of earlier heads added to dg
-  std::vector<float> dg_after;                         ///< [K] dg of the token after the chunk
+  std::vector<float> dg_after;                         ///< [K] dg of the token after the chunk, or the running sum after it
 
   HeadReverse(HeadRun&, Fault);
+
+  /// Whether dg is a running sum over all tokens, which the contract leaves to those who go token by token.
+  bool sums_over_tokens() const { return run.contract.order == Order::recurrence && run.contract.decay_gradient == DecayGradient::sums; }
+
+  /// That sum after the last token: rows of the final state times its gradient.
+  void start_sums(const std::vector<float>& final_state);
 
   /// The chunk at `index` of the sequence, `length` tokens.
   void chunk(std::int64_t index, std::int64_t length);
@@ -40,12 +46,15 @@ private:
   void through_states(std::int64_t index, std::int64_t length);
   void through_scores(std::int64_t length);
   void finish(std::int64_t length);
-  void decay_gradient(std::int64_t length);
+  void add_pairs(std::int64_t length, std::int64_t c, std::vector<float>& dG) const;
+  void hand_over_sum(std::int64_t index, std::int64_t length, float& sum) const;
+  void decay_gradient(std::int64_t index, std::int64_t length);
   void carry_back(std::int64_t index, std::int64_t length);
 
-  std::vector<float> d_end, read_; // dS and the state as operands
-  std::vector<float> weighted_;    // [C,V] beta dZ as an operand
-  std::vector<float> residual_;    // [C,V] V - kd S
+  std::vector<float> d_end, read_;             // dS and the state as operands
+  std::vector<float> weighted_;                // [C,V] beta dZ as an operand
+  std::vector<float> residual_;                // [C,V] V - kd S
+  std::vector<float> state_query_, state_key_; // [C,K] row_query and row_key without pairs
 };
 
 } // namespace kdacheck::faults

@@ -29,8 +29,9 @@ const std::vector<Declared>& declared() {
         // reverse
         dg_bf16, dg_sum_bf16, dg_sum_by_subtraction, dg_diagonal_cancelled, dg_diagonal_left_in, dg_without_end, dg_end_in_first_row,
         dg_end_of_all_heads, dg_end_not_decayed, dg_without_carried_keys, dg_without_queries, dg_sum_exclusive, dg_sum_from_start,
-        dg_not_summed, dg_sum_over_chunks, dg_clamped, dg_in_base_two, exp_before_mask, slope_overflows, rate_vanishes, gate_slope_bf16,
-        rate_sum_bf16, dA_log_of_head_zero, dA_log_over_heads, dA_log_without_rate, ddt_bias_over_heads, ddt_bias_without_slope,
+        dg_not_summed, dg_sum_over_chunks, dg_clamped, dg_in_base_two, sums_forget_final_state, sums_forget_carry, sums_start_late,
+        sums_over_heads, sums_carry_bf16, exp_before_mask, slope_overflows, rate_vanishes, gate_slope_bf16, rate_sum_bf16,
+        dA_log_of_head_zero, dA_log_over_heads, dA_log_without_rate, ddt_bias_over_heads, ddt_bias_without_slope,
         parameters_of_last_sequence, gate_slope_missing, lower_bound_missing_backward, bias_missing_backward}},
       {Stage::scores,
        {anchor_after_rows, mask_by_multiplication, unmasked_tail_decay, decay_from_chunk_end, one_anchor_per_chunk, split_exponent,

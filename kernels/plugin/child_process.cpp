@@ -1,5 +1,6 @@
 #include "child_process.hpp"
 
+#include "abandoned_calls.hpp"
 #include "plain_words.hpp"
 
 #include <fcntl.h>
@@ -22,7 +23,7 @@ namespace {
 
 constexpr std::chrono::seconds supervisor_patience{5}; ///< to end everything and itself
 
-/// Between fork and exec: only calls that are safe in a child of a process with threads. `standard_error` -1: this process's.
+/// Between fork and exec: only calls that are safe in a child of a process with threads.
 [[noreturn]] void become(char* const* arguments, const int* sources, int count, int standard_error) {
   setpgid(0, 0); // a Ctrl-C at the terminal is for the parent
   sigset_t none;
@@ -33,7 +34,7 @@ constexpr std::chrono::seconds supervisor_patience{5}; ///< to end everything an
   for (int i = 0; i < count; ++i)
     if ((high[i] = fcntl(sources[i], F_DUPFD, 64)) < 0) _exit(126);
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (null < 0 || (standard_error >= 0 && dup2(standard_error, 2) < 0)) _exit(126);
+  if (null < 0 || dup2(standard_error, 2) < 0) _exit(126);
   for (int i = 0; i < count; ++i)
     if (dup2(high[i], 3 + i) < 0) _exit(126);
   if (dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
@@ -59,19 +60,20 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command, Channel chan
     close(control[1]);
     throw std::runtime_error(std::string("cannot create a pipe: ") + std::strerror(errno));
   }
-  if (!keep_standard_error && (said_ = memfd_create("kdacheck-said", MFD_CLOEXEC)) < 0) {
+  if ((said_ = memfd_create("kdacheck-said", MFD_CLOEXEC)) < 0) {
     const int trouble = errno;
     for (const int one : {control[0], control[1], lifeline[0], lifeline[1]}) close(one);
     throw std::runtime_error(std::string("cannot create shared memory: ") + std::strerror(trouble));
   }
   std::vector<std::string> words{worker_program(), "supervise", channel == Channel::standard ? "standard" : "control",
-                                 keep_standard_error ? "loud" : "quiet", folder};
+                                 keep_standard_error ? std::to_string(5 + descriptors.size()) : "quiet", folder};
   words.insert(words.end(), command.begin(), command.end());
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   std::vector<int> sources{control[1], lifeline[0]};
   sources.insert(sources.end(), descriptors.begin(), descriptors.end());
+  if (keep_standard_error) sources.push_back(STDERR_FILENO); // the last of them
   pid_ = fork();
   if (pid_ == 0) become(arguments.data(), sources.data(), static_cast<int>(sources.size()), said_);
   const int trouble = errno;
@@ -95,15 +97,23 @@ ChildProcess::~ChildProcess() {
 
 bool ChildProcess::signal_child(char what) { return send(control_, &what, 1, MSG_NOSIGNAL) == 1; }
 
+int ChildProcess::wait_until(std::chrono::steady_clock::time_point deadline) {
+  for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    pollfd wait_for[2]{{control_, POLLIN, 0}, {no_more_calls(), POLLIN, 0}};
+    const int ready = poll(wait_for, 2, left > 0 ? static_cast<int>(left) : 0);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return ready;
+    if (wait_for[0].revents != 0) return 1;
+    kill_child();
+    throw CallAbandoned{};
+  }
+}
+
 int ChildProcess::wait_for_child(char& what, std::chrono::milliseconds patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
-    pollfd poll_for{control_, POLLIN, 0};
-    const int ready = poll(&poll_for, 1, left > 0 ? static_cast<int>(left) : 0);
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready == 0) return 0;
-    if (ready < 0) return -1;
+    if (const int ready = wait_until(deadline); ready <= 0) return ready;
     const auto got = recv(control_, &what, 1, 0);
     if (got < 0 && errno == EINTR) continue;
     return got == 1 ? 1 : -1;
@@ -130,28 +140,20 @@ int ChildProcess::read_line(std::string& line, std::chrono::milliseconds patienc
       return 1;
     }
     if (received_.size() > limit) return -2;
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
-    pollfd poll_for{control_, POLLIN, 0};
-    const int ready = poll(&poll_for, 1, left > 0 ? static_cast<int>(left) : 0);
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready == 0) return 0;
+    if (const int ready = wait_until(deadline); ready <= 0) return ready;
     char buffer[4096];
-    const auto got = ready < 0 ? -1 : recv(control_, buffer, sizeof buffer, 0);
+    const auto got = recv(control_, buffer, sizeof buffer, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return -1;
     received_.append(buffer, static_cast<std::size_t>(got));
   }
 }
 
-bool ChildProcess::alive() {
-  if (end_.ended) return false;
-  siginfo_t info{};
-  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
-}
-
 bool ChildProcess::silent() {
   pollfd poll_for{control_, POLLIN, 0};
-  return received_.empty() && poll(&poll_for, 1, 0) == 0;
+  siginfo_t info{};
+  return !end_.ended && received_.empty() && poll(&poll_for, 1, 0) == 0 &&
+         waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
 }
 
 std::string ChildProcess::last_words() const {

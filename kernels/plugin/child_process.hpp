@@ -36,16 +36,16 @@ public:
 
   /// Writes one byte; false if the child is gone.
   bool signal_child(char what);
-  /// Waits for one byte from the child: 1 got it, 0 time is up, -1 the child is gone.
+  /// Waits for one byte from the child: 1 got it, 0 time is up, -1 the child is gone. Throws CallAbandoned.
   int wait_for_child(char& what, std::chrono::milliseconds patience);
 
   /// Writes a line; false if the child is gone.
   bool send_line(const std::string&);
-  /// Reads a line without its end, of at most `limit` bytes: 1 got it, 0 time is up, -1 the child is gone, -2 too long.
+  /// Reads a line without its end, of at most `limit` bytes: 1 got it, 0 time is up, -1 the child is gone, -2 too long. Throws
+  /// CallAbandoned.
   int read_line(std::string& line, std::chrono::milliseconds patience, std::size_t limit = std::size_t{1} << 20);
 
-  bool alive();  ///< false once the child has ended
-  bool silent(); ///< whether nothing has been said that was not read
+  bool silent(); ///< alive, and nothing has been said that was not read
   /// The last line of the standard error of a process that has ended, of bounded length, or nothing.
   std::string last_words() const;
   /// Waits a little for a child that closed its socket to end, then kills it.
@@ -53,6 +53,9 @@ public:
   void kill_child();
 
 private:
+  /// Waits until there is something to receive: 1 there is, 0 time is up, -1 trouble.
+  int wait_until(std::chrono::steady_clock::time_point deadline);
+
   int pid_ = -1, control_ = -1, lifeline_ = -1, said_ = -1;
   std::string received_; ///< bytes after the last line read
   ChildEnd end_;

@@ -4,6 +4,7 @@
 #include "call_memory.hpp"
 #include "device_mirror.hpp"
 #include "plugin_library.hpp"
+#include "process_state.hpp"
 #include "supervisor.hpp"
 
 #include <sys/resource.h>
@@ -11,6 +12,7 @@
 
 #include <cfenv>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 
@@ -106,17 +108,6 @@ void describe(const PluginLibrary& library, CallRecord& record) {
   say(record, record.answer == Answer::done ? text.c_str() : "the descriptions of the kernels are too long");
 }
 
-/// The floating-point state of a process as it begins. A kernel that sets another (rounding, subnormals flushed) and leaves it so
-/// must not fail the kernel that this process serves next.
-const std::fenv_t& state_at_start() {
-  static const std::fenv_t state = [] {
-    std::fenv_t now;
-    std::fegetenv(&now);
-    return now;
-  }();
-  return state;
-}
-
 /// Makes the call that the record describes; what the kernel answered, with its sentence in `why`.
 int make_call(const kdacheck_kernel& kernel, const Located& located, const CallRecord& record, std::array<char, 512>& why) {
   kdacheck_inputs in = inputs_of(located, record);
@@ -133,7 +124,8 @@ int make_call(const kdacheck_kernel& kernel, const Located& located, const CallR
   return kernel.decode ? kernel.decode(&in, &out, workspace, bytes, why.data(), why.size()) : 1;
 }
 
-void serve(const PluginLibrary& library, SharedMemory& memory) {
+/// `found` is the state in which every call finds the process: a kernel that leaves another must not fail the kernel that is served next.
+void serve(const PluginLibrary& library, SharedMemory& memory, const ProcessState& found) {
   static std::optional<DeviceMirror> mirror;
   CallRecord& record = memory.record();
   if (record.operation == Operation::describe) return describe(library, record);
@@ -156,7 +148,7 @@ void serve(const PluginLibrary& library, SharedMemory& memory) {
     return;
   }
   std::array<char, 512> why{};
-  std::fesetenv(&state_at_start());
+  found.restore();
   const int status = make_call(kernel, located, record, why);
   if (located.device) mirror->download(memory.at(record.call_begin));
   why.back() = '\0';
@@ -177,10 +169,11 @@ void limit_addresses(const PluginLibrary& library) {
 
 int main(int argc, char** argv) {
   if (argc >= 6 && std::strcmp(argv[1], "supervise") == 0)
-    supervise(std::strcmp(argv[2], "standard") == 0 ? Channel::standard : Channel::control, std::strcmp(argv[3], "quiet") == 0, argv[4],
-              argv + 5);
+    supervise(std::strcmp(argv[2], "standard") == 0 ? Channel::standard : Channel::control,
+              std::strcmp(argv[3], "quiet") == 0 ? -1 : std::atoi(argv[3]), argv[4], argv + 5);
   if (argc != 2) return 2;
-  state_at_start();
+  std::fenv_t floating_point;
+  std::fegetenv(&floating_point); // loading a library may change it
   SharedMemory memory(5);
   PluginLibrary library;
   std::string trouble;
@@ -190,12 +183,13 @@ int main(int argc, char** argv) {
   } catch (const std::runtime_error& error) {
     trouble = error.what();
   }
+  const ProcessState found(floating_point);
   for (char request; read(3, &request, 1) == 1;) {
     CallRecord& record = memory.record();
     bool usable = true;
     try {
       if (!trouble.empty()) throw std::runtime_error(trouble);
-      serve(library, memory);
+      serve(library, memory, found);
     } catch (const std::exception& error) { // also what a library written in C++ lets out
       record.answer = Answer::failed;
       say(record, error.what());

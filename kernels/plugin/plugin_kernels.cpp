@@ -25,11 +25,13 @@ PluginTrouble::Fault fault_of(std::string_view loader) {
   return lacking ? PluginTrouble::Fault::machine : PluginTrouble::Fault::source;
 }
 
+constexpr const char* too_many_answers = "the process answered more often than it was asked";
+
 struct Worker {
   SharedMemory memory;
   ChildProcess process;
   std::string introduction; ///< one line for each kernel
-  bool dirty = false;       ///< not to be used again
+  std::string serves;       ///< the kernel of the last call
 
   /// Starts the process and asks which kernels the library has. Throws PluginTrouble.
   Worker(const std::string& path, const PluginOptions& options)
@@ -57,7 +59,8 @@ struct Worker {
     char answer = 0;
     const int got = process.signal_child('c') ? process.wait_for_child(answer, patience) : -1;
     if (got == 1) {
-      if (process.wait_for_child(answer, std::chrono::milliseconds(0)) != 0) dirty = true; // it said more than was asked
+      const bool too_early = memory.record().answer == Answer::none; // it says what it answers before it answers
+      if (too_early || process.wait_for_child(answer, std::chrono::milliseconds(0)) == 1) throw KernelCrashed(too_many_answers);
       return;
     }
     if (got == 0) {
@@ -66,13 +69,21 @@ struct Worker {
     }
     throw KernelCrashed("the process " + process.finish().how);
   }
+
+  /// What it did since its last answer. Empty: nothing, as it should.
+  std::string said_unasked() {
+    if (process.silent()) return {};
+    char answer = 0;
+    if (process.wait_for_child(answer, std::chrono::milliseconds(0)) == 1) return too_many_answers;
+    return "after its answer the process " + process.finish().how;
+  }
 };
 
 using Pool = WorkerPool<Worker>;
 
-void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews& views) {
+void call(Pool& pool, const std::string& name, Operation operation, std::uint32_t kernel, const CallViews& views) {
   std::string refusal;
-  pool.borrow([&](Worker& worker) {
+  pool.borrow(name, [&](Worker& worker) {
     place_call(worker.memory, operation, kernel, views);
     worker.exchange(pool.options().patience);
     const auto trespasses = fetch_call(worker.memory, views);
@@ -88,8 +99,8 @@ void call(Pool& pool, Operation operation, std::uint32_t kernel, const CallViews
   if (!refusal.empty()) throw Refused(refusal);
 }
 
-std::size_t ask_workspace(Pool& pool, std::uint32_t kernel, const Inputs& in, bool backward) {
-  return pool.borrow([&](Worker& worker) {
+std::size_t ask_workspace(Pool& pool, const std::string& name, std::uint32_t kernel, const Inputs& in, bool backward) {
+  return pool.borrow(name, [&](Worker& worker) {
     place_call(worker.memory, Operation::workspace, kernel,
                {.inputs = &in, .outputs = {}, .cotangents = {}, .gradients = {}, .workspace = {}});
     worker.memory.record().want_backward = backward ? 1 : 0;
@@ -116,20 +127,21 @@ Kernel proxy(const std::shared_ptr<Pool>& pool, std::uint32_t index, const std::
   if (!parsed.contract) throw PluginTrouble(path + ": kernel '" + label + "': " + parsed.error);
   Kernel kernel{.name = label, .summary = summary, .contract = *parsed.contract, .workspace_bytes = {}, .forward = {}, .backward = {}};
   kernel.unavailable = unavailable;
-  kernel.workspace_bytes = [pool, index](const Inputs& in, bool reverse) { return ask_workspace(*pool, index, in, reverse); };
-  kernel.forward = [pool, index](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
-    call(*pool, Operation::forward, index, {.inputs = &in, .outputs = out, .cotangents = {}, .gradients = {}, .workspace = workspace});
+  kernel.workspace_bytes = [pool, index, label](const Inputs& in, bool reverse) { return ask_workspace(*pool, label, index, in, reverse); };
+  kernel.forward = [pool, index, label](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+    call(*pool, label, Operation::forward, index,
+         {.inputs = &in, .outputs = out, .cotangents = {}, .gradients = {}, .workspace = workspace});
   };
   if (passes.find('d') != passes.npos)
-    kernel.decode = [pool, index](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+    kernel.decode = [pool, index, label](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
       // the state is one tensor, which the inputs name
-      call(*pool, Operation::decode, index,
+      call(*pool, label, Operation::decode, index,
            {.inputs = &in, .outputs = {.o = out.o, .final_state = {}}, .cotangents = {}, .gradients = {}, .workspace = workspace});
     };
   if (passes.find('b') != passes.npos)
-    kernel.backward = [pool, index](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& gradients,
-                                    std::span<std::byte> workspace) {
-      call(*pool, Operation::backward, index,
+    kernel.backward = [pool, index, label](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& gradients,
+                                           std::span<std::byte> workspace) {
+      call(*pool, label, Operation::backward, index,
            {.inputs = &in, .outputs = {}, .cotangents = cotangents, .gradients = gradients, .workspace = workspace});
     };
   return kernel;

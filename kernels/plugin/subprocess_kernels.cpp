@@ -1,7 +1,8 @@
 #include "subprocess_kernels.hpp"
 
-#include "call_memory.hpp"
+#include "broken_law.hpp"
 #include "child_process.hpp"
+#include "plain_words.hpp"
 #include "shell_word.hpp"
 #include "tensor_files.hpp"
 #include "worker_pool.hpp"
@@ -44,7 +45,7 @@ struct Folder {
 std::string for_the_shell(const std::string& command) {
   const auto first = command.find_first_not_of(" \t\n");
   const std::string word = first == command.npos ? "" : command.substr(first, command.find_first_of(" \t\n", first) - first);
-  const bool simple = command.find_first_of("&|;<>()\n") == command.npos && word.find('=') == word.npos && word != "exec" && word != "cd";
+  const bool simple = command.find_first_of("&|;<>()\n") == command.npos && word.find('=') == word.npos && word != "exec";
   return simple ? "exec " + command : command;
 }
 
@@ -54,11 +55,13 @@ struct Source {
   PluginTrouble::Fault missing = PluginTrouble::Fault::source; ///< whose fault it is that the command does not exist
 };
 
+std::string unasked(const std::string& line) { return "wrong answer: a line that nobody asked for: " + plain_words(line, 80); }
+
 struct Worker {
   Folder folder;
   ChildProcess process;
   std::string introduction; ///< the answer to hello
-  bool dirty = false;
+  std::string serves;       ///< the kernel of the last call
 
   /// Starts the process and says hello. Throws PluginTrouble.
   Worker(const Source& source, const PluginOptions& options)
@@ -89,18 +92,27 @@ struct Worker {
     }
     if (got == -1) throw KernelCrashed("the process " + process.finish().how);
     if (got == -2) throw KernelCrashed("wrong answer: a line of more than 1 MiB");
-    dirty = !process.silent(); // it said more than was asked
     return line;
+  }
+
+  /// What it did since its last answer, within `patience`: wrote a line, or ended. Empty: nothing, as it should.
+  std::string said_unasked(std::chrono::milliseconds patience = {}) {
+    if (patience.count() == 0 && process.silent()) return {};
+    std::string line;
+    const int got = process.read_line(line, patience);
+    if (got == 1) return unasked(line);
+    if (got == -1) return "after its answer the process " + process.finish().how;
+    return process.silent() ? "" : "wrong answer: half a line that nobody asked for";
   }
 };
 
 using Pool = WorkerPool<Worker>;
 
-/// Whether a path names a file that no other name reaches.
-bool a_file_of_its_own(const std::filesystem::path& path) {
+/// Whether a path names what another name reaches too.
+bool is_a_link(const std::filesystem::path& path) {
   std::error_code trouble;
-  return std::filesystem::is_regular_file(std::filesystem::symlink_status(path, trouble)) &&
-         std::filesystem::hard_link_count(path, trouble) == 1;
+  const auto status = symlink_status(path, trouble);
+  return is_symlink(status) || (is_regular_file(status) && std::filesystem::hard_link_count(path, trouble) > 1);
 }
 
 /// Sends one call; `collect` reads the result file.
@@ -108,10 +120,10 @@ template <class Collect>
 void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs& in, const Cotangents& cotangents, json request,
           const Collect& collect) {
   std::string refusal;
-  pool.borrow([&](Worker& worker) {
+  pool.borrow(kernel.name, [&](Worker& worker) {
     const auto problem = worker.folder.path / "problem.safetensors", result = worker.folder.path / "result.safetensors";
     write_call(problem, in, cotangents, kernel.contract.state_v_first);
-    const auto written = bytes_of_file(problem, std::size_t{memory_limit});
+    const auto written = bytes_of_file(problem);
     if (!written) throw std::runtime_error("cannot read what was written to " + problem.string());
     std::error_code ignored;
     std::filesystem::remove(result, ignored); // an answer of an earlier call must not count
@@ -120,15 +132,27 @@ void call(Pool& pool, const Kernel& kernel, const char* operation, const Inputs&
     request["problem"] = problem.string();
     request["result"] = result.string();
     WorkerAnswer answer = read_answer(worker.ask(request, pool.options().patience));
+    if (std::string more; worker.process.read_line(more, {}) == 1) throw KernelCrashed(unasked(more));
     if (answer.trespass.empty() && bytes_of_file(problem, written->size()) != written) answer.trespass = "changed its problem file";
-    refusal = answer.trespass.empty() ? answer.refusal : "";
-    if (!refusal.empty()) return;
-    if (answer.refusal.empty()) {
-      if (answer.trespass.empty() && std::filesystem::exists(result, ignored) && !a_file_of_its_own(result))
-        answer.trespass = "gave a link to another file as its result";
-      collect(result);
+    if (answer.trespass.empty() && is_a_link(result)) answer.trespass = "gave a link to another file as its result";
+    if (!answer.trespass.empty()) {
+      if (!answer.refusal.empty()) throw KernelBrokeLaw(answer.trespass);
+      try { // what it computed all the same is for the other laws
+        collect(result);
+      } catch (const KernelCrashed&) {
+        throw KernelBrokeLaw(answer.trespass);
+      }
+      throw KernelTrespassed(answer.trespass);
     }
-    if (!answer.trespass.empty()) throw KernelTrespassed(answer.trespass);
+    refusal = answer.refusal;
+    if (!refusal.empty()) return;
+    try {
+      collect(result);
+    } catch (const KernelCrashed&) { // an answer to another request, perhaps, whose own is still to come
+      if (const std::string sentence = worker.said_unasked(std::chrono::milliseconds(500)); !sentence.empty())
+        throw KernelCrashed(sentence);
+      throw;
+    }
   });
   if (!refusal.empty()) throw Refused(refusal);
 }

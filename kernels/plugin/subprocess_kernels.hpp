@@ -9,7 +9,7 @@
 namespace kdacheck {
 
 /// Starts `command` (by the shell) and asks which kernels it has. Their forward and backward throw Refused,
-/// KernelCrashed (also for an answer that breaks the protocol), KernelTimedOut or KernelTrespassed. Safe to call from
+/// KernelCrashed (also for an answer that breaks the protocol), KernelTimedOut, KernelTrespassed or KernelBrokeLaw. Safe to call from
 /// several threads, each then with a process of its own. Throws PluginTrouble.
 std::vector<Kernel> subprocess_kernels(const std::string& command, const PluginOptions& = {});
 

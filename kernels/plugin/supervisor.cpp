@@ -130,7 +130,8 @@ private:
   setrlimit(RLIMIT_DATA, &memory); // address space that is merely reserved, as CUDA does, is not counted
   setrlimit(RLIMIT_FSIZE, &file);  // a file may lie in memory
   setrlimit(RLIMIT_CORE, &no_core);
-  if (standard_error >= 0 && dup2(standard_error, 2) < 0) _exit(126);
+  if (dup2(standard_error, 2) < 0) _exit(126);
+  close(standard_error);
   if (channel == Channel::standard) {
     if (dup2(socket_descriptor, 0) < 0 || dup2(socket_descriptor, 1) < 0) _exit(126);
     close(socket_descriptor);
@@ -156,7 +157,7 @@ private:
 
 } // namespace
 
-void supervise(Channel channel, bool quiet, const char* folder, char* const* command) {
+void supervise(Channel channel, int standard_error, const char* folder, char* const* command) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   fcntl(lifeline, F_SETFD, FD_CLOEXEC);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
@@ -166,10 +167,10 @@ void supervise(Channel channel, bool quiet, const char* folder, char* const* com
   sigprocmask(SIG_BLOCK, &child_ended, &before);
   const int ended = signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
   LastWords words;
-  const int standard_error = quiet ? words.open_pipe() : -1;
+  if (standard_error < 0) standard_error = words.open_pipe();
   const int self = getpid(), worker = fork();
   if (worker == 0) become(channel, command, before, self, standard_error);
-  if (worker < 0 || ended < 0 || (quiet && standard_error < 0)) _exit(126);
+  if (worker < 0 || ended < 0 || standard_error < 0) _exit(126);
   for (int i = socket_descriptor; i < 32; ++i)
     if (i != lifeline && i != ended && i != words.descriptor()) close(i); // the gate is to see it when the worker closes its own
   MemoryWatch watch(worker, folder);

@@ -6,6 +6,7 @@
 #include "../kernel.hpp"
 
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -13,7 +14,8 @@ namespace kdacheck::plugin {
 
 /// The bytes of a file that another program may have replaced: nothing if it is no regular file, cannot be read or is larger
 /// than `limit`. Never waits.
-std::optional<std::vector<std::byte>> bytes_of_file(const std::filesystem::path&, std::size_t limit);
+std::optional<std::vector<std::byte>> bytes_of_file(const std::filesystem::path&,
+                                                    std::size_t limit = std::numeric_limits<std::size_t>::max());
 
 /// Writes inputs and cotangents (do, dht), densely packed, the state always as [N,HV,K,V].
 void write_call(const std::filesystem::path&, const Inputs&, const Cotangents&, bool state_v_first);

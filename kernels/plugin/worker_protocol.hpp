@@ -18,7 +18,7 @@ struct DescribedKernel {
 /// The answer to hello: at least one kernel. `label` names the worker in errors. Throws PluginTrouble.
 std::vector<DescribedKernel> read_hello(std::string_view line, const std::string& label);
 
-/// The answer to a call that was made or refused. Both empty: done.
+/// The answer to a call that was made or refused. Both empty: done. A trespass counts whatever else is said.
 struct WorkerAnswer {
   std::string refusal, trespass;
 };

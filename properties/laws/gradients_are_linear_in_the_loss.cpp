@@ -20,6 +20,10 @@ void law(Trial& trial) {
 
   const Run run = trial.backward(problem);
   trial.expect_same(problem, multiplied(run, -1), trial.backward(with_loss_times(problem, -1)), "the loss negated");
+  Problem opposite = problem; // the same loss
+  opposite.options.scale = -opposite.options.scale;
+  for (float& x : opposite.d_o) x = -x;
+  if (trial.supports(opposite)) trial.expect_same(opposite, run, trial.backward(opposite), "d_o and the scale negated");
   const float factor = trial.pick(2) == 0 ? 2.0f : 16.0f;
   const Problem larger = with_loss_times(problem, factor);
   const Run got = trial.backward(larger);
@@ -34,7 +38,8 @@ void law(Trial& trial) {
 
 Property gradients_are_linear_in_the_loss() {
   return {.name = "gradients-are-linear-in-the-loss",
-          .claim = "gradients follow the sign of (d_o, d_S) exactly, and so they do powers of two where nothing underflows",
+          .claim = "gradients follow the sign of (d_o, d_S) exactly, powers of two where nothing underflows, and do not see d_o and the "
+                   "scale both negated",
           .direction = Direction::backward,
           .check = tried<law>};
 }

@@ -21,13 +21,19 @@ void law(Trial& trial) {
     trial.expect_same(other, without_underflow(expected, factor), without_underflow(got, factor), "the scale doubled or halved");
   else
     trial.expect_true(other, got, "the scale doubled or halved");
+  // every format and every rounding has two signs alike
+  Problem negated = trial.problem;
+  negated.options.scale = -negated.options.scale;
+  Run opposite = multiplied(run, -1);
+  opposite.final_state = run.final_state;
+  trial.expect_same(negated, opposite, trial.forward(negated), "the scale negated");
 }
 
 } // namespace
 
 Property linear_in_scale() {
   return {.name = "linear-in-scale",
-          .claim = "doubling the scale doubles o (exactly where nothing underflows) and leaves the state alone",
+          .claim = "o follows the scale's sign exactly, its powers of two where nothing underflows, and the state does not",
           .check = tried<law>};
 }
 

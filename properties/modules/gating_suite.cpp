@@ -22,6 +22,7 @@ Gating gating_of(std::string_view regime) {
   if (regime == "sigmoid") g.form = GateForm::sigmoid;
   if (regime == "bounded") g.form = GateForm::bounded;
   if (regime == "head-wise") g.per_head = true;
+  if (regime == "other-bound") g.form = GateForm::bounded, g.lower_bound = -1.5f, g.K = 20;
   if (regime == "many-rows") g.D = 19, g.rank = 17, g.H = 4, g.K = 16; // whole bands of 8 rows, blocks of 32 columns
   return g;
 }
@@ -224,6 +225,7 @@ ModuleSuite gating_suite() {
                                 {"head-wise", "one gate per head"},
                                 {"nearly-one", "A_log to -10, logits near -20: 1 - alpha would cancel"},
                                 {"nearly-zero", "A_log to 6, logits near 20: alpha underflows"},
+                                {"other-bound", "a bound of -1.5, which is no default; heads of 20 channels, more than a register"},
                                 {"far-logits", "biases from -40 to 40"},
                                 {"huge-rates", "A_log to 85 and biases that undo it: near the end of fp32, where it is cut off"},
                                 {"many-rows", "75 rows of 64 gates: several bands, whole registers, threads"}},

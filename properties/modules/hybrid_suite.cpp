@@ -37,6 +37,11 @@ StackRecipe recipe_of(std::string_view regime) {
   if (regime == "one-to-one") r.stack = stack_of(hybrid_pattern(4, 1));
   if (regime == "seven-to-one") r.stack = stack_of(hybrid_pattern(8, 7)), r.lengths = {5}, r.cached = {3};
   if (regime == "mla-first") r.stack = stack_of({Mixer::mla, Mixer::kda, Mixer::kda});
+  if (regime == "unlike-mixers") { // no size of one layer is also another's, no epsilon a default
+    r.stack.kda = {.D = 10, .H = 2, .HV = 4, .K = 4, .V = 3, .conv_width = 3, .gate_rank = 5, .output_gate_rank = 6};
+    r.stack.mla = {.D = 10, .H = 3, .K = 5, .V = 2, .K_shared = 1, .rank = 7};
+    r.stack.kda.norm_epsilon = 2e-3f, r.stack.mla.norm_epsilon = 5e-3f, r.stack.norm_epsilon = 3e-3f;
+  }
   return r;
 }
 
@@ -182,7 +187,8 @@ ModuleSuite hybrid_suite() {
                                 {"packed", "sequences of 2, 0, 1 and 7 tokens behind 0, 3, 1 and 2"},
                                 {"one-to-one", "MLA every second layer"},
                                 {"seven-to-one", "eight layers, one of them MLA"},
-                                {"mla-first", "a pattern of no ratio"}},
+                                {"mla-first", "a pattern of no ratio"},
+                                {"unlike-mixers", "heads, channels, ranks and epsilons that differ from layer to layer"}},
                     .laws = token_laws(),
                     .faults = {},
                     .draw = draw,

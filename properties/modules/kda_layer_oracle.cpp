@@ -1,5 +1,7 @@
 #include "kda_layer_oracle.hpp"
 
+#include <cmath>
+
 namespace kdacheck {
 
 LayerForm layer_form(const modules::KdaLayer& l) {
@@ -10,7 +12,7 @@ LayerForm layer_form(const modules::KdaLayer& l) {
           .conv_width = l.conv_width,
           .gate = l.gate,
           .lower_bound = static_cast<double>(l.lower_bound),
-          .scale = static_cast<double>(l.scale()),
+          .scale = static_cast<double>(static_cast<float>(1 / std::sqrt(static_cast<double>(l.K)))), // not what the layer says it is
           .norm_epsilon = static_cast<double>(l.norm_epsilon),
           .beta = l.negative_eigenvalues ? BetaForm::twice_sigmoid : BetaForm::sigmoid};
 }

@@ -43,6 +43,8 @@ LayerRecipe recipe_of(std::string_view regime) {
   if (regime == "normalised-outside") r.normalised_outside = true;
   if (regime == "recurrent-kernel") r.kernel = "cpu.recurrence.fp32";
   if (regime == "v-first-kernel") r.kernel = "cpu.chunk64.v_first.fp32";
+  if (regime == "other-constants")
+    r.layer.gate = GateForm::bounded, r.layer.lower_bound = -2.5f, r.layer.norm_epsilon = 3e-4f, r.value_size = 1e-2f;
   if (regime == "wide-heads") r.layer.K = 18, r.layer.V = 20, r.layer.H = r.layer.HV = 1, r.lengths = {37};
   return r;
 }
@@ -89,29 +91,30 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
 } // namespace
 
 ModuleSuite kda_layer_suite() {
-  ModuleSuite suite{.name = "KimiDeltaAttention",
-                    .summary =
-                        "the layer: projections, short convolutions, gates, KDA by a kernel of the suite, gated RMSNorm, output projection",
-                    .source = "arXiv 2510.26692, section 4; flash-linear-attention, KimiDeltaAttention",
-                    .regimes = {{"usual", "a fresh batch"},
-                                {"from-a-state", "convolution and memory go on from an earlier call"},
-                                {"packed", "sequences of 3, 0, 1, 17 and 2 tokens: shorter than the convolution, and empty"},
-                                {"grouped-values", "two value heads per query head"},
-                                {"bounded-gate", "the gate with a lower bound"},
-                                {"sigmoid-gate", "the plain gate, without A_log and dt_bias"},
-                                {"strong-decay", "A_log 2.5 higher: most is forgotten within a few tokens"},
-                                {"negative-eigenvalues", "beta to 2 and slow decay: reflections"},
-                                {"biased-convolution", "convolutions of 3 tokens with bias"},
-                                {"no-history", "convolutions of 1 token: no state of their own"},
-                                {"outputs-near-epsilon", "heads' outputs of 1e-3: where epsilon stands matters"},
-                                {"keys-near-epsilon", "|q| and |k| of 1e-3 before l2norm: its epsilon matters"},
-                                {"normalised-outside", "the same for a kernel that leaves l2norm to the layer"},
-                                {"recurrent-kernel", "KDA token by token"},
-                                {"v-first-kernel", "a kernel that stores its state V-first"},
-                                {"wide-heads", "K = 18, V = 20, 37 tokens: several chunks, no multiples of 16"}},
-                    .laws = token_laws(),
-                    .faults = {},
-                    .draw = draw};
+  ModuleSuite suite{
+      .name = "KimiDeltaAttention",
+      .summary = "the layer: projections, short convolutions, gates, KDA by a kernel of the suite, gated RMSNorm, output projection",
+      .source = "arXiv 2510.26692, section 4; flash-linear-attention, KimiDeltaAttention",
+      .regimes = {{"usual", "a fresh batch"},
+                  {"from-a-state", "convolution and memory go on from an earlier call"},
+                  {"packed", "sequences of 3, 0, 1, 17 and 2 tokens: shorter than the convolution, and empty"},
+                  {"grouped-values", "two value heads per query head"},
+                  {"bounded-gate", "the gate with a lower bound"},
+                  {"sigmoid-gate", "the plain gate, without A_log and dt_bias"},
+                  {"strong-decay", "A_log 2.5 higher: most is forgotten within a few tokens"},
+                  {"negative-eigenvalues", "beta to 2 and slow decay: reflections"},
+                  {"biased-convolution", "convolutions of 3 tokens with bias"},
+                  {"no-history", "convolutions of 1 token: no state of their own"},
+                  {"outputs-near-epsilon", "heads' outputs of 1e-3: where epsilon stands matters"},
+                  {"keys-near-epsilon", "|q| and |k| of 1e-3 before l2norm: its epsilon matters"},
+                  {"normalised-outside", "the same for a kernel that leaves l2norm to the layer"},
+                  {"recurrent-kernel", "KDA token by token"},
+                  {"v-first-kernel", "a kernel that stores its state V-first"},
+                  {"other-constants", "a lower bound of -2.5 and an epsilon of 3e-4, which are no defaults, where they matter"},
+                  {"wide-heads", "K = 18, V = 20, 37 tokens: several chunks, no multiples of 16"}},
+      .laws = token_laws(),
+      .faults = {},
+      .draw = draw};
   for (const LayerFaultInfo& fault : layer_faults())
     suite.faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
   return suite;

@@ -1,5 +1,7 @@
 #include "mla_oracle.hpp"
 
+#include <cmath>
+
 namespace kdacheck {
 
 LatentForm latent_form(const modules::Mla& m) {
@@ -8,7 +10,7 @@ LatentForm latent_form(const modules::Mla& m) {
           .K_shared = m.K_shared,
           .V = m.V,
           .rank = m.rank,
-          .scale = static_cast<double>(m.scale()),
+          .scale = static_cast<double>(static_cast<float>(1 / std::sqrt(static_cast<double>(m.K + m.K_shared)))), // not what the layer says
           .norm_epsilon = static_cast<double>(m.norm_epsilon)};
 }
 

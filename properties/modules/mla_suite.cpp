@@ -31,6 +31,7 @@ MlaRecipe recipe_of(std::string_view regime) {
   if (regime == "large-scores") r.query_size = 300;
   if (regime == "equal-scores") r.query_size = 0;
   if (regime == "latent-near-epsilon") r.latent_size = 1e-3f;
+  if (regime == "other-epsilon") r.mla.norm_epsilon = 3e-4f, r.latent_size = 1e-2f;
   if (regime == "wide-heads") r.mla = {.D = 24, .H = 1, .K = 20, .V = 18, .K_shared = 16, .rank = 33}, r.lengths = {40}, r.cached = {3};
   return r;
 }
@@ -103,6 +104,7 @@ ModuleSuite mla_suite() {
                                 {"large-scores", "scores beyond the range of exp: the maximum must be taken off"},
                                 {"equal-scores", "all queries zero: plain means over all tokens, where a mask's place shows most"},
                                 {"latent-near-epsilon", "latents of 1e-3 before their norm: epsilon matters"},
+                                {"other-epsilon", "3e-4, which is no default, and latents of 1e-2"},
                                 {"wide-heads", "36 and 18 channels, rank 33, 40 tokens: no multiples of 16"}},
                     .laws = token_laws(),
                     .faults = {},

@@ -4,6 +4,7 @@
 #include "../team.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <mutex>
@@ -11,24 +12,33 @@
 namespace kdacheck {
 namespace {
 
-struct Planned {
-  const ModuleSuite* suite;
-  const ModuleLaw* law;
-  const ModuleRegime* regime;
-  std::uint64_t seed;
-};
+/// Calls work(process, i) for every i < count, each on whatever thread is free, whose own process it is.
+template <class Work> void share_out_in_processes(std::size_t count, const ModulePlan& plan, const Work& work) {
+  std::atomic<std::size_t> next{0};
+  const int threads = static_cast<int>(std::min(count, static_cast<std::size_t>(thread_count(plan.threads))));
+  if (threads == 0) return;
+  as_a_team(threads, [&] {
+    ModuleProcess process(plan.patience);
+    for (std::size_t i = next++; i < count; i = next++) try {
+        work(process, i);
+      } catch (...) {
+        next = count;
+        throw;
+      }
+  });
+}
 
 bool chosen(const std::vector<std::string>& globs, const std::string& name) {
   return globs.empty() || std::ranges::any_of(globs, [&](const std::string& glob) { return glob_matches(glob, name); });
 }
 
-std::vector<Planned> cases_of(const ModulePlan& plan, const ModuleSuite& suite) {
-  std::vector<Planned> cases;
+std::vector<ModuleCaseChoice> cases_of(const ModulePlan& plan, const ModuleSuite& suite, const ModuleFault* fault = nullptr) {
+  std::vector<ModuleCaseChoice> cases;
   for (const ModuleLaw& law : suite.laws)
     for (const ModuleRegime& regime : suite.regimes)
       for (int seed = 0; seed < plan.seeds; ++seed)
         if (chosen(plan.laws, law.name) && chosen(plan.regimes, regime.name) && (law.backward ? plan.backward : plan.forward))
-          cases.push_back({&suite, &law, &regime, plan.first_seed + static_cast<std::uint64_t>(seed)});
+          cases.push_back({&suite, &law, &regime, fault, plan.first_seed + static_cast<std::uint64_t>(seed)});
   return cases;
 }
 
@@ -72,10 +82,11 @@ std::optional<ModuleCaseResult> replayed_module_case(std::string_view token) {
     const auto read = std::from_chars(parts[3].data(), parts[3].data() + parts[3].size(), seed);
     if (read.ec != std::errc{} || read.ptr != parts[3].data() + parts[3].size())
       throw std::invalid_argument("'" + parts[3] + "' is not a seed");
-    const ModuleLaw& law = named("law", parts[1], suite.laws);
-    const ModuleRegime& regime = named("regime", parts[2], suite.regimes);
-    if (parts.size() == 5) named("fault", parts[4], suite.faults);
-    return run_module_case(suite, law, regime.name, seed, parts.size() == 5 ? parts[4] : "");
+    return run_in_a_process({.suite = &suite,
+                             .law = &named("law", parts[1], suite.laws),
+                             .regime = &named("regime", parts[2], suite.regimes),
+                             .fault = parts.size() == 5 ? &named("fault", parts[4], suite.faults) : nullptr,
+                             .seed = seed});
   }
   throw std::invalid_argument("there is no " + parts[0]);
 }
@@ -92,13 +103,13 @@ CaseResult case_of(const ModuleCaseResult& result) {
 
 Outcome run_module_campaign(const ModulePlan& plan, const std::unordered_set<std::string>& finished,
                             const std::function<void(const CaseResult&)>& on_result, const std::function<bool()>& stop) {
-  std::vector<Planned> cases;
+  std::vector<ModuleCaseChoice> cases;
   std::size_t index = 0;
   for (const ModuleSuite* suite : plan.suites)
-    for (const Planned& planned : cases_of(plan, *suite))
+    for (const ModuleCaseChoice& planned : cases_of(plan, *suite))
       if (static_cast<int>(index++ % static_cast<std::size_t>(plan.shards)) == plan.shard) cases.push_back(planned);
   Outcome outcome{.planned = cases.size()};
-  outcome.skipped = std::erase_if(cases, [&](const Planned& planned) {
+  outcome.skipped = std::erase_if(cases, [&](const ModuleCaseChoice& planned) {
     return finished.contains(case_key(case_of({.module = planned.suite->name,
                                                .law = planned.law->name,
                                                .regime = planned.regime->name,
@@ -108,16 +119,18 @@ Outcome run_module_campaign(const ModulePlan& plan, const std::unordered_set<std
   });
   bool stopped = false;
   std::mutex reporting;
-  share_out(cases.size(), plan.threads, [&](std::size_t i) {
-    {
-      const std::lock_guard lock(reporting);
-      stopped = stopped || (stop && stop());
-      if (stopped) return;
-    }
-    const CaseResult result = case_of(run_module_case(*cases[i].suite, *cases[i].law, cases[i].regime->name, cases[i].seed));
+  const auto to_stop = [&] {
+    const std::lock_guard lock(reporting);
+    stopped = stopped || (stop && stop());
+    return stopped;
+  };
+  share_out_in_processes(cases.size(), plan, [&](ModuleProcess& process, std::size_t i) {
+    if (to_stop()) return;
+    const std::optional<ModuleCaseResult> result = process.run(cases[i], to_stop);
+    if (!result) return;
     const std::lock_guard lock(reporting);
     ++outcome.ran;
-    on_result(result);
+    on_result(case_of(*result));
   });
   outcome.stopped = outcome.ran + outcome.skipped < outcome.planned;
   return outcome;
@@ -149,7 +162,7 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
     jobs.push_back({.suite = suite, .fault = nullptr, .result = {}, .correct = {}});
     jobs.back().correct.name = name_in_reports(*suite), jobs.back().correct.contract = suite->summary;
   }
-  share_out(jobs.size(), plan.threads, [&](std::size_t j) {
+  share_out_in_processes(jobs.size(), plan, [&](ModuleProcess& process, std::size_t j) {
     Job& job = jobs[j];
     ModulePlan one = plan;
     one.seeds = 1;
@@ -157,10 +170,9 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
       one.first_seed = plan.first_seed + static_cast<std::uint64_t>(seed);
       bool caught = false;
       double seconds = 0;
-      for (const Planned& planned : cases_of(one, *job.suite)) {
+      for (const ModuleCaseChoice& planned : cases_of(one, *job.suite, job.fault)) {
         if (caught && !every_catch && job.fault) break;
-        const ModuleCaseResult result =
-            run_module_case(*planned.suite, *planned.law, planned.regime->name, planned.seed, job.fault ? job.fault->name : "");
+        const ModuleCaseResult result = *process.run(planned);
         const bool refused = is_failure(result.finding.verdict);
         if (!job.fault) {
           ++job.correct.cases;

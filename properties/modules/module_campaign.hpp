@@ -1,9 +1,9 @@
 #pragma once
-// Runs the laws of modules over their regimes, and plants their faults.
+// Runs the laws of modules over their regimes, and plants their faults, in processes of their own (module_process.hpp).
 
 #include "../campaign.hpp"
 #include "../gate_power.hpp"
-#include "module_suite.hpp"
+#include "module_process.hpp"
 
 #include <functional>
 #include <optional>
@@ -20,8 +20,9 @@ struct ModulePlan {
   bool forward = true, backward = true; ///< laws of outputs, of gradients
   std::uint64_t first_seed = 1;
   int seeds = 1;
-  int shard = 0, shards = 1; ///< every case whose index mod shards is shard
-  int threads = 0;           ///< 0: all cores
+  int shard = 0, shards = 1;                                 ///< every case whose index mod shards is shard
+  int threads = 0;                                           ///< 0: all cores
+  std::chrono::milliseconds patience = module_case_patience; ///< for one case
 };
 
 /// Seeds per law and regime in a tier.
@@ -40,7 +41,8 @@ std::optional<ModuleCaseResult> replayed_module_case(std::string_view token);
 /// A module's case as reports hold cases.
 CaseResult case_of(const ModuleCaseResult&);
 
-/// Results arrive one at a time. Cases whose key (case_key) is in `finished` are skipped. Stops early where `stop` says so.
+/// Results arrive one at a time. Cases whose key (case_key) is in `finished` are skipped. Stops early where `stop` says so: cases in
+/// flight have some seconds then, and are left out if they do not end. Laws that crash or hang are results like any other.
 Outcome run_module_campaign(const ModulePlan&, const std::unordered_set<std::string>& finished,
                             const std::function<void(const CaseResult&)>& on_result, const std::function<bool()>& stop = {});
 

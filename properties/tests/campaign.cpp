@@ -1,11 +1,14 @@
 #include "../campaign.hpp"
 #include "../../kernels/faults/faults.hpp"
+#include "../../kernels/plugin/abandoned_calls.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <set>
+#include <thread>
 
 using namespace kdacheck;
 
@@ -149,4 +152,51 @@ TEST_CASE("what a kernel's process does becomes a verdict") {
   CHECK(run_case(kernel, *small_plan().properties.back(), recipe, judge).finding.verdict == Verdict::timed_out);
   kernel.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) { throw Refused("not today"); };
   CHECK(run_case(kernel, property, recipe, judge).finding.verdict == Verdict::failed_property);
+}
+
+TEST_CASE("a kernel that crashes on every case does not take its time from the others") {
+  Kernel kernel = silent_kernel();
+  kernel.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20)); // to start a process anew
+    throw KernelCrashed("the process was killed");
+  };
+  Plan plan = small_plan();
+  plan.kernels = {&kernel};
+  plan.threads = 1;
+  plan.shrink_seconds = 0.1;
+  std::vector<std::pair<std::string, double>> told;
+  plan.on_unshrunk = [&](const std::string& name, double seconds) { told.emplace_back(name, seconds); };
+  std::size_t crashes = 0, simpler = 0;
+  run_campaign(plan, [&](const CaseResult& result) {
+    ++crashes, simpler += !result.shrunk.empty();
+    CHECK(result.finding.verdict == Verdict::crashed);
+    CHECK(replay_from_token(result.replay).kernel == kernel.name);
+  });
+  CHECK(crashes >= 10);
+  CHECK(simpler >= 1);
+  CHECK(simpler <= 5); // one of every law and regime without an end to it
+  REQUIRE(told.size() == 1);
+  CHECK(told[0].first == kernel.name);
+  CHECK(told[0].second >= crashes_shrunk_for * plan.shrink_seconds);
+  CHECK(told[0].second < (crashes_shrunk_for + 2) * plan.shrink_seconds);
+}
+
+TEST_CASE("a call that is given up ends the campaign and is no case") {
+  Kernel kernel = silent_kernel();
+  std::atomic<int> calls{0};
+  kernel.forward = [&](const Inputs&, const Outputs&, std::span<std::byte>) {
+    if (++calls > 3) throw CallAbandoned{};
+    throw KernelCrashed("the process was killed");
+  };
+  Plan plan = small_plan();
+  plan.kernels = {&kernel};
+  plan.threads = 1;
+  std::size_t cases = 0;
+  const Outcome outcome = run_campaign(plan, [&](const CaseResult& result) {
+    ++cases;
+    CHECK(result.finding.verdict == Verdict::crashed);
+  });
+  CHECK(cases == 3);
+  CHECK(outcome.ran == 3);
+  CHECK(outcome.stopped);
 }

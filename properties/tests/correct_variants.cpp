@@ -142,6 +142,59 @@ TEST_CASE("dg as a running sum over tokens: a kernel that says so passes, one th
   CHECK(is_failure(judge.backward(kernel.contract, problem, run).verdict));
 }
 
+TEST_CASE("dg as a running sum over tokens, in the kernel of the planted faults: right it passes, and each of its faults is refused") {
+  const std::vector<std::string> agree{"gradients-agree-with-the-oracle"};
+  const std::vector<std::string> of_regimes{"slow-decay", "loss-on-final-state", "grouped-heads", "constant-tokens"};
+  CHECK(refusal(variant("correct.fp32.dg_sums"), agree, of_regimes, 3) == "");
+  int planted = 0;
+  for (const FaultInfo& info : planted_faults()) {
+    if (info.contract.find("decay_gradient=sums") == std::string_view::npos) continue;
+    INFO(info.name);
+    CHECK(refusal(faulty_kernel(info), agree, of_regimes, 1) != "");
+    ++planted;
+  }
+  CHECK(planted >= 5);
+}
+
+TEST_CASE("equal terms that are added one after another to one number err alike: no order of sums over pairs is refused") {
+  Judge judge;
+  for (const char* name : {"correct.fp32.chunk64", "correct.fp32.falling_sums", "correct.fp32.sums_by_pairs", "cpu.chunk128.fp32"}) {
+    const auto built_in = built_in_kernels();
+    const auto found =
+        std::ranges::find(built_in, std::string_view(name), [](const Kernel& kernel) { return std::string_view(kernel.name); });
+    const Kernel& kernel = found != built_in.end() ? *found : variant(name);
+    for (std::uint64_t seed : {1u, 4u, 9u, 11u}) { // dq erred by 2.6 times its bound on the last, dg by 1.8 on the one before
+      const Recipe recipe = fitted(regime_named("constant-tokens")->draw(seed, Tier::quick), kernel.contract);
+      const Problem problem = make_problem(recipe, input_formats(kernel.contract));
+      Run run = run_backward(kernel, problem);
+      INFO(name << " seed " << seed);
+      CHECK(judge.backward(kernel.contract, problem, run).verdict == Verdict::passed);
+      // ten times the error is no kernel's that adds in any order
+      const auto truth = judge.gradient_truth(problem);
+      for (Input input : all_inputs) {
+        std::vector<float>& written = run.gradient[static_cast<std::size_t>(input)];
+        for (std::size_t i = 0; i < written.size(); ++i) {
+          const double exact = (*truth)[input].value[i];
+          written[i] = static_cast<float>(exact + 10 * (written[i] - exact));
+        }
+      }
+      CHECK(is_failure(judge.backward(kernel.contract, problem, run).verdict));
+    }
+  }
+}
+
+TEST_CASE("products that round before they are added err alike in every token: the sums of a converged chunk are not refused") {
+  Judge judge;
+  const Kernel& kernel = variant("correct.fp32.chunk64");
+  // dq erred by 1.30 times its bound where only additions rounded in the model.
+  const Problem problem = make_problem(
+      from_token(
+          "k1,constant-tokens,T=142,H=2,HV=2,K=16,V=48,scale=1p-2,keys=constant,gates=per_channel,decay=1.24759ep-12,decay_spread=1p-1,"
+          "betas=constant,beta_center=1.e3abd6p-1,values=constant,loss=everywhere,seed=718780225,d452c143"),
+      input_formats(kernel.contract));
+  CHECK(judge.backward(kernel.contract, problem, run_backward(kernel, problem)).verdict == Verdict::passed);
+}
+
 TEST_CASE("a state in fp16 has no finer numbers than 2^-24: steps that round to them keep their identities") {
   const std::vector<std::string> steps{"each-step-keeps-its-identities", "the-state-norm-obeys-its-bound",
                                        "a-unit-key-with-beta-one-overwrites", "the-transition-has-its-spectrum"};

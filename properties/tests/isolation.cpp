@@ -11,12 +11,16 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <map>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace kdacheck;
 using namespace kdacheck::tests;
@@ -38,11 +42,9 @@ Kernel by_python(const std::string& way, PluginOptions options = {}) {
   return python_kernels("misbehaving_kernels:" + way, options).at(0);
 }
 
-Finding verdict_on(const Kernel& kernel) {
+Finding verdict_on(const Kernel& kernel, const char* law = "agrees-with-the-oracle") {
   static Judge judge;
-  return run_case(kernel, property_named("agrees-with-the-oracle"),
-                  fitted(regime_named("usual-decay")->draw(3, Tier::quick), kernel.contract), judge)
-      .finding;
+  return run_case(kernel, property_named(law), fitted(regime_named("usual-decay")->draw(3, Tier::quick), kernel.contract), judge).finding;
 }
 
 /// Every way is a crash, whose sentence holds what is due, once and again: the second time by a fresh process.
@@ -108,10 +110,31 @@ TEST_CASE("a worker program that ends or breaks the protocol has crashed") {
                       {"deep", "no JSON object"},
                       {"long_line", "more than 1 MiB"},
                       {"endless_result", "one of more than"},
-                      {"result_is_a_pipe", "the result is no file"},
-                      {"result_is_a_device", "the result is no file"},
-                      {"problem_is_a_pipe", ""},
-                      {"removes_its_folder", "no file"}});
+                      {"result_is_a_pipe", "the result is no file"}});
+}
+
+TEST_CASE("a worker that gives a link, or takes the problem away, breaks the law, and leaves nothing that another could judge") {
+  for (const auto& [way, sentence] :
+       {std::pair("result_is_a_device", "gave a link to another file as its result"),
+        std::pair("problem_is_a_pipe", "changed its problem file"), std::pair("removes_its_folder", "changed its problem file")})
+    for (const char* law : {"agrees-with-the-oracle", "nothing-else-is-touched"}) {
+      const Finding finding = verdict_on(by_worker(way), law);
+      INFO(way << ", " << law << ": " << finding.detail);
+      CHECK(finding.verdict == Verdict::failed_property);
+      CHECK(finding.detail == sentence);
+    }
+}
+
+TEST_CASE("a trespass that a worker reports fails the law about it with its own sentence, whatever else it answers") {
+  for (const char* way : {"trespass", "trespass_alone", "trespass_and_refusal"}) {
+    const Finding touched = verdict_on(by_worker(way), "nothing-else-is-touched"),
+                  inputs = verdict_on(by_worker(way), "inputs-are-unchanged");
+    INFO(way << ": " << touched.detail << " / " << inputs.detail);
+    CHECK(touched.verdict == Verdict::failed_property);
+    CHECK(touched.detail == "changed input k");
+    CHECK(inputs.verdict == Verdict::failed_property);
+    CHECK(inputs.detail == "changed input k");
+  }
 }
 
 TEST_CASE("a Python function that ends or breaks its process has crashed") {
@@ -120,7 +143,12 @@ TEST_CASE("a Python function that ends or breaks its process has crashed") {
                       {"exits", "status 3"},
                       {"leaves", "status 0"},
                       {"closes_pipes", "closed its pipes"},
-                      {"returns_rubbish", "TypeError: a result is of type object"}});
+                      {"returns_rubbish", "TypeError: a result is of type object"},
+                      {"raises_value_error", "ValueError: no"},
+                      {"raises_index_error", "IndexError"},
+                      {"fails_an_assertion", "AssertionError"},
+                      {"returns_no_state", "returned no final state"},
+                      {"returns_three", "ValueError"}});
 }
 
 TEST_CASE("a worker that takes memory without end has crashed, however it takes it") {
@@ -169,13 +197,36 @@ TEST_CASE("the memory of a call cannot be shortened under the gate") {
   CHECK(verdict_on(by_c("shortens_the_call")).detail.ends_with("not shortened"));
 }
 
-TEST_CASE("an answer that nobody asked for is not taken for one to a later call") {
-  const Kernel twice = by_worker("answers_twice"), late = by_worker("answers_unasked");
-  for (int call = 0; call < 3; ++call) {
-    CHECK(verdict_on(twice).detail.ends_with("first"));
-    CHECK(verdict_on(late).detail.ends_with("in time"));
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+// It is seen at once, or when the kernel is called next.
+TEST_CASE("an answer that nobody asked for is a crash that says so, by every route") {
+  const std::string due = "nobody asked for";
+  const std::pair<Kernel, std::string> kernels[] = {{by_worker("answers_twice"), due},         {by_worker("answers_unasked"), due},
+                                                    {by_worker("answers_too_early"), due},     {by_python("answers_itself"), due},
+                                                    {by_python("answers_later"), due},         {by_c("answers_itself"), "more often than"},
+                                                    {by_c("answers_later"), "more often than"}};
+  for (const auto& [kernel, words] : kernels) {
+    int named = 0;
+    for (int call = 0; call < 4; ++call) {
+      const Finding finding = verdict_on(kernel);
+      INFO(kernel.name << ": " << finding.detail);
+      named += finding.verdict == Verdict::crashed && finding.detail.find(words) != std::string::npos;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+    INFO(kernel.name);
+    CHECK(named >= 2);
   }
+}
+
+TEST_CASE("a process that ends when it has answered has crashed, and its neighbour in the library has not") {
+  const std::vector<Kernel> kernels = plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN);
+  const auto of = [&](std::string_view name) -> const Kernel& { return *std::ranges::find(kernels, name, &Kernel::name); };
+  int named = 0;
+  for (int call = 0; call < 4; ++call) { // it answers, is told so, answers by a fresh process, is told so
+    named += verdict_on(of("ends_later")).detail.starts_with("after its answer the process was killed by signal 11");
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    CHECK(verdict_on(of("refuses")).detail.ends_with("not on a Monday"));
+  }
+  CHECK(named == 2);
 }
 
 TEST_CASE("a sentence of any bytes is one that a report can hold") {
@@ -206,4 +257,21 @@ TEST_CASE("children that nobody waited for end with the worker, zombies too") {
     CHECK(processes_below() >= 3 * 3); // supervisor, worker, the child that goes on
   }
   CHECK(processes_below() == 0);
+}
+
+TEST_CASE("what a kernel changes of its process is put back before the next call") {
+  const std::string python = "env PYTHONPATH='" KDACHECK_PYTHON_PACKAGE ":" KDACHECK_PYTHON_TESTS "' python3 -m kdacheck.worker ";
+  const std::vector<Kernel> routes[] = {plugin_kernels(KDACHECK_MISBEHAVING_PLUGIN),
+                                        subprocess_kernels(python + "state_kernels:disturbs state_kernels:describes")};
+  for (const std::vector<Kernel>& kernels : routes) {
+    const auto of = [&](std::string_view part) -> const Kernel& {
+      return *std::ranges::find_if(kernels, [&](const Kernel& kernel) { return kernel.name.find(part) != std::string::npos; });
+    };
+    const std::string before = verdict_on(of("describes")).detail, disturbance = verdict_on(of("disturbs")).detail,
+                      after = verdict_on(of("describes")).detail;
+    INFO(disturbance);
+    CHECK(before.size() > 60);
+    CHECK(after == before);
+    CHECK(disturbance.find("without a reason") == std::string::npos); // which would say that it could not
+  }
 }

@@ -80,6 +80,8 @@ TEST_CASE("every run of the quick tier draws the shapes that once hid a fault") 
     CHECK((many.B > 4 && many.H > 8));
     CHECK(second("many-heads-and-batches").shape.B > 8);
     CHECK((wide.K == 128 && wide.V == 128 && wide.T > 64));
+    CHECK(second("full-width").shape.K > 128);
+    CHECK(first("many-heads-and-batches").options.gate == GateForm::softplus);
     CHECK(first("odd-widths").shape.V % 16 == 1);
   }
 }

@@ -63,7 +63,9 @@ TEST_CASE("a Python function is called by keyword and judged as it declares") {
   const Run aliased = run_forward(python_kernels("python_kernels:returns_its_input").at(0), small_problem());
   REQUIRE(aliased.trespasses.size() == 1);
   CHECK(aliased.trespasses[0] == "o shares memory with input v");
-  CHECK(run_forward(python_kernels("python_kernels:raises").at(0), small_problem()).refused == "ValueError: no");
+  CHECK(run_forward(python_kernels("python_kernels:refuses").at(0), small_problem()).refused == "not on a Monday");
+  CHECK(run_forward(python_kernels("python_kernels:refuses_as_declared").at(0), small_problem()).refused == "ValueError: no");
+  CHECK_THROWS_AS(run_forward(python_kernels("python_kernels:raises").at(0), small_problem()), KernelCrashed);
   CHECK_THROWS_AS(run_forward(python_kernels("python_kernels:breaks").at(0), small_problem()), KernelCrashed);
   CHECK(run_forward(python_kernels("python_kernels:takes_no_gate").at(0), small_problem()).refused ==
         "tests.takes_no_gate takes no argument 'g'");

@@ -176,7 +176,7 @@ TEST_CASE("what the format allows is read: padding, any order, no tensor, NaN, e
 TEST_CASE("files that cannot be read are one sentence") {
   const Folder folder;
   CHECK_THROWS_WITH(SafetensorsFile(folder.path / "missing"), Contains("cannot read") && Contains("No such file"));
-  CHECK_THROWS_WITH(SafetensorsFile(folder.path), Contains("it is not a file"));
+  CHECK_THROWS_WITH(SafetensorsFile(folder.path), Contains("is a folder, where a file is due"));
   std::ofstream(folder.path / "empty");
   CHECK_THROWS_WITH(SafetensorsFile(folder.path / "empty"), Contains("too short"));
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What takes too long for a quick look and is worth it on many cores: the factors z derived anew from every right kernel on every
-# regime (SEEDS of each), the oracle on 65,536 tokens of 96 heads, and ten minutes of search for the worst case of one kernel, forward
-# and backward. Every step writes OUT/STEP.txt and what its command writes; a step whose text is there is not run again.
-#   reports/cpu/long_runs.sh OUT [SEEDS] [KERNEL] [PROGRAM]
+# What takes too long for a quick look: the factors z derived anew from every right kernel on every regime (SEEDS of each, about three
+# minutes of one core), the oracle on 65,536 tokens of 96 heads (minutes on two cores), and SECONDS of search for the worst case of one
+# kernel, forward and backward. Many cores are worth ten seeds and ten minutes of search. Every step writes OUT/STEP.txt and what its
+# command writes; a step whose text is there is not run again.
+#   reports/cpu/long_runs.sh OUT [SEEDS] [SECONDS] [KERNEL] [PROGRAM]
 set -eu -o pipefail
-out=$1 seeds=${2:-10} kernel=${3:-cpu.chunk64.bf16} program=${4:-$(dirname -- "$0")/../../kdacheck}
+out=$1 seeds=${2:-1} seconds=${3:-120} kernel=${4:-cpu.chunk64.bf16} program=${5:-$(dirname -- "$0")/../../kdacheck}
 mkdir -p -- "$out"
 { grep -m1 'model name' /proc/cpuinfo && nproc; } >"$out/machine"
 
@@ -26,6 +27,6 @@ failed=0
 step margins bench --margins --seeds "$seeds" --out "$out/margins" || failed=1
 step long-oracle bench --long-oracle 96 --out "$out/long-oracle" || failed=1
 for direction in forward backward; do
-  step "search-$direction" search --kernel "$kernel" --direction "$direction" --seconds 600 --save "$out/search-$direction" || failed=1
+  step "search-$direction" search --kernel "$kernel" --direction "$direction" --seconds "$seconds" --save "$out/search-$direction" || failed=1
 done
 exit $failed

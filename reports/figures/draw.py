@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the main pictures of a report as SVG, for papers.
 
-    draw.py PAGE_DATA.json FOLDER      exit 0: drawn; 2: called otherwise; 69: no matplotlib; the data's keys: reports/page_data.hpp
+    draw.py PAGE_DATA.json FOLDER      exit 0: drawn; 2: called otherwise; 69: no matplotlib, said on standard error; the data's keys: reports/page_data.hpp
 """
 import json
 import math
@@ -11,8 +11,8 @@ import sys
 
 try:
     import matplotlib
-except ImportError:
-    sys.exit(69)
+except ImportError as missing:
+    sys.exit(print(missing, file=sys.stderr) or 69)
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 

@@ -11,16 +11,19 @@ import json
 import pathlib
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cpu"))
+from stale import code_of  # noqa: E402
+
 MADE_FROM = ("kernels/cpu", "kernels/faults", "properties", "reference")
 
 
 def digest(root):
-    """Of the names and contents of all sources that the campaign depends on; tests and benchmarks do not change it."""
+    """Of the names and code of all sources that the campaign depends on; comments, layout, tests and benchmarks do not change it."""
     total = hashlib.sha256()
     for path in sorted(path for folder in MADE_FROM for path in (root / folder).rglob("*")):
         name = path.relative_to(root)
         if path.suffix in (".cpp", ".hpp", ".txt") and not {"tests", "bench", "modules"} & set(name.parts):
-            total.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+            total.update(f"{name}\0{code_of(path)}\0".encode())
     return total.hexdigest()
 
 

@@ -9,7 +9,7 @@
 using namespace kdacheck::tests;
 
 TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
-  const std::array<std::array<std::string, 2>, 27> cases{{
+  const std::vector<std::array<std::string, 2>> cases{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
@@ -37,7 +37,53 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"golden generate /nonexistent/x --found --regime gaussian-keys", "--regime"},
       {"golden generate /nonexistent/x --cases y --count 3", "--count"},
       {"golden generate /nonexistent/x --found --dtype bf16", "--dtype"},
-  }};
+      {"verify --inputs ''", "--inputs: needs a value"},
+      {"verify --inputs= --kernel cpu.recurrence.fp32", "--inputs: needs a value"},
+      {"verify --kernel ''", "--kernel: needs a value"},
+      {"verify --shard ''", "--shard: needs a value"},
+      {"verify --out ''", "--out: needs a value"},
+      {"verify --exec ''", "--exec: needs a value"},
+      {"gate-power --rule '' --out /nonexistent/x", "--rule: needs a value"},
+      {"gate-power --keep '' --out /nonexistent/x", "--keep: needs a value"},
+      {"replay k1 --save ''", "--save: needs a value"},
+      {"search --kernel ''", "--kernel: needs a value"},
+      {"golden generate /nonexistent/x --cases ''", "--cases: needs a value"},
+      {"golden generate /nonexistent/x --token ''", "--token: needs a value"},
+      {"golden generate ''", "set: needs a value"},
+      {"report ''", "folder: needs a value"},
+      {"report /nonexistent --figures ''", "--figures: needs a value"},
+      {"compare '' ''", "needs a value"},
+      {"measure --out '' --longest 1", "--out: needs a value"},
+      {"bench --out ''", "--out: needs a value"},
+      {"verify --module nosuch", "list modules"},
+      {"verify --module StateManager --property nosuch", "list modules"},
+      {"verify --module StateManager --regime gaussian-keys", "list modules"},
+      {"golden generate-modules /nonexistent/x --regime gaussian-keys", "list modules"},
+      {"verify --module StateManager --kernel cpu.recurrence.fp32", "excludes"},
+      {"verify --module StateManager --plugin x.so", "excludes"},
+      {"verify --module StateManager --inputs x.safetensors", "excludes"},
+      {"gate-power --module StateManager --kernel x --out /nonexistent/x", "excludes"},
+      {"verify --tier \"$(printf 'a\\nb')\"", "--tier"},
+      {"verify --shard \"$(printf 'a\\nb')\"", "--shard"},
+      {"verify --inputs /usr", "/usr is a folder"},
+      {"verify --inputs /dev/zero", "/dev/zero is a pipe or a device"},
+      {"verify --kernel cpu.recurrence.fp32 --out /dev/null", "/dev/null is a file"},
+      {"gate-power --module nosuch --out /nonexistent/x", "nosuch"},
+      {"gate-power --keep /usr --out /nonexistent/x", "/usr is a folder"},
+      {"search --kernel cpu.recurrence.fp32 --save /dev/null", "/dev/null is a file"},
+      {"search --kernel cpu.recurrence.fp32 --keep /usr", "/usr is a folder"},
+      {"measure --longest 1 --out /dev/null", "/dev/null is a file"},
+      {"bench --out /dev/null/x", "/dev/null is a file"},
+      {"replay cpu.recurrence.fp32:agrees-with-the-oracle:@/usr", "/usr is a folder"},
+      {"report /dev/null", "/dev/null is a file"},
+      {"report --history /dev/null", "/dev/null is a file"},
+      {"compare /dev/null /usr", "/dev/null is a file"},
+      {"golden diff /dev/null /usr", "/dev/null is a file"},
+      {"golden accept /dev/null x", "/dev/null is a file"},
+      {"golden generate-modules /dev/null", "/dev/null is a file"},
+      {"golden generate /nonexistent/x --cases /usr", "/usr is a folder"},
+      {"golden generate /nonexistent/x --cases /dev/zero", "/dev/zero is a pipe or a device"},
+  };
   for (const auto& [arguments, part] : cases) {
     INFO(arguments);
     const Ended ended = run(arguments);
@@ -45,6 +91,37 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
     CHECK(ended.status == 2);
     CHECK(lines(ended.text) == 1);
     CHECK(contains(ended.text, part));
+  }
+}
+
+TEST_CASE("a selection or recording that is refused leaves no folder, and the results of before as they were") {
+  const Folder folder;
+  const std::string out = " --out " + (folder.path / "out").string();
+  CHECK(run("verify --module nosuch" + out).status == 2);
+  CHECK(run("verify --module StateManager --property nosuch" + out).status == 2);
+  CHECK(run("gate-power --module nosuch" + out).status == 2);
+  CHECK(run("verify --inputs /usr" + out).status == 2);
+  CHECK_FALSE(std::filesystem::exists(folder.path / "out"));
+  CHECK(run("verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime zero-keys" + out).status == 0);
+  const auto size = std::filesystem::file_size(folder.path / "out/cases.jsonl");
+  CHECK(size > 0);
+  CHECK(run("verify --inputs " KDACHECK_SOURCE "/README.md" + out).status == 2);
+  CHECK(std::filesystem::file_size(folder.path / "out/cases.jsonl") == size);
+  const std::filesystem::path place = folder.path / "out";
+  for (const auto& [command, file] :
+       std::vector<std::array<std::string, 2>>{{"verify --kernel cpu.recurrence.fp32", "report.json"},
+                                               {"verify --kernel cpu.recurrence.fp32", "cases.jsonl"},
+                                               {"gate-power --seeds 1", "power.json"},
+                                               {"bench --repeats 1", "bench.json"},
+                                               {"measure --longest 1", "series.json"}}) { // said before a run, not after it
+    std::filesystem::remove_all(place / file);
+    std::filesystem::create_directory(place / file);
+    const Ended ended = run(command + out);
+    INFO(command << ended.text);
+    CHECK(ended.status == 2);
+    CHECK(lines(ended.text) == 1);
+    CHECK(contains(ended.text, file + " is a folder, where a file is due"));
+    std::filesystem::remove(place / file);
   }
 }
 
@@ -190,6 +267,16 @@ TEST_CASE("a kernel of a shared library is judged, and one that is wrong fails w
   CHECK(contains(crash.text, "signal 11"));
 }
 
+TEST_CASE("measure: a kernel that takes its process down has crashed, and the others are measured") {
+  const Folder folder;
+  const Ended ended = run("measure --plugin " KDACHECK_MISBEHAVING_PLUGIN " --kernel segfault --regime slow-decay --longest 64 --out " +
+                          folder.path.string());
+  INFO(ended.text);
+  CHECK(ended.status == 1);
+  CHECK(contains(ended.text, "CRASHED"));
+  CHECK(std::filesystem::exists(folder.path / "series.json"));
+}
+
 TEST_CASE("a run that selects nothing it can judge is status 5, a spent time budget 4, and a resumed run goes on") {
   const Folder folder;
   const std::string out = " --out " + folder.path.string();
@@ -228,6 +315,30 @@ TEST_CASE("a resumed run does not count cases of a plug-in that has been rebuilt
       run("verify --plugin " + plugin + " --property agrees-with-the-oracle --regime gaussian-keys --seed 2 --resume --out " + out);
   CHECK(other_seed.status == 0);
   CHECK(contains(other_seed.text, "2 cases"));
+}
+
+TEST_CASE("a kernel that dies on recorded activations is a verdict, in a report") {
+  const Folder folder;
+  const Ended judged = run("verify --exec 'python3 " KDACHECK_SOURCE
+                           "/kernels/plugin/tests/misbehaving_worker.py takes_everything_and_aborts' --inputs " KDACHECK_SOURCE
+                           "/golden/recorded/kda_layer0.safetensors --out " +
+                           folder.path.string());
+  INFO(judged.text);
+  CHECK(judged.status == 1);
+  CHECK(contains(judged.text, "CRASHED"));
+  CHECK(contains(judged.text, "signal 6"));
+  CHECK(std::filesystem::exists(folder.path / "report.json"));
+}
+
+TEST_CASE("why a worker had to go is told where its standard error is let through, too") {
+  const Folder folder;
+  const Ended judged =
+      run_in_shell("KDACHECK_WORKER_GIB=0.25 " + program +
+                   " verify --show-stderr --plugin " KDACHECK_MISBEHAVING_PLUGIN
+                   " --kernel touches_memory --property agrees-with-the-oracle --regime usual-decay --shrink-seconds 0 --out " +
+                   folder.path.string() + " 2>/dev/null; cat " + (folder.path / "cases.jsonl").string());
+  INFO(judged.text);
+  CHECK(contains(judged.text, "took more than the 0.25 GiB of memory that a worker may have"));
 }
 
 TEST_CASE("recorded activations are judged, malformed ones refused") {

@@ -100,7 +100,7 @@ TEST_CASE("runs without a common group cannot be compared") {
   const Comparison comparison = compare(with_errors({0.5}), other);
   CHECK(exit_status(comparison) == 5);
   CHECK_THAT(to_text(comparison),
-             Contains("only in the first: k") && Contains("only in the second: other") && Contains("NOTHING TO COMPARE"));
+             Contains("judged only in the first: k") && Contains("judged only in the second: other") && Contains("NOTHING TO COMPARE"));
 }
 
 TEST_CASE("what the second run does not judge any more is worse") {
@@ -108,7 +108,7 @@ TEST_CASE("what the second run does not judge any more is worse") {
   add(both, sample_case("other", Verdict::passed, 0.5));
   const Comparison kernel_gone = compare(both, with_errors({0.5, 0.4}));
   CHECK(exit_status(kernel_gone) == 1);
-  CHECK_THAT(to_text(kernel_gone), Contains("WORSE   only in the first: other") && Contains("1 kernels not judged any more"));
+  CHECK_THAT(to_text(kernel_gone), Contains("WORSE   judged only in the first: other") && Contains("1 kernels not judged any more"));
   CHECK(exit_status(compare(with_errors({0.5, 0.4}), both)) == 0);
   Results refused = with_errors({0.5, 0.4}); // announced, but not judged
   add(refused, sample_case("other", Verdict::not_supported, 0, "odd-sizes"));
@@ -196,7 +196,14 @@ TEST_CASE("one figure that grows far more than the kernel's others move is worse
   CHECK(grown.growths[0].noise == Approx(1.25));
   CHECK(grown.growths[0].chance == Approx(40 * std::exp(-std::log(20) / std::log(1.25)) / 2));
   CHECK_THAT(to_text(grown),
-             Contains("WORSE   k  agrees-with-the-oracle  [regime-7]: error / bound 0.04 -> 0.8, where others shrink 1.2 times"));
+             Contains("WORSE   k  agrees-with-the-oracle  [regime-7]: error / bound 0.04 -> 0.8; the 20 of the kernel's figures that "
+                      "shrank did so 1.2 times in the geometric mean; chance of so much growth at most "));
+  const Comparison alone = compare(with_errors({0.04, 0.5}), with_errors({0.8, 0.49})); // one shrank, by too little to be spoken of
+  REQUIRE(alone.growths.size() == 1);
+  CHECK(alone.growths[0].shrunk == 0);
+  CHECK_THAT(to_text(alone),
+             Contains("-> 0.8; too few of the kernel's figures shrank, or by too little, to tell how far chance goes: 1.2 times "
+                      "is taken; chance"));
   CHECK(exit_status(compare(with_errors(one), with_errors(before))) == 0);
 
   std::vector<double> wild = one; // the same growth among others that move by as much is chance
@@ -225,7 +232,8 @@ TEST_CASE("an error / bound that is no number any more is worse") {
   const double none = std::numeric_limits<double>::quiet_NaN();
   const Comparison lost = compare(with_errors({0.5, 0.4}), with_errors({0.5, none}));
   CHECK(exit_status(lost) == 1);
-  CHECK_THAT(to_text(lost), Contains("[regime-1]: error / bound 0.4 -> no number"));
+  CHECK_THAT(to_text(lost), Contains("[regime-1]: error / bound 0.4 -> no number") && Contains(", 1 errors that are no number"));
+  CHECK_FALSE(Catch::contains(to_text(lost), "beyond chance"));
   CHECK(exit_status(compare(with_errors({0.5, none}), with_errors({0.5, none}))) == 0);
   CHECK(exit_status(compare(with_errors({0.5, none}), with_errors({0.5, 0.4}))) == 0);
 }

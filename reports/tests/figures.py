@@ -42,7 +42,17 @@ def main(program):
             assert marks(path) > 20, (path, marks(path))
             assert path.read_bytes() == (place / "twice" / path.name).read_bytes(), path
         none = subprocess.run([program, "report", place, "--figures", place / "none"], capture_output=True, text=True, env={"KDACHECK_PYTHON": "/bin/false", "PATH": "/usr/bin:/bin"})
-        assert none.returncode == 3 and none.stderr.count("\n") == 1, (none.returncode, none.stderr)
+        assert none.returncode == 3 and none.stderr.count("\n") == 1 and "ended with status 1" in none.stderr, (none.returncode, none.stderr)
+        (place / "matplotlib.py").write_text("raise ImportError('broken on purpose')")
+        for python, cause in ((place / "no-python", "No such file"), ("/usr/bin/python3", "broken on purpose")):
+            none = subprocess.run([program, "report", place, "--figures", place / "none"], capture_output=True, text=True,
+                                  env={"KDACHECK_PYTHON": str(python), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(place)})
+            assert none.returncode == 3 and none.stderr.count("\n") == 1 and cause in none.stderr and "python3-matplotlib" in none.stderr, none.stderr
+        (place / "matplotlib.py").write_text("def use(what): raise RuntimeError('another cause')")
+        none = subprocess.run([program, "report", place, "--figures", place / "none"], capture_output=True, text=True,
+                              env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(place)})
+        assert none.returncode == 3 and none.stderr.count("\n") == 1 and none.stderr.endswith(": RuntimeError: another cause\n"), none.stderr
+        (place / "matplotlib.py").unlink()
         (place / "power.json").write_text('{"schema_version": 2, "faults": []}')
         other = subprocess.run([program, "report", place], capture_output=True, text=True)
         assert other.returncode == 2 and "schema version 2" in other.stderr, (other.returncode, other.stderr)

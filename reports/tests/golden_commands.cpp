@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -38,6 +39,12 @@ TEST_CASE("golden generate makes the shape that it is told to, whatever the regi
   CHECK(too_large.status == 3);
   CHECK(lines(too_large.text) == 1);
   CHECK(contains(too_large.text, "of memory"));
+  const Ended states = run("golden generate " + set + "2 --shape 1024,4096,4096 --regime near-identical-keys --states");
+  CHECK(states.status == 3);
+  CHECK(contains(states.text, "with its states needs about"));
+  const Ended parts = run("golden generate " + set + "2 --shape 16384,1024,1024 --regime near-identical-keys --intermediates 1");
+  CHECK(parts.status == 3);
+  CHECK(contains(parts.text, "with chunk intermediates needs about"));
   CHECK(!std::filesystem::exists(set + "2"));
 }
 
@@ -105,28 +112,94 @@ TEST_CASE("golden verify ends with 2 on a damaged case, with 1 on a changed one,
   CHECK(contains(ended.text, "CHANGED"));
 }
 
-TEST_CASE("golden generate-modules leaves what is there as it is, and writes what differs beside it") {
+TEST_CASE("golden generate-modules makes a set that verify, diff and accept take as they take one of cases") {
   const Folder folder;
-  const std::string set = folder.path.string(), mine = set + "/StateManager.usual.1.safetensors",
-                    other = set + "/Other.usual.1.safetensors";
-  REQUIRE(run("golden generate-modules " + set).status == 0);
+  const std::string set = folder.path.string(), mine = "StateManager.usual.1.safetensors", place = set + "/" + mine;
+  REQUIRE(run("golden generate-modules " + set + " --module StateManager --module 'Fine*'").status == 0);
+  CHECK(run_in_shell("cd " + set + " && sha256sum --strict -c index.sha256").status == 0);
   const auto text = [](const std::string& path) {
     std::ostringstream all;
     all << std::ifstream(path, std::ios::binary).rdbuf();
     return all.str();
   };
-  const std::string before = text(mine);
-  std::ofstream(mine) << "no golden file";
-  const Ended again = run("golden generate-modules " + set);
-  CHECK(again.status == 1);
-  CHECK(contains(again.text, "CHANGED    " + mine));
-  CHECK(contains(again.text, "1 changed"));
-  CHECK(text(mine) == "no golden file");
-  CHECK(text(mine + ".new") == before);
-  std::filesystem::rename(mine + ".new", mine);
-  CHECK(run("golden generate-modules " + set).status == 0);
-  std::filesystem::rename(mine, other); // each file tells which one it is
-  const Ended renamed = run("golden verify-modules " + set);
-  CHECK(renamed.status == 1);
-  CHECK(contains(renamed.text, "it is not named StateManager.usual.1.safetensors"));
+  const std::string before = text(place);
+  std::ofstream(place) << "no golden file";
+  const Ended again = run("golden generate-modules " + set + " --module StateManager --regime usual");
+  CHECK(again.status == 2);
+  CHECK(contains(again.text, "DAMAGED    " + mine));
+  CHECK(contains(again.text, "1 cases, 0 changed, 1 damaged"));
+  CHECK(contains(again.text, "golden accept " + set + " NAME"));
+  CHECK(text(place) == "no golden file");
+  CHECK(text(place + ".new") == before);
+  CHECK(contains(run("golden verify " + set).text, "waiting    " + mine + ".new"));
+  CHECK(run("golden accept " + set + " " + mine).status == 0);
+  CHECK(text(place) == before);
+  CHECK(run("golden verify " + set).status == 0);
+  CHECK(run("golden verify-modules " + set).status == 0);
+  CHECK(run("golden diff " + set + " " KDACHECK_SOURCE "/golden/modules").status == 1);
+  CHECK(run("golden diff " + place + " " KDACHECK_SOURCE "/golden/modules/" + mine).status == 0);
+  std::filesystem::remove(place);
+  const Ended deleted = run("golden verify " + set);
+  CHECK(deleted.status == 2);
+  CHECK(contains(deleted.text, "index.sha256 names it, but there is no " + mine));
+  const Ended unknown = run("golden generate-modules " + set + "2 --module nosuch");
+  CHECK(unknown.status == 2);
+  CHECK_FALSE(std::filesystem::exists(set + "2"));
+}
+
+TEST_CASE("what a case cannot hold of what was asked for is said once, and refused of one that is given as a token") {
+  const Folder folder;
+  const std::string set = (folder.path / "set").string();
+  const Ended drawn =
+      run("golden generate " + set + " --regime packed-with-empty --regime narrow --regime gaussian-keys --intermediates 8 --states");
+  INFO(drawn.text);
+  CHECK(drawn.status == 0);
+  const auto manifest = [&](const std::string& label) {
+    return nlohmann::json::parse(std::ifstream(set + "/" + label + "/manifest.json"));
+  };
+  const auto has = [&](const std::string& label, const std::string& tensor) {
+    return std::ranges::any_of(manifest(label)["tensors"], [&](const auto& each) { return each["name"] == tensor; });
+  };
+  CHECK(has("narrow.fp32.1", "chunk.0.T.high")); // two sequences: every chunk of both
+  CHECK_FALSE(has("narrow.fp32.1", "states.high"));
+  CHECK(has("gaussian-keys.fp32.1", "states.high"));
+  CHECK(has("gaussian-keys.fp32.1", "chunk.0.U.high"));
+  CHECK_FALSE(has("packed-with-empty.fp32.1", "chunk.0.T.high")); // no token at all
+  CHECK(manifest("packed-with-empty.fp32.1")["contents"]["intermediates_chunk"] == 0);
+  const std::string sentence = "without chunk intermediates: they need a token";
+  CHECK(contains(drawn.text,
+                 "packed-with-empty.fp32.1\n             without states after every token: they need a single sequence of tokens\n"
+                 "             " +
+                     sentence));
+  CHECK(drawn.text.find(sentence) == drawn.text.rfind(sentence));
+  CHECK(run("golden verify " + set).status == 0);
+
+  const std::string token = manifest("packed-with-empty.fp32.1")["token"], list = (folder.path / "list").string();
+  const Ended refused = run("golden generate " + set + "2 --name x --intermediates 8 --token " + token);
+  CHECK(refused.status == 2);
+  CHECK(lines(refused.text) == 1);
+  CHECK(contains(refused.text, sentence));
+  CHECK_FALSE(std::filesystem::exists(set + "2"));
+  std::ofstream(list) << "# why\nmine fp32 " << token << "\n";
+  const Ended listed = run("golden generate " + set + "2 --intermediates 8 --states --cases " + list);
+  CHECK(listed.status == 0);
+  CHECK(contains(listed.text, sentence));
+}
+
+TEST_CASE("a name that is no folder's, or that a set could not hold, is refused in one sentence") {
+  const Folder folder;
+  const std::string
+      token = "k1,narrow,B=2,T=24,K=11,scale=1.34bf64p-2,gates=jitter,decay=1.333334p-2,decay_spread=1p+0,loss=everywhere,seed=1,1765974b",
+      set = (folder.path / "set").string();
+  for (const std::string& name :
+       {std::string("$'a\\nb'"), std::string("a/b"), std::string("../a"), std::string(".a"), std::string("$'a\\tb'"),
+        std::string("$'a\\x1bb'"), std::string(300, 'x'), std::string("a.new"), std::string("a.safetensors")}) {
+    INFO(name);
+    const Ended ended = run_in_shell("bash -c \"" + program + " golden generate " + set + " --token " + token + " --name " + name + "\"");
+    INFO(ended.text);
+    CHECK(ended.status == 2);
+    CHECK(lines(ended.text) == 1);
+    CHECK(contains(ended.text, "--name: "));
+    CHECK_FALSE(std::filesystem::exists(set));
+  }
 }

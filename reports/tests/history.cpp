@@ -38,6 +38,17 @@ TEST_CASE("runs of another seed are said to have drawn other cases") {
   CHECK(nlohmann::json::parse(to_history_json(runs))["same_cases"] == false);
 }
 
+TEST_CASE("a run that was stopped early is marked") {
+  std::vector<PastRun> runs{run_of("whole", "1", 0.5), run_of("part", "2", 0.5)};
+  runs[1].results.outcome.stopped = true;
+  const auto page = nlohmann::json::parse(to_history_json(runs));
+  CHECK(page["runs"][0]["stopped"] == false);
+  CHECK(page["runs"][1]["stopped"] == true);
+  const std::string text = to_text(runs);
+  CHECK(text.find("  part  (stopped early)\n") != std::string::npos);
+  CHECK(text.find("  whole\n") != std::string::npos);
+}
+
 TEST_CASE("a folder without results is refused by history") {
-  CHECK_THROWS_AS(history_command({.folders = {"/nonexistent"}, .history = true}), std::invalid_argument);
+  CHECK_THROWS_WITH(history_command({.folders = {"/nonexistent"}, .history = true}), "there is no folder /nonexistent");
 }

@@ -4,6 +4,7 @@
 #include "sample_results.hpp"
 
 #include "../../reference/atomic_file.hpp"
+#include "../../reference/safetensors.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -59,6 +60,8 @@ struct ResultFolder {
     try {
       report_command({.folders = {folder.string()}});
     } catch (const std::invalid_argument& error) { // status 2
+      sentence = error.what();
+    } catch (const BadFile& error) { // 2 as well
       sentence = error.what();
     }
     CHECK(text_of(page) == "page from before");

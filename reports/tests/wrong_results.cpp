@@ -5,6 +5,7 @@
 #include "sample_results.hpp"
 
 #include "../../reference/atomic_file.hpp"
+#include "../../reference/safetensors.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -13,6 +14,8 @@
 #include <functional>
 #include <iterator>
 #include <sstream>
+#include <sys/stat.h>
+#include <vector>
 
 using namespace kdacheck;
 namespace fs = std::filesystem;
@@ -76,6 +79,8 @@ void refused(const TwoRuns& runs, const std::function<int()>& command, const std
   try {
     command();
   } catch (const std::invalid_argument& error) { // status 2
+    said = error.what();
+  } catch (const BadFile& error) { // 2 as well
     said = error.what();
   }
   CHECK_THAT(said, Catch::Contains(sentence));
@@ -190,6 +195,73 @@ TEST_CASE("a report whose groups are not those of its cases is refused by report
   refused_by_all(figure, "holds other cases than");
   regime.replace("report.json", R"("regime":"slow-decay","verdict")", R"("regime":"fast-decay","verdict")");
   refused_by_all(regime, "holds other cases than");
+}
+
+TEST_CASE(
+    "a report that says otherwise than its cases in summary, escalated, worst, verdict or time is refused by report, history and compare") {
+  struct Edit {
+    const char *part, *by, *key;
+  };
+  const std::string kernel = "kernels[k].";
+  for (const auto& [part, by, key] : std::vector<Edit>{
+           {"\"summary\": {\n  \"cases\": 1", "\"summary\": {\n  \"cases\": 2", "'summary'"},
+           {"\"summary\"", "\"sum\"", "'summary'"},
+           {"\"escalated\": {}", "\"escalated\": {\"226 bits\": 1}", "'escalated'"},
+           {"\"not_supported\": []", R"("not_supported": [{"kernel": "k", "reason": "x", "cases": 1}])", "'not_supported'"},
+           {"\"bound_util\": 0.5", "\"bound_util\": 0.25", "'kernels[k].worst.bound_util'"},
+           {"\"regime\": \"slow-decay\"", "\"regime\": \"fast-decay\"", "'kernels[k].worst.regime'"},
+           {"\"output\": null", "\"output\": \"dq\"", "'kernels[k].worst.output'"},
+           {"\"place\": null", "\"place\": \"elsewhere\"", "'kernels[k].worst.place'"},
+           {"\"seconds\": 0.25", "\"seconds\": 0.125", "'kernels[k].seconds'"},
+           {"\"verdict\": \"passed\",\n   \"cases\": 1", "\"verdict\": \"crashed\",\n   \"cases\": 1", "'kernels[k].verdict'"}}) {
+    INFO(part);
+    const TwoRuns runs;
+    runs.replace("report.json", part, by);
+    refused_by_all(runs, std::string("report.json: ") + key + " is not what the cases in cases.jsonl give");
+  }
+}
+
+TEST_CASE("a report that does not list a kernel of its cases, or lists one twice, is refused by report, history and compare") {
+  const TwoRuns renamed, twice;
+  renamed.replace("report.json", "\"name\": \"k\"", "\"name\": \"l\"");
+  refused_by_all(renamed, "report.json: 'kernels[l].");
+  const std::string text = text_of(twice.good / "report.json");
+  const auto start = text.find("\"kernels\": [") + 12, end = text.find("\n ],\n \"modules\"");
+  REQUIRE(end != std::string::npos);
+  const std::string entry = text.substr(start, end - start);
+  std::string none = entry; // the second counts no case, so that the sums are right
+  for (auto at = none.find(": 1,"); at != std::string::npos; at = none.find(": 1,", at + 1)) none.replace(at, 4, ": 0,");
+  twice.replace("report.json", entry, entry + "," + none);
+  refused_by_all(twice, "report.json: 'kernels[k]' is not what the cases in cases.jsonl give");
+}
+
+TEST_CASE("a folder or a pipe in the place of a run's file, and a file in that of its folder, are refused by report, history and compare") {
+  const auto spoilt = [](const std::string& name, bool pipe) {
+    const TwoRuns runs;
+    const fs::path path = runs.other / name;
+    fs::remove(path);
+    if (pipe)
+      REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+    else
+      fs::create_directory(path);
+    const std::string sentence =
+        path.string() + (pipe ? " is a pipe or a device, where a file is due" : " is a folder, where a file is due");
+    if (name == "report.json" || name == "cases.jsonl") return refused_by_all(runs, sentence);
+    refused(
+        runs, [&] { return report_command({.folders = {runs.other.string()}}); }, sentence);
+  };
+  for (const char* name : {"report.json", "cases.jsonl", "series.json", "bench.json", "power.json"})
+    for (const bool pipe : {false, true}) spoilt(name, pipe);
+  const TwoRuns runs;
+  fs::remove_all(runs.other);
+  write_atomically(runs.other, "a file");
+  const std::string sentence = runs.other.string() + " is a file, where a folder is due";
+  for (const auto& command : std::vector<std::function<int()>>{[&] { return report_command({.folders = {runs.other.string()}}); },
+                                                               [&] { return compare_command(runs.good.string(), runs.other.string()); }})
+    CHECK_THROWS_WITH(command(), sentence);
+  CHECK_THROWS_WITH(report_command({.folders = {runs.good.string()}, .out = runs.place.string()}),
+                    runs.place.string() + " is a folder, where a file is due");
+  CHECK_THROWS_WITH(report_command({.folders = {runs.good.string()}, .figures = runs.other.string()}), Catch::Contains("is a file"));
 }
 
 TEST_CASE("cases that another build of the program wrote are not taken for the report's") {

@@ -1,15 +1,19 @@
 // cuda_evidence ROOT: says what the last run on a GPU showed and whether the kernels are still those that ran.
 // cuda_evidence ROOT --record RESULT.json DATE: files a result of kdacheck_cuda_check as the evidence.
-// Exit status: 0 sources match, 5 stale, 1 the evidence is missing or holds a failure, 2 wrong usage.
+// Exit status: 0 sources match, 5 stale, 1 the evidence is missing, holds a failure or its page does not follow from it, 2 wrong usage.
 
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
 #include <set>
+#include <sstream>
+#include <string>
+#include <vector>
 
 namespace {
 
@@ -17,6 +21,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const char* const evidence_file = "reports/cuda/evidence.json";
+const char* const markdown_file = "reports/cuda/evidence.md";
 
 /// sha256 over names and contents of everything that is compiled into the kernels, in order of name.
 std::string sources_digest(const fs::path& root) {
@@ -41,8 +46,35 @@ std::string sources_digest(const fs::path& root) {
   return text;
 }
 
-void write_markdown(const json& evidence, const fs::path& file) {
-  std::ofstream out(file);
+/// The largest error of every gradient over the regimes that a kernel ran, and where.
+void write_gradients(const json& evidence, std::ostream& out) {
+  out << "\n## Gradients\n\nLargest relative L2 error over all regimes and losses against the adjoint in double, and its regime; none "
+         "where "
+         "the kernel has no such input.\n\n| kernel | runs | gradient of | error | regime |\n|---|---|---|---|---|\n";
+  struct Worst {
+    double error = 0;
+    std::string regime;
+  };
+  std::vector<std::string> kernels; // in order of appearance, which keeps those of one kind together
+  std::map<std::string, std::map<std::string, Worst>> worst;
+  std::map<std::string, int> runs;
+  for (const json& row : evidence["gradients"]) {
+    const std::string kernel = row["kernel"];
+    if (runs[kernel]++ == 0) kernels.push_back(kernel);
+    for (const auto& [name, error] : row.items())
+      if (error.is_number_float() && !(error.get<double>() < worst[kernel][name].error))
+        worst[kernel][name] = {error.get<double>(), row["regime"].get<std::string>()};
+  }
+  for (const std::string& kernel : kernels)
+    for (const auto& [name, most] : worst[kernel]) {
+      char error[32];
+      std::snprintf(error, sizeof error, "%.1e", most.error);
+      out << "| " << kernel << " | " << runs[kernel] << " | " << name << " | " << error << " | " << most.regime << " |\n";
+    }
+}
+
+std::string markdown_of(const json& evidence) {
+  std::ostringstream out;
   char line[256];
   out << "# CUDA kernels: evidence\n\nMade on " << evidence["date"].get<std::string>() << " on one "
       << evidence["device"].get<std::string>() << " from sources with sha256 `" << evidence["sources_sha256"].get<std::string>()
@@ -65,6 +97,7 @@ void write_markdown(const json& evidence, const fs::path& file) {
                   row["kernel"].get<std::string>().c_str(), row["o"].get<double>(), row["state"].get<double>());
     out << line;
   }
+  write_gradients(evidence, out);
   out << "\n## Behaviour\n\n| what | kernel | |\n|---|---|---|\n";
   for (const json& row : evidence["behaviour"])
     out << "| " << row["what"].get<std::string>() << " | " << row["kernel"].get<std::string>() << " | "
@@ -72,6 +105,7 @@ void write_markdown(const json& evidence, const fs::path& file) {
             : row["good"]         ? "yes"
                                   : "NO")
         << " |\n";
+  return out.str();
 }
 
 int record(const fs::path& root, const fs::path& result, const std::string& date) {
@@ -81,7 +115,7 @@ int record(const fs::path& root, const fs::path& result, const std::string& date
   evidence["sources_sha256"] = sources_digest(root);
   fs::create_directories((root / evidence_file).parent_path());
   std::ofstream(root / evidence_file) << evidence.dump(1) << '\n';
-  write_markdown(evidence, root / "reports/cuda/evidence.md");
+  std::ofstream(root / markdown_file) << markdown_of(evidence);
   return 0;
 }
 
@@ -94,12 +128,17 @@ int check(const fs::path& root) {
   }
   const bool match = evidence.at("sources_sha256") == sources_digest(root);
   std::printf("not run: no GPU; evidence of %s, sources %s\n", evidence.at("date").get<std::string>().c_str(), match ? "match" : "stale");
-  for (const char* part : {"accuracy", "behaviour"}) {
+  for (const char* part : {"accuracy", "gradients", "behaviour"}) {
     const json& rows = evidence.at(part);
     if (rows.empty() || !std::all_of(rows.begin(), rows.end(), [](const json& row) { return row.at("good") != false; })) {
       std::printf("the evidence holds a failure in %s\n", part);
       return 1;
     }
+  }
+  std::ifstream page(root / markdown_file);
+  if (std::string(std::istreambuf_iterator<char>(page), {}) != markdown_of(evidence)) {
+    std::printf("%s is not what %s gives\n", markdown_file, evidence_file);
+    return 1;
   }
   return match ? 0 : 5;
 }

@@ -89,8 +89,9 @@ void check_dplr(const StateShape& s, const Numbers& in, const std::vector<float>
 } // namespace
 
 TEST_CASE("transition and update are the explicit K x K product, in both forms and for every width of V") {
-  for (const StateShape& s : {StateShape{2, 3, 5, 7}, StateShape{1, 2, 16, 16}, StateShape{1, 1, 33, 70}, StateShape{1, 2, 64, 64},
-                              StateShape{1, 1, 1, 1}, StateShape{1, 1, 3, 129}}) {
+  std::vector<StateShape> shapes{{2, 3, 5, 7}, {1, 2, 16, 16}, {1, 1, 33, 70}, {1, 2, 64, 64}, {1, 1, 1, 1}, {1, 1, 3, 129}};
+  for (std::int64_t V = 1; V <= 81; ++V) shapes.push_back({1, 1, 3, V}); // whole blocks, whole registers, every part of one
+  for (const StateShape& s : shapes) {
     const Numbers in = draw(s);
     for (bool with_values : {false, true}) {
       std::vector<float> kda = in.state, dplr = in.state;

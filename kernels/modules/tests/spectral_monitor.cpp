@@ -4,6 +4,8 @@
 
 #include "../../../reference/spectrum.hpp"
 
+#include <array>
+#include <boost/multiprecision/cpp_bin_float.hpp>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <random>
@@ -61,6 +63,24 @@ TEST_CASE("no eigenvalue and no singular value is beyond the monitor's bounds, a
   }
   CHECK(sharpest_norm >= 1 - 0x1p-30); // a bound that is never nearly reached would be too easy to hold
   CHECK(sharpest_radius >= 1 - 0x1p-30);
+}
+
+TEST_CASE("no rounding takes a bound below the exact number: one channel, whose product has fewer digits than the arithmetic") {
+  using Exact = boost::multiprecision::cpp_bin_float_100;
+  for (int trial = 0; trial < 20'000; ++trial) {
+    const float alpha = uniform(0, 1), k = uniform(0.5f, 1.5f), sign = bits() % 2 ? 1.0f : -1.0f;
+    // tau near 0, from either side; near 1; near 2; anywhere
+    const float small = std::ldexp(uniform(0.5f, 1), -static_cast<int>(bits() % 40)) * sign;
+    const float beta = std::array{small, (1 + small) / (k * k), (2 + small) / (k * k), uniform(-1, 6)}[bits() % 4];
+    const TransitionBounds bounds = transition_bounds({&alpha, 1}, {&k, 1}, beta);
+    const Exact exact = abs(1 - Exact(beta) * k * k) * alpha;
+    INFO("alpha " << alpha << " k " << k << " beta " << beta);
+    REQUIRE(exact <= bounds.norm);
+    REQUIRE(exact <= bounds.radius);
+    REQUIRE(exact >= bounds.norm_at_least);
+    const Exact general = abs(Exact(alpha) - Exact(k) * beta);
+    REQUIRE(general <= dplr_transition_bounds({&alpha, 1}, {&k, 1}, {&beta, 1}).norm);
+  }
 }
 
 TEST_CASE("the general form's norm is within its bound and the bound is reached") {

@@ -1,12 +1,16 @@
 /* Kernels that do what no kernel may: one name, one way to misbehave. */
+#define _GNU_SOURCE
 #include "kdacheck_plugin.h"
 
 #include <fenv.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -86,6 +90,39 @@ static int tells_rounding(ARGUMENTS) {
   ((float*)out->o.data)[0] = 1.0f + tiny;
   return 0;
 }
+/* Whatever a kernel can change of its process, and how the next one finds it. */
+static int disturbs(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  sigset_t all;
+  sigfillset(&all);
+  struct rlimit none = {0, 0};
+  getrlimit(RLIMIT_FSIZE, &none);
+  none.rlim_cur = 0;
+  const int set = fesetround(FE_UPWARD) == 0 && chdir("/") == 0 && sigprocmask(SIG_BLOCK, &all, NULL) == 0 && clearenv() == 0 &&
+                  setenv("KDACHECK_TEST_WORD", "left behind", 1) == 0 && setlocale(LC_ALL, "C.UTF-8") &&
+                  setrlimit(RLIMIT_FSIZE, &none) == 0;
+  umask(0777);
+  alarm(60);
+  return !set;
+}
+static int describes_the_process(ARGUMENTS) {
+  UNUSED;
+  char folder[256] = "";
+  sigset_t now;
+  sigprocmask(SIG_BLOCK, NULL, &now);
+  struct rlimit files;
+  getrlimit(RLIMIT_FSIZE, &files);
+  const char* word = getenv("KDACHECK_TEST_WORD");
+  const unsigned mask = umask(0);
+  umask(mask);
+  int words = 0;
+  while (environ && environ[words]) ++words;
+  snprintf(why, why_size, "rounding %d, in %s, signals %d, %d words %s, locale %s, files %llu, mask %o, alarm %u", fegetround(),
+           getcwd(folder, sizeof folder) ? folder : "nowhere", sigismember(&now, SIGUSR1), words, word ? word : "", setlocale(LC_ALL, NULL),
+           (unsigned long long)files.rlim_cur, mask, alarm(0));
+  return 1;
+}
 static int refuses(ARGUMENTS) {
   UNUSED;
   snprintf(why, why_size, "not on a Monday");
@@ -100,6 +137,27 @@ static int wrong_answer(ARGUMENTS) {
   zeros(in, out);
   if (write(3, "dddd", 4) != 4) return 1;
   return 0;
+}
+/* The byte by which a call is answered, from another process: in the call, and when it is over. */
+static int answers_itself(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  return write(3, "d", 1) != 1;
+}
+static int answers_later(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  if (fork() != 0) return 0;
+  usleep(50000);
+  _exit(write(3, "d", 1) != 1);
+}
+static int ends_later(ARGUMENTS) {
+  UNUSED;
+  zeros(in, out);
+  const pid_t self = getpid();
+  if (fork() != 0) return 0;
+  usleep(50000);
+  _exit(kill(self, SIGSEGV));
 }
 static int eats_memory(ARGUMENTS) {
   UNUSED;
@@ -223,9 +281,14 @@ const kdacheck_library* kdacheck_plugin(uint32_t version) {
                                             KERNEL(changes_lengths),
                                             KERNEL(leaves_rounding_up),
                                             KERNEL(tells_rounding),
+                                            KERNEL(disturbs),
+                                            KERNEL(describes_the_process),
                                             KERNEL(refuses),
                                             KERNEL(writes_nothing),
                                             KERNEL(wrong_answer),
+                                            KERNEL(answers_itself),
+                                            KERNEL(answers_later),
+                                            KERNEL(ends_later),
                                             KERNEL(eats_memory),
                                             KERNEL(touches_memory),
                                             KERNEL(touches_shared_memory),

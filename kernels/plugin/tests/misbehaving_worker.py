@@ -34,6 +34,8 @@ for line in sys.stdin:
     answer = {"done": True}
     if request["op"] == "hello":
         answer = {"protocol": 1, "kernels": [{"name": "worker." + way, "contract": "chunk=1"}]}
+        if way == "takes_everything_and_aborts":
+            answer["kernels"][0]["contract"] = "chunk=1 gates=log_decay,softplus l2norm=both betas=value,sigmoid beta_max=2"
         if way == "hello_garbage":
             answer = [1, 2]
         if way == "hello_contract":
@@ -85,7 +87,7 @@ for line in sys.stdin:
                 file.write(b"x" * (1 << 24))
     elif way == "segfaults":
         os.kill(os.getpid(), signal.SIGSEGV)
-    elif way == "aborts":
+    elif way in ("aborts", "takes_everything_and_aborts"):
         os.abort()
     elif way == "result_is_a_pipe":
         os.mkfifo(request["result"])
@@ -105,6 +107,9 @@ for line in sys.stdin:
     elif way == "answers_twice":
         answer = {"refused": "first"}
         os.write(1, b'{"refused": "first"}\n')
+    elif way == "answers_too_early":  # the result lies there when the gate has lost patience with it
+        os.write(1, b'{"done": true}\n')
+        time.sleep(0.05)
     elif way == "answers_unasked":
         if request["op"] != "hello":
             answer = {"refused": "in time"}
@@ -132,6 +137,10 @@ for line in sys.stdin:
     elif way == "trespass":
         write(request["result"], "o", [1, 3, 2, 3])
         answer["trespass"] = "changed input k"
+    elif way == "trespass_alone":
+        answer = {"trespass": "changed input k"}
+    elif way == "trespass_and_refusal":
+        answer = {"refused": "not on a Monday", "trespass": "changed input k"}
     elif way == "floods":
         sys.stderr.write("x" * (8 << 20))
         answer = {"refused": "after a flood"}

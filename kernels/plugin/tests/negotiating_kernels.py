@@ -12,18 +12,18 @@ def computed(q, k, v, g, beta, scale, initial_state):
     return recurrence(q, k, v, g, beta, scale, initial_state)
 
 
-@kdacheck.kernel(CONTRACT, name="negotiating.strict")
+@kdacheck.kernel(CONTRACT, name="negotiating.strict", refuses=ValueError)
 def strict(q, k, v, g, beta, scale, initial_state, output_final_state):
     if np.float32(scale) != np.float32(q.shape[3] ** -0.5):
         raise ValueError("the scale is K^-1/2")
     return computed(q, k, v, g, beta, scale, initial_state)
 
 
-@kdacheck.kernel(CONTRACT, name="negotiating.lax")
+@kdacheck.kernel(CONTRACT, name="negotiating.lax", refuses=ValueError)
 def lax(q, k, v, g, beta, scale, initial_state, output_final_state):
     return computed(q, k, v, g, beta, scale, initial_state)
 
 
 @kdacheck.kernel(CONTRACT, name="negotiating.shy")
 def shy(**everything):
-    raise ValueError("not on a Monday")
+    raise NotImplementedError("not on a Monday")

@@ -41,6 +41,16 @@ def raises(**everything):
 
 
 @kdacheck.kernel(CONTRACT)
+def refuses(**everything):
+    raise NotImplementedError("not on a Monday")
+
+
+@kdacheck.kernel(CONTRACT, refuses=(ValueError, TypeError))
+def refuses_as_declared(**everything):
+    raise ValueError("no")
+
+
+@kdacheck.kernel(CONTRACT)
 def breaks(**everything):
     raise MemoryError("none left")
 

@@ -7,12 +7,13 @@ import sys
 import traceback
 
 from . import Declaration, tensors
+from .settings import FloatingPointMode, Settings
 
 
 class Served:
     """One function under its declaration."""
 
-    def __init__(self, path):
+    def __init__(self, path, mode):
         module, _, function = path.partition(":")
         if not module or not function:
             raise Unusable(f"'{path}' is not module:function")
@@ -23,9 +24,15 @@ class Served:
         from .frameworks import framework  # here: what it imports may be missing
 
         self.framework = framework(self.declaration.framework, self.declaration.device)
+        backward = self.declaration.backward
+        if not (backward is None or callable(backward) or backward == "autograd"):
+            raise Unusable(f"{self.name}: backward={backward!r} is none of None, 'autograd' and a function")
+        if backward == "autograd" and self.framework.name not in ("torch", "jax"):
+            raise Unusable(f"{self.name}: autograd needs torch or jax, not {self.framework.name}")
         parameters = inspect.signature(self.function).parameters.values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.known = {p.name for p in parameters}
+        self.settings = Settings(mode)
 
     def described(self):
         return {
@@ -66,7 +73,7 @@ class Served:
         result = self.function(**words)
         o, state = result if isinstance(result, (tuple, list)) else (result, None)
         if final_state and state is None:
-            raise Refusal(f"{self.name} returned no final state")
+            raise ValueError(f"{self.name} returned no final state")
         out = {"o": o} | ({"final_state": state} if final_state else {})
         return out, self.trespass(before, held, out)
 
@@ -103,8 +110,6 @@ class Served:
             (o, state), pull = jax.vjp(call, {n: words[n] for n in names})
             zero = jax.numpy.zeros_like
             return {"d" + n: g for n, g in pull((cotangents.get("do", zero(o)).astype(o.dtype), cotangents.get("dht", zero(state)).astype(state.dtype)))[0].items()}
-        if self.framework.name != "torch":
-            raise Refusal("autograd needs torch or jax")
         torch = self.framework.torch
         primals = {n: words[n].clone().requires_grad_(True) for n in names}
         with torch.enable_grad():
@@ -145,25 +150,20 @@ def introduction_without(error):
     return {"error": f"it cannot be imported: {type(error).__name__}: {error}"}
 
 
-# How a Python function turns a call down. The gate holds it against a kernel if the call was inside its contract.
-REFUSALS = (ValueError, TypeError, AssertionError, IndexError, RuntimeError)
-
-
 def answer(served, request):
     if request["op"] == "hello":
         return {"protocol": 1, "kernels": [one.described() for one in served.values()]}
     one = served[request["kernel"]]
     raw, metadata = tensors.read(request["problem"])
+    one.settings.restore()
     try:
         if request["op"] == "forward":
             out, trespass = one.forward(raw, metadata, request["final_state"])
         else:
             out, trespass = one.backward(raw, metadata, request["gradients"])
-    except Refusal as refusal:
-        return {"refused": str(refusal)}
-    except NotImplementedError as refusal:
+    except (Refusal, NotImplementedError) as refusal:
         return {"refused": str(refusal) or "not implemented"}
-    except REFUSALS as refusal:
+    except one.declaration.refuses as refusal:
         if one.framework.broken(refusal):
             raise
         return {"refused": f"{type(refusal).__name__}: {refusal}"[:500]}
@@ -175,10 +175,10 @@ def main(paths):
     # What a kernel prints must not get between the answers.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    served, trouble = {}, None
+    served, trouble, mode = {}, None, FloatingPointMode()
     try:
         for path in paths:
-            one = Served(path)
+            one = Served(path, mode)
             served[one.name] = one
     except BaseException as error:  # a user's module may raise anything, SystemExit too
         traceback.print_exc(file=sys.stderr)

@@ -1,0 +1,40 @@
+// What the proved bound of gradients in chunks is worth against planted faults. `proved --faults --backward` tries the whole quick set.
+
+#include "../judge.hpp"
+#include "../proved_bound.hpp"
+#include "../recipe.hpp"
+
+#include "../../kernels/faults/faults.hpp"
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+
+using namespace kdacheck;
+
+namespace {
+
+bool derived(const ProvedBound& bound) { return !bound.gradient[static_cast<std::size_t>(Input::k)].empty(); }
+
+} // namespace
+
+TEST_CASE("planted faults of a backward pass in chunks are refused as proved") {
+  Judge judge;
+  int faults = 0, proved = 0;
+  for (const FaultInfo& info : planted_faults()) {
+    if (!info.backward) continue;
+    const Kernel kernel = faulty_kernel(info);
+    bool tried = false, refused = false;
+    for (const char* regime : {"gaussian-keys", "grouped-heads"}) {
+      const Problem problem =
+          make_problem(fitted(regime_named(regime)->draw(1, Tier::quick), kernel.contract), input_formats(kernel.contract));
+      if (refused || outside_domain(kernel.contract, problem) || !derived(proved_gradient_bound(kernel.contract, problem))) continue;
+      const Run run = run_backward(kernel, problem);
+      if (run.refused) continue;
+      tried = true, refused = judge.backward(kernel.contract, problem, run).verdict == Verdict::failed_proved;
+    }
+    faults += tried, proved += refused;
+  }
+  std::printf("%d of %d planted faults of the backward pass are proved on two cases\n", proved, faults);
+  CHECK(faults >= 30);
+  CHECK(proved >= faults / 4);
+}
