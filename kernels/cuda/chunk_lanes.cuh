@@ -26,16 +26,31 @@ template <bool half_precision> __device__ __forceinline__ void subtract_from_val
   }
 }
 
-/// S^T times the chunk's decays, [K] fp32 in shared memory.
-template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane) {
+/// S^T times the chunk's decays, [K] fp32 in shared memory: four tiles are read while those before are multiplied. `meanwhile` is called
+/// once the first have been asked for.
+template <int K, class Meanwhile>
+__device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane, Meanwhile meanwhile) {
+  constexpr int at_once = 4;
+  const Address own = decays + 8 * (lane % 4);
+  Pair decay[2][at_once];
+  const auto load = [&](int tile) {
+#pragma unroll
+    for (int m = 0; m < at_once; ++m) decay[tile / at_once % 2][m] = load_shared_pair(own + 32 * (tile + m));
+  };
+  load(0);
+  meanwhile();
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(decays + 4 * (8 * tile + 2 * (lane % 4)));
-    S[tile][0] *= decay.x;
-    S[tile][1] *= decay.y;
-    S[tile][2] *= decay.x;
-    S[tile][3] *= decay.y;
+    if (tile % at_once == 0 && tile + at_once < K / 8) load(tile + at_once);
+    const Pair own_decay = decay[tile / at_once % 2][tile % at_once];
+    S[tile][0] *= own_decay.x;
+    S[tile][1] *= own_decay.y;
+    S[tile][2] *= own_decay.x;
+    S[tile][3] *= own_decay.y;
   }
+}
+template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane) {
+  decay_state<K>(S, decays, lane, [] {});
 }
 
 /// Of the 16 tokens of column lane/4 + 8 half of a left operand, the first that is not finite; 16 if all are.

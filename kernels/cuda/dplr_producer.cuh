@@ -285,7 +285,7 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
 #pragma unroll
     for (int e = 0; e < 4; ++e) store_shared(L + 4 * (16 * (8 * tile + 2 * (lane % 4) + e % 2) + lane / 4 + 8 * (e / 2)), score[tile][e]);
   sync_warp();
-  if (args.staged) solve(L, -1.0f, lane);
+  if (args.staged) solve<false, 16>(L, -1.0f, lane);
   await_stage();
   constexpr int batch = 8;
 #pragma unroll 1
@@ -306,7 +306,7 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
   put_lower<false>(stage + Stage::Aqk, score[6], score[7], lane);
   sync_warp();
   begin_next();
-  if (!args.staged) solve(L, -1.0f, lane);
+  if (!args.staged) solve<false, 16>(L, -1.0f, lane);
   write_tile<1>(stage + Stage::T, L, lane);
 }
 

@@ -29,13 +29,13 @@ __device__ __forceinline__ unsigned renewed(unsigned x) {
 
 /// First byte of the block's dynamic shared memory.
 __device__ __forceinline__ Address shared_base() {
-  extern __shared__ __align__(128) unsigned char dynamic[];
+  extern __shared__ __align__(1024) unsigned char dynamic[];
   return static_cast<Address>(__cvta_generic_to_shared(dynamic));
 }
 
 /// The same as a pointer, and the address of what a pointer into it points to.
 __device__ __forceinline__ unsigned char* dynamic_shared() {
-  extern __shared__ __align__(128) unsigned char dynamic[];
+  extern __shared__ __align__(1024) unsigned char dynamic[];
   return dynamic;
 }
 __device__ __forceinline__ Address shared_address(const void* pointer) { return static_cast<Address>(__cvta_generic_to_shared(pointer)); }
