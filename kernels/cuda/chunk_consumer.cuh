@@ -95,7 +95,7 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   constexpr int steps = K / 16;
   const auto [row, segment, row_t, segment_t] = lane_places(lane);
   const Address rows = stage + swizzled(row, 8 * segment, K * 2), rows_t = stage + swizzled(row_t, 8 * segment_t, K * 2);
-  const Address tile = stage + tile_offset(row, segment);
+  const Address tile = stage + tile_offset(row, segment), decays = stage + Layout::decay + 8 * (lane % 4);
   Operand<pieces> kd[2], qd[2], kr[3], triangle, Aqk;
   std::uint32_t v[4];
   const auto load_rows = [&](int step) {
@@ -118,6 +118,7 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
       load_operand(triangle, tile + Layout::T, tile_bytes);
     }
     const Operand<pieces> s = as_operand<pieces>(S[2 * step], S[2 * step + 1]);
+    decay_tiles(S, decays, 2 * step); // here, where products leave room
     multiply_add(P[0], s, kd[step % 2], 0);
     multiply_add(P[1], s, kd[step % 2], 1);
     multiply_add(O[0], s, qd[step % 2], 0);
@@ -126,12 +127,10 @@ __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], 
   subtract_from_values<half_precision>(P, v);
   const Operand<pieces> r = as_operand<pieces>(P[0], P[1]);
   float U[2][4] = {};
-  decay_state<K>(S, stage + Layout::decay, lane, [&] {
-    multiply_add(U[0], r, triangle, 0);
-    multiply_add(U[1], r, triangle, 1);
-    load_kr(0);
-    load_kr(1);
-  });
+  load_kr(0);
+  load_kr(1);
+  multiply_add(U[0], r, triangle, 0);
+  multiply_add(U[1], r, triangle, 1);
   const bool finite = is_finite(((U[0][0] + U[0][1]) + (U[0][2] + U[0][3])) + ((U[1][0] + U[1][1]) + (U[1][2] + U[1][3])));
   Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
 #pragma unroll
@@ -176,15 +175,15 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
     const unsigned lane = dealt ? renewed(own_lane) : own_lane, token = lane / 2,
                    half = lane % 2; // each lane copies 16 bytes: half a row of one token
     const std::int64_t first_token = static_cast<std::int64_t>(stretch.first) * chunk_tokens + token;
-    // What this lane copies of the chunk that is fetched next, and of the one that is stored next; tokens from there to the end.
+    // What this lane copies of the chunk that is fetched next, and of the one that is stored next; chunks in which it has a token.
     const auto* v =
         static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first + first_token, head) + column + 8 * half;
     auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first + first_token, head) + column + 8 * half;
-    std::int64_t v_left = span.length - first_token, o_left = v_left;
+    const int inside = static_cast<int>((span.length - token + chunk_tokens - 1) / chunk_tokens);
     const auto fetch = [&](int chunk) {
       if (chunk < stretch.last) { // where nothing is read, the address may lie outside the tensor
-        copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v, v_left > 0 ? 16 : 0);
-        v += chunk_tokens * args.v.token, v_left -= chunk_tokens;
+        copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v, chunk < inside ? 16 : 0);
+        v += chunk_tokens * args.v.token;
       }
       copy_async_commit();
     };
@@ -207,8 +206,8 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
       store_matrices_transposed(output + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
       sync_warp();
       load_shared_quad(words, output + tile_offset(token, half));
-      if (o_left > 0) store_global_at_once(o, words);
-      o += chunk_tokens * args.o.token, o_left -= chunk_tokens;
+      if (chunk < inside) store_global_at_once(o, words);
+      o += chunk_tokens * args.o.token;
       if (++owner == ring.sharing) owner = 0;
       if (++stage == ring.count) {
         stage = 0;

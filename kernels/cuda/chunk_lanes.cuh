@@ -26,10 +26,31 @@ template <bool half_precision> __device__ __forceinline__ void subtract_from_val
   }
 }
 
-/// S^T times the chunk's decays, [K] fp32 in shared memory: four tiles are read while those before are multiplied. `meanwhile` is called
-/// once the first have been asked for.
-template <int K, class Meanwhile>
-__device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane, Meanwhile meanwhile) {
+/// Two neighbouring tiles of S^T times the chunk's decays, [K] fp32 in shared memory. `own`: those of this lane's channels in tile 0.
+template <int tiles> __device__ __forceinline__ void decay_tiles(float (&S)[tiles][4], Address own, int first) {
+#pragma unroll
+  for (int tile = first; tile < first + 2; ++tile) {
+    const Pair decay = load_shared_pair(own + 32 * tile);
+    S[tile][0] *= decay.x;
+    S[tile][1] *= decay.y;
+    S[tile][2] *= decay.x;
+    S[tile][3] *= decay.y;
+  }
+}
+
+/// S^T times the chunk's decays, [K] fp32 in shared memory.
+template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane) {
+#pragma unroll
+  for (int tile = 0; tile < K / 8; ++tile) {
+    const Pair decay = load_shared_pair(decays + 4 * (8 * tile + 2 * (lane % 4)));
+    S[tile][0] *= decay.x;
+    S[tile][1] *= decay.y;
+    S[tile][2] *= decay.x;
+    S[tile][3] *= decay.y;
+  }
+}
+/// The same where registers are not short: four tiles are read while those before are multiplied.
+template <int K> __device__ __forceinline__ void decay_state_ahead(float (&S)[K / 8][4], Address decays, unsigned lane) {
   constexpr int at_once = 4;
   const Address own = decays + 8 * (lane % 4);
   Pair decay[2][at_once];
@@ -38,7 +59,6 @@ __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays
     for (int m = 0; m < at_once; ++m) decay[tile / at_once % 2][m] = load_shared_pair(own + 32 * (tile + m));
   };
   load(0);
-  meanwhile();
 #pragma unroll
   for (int tile = 0; tile < K / 8; ++tile) {
     if (tile % at_once == 0 && tile + at_once < K / 8) load(tile + at_once);
@@ -48,9 +68,6 @@ __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays
     S[tile][2] *= own_decay.x;
     S[tile][3] *= own_decay.y;
   }
-}
-template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane) {
-  decay_state<K>(S, decays, lane, [] {});
 }
 
 /// Of the 16 tokens of column lane/4 + 8 half of a left operand, the first that is not finite; 16 if all are.

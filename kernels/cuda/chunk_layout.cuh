@@ -80,8 +80,8 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayou
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
   static constexpr int score_piece = 24 * 128;     ///< of a level: 8 rows of k, 8 of q, 8 columns of k; 64 channels
   static constexpr int score_row_piece = 16 * 128; ///< of a tile: 16 columns of k; 64 channels. Sweep::stored: 16 rows of k and q too
-  static constexpr int score_rows = raw_k + chunk_tokens * raw_row, score_sets = pieces == mixed_terms ? 2 : 1;
-  static constexpr int score_bytes = sweep == Sweep::stored ? 3 * score_row_piece : score_sets * terms_of(pieces) * score_piece;
+  static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
+  static constexpr int score_bytes = sweep == Sweep::stored ? 3 * score_row_piece : terms_of(pieces) * score_piece;
   static constexpr int L = score_rows;                   ///< fp32; then T. The second one, of Sweep::stored, matrix_bytes further
   static constexpr int Aqk = L + matrix_bytes;           ///< [16,16] fp32; where scores are made level by level
   static constexpr int norms = score_rows + score_bytes; ///< factors of 16 q rows, of 16 k rows; 16 betas

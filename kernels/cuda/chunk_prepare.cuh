@@ -134,14 +134,11 @@ template <int K> __device__ __forceinline__ unsigned char* place_in_stage(unsign
   return stage + swizzled(row, channel, 2 * K);
 }
 
-/// Writes a row's pair of channels to a part of the stage, in terms.
-template <int K, class Layout, int of, class Place>
+/// Writes a row's pair of channels to a part of the stage.
+template <int K, class Layout, class Place>
 __device__ __forceinline__ void put_row(const Pass<Place>& pass, int place, int row, Pair value) {
-  const Terms<of> terms = split<of>(value.x, value.y);
-#pragma unroll
-  for (int piece = 0; piece < terms_of(of); ++piece)
-    store_stage(place_in_stage<K>(pass.stage, static_cast<unsigned>(row), 64 * pass.number + 2 * pass.lane) + place + piece * Layout::piece,
-                terms.word[piece]);
+  store_stage(place_in_stage<K>(pass.stage, static_cast<unsigned>(row), 64 * pass.number + 2 * pass.lane) + place,
+              pack_bf16(value.x, value.y));
 }
 
 /// Scores of a pass in one bf16 term, as two 16x16 tiles, and its part of the stage but for the decays. `alpha` holds log2 decays, `decay`
@@ -169,7 +166,7 @@ __device__ __forceinline__ void anchored_pass(const ForwardArguments& args, cons
     Pair factor{1, 1};
 #pragma unroll
     for (int i = 15; i >= 0; --i) {
-      put_row<K, Layout, 1>(pass, Layout::kr, i, k[i] * factor);
+      put_row<K, Layout>(pass, Layout::kr, i, k[i] * factor);
       factor = factor * alpha[i];
     }
     sync_warp();
@@ -179,11 +176,11 @@ __device__ __forceinline__ void anchored_pass(const ForwardArguments& args, cons
   for (int i = 0; i < 16; ++i) {
     factor = factor * alpha[i];
     const Pair kd = k[i] * factor;
-    put_row<K, Layout, 1>(pass, Layout::kd, i, kd);
+    put_row<K, Layout>(pass, Layout::kd, i, kd);
     if constexpr (sweep == Sweep::stored) store_shared(row_further(rows.k + 4 * lane, i, 128), pack_bf16(kd.x, kd.y));
     if constexpr (with_q) {
       const Pair qd = q[i] * factor;
-      put_row<K, Layout, 1>(pass, Layout::qd, i, qd);
+      put_row<K, Layout>(pass, Layout::qd, i, qd);
       if constexpr (sweep == Sweep::stored) store_shared(row_further(rows.q + 4 * lane, i, 128), pack_bf16(qd.x, qd.y));
     }
     k[i] = k[i] * Pair{reciprocal_approximate(factor.x), reciprocal_approximate(factor.y)};
@@ -191,7 +188,7 @@ __device__ __forceinline__ void anchored_pass(const ForwardArguments& args, cons
   }
   if (strong == 0) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) put_row<K, Layout, 1>(pass, Layout::kr, i, k[i] * factor);
+    for (int i = 0; i < 16; ++i) put_row<K, Layout>(pass, Layout::kr, i, k[i] * factor);
     sync_warp();
     tiles.template add<with_q>(columns, rows, lane);
   } else {
@@ -206,28 +203,31 @@ __device__ __forceinline__ void anchored_pass(const ForwardArguments& args, cons
   }
 }
 
-/// The same in any number of terms, level by level (chunk_scores.cuh).
+/// The same in any number of terms, level by level (chunk_scores.cuh). `alpha` holds decays.
 template <int K, int pieces, Sweep sweep, class Place, class AwaitStage>
-__device__ __forceinline__ void levelled_pass(const Pass<Place>& pass, float (&tiles)[4][4], Pair (&alpha)[16], const Pair (&q)[16],
+__device__ __forceinline__ void levelled_pass(const Pass<Place>& pass, float (&tiles)[4][4], const Pair (&alpha)[16], const Pair (&q)[16],
                                               const Pair (&k)[16], AwaitStage await_stage) {
   using Layout = StageLayout<K, pieces, sweep>;
   constexpr bool with_q = sweep != Sweep::states;
-#pragma unroll
-  for (int i = 0; i < 16; ++i) alpha[i] = {exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)};
-  add_levels<pieces, with_q, WorkbenchLayout<K, pieces, sweep>::score_sets>(
-      tiles, pass.bench + WorkbenchLayout<K, pieces, sweep>::score_rows, k, q, alpha, pass.lane);
+  add_levels<pieces, with_q>(tiles, pass.bench + WorkbenchLayout<K, pieces, sweep>::score_rows, k, q, alpha, pass.lane);
   if (pass.number == 0) await_stage();
+  const auto put = [&]<int of>(int place, int row, Pair value) {
+    const Terms<of> terms = split<of>(value.x, value.y);
+#pragma unroll
+    for (int piece = 0; piece < terms_of(of); ++piece)
+      store_stage(pass.stage + place + piece * Layout::piece + swizzled(row, 64 * pass.number + 2 * pass.lane, 2 * K), terms.word[piece]);
+  };
   Pair factor{1, 1};
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     factor = factor * alpha[i];
-    put_row<K, Layout, pieces>(pass, Layout::kd, i, k[i] * factor);
-    if constexpr (with_q) put_row<K, Layout, pieces>(pass, Layout::qd, i, q[i] * factor);
+    put.template operator()<pieces>(Layout::kd, i, k[i] * factor);
+    if constexpr (with_q) put.template operator()<pieces>(Layout::qd, i, q[i] * factor);
   }
   factor = {1, 1};
 #pragma unroll
   for (int i = 15; i >= 0; --i) {
-    put_row<K, Layout, terms_of_kr(pieces)>(pass, Layout::kr, i, k[i] * factor);
+    put.template operator()<terms_of_kr(pieces)>(Layout::kr, i, k[i] * factor);
     factor = factor * alpha[i];
   }
 }
@@ -247,7 +247,10 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
     Pair alpha[16], q[16], k[16], decay{0, 0};
     read_gate<K, Bench::raw_g, narrow>(alpha, args, bench, head, biases, number, tokens, lane);
 #pragma unroll
-    for (int i = 0; i < 16; ++i) decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
+    for (int i = 0; i < 16; ++i) {
+      decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
+      if constexpr (!anchored) alpha[i] = {exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)};
+    }
 #pragma unroll
     for (int quad = 0; quad < 4; ++quad) {
       float norm_q[4], norm_k[4];

@@ -94,21 +94,20 @@ template <int pieces, class Place> __device__ __forceinline__ void write_tile(Pl
     store_stage(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
 }
 
-/// All four levels of a pass, with one set of operand rows or two in turn: then the products of one level run while the next is written.
-template <int pieces, bool with_q, int sets>
+/// All four levels of a pass, one after the other in the same operand rows.
+template <int pieces, bool with_q>
 __device__ __forceinline__ void add_levels(float (&tiles)[4][4], Address rows, const Pair (&k)[16], const Pair (&q)[16],
                                            const Pair (&alpha)[16], unsigned lane) {
-  const auto level = [&]<int span>(float(&tile)[4], bool odd) {
-    const Address place = odd && sets == 2 ? rows + terms_of(pieces) * (24 * 128) : rows;
-    write_level<span, pieces, with_q>(place, k, q, alpha, lane);
+  const auto level = [&]<int span>(float(&tile)[4]) {
+    write_level<span, pieces, with_q>(rows, k, q, alpha, lane);
     sync_warp();
-    multiply_level<pieces>(tile, place, lane);
-    if constexpr (sets == 1) sync_warp();
+    multiply_level<pieces>(tile, rows, lane);
+    sync_warp();
   };
-  level.template operator()<1>(tiles[0], false);
-  level.template operator()<2>(tiles[1], true);
-  level.template operator()<4>(tiles[2], false);
-  level.template operator()<8>(tiles[3], true);
+  level.template operator()<1>(tiles[0]);
+  level.template operator()<2>(tiles[1]);
+  level.template operator()<4>(tiles[2]);
+  level.template operator()<8>(tiles[3]);
 }
 
 /// Calls `put(row, column, Akk, Aqk)` for a level's wanted elements.
@@ -126,8 +125,26 @@ template <class Put> __device__ __forceinline__ void each_wanted(const float (&t
   each_wanted<8>(tiles[3], lane, put);
 }
 
-/// beta_i Akk_ij to L[j][i] (in the sweep of states beta_j Akk_ij), Aqk as a tile to the stage, by way of `Aqk`, which may lie over
-/// operands.
+/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (in the sweep of states beta_j Akk_ij), Aqk_ij at Aqk[i][j].
+template <int span, Sweep sweep>
+__device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
+  const int rank = lane / 4, i = row_token<span>(rank);
+  const float beta_i = load_shared_float(betas + 4 * i);
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    const int column = 2 * (lane % 4) + e, j = column_token<span>(column);
+    if (rank / span == column / span) {
+      if constexpr (sweep == Sweep::states) {
+        store_shared(L + 4 * (matrix_stride * j + i), load_shared_float(betas + 4 * j) * tile[e]);
+      } else {
+        store_shared(L + 4 * (matrix_stride * j + i), beta_i * tile[e]);
+        store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
+      }
+    }
+  }
+}
+
+/// All levels' elements, Aqk as a tile to the stage, by way of `Aqk`, which may lie over operands.
 template <int pieces, Sweep sweep, class Place>
 __device__ __forceinline__ void scatter_levels(const float (&tiles)[4][4], Address betas, Address diagonal, Address L, Address Aqk,
                                                Place stage_Aqk, unsigned lane) {
@@ -140,10 +157,10 @@ __device__ __forceinline__ void scatter_levels(const float (&tiles)[4][4], Addre
     sync_warp();
     if (lane < 16) store_shared(Aqk + 4 * (17 * lane), load_shared_float(diagonal + 4 * lane));
   }
-  each_wanted(tiles, lane, [&](int i, int j, float kk, float qk) {
-    store_shared(L + 4 * (matrix_stride * j + i), load_shared_float(betas + 4 * (with_q ? i : j)) * kk);
-    if constexpr (with_q) store_shared(Aqk + 4 * (16 * i + j), qk);
-  });
+  scatter_level<1, sweep>(tiles[0], betas, L, Aqk, lane);
+  scatter_level<2, sweep>(tiles[1], betas, L, Aqk, lane);
+  scatter_level<4, sweep>(tiles[2], betas, L, Aqk, lane);
+  scatter_level<8, sweep>(tiles[3], betas, L, Aqk, lane);
   sync_warp();
   if constexpr (with_q) write_tile<pieces>(stage_Aqk, Aqk, lane);
 }

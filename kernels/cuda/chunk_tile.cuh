@@ -119,7 +119,7 @@ template <bool with_q>
 __device__ __forceinline__ void add_strong(Tiles& tiles, Address scratch, const Pair (&k)[16], const Pair (&q)[16], const Pair (&alpha)[16],
                                            std::uint32_t strong, unsigned lane) {
   float levels[4][4] = {};
-  add_levels<1, with_q, 1>(levels, scratch, k, q, alpha, lane);
+  add_levels<1, with_q>(levels, scratch, k, q, alpha, lane);
   each_wanted(levels, lane, [&](int i, int j, float kk, float qk) {
     store_shared(scratch + 4 * (16 * i + j), kk);
     if constexpr (with_q) store_shared(scratch + 1024 + 4 * (16 * i + j), qk);

@@ -85,7 +85,7 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
   load_matrices(triangle.word[0], tiles + Stage::T);
   load_matrices(Aqk.word[0], tiles + Stage::Aqk);
   load_matrices(Aqa.word[0], tiles + Stage::Aqa);
-  decay_state<K>(S, stage + Stage::decay, lane);
+  decay_state_ahead<K>(S, stage + Stage::decay, lane);
 #pragma unroll
   for (int e = 0; e < 8; ++e) R[e / 4][e % 4] += P[e / 4][e % 4];
   const Operand<1> r = as_operand<1>(R[0], R[1]);

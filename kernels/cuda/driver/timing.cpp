@@ -135,11 +135,6 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
             for (int producers : {3, 4, 6, 8})
               if (slices % sharing == 0 && 8 / slices + producers <= 16 && row.H * row.B * slices <= 264)
                 shapes.push_back({slices, producers, 0, sharing});
-      if (const char* text = std::getenv("TRIAL_SHAPES")) {
-        ChunkShape one{};
-        int used = 0;
-        while (std::sscanf(text, "%d,%d,%d,%d;%n", &one.slices, &one.producer_warps, &one.stages, &one.sharing, &used) == 4) shapes.push_back(one), text += used;
-      }
       for (const ChunkShape& shape : shapes) try {
           std::vector<Enqueue> jobs;
           for (const DeviceProblem& set : sets) {
