@@ -65,7 +65,6 @@ bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filte
   append_cuda_kernels(kernels);
   if (kernels.empty()) return false;
   bool all = true;
-  unsigned seed = 1;
   for (const Regime& regime : regimes()) {
     if (std::string_view(regime.name).find(of_regime) == std::string_view::npos) continue;
     std::printf("%-16s", regime.name);
@@ -73,7 +72,7 @@ bool check_accuracy(nlohmann::json& report, bool quick, const std::string& filte
       if (kernel.name.find(filter) == std::string::npos || kernel.contract.chunk == 64 || !accepts(kernel.contract, regime) ||
           (quick && regime.shape.T > 1000))
         continue;
-      Case made = make_case(regime, kernel.contract, ++seed);
+      Case made = make_case(regime, kernel.contract, case_seed(regime));
       std::string trouble;
       Errors errors{NAN, NAN};
       try {

@@ -19,6 +19,9 @@ inline void require(const kdacheck_cuda_result& result) {
   if (result.status != KDACHECK_CUDA_OK) throw std::runtime_error(result.text);
 }
 
+/// A random tensor repeats so many numbers.
+inline constexpr std::int64_t pool_numbers = 1000003;
+
 struct FreeDevice {
   void operator()(void* pointer) const { cudaFree(pointer); }
 };

@@ -37,8 +37,12 @@ bool check_backward_behaviour(nlohmann::json& report);
 /// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.
 void measure(nlohmann::json& report, bool sweep, const std::string& filter);
 
-/// Adds rows that another program measured on this machine (kernels/plugin/python/adapters/time_fla.py) to `report["timing"]`, after
-/// measure(). Throws if the file cannot be read.
+/// Writes what kernels of others are to be run on, and what double gives for it, as a safetensors file: the inputs of the timed cases, and
+/// some regimes of the accuracy checks. Throws if it cannot be written.
+void write_peer_cases(const std::string& file);
+
+/// Adds rows that another program measured on this machine and these inputs (kernels/plugin/python/adapters/time_fla.py) to `report`,
+/// after measure(). Throws if the file cannot be read.
 void add_peers(nlohmann::json& report, const std::string& file);
 
 } // namespace kdacheck::cuda

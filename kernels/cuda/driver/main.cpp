@@ -1,8 +1,8 @@
 // kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT] [--regime
-// TEXT] [--case TEXT] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and --backward keep the checks of
-// that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime the regimes whose name does, --case the
-// timings whose "kernel case" does; --peers adds rows that time_fla.py wrote. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5
-// not run (no GPU).
+// TEXT] [--case TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and
+// --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime the regimes
+// whose name does, --case the timings whose "kernel case" does; --write-cases only writes what time_fla.py reads, --peers adds rows that it
+// wrote. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -14,7 +14,7 @@
 
 int main(int argc, char** argv) try {
   bool quick = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
-  std::string file, filter, kernel, regime, peers;
+  std::string file, filter, kernel, regime, cases, peers;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--quick")
@@ -37,6 +37,8 @@ int main(int argc, char** argv) try {
       regime = argv[++i];
     else if (option == "--case" && i + 1 < argc)
       filter = argv[++i];
+    else if (option == "--write-cases" && i + 1 < argc)
+      cases = argv[++i];
     else if (option == "--peers" && i + 1 < argc)
       peers = argv[++i];
     else if (option == "--json" && i + 1 < argc)
@@ -50,6 +52,7 @@ int main(int argc, char** argv) try {
     std::printf("%s\n", absent.c_str());
     return 5;
   }
+  if (!cases.empty()) return kdacheck::cuda::write_peer_cases(cases), 0;
   nlohmann::json report;
   cudaDeviceProp properties{};
   kdacheck::cuda::require(cudaGetDeviceProperties(&properties, 0), "device");
