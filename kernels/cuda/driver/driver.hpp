@@ -18,8 +18,9 @@ bool check_long_runs(nlohmann::json& report);
 /// `report["behaviour"]`.
 bool check_far_offsets(nlohmann::json& report);
 
-/// Guards, repeatability under load, graph replay, refused calls. Adds rows to `report["behaviour"]`.
-bool check_behaviour(nlohmann::json& report);
+/// Guards, repeatability under load, graph replay, refused calls; `small`: on small problems, a few runs of each. Adds rows to
+/// `report["behaviour"]`.
+bool check_behaviour(nlohmann::json& report, bool small);
 
 /// Relative errors of every gradient against the adjoint in double. Adds rows to `report["gradients"]`.
 bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::string& regime);
@@ -31,7 +32,7 @@ bool check_strided(nlohmann::json& report);
 bool check_gates_alone(nlohmann::json& report);
 
 /// The same as check_behaviour for the backward pass.
-bool check_backward_behaviour(nlohmann::json& report);
+bool check_backward_behaviour(nlohmann::json& report, bool small);
 
 /// Medians of graph replays beside the copy bandwidth of the same run. Adds rows to `report["timing"]`.
 /// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.

@@ -1,8 +1,9 @@
-// kdacheck_cuda_check [--quick] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT] [--regime
-// TEXT] [--case TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and
+// kdacheck_cuda_check [--quick] [--small] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT]
+// [--regime TEXT] [--case TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and
 // --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime the regimes
 // whose name does, --case the timings whose "kernel case" does; --write-cases only writes what time_fla.py reads, --peers adds rows that it
-// wrote. Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
+// wrote. --small: all checks on small problems, nothing timed, for compute-sanitizer (sanitize.sh). Exit status: 0 all good, 1 a check
+// failed, 2 wrong usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -13,12 +14,14 @@
 #include <string_view>
 
 int main(int argc, char** argv) try {
-  bool quick = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
+  bool quick = false, small = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
   std::string file, filter, kernel, regime, cases, peers;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--quick")
       quick = true;
+    else if (option == "--small")
+      quick = small = true, timed = false;
     else if (option == "--no-check")
       checked = false;
     else if (option == "--backward")
@@ -62,9 +65,9 @@ int main(int argc, char** argv) try {
   if (checked && forward) accurate = kdacheck::cuda::check_accuracy(report, quick, kernel, regime);
   if (checked && forward && !quick && kernel.empty() && regime.empty()) accurate = kdacheck::cuda::check_long_runs(report) && accurate;
   if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick, regime) && accurate;
-  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report);
+  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report, small);
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_gates_alone(report) && behaved;
-  if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report) && behaved;
+  if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report, small) && behaved;
   if (checked && behaviour && forward && backward) behaved = kdacheck::cuda::check_strided(report) && behaved;
   if (checked && behaviour && !quick && kernel.empty()) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;
   if (timed) kdacheck::cuda::measure(report, sweep, filter);
