@@ -57,6 +57,13 @@ struct DeviceGates {
 };
 DeviceGates make_gates(std::int64_t T, std::int64_t HV);
 
+/// A call of the transition alone, one token, bf16 rows and fp32 states, K = V = 128 (transition.cpp).
+struct DeviceTransition {
+  std::shared_ptr<const void> memory;
+  kdacheck_cuda_transition_call call;
+};
+DeviceTransition make_transition(std::int64_t B, std::int64_t HV);
+
 /// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
 struct DeviceGradients {
   std::vector<DeviceMemory> memory;

@@ -31,6 +31,9 @@ bool check_strided(nlohmann::json& report);
 /// The gate's kernel alone, against double. Adds rows to `report["behaviour"]`.
 bool check_gates_alone(nlohmann::json& report);
 
+/// The transition alone, against double. Adds rows to `report["behaviour"]`.
+bool check_transition_alone(nlohmann::json& report);
+
 /// The same as check_behaviour for the backward pass.
 bool check_backward_behaviour(nlohmann::json& report, bool small);
 

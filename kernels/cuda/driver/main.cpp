@@ -67,6 +67,7 @@ int main(int argc, char** argv) try {
   if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick, regime) && accurate;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report, small);
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_gates_alone(report) && behaved;
+  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_transition_alone(report) && behaved;
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report, small) && behaved;
   if (checked && behaviour && forward && backward) behaved = kdacheck::cuda::check_strided(report) && behaved;
   if (checked && behaviour && !quick && kernel.empty()) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;

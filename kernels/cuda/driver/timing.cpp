@@ -248,6 +248,17 @@ void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
     const DeviceGates made = make_gates(row.T, row.H);
     bench({"gate alone", row, {[&](cudaStream_t stream) { require(kdacheck_cuda_gates(&made.call, stream)); }}, tokens_of(row) * 128 * 10});
   }
+  for (const TimedCase& row :
+       {TimedCase{"B1 H32", 1, 1, 32, 0}, TimedCase{"B64 H32", 64, 1, 32, 0}, TimedCase{"B256 H32", 256, 1, 32, 0}}) {
+    if (!bench.wanted("transition alone", row)) continue;
+    const double bytes = tokens_of(row) * (131072 + 1280);
+    std::vector<DeviceTransition> made;
+    for (int i = 0; i < std::clamp(static_cast<int>(200e6 / bytes) + 1, 1, 8); ++i) made.push_back(make_transition(row.B, row.H));
+    std::vector<Enqueue> jobs;
+    for (const DeviceTransition& set : made)
+      jobs.push_back([&set](cudaStream_t stream) { require(kdacheck_cuda_transition(&set.call, stream)); });
+    bench({"transition alone", row, jobs, bytes, tokens_of(row) * 6 * d * d, 200});
+  }
   if (const TimedCase row{"an empty kernel", 0, 0, 0, 0}; bench.wanted("decode", row) || bench.wanted("nothing", row))
     bench({"nothing", row, {[](cudaStream_t stream) { require(launch_nothing(stream), "launch"); }}, 0, 0, 200});
   for (const TimedCase& row :
