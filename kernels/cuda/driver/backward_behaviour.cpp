@@ -112,6 +112,9 @@ bool check_backward_behaviour(nlohmann::json& report, bool small) {
          repeats(k.kernel, make_problem(1, small ? 70 : 333, small ? 3 : 20, 128, 128, 3, false, k.dplr), small ? 2 : 50));
     note("a replayed graph of the backward sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5, false, k.dplr)));
     note("a refused backward call writes nothing", k.name, refuses(k.kernel));
+    if (!small)
+      note("more than 65535 blocks of a backward pass run", k.name,
+           repeats(k.kernel, make_problem(1000, 1, 70, 64, 16, 6, false, k.dplr), 3));
   }
   return note.all_good();
 }

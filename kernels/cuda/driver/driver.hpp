@@ -28,6 +28,12 @@ bool check_backward_accuracy(nlohmann::json& report, bool quick, const std::stri
 /// Strided tensors, forward and backward. Adds rows to `report["behaviour"]`.
 bool check_strided(nlohmann::json& report);
 
+/// The same for decode.
+bool check_decode_behaviour(nlohmann::json& report, bool small);
+
+/// Tensors that begin at any element, and launches that fail. Adds rows to `report["behaviour"]`.
+bool check_misaligned(nlohmann::json& report);
+
 /// The gate's kernel alone, against double. Adds rows to `report["behaviour"]`.
 bool check_gates_alone(nlohmann::json& report);
 

@@ -66,6 +66,8 @@ int main(int argc, char** argv) try {
   if (checked && forward && !quick && kernel.empty() && regime.empty()) accurate = kdacheck::cuda::check_long_runs(report) && accurate;
   if (checked && backward) accurate = kdacheck::cuda::check_backward_accuracy(report, quick, regime) && accurate;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_behaviour(report, small);
+  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_decode_behaviour(report, small) && behaved;
+  if (checked && behaviour && forward) behaved = kdacheck::cuda::check_misaligned(report) && behaved;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_gates_alone(report) && behaved;
   if (checked && behaviour && forward) behaved = kdacheck::cuda::check_transition_alone(report) && behaved;
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report, small) && behaved;
