@@ -44,8 +44,9 @@ bool check_transition_alone(nlohmann::json& report);
 bool check_backward_behaviour(nlohmann::json& report, bool small);
 
 /// Medians of graph replays beside the copy bandwidth of the same run. Adds rows to `report["timing"]`.
-/// `sweep` tries other cuts into blocks and warps; `filter` keeps rows whose "kernel case" contains it.
-void measure(nlohmann::json& report, bool sweep, const std::string& filter);
+/// `sweep` tries other cuts into blocks and warps, `shapes` ("slices,producers,stages,sharing;...") those that it names; `filter` keeps
+/// rows whose "kernel case" contains it.
+void measure(nlohmann::json& report, bool sweep, const std::string& shapes, const std::string& filter);
 
 /// Writes what kernels of others are to be run on, and what double gives for it, as a safetensors file: the inputs of the timed cases, and
 /// some regimes of the accuracy checks. Throws if it cannot be written.

@@ -1,9 +1,11 @@
-// kdacheck_cuda_check [--quick] [--small] [--no-check] [--no-behaviour] [--no-time] [--sweep] [--forward | --backward] [--kernel TEXT]
-// [--regime TEXT] [--case TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here; --forward and
-// --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime the regimes
-// whose name does, --case the timings whose "kernel case" does; --write-cases only writes what time_fla.py reads, --peers adds rows that it
-// wrote. --small: all checks on small problems, nothing timed, for compute-sanitizer (sanitize.sh). Exit status: 0 all good, 1 a check
-// failed, 2 wrong usage, 5 not run (no GPU).
+// kdacheck_cuda_check [--quick | --small] [--no-check] [--no-behaviour] [--no-time] [--forward | --backward] [--kernel TEXT] [--regime
+// TEXT]
+// [--case TEXT] [--sweep] [--shapes TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here.
+// --forward and --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime
+// the regimes whose name does, --case the timings whose "kernel case" does; --sweep and --shapes "slices,producers,stages,sharing;..." time
+// other cuts into blocks and warps; --small: all checks on small problems, nothing timed, for compute-sanitizer (sanitize.sh);
+// --write-cases only writes what time_fla.py reads, --peers adds rows that it wrote. Exit status: 0 all good, 1 a check failed, 2 wrong
+// usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"
@@ -15,7 +17,7 @@
 
 int main(int argc, char** argv) try {
   bool quick = false, small = false, checked = true, forward = true, backward = true, behaviour = true, timed = true, sweep = false;
-  std::string file, filter, kernel, regime, cases, peers;
+  std::string file, filter, shapes, kernel, regime, cases, peers;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--quick")
@@ -34,6 +36,8 @@ int main(int argc, char** argv) try {
       timed = false;
     else if (option == "--sweep")
       sweep = true;
+    else if (option == "--shapes" && i + 1 < argc)
+      shapes = argv[++i];
     else if (option == "--kernel" && i + 1 < argc)
       kernel = argv[++i];
     else if (option == "--regime" && i + 1 < argc)
@@ -73,7 +77,7 @@ int main(int argc, char** argv) try {
   if (checked && behaviour && backward) behaved = kdacheck::cuda::check_backward_behaviour(report, small) && behaved;
   if (checked && behaviour && forward && backward) behaved = kdacheck::cuda::check_strided(report) && behaved;
   if (checked && behaviour && !quick && kernel.empty()) behaved = kdacheck::cuda::check_far_offsets(report) && behaved;
-  if (timed) kdacheck::cuda::measure(report, sweep, filter);
+  if (timed) kdacheck::cuda::measure(report, sweep, shapes, filter);
   if (timed && !peers.empty()) kdacheck::cuda::add_peers(report, peers);
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';
   if (checked) std::printf("%s: accuracy %s, behaviour %s\n", properties.name, accurate ? "good" : "BAD", behaved ? "good" : "BAD");

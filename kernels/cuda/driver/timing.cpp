@@ -124,7 +124,22 @@ void measure_chunks(Bench& bench, const TimedCase& row, int kernel, const std::s
     }
 }
 
-void measure_forward(Bench& bench, bool sweep) {
+/// "slices,producers,stages,sharing;..."
+std::vector<ChunkShape> shapes_of(const std::string& text) {
+  std::vector<ChunkShape> shapes;
+  ChunkShape one{};
+  int used = 0;
+  for (const char* at = text.c_str(); *at != 0; at += used) {
+    used = 0;
+    if (std::sscanf(at, "%d,%d,%d,%d%n", &one.slices, &one.producer_warps, &one.stages, &one.sharing, &used) != 4)
+      throw std::runtime_error("--shapes: '" + text + "' is not of the form slices,producers,stages,sharing;...");
+    shapes.push_back(one);
+    if (at[used] == ';') ++used;
+  }
+  return shapes;
+}
+
+void measure_forward(Bench& bench, bool sweep, const std::vector<ChunkShape>& more) {
   for (const TimedCase& row : forward_cases()) {
     if (!bench.wanted("fast", row) && !bench.wanted("accurate", row)) continue;
     const double bytes = tokens_of(row) * 1282 + states_of(row);
@@ -137,6 +152,7 @@ void measure_forward(Bench& bench, bool sweep) {
           for (int producers : {3, 4, 6, 8})
             if (slices % sharing == 0 && 8 / slices + producers <= 16 && row.H * row.B * slices <= 264)
               shapes.push_back({slices, producers, 0, sharing});
+    shapes.insert(shapes.end(), more.begin(), more.end());
     for (int kernel : {KDACHECK_CUDA_CHUNK_FAST, KDACHECK_CUDA_CHUNK_ACCURATE}) {
       const char* name = kernel == KDACHECK_CUDA_CHUNK_FAST ? "fast" : "accurate";
       if (bench.wanted(name, row)) measure_chunks(bench, row, kernel, name, sets, truth, bytes, tokens_of(row) * forward_flops, shapes);
@@ -152,6 +168,7 @@ void measure_forward(Bench& bench, bool sweep) {
       for (int sharing : {1, 2, 4, 8})
         for (int producers : {2, 3, 4, 5, 6, 7, 8})
           if (8 / sharing + producers <= 12 && row.H * row.B * sharing <= 264) shapes.push_back({sharing, producers, 0, sharing});
+    shapes.insert(shapes.end(), more.begin(), more.end());
     measure_chunks(bench, row, KDACHECK_CUDA_CHUNK_FAST, "dplr", sets, sampled_truth(sets[0]), bytes, tokens_of(row) * general_flops,
                    shapes);
   }
@@ -233,9 +250,10 @@ void measure_decode(Bench& bench) {
 
 } // namespace
 
-void measure(nlohmann::json& report, bool sweep, const std::string& filter) {
+void measure(nlohmann::json& report, bool sweep, const std::string& shapes, const std::string& filter) {
+  const auto more = shapes_of(shapes);
   Bench bench(report, filter);
-  measure_forward(bench, sweep);
+  measure_forward(bench, sweep, more);
   for (const TimedCase& row : std::vector<TimedCase>{{"B1 T8192 H96", 1, 8192, 96, 5.4},
                                                      {"B1 T8192 H32", 1, 8192, 32, 0},
                                                      {"B1 T8192 H4", 1, 8192, 4, 0},
