@@ -1,7 +1,7 @@
 // The decode kernels on an emulated multiprocessor against the token recurrence.
 
 #include "../decode.cuh"
-#include "../decode_one.cuh"
+#include "../decode_few.cuh"
 #include "gradients.hpp"
 
 using namespace kdacheck;
@@ -9,7 +9,7 @@ using namespace kdacheck::cuda::testing;
 
 namespace {
 
-enum class Form { registers, staged, one_token };
+enum class Form { registers, staged, few };
 
 /// A case's state in slots, and what a kernel made of it.
 struct Emulated {
@@ -19,8 +19,33 @@ struct Emulated {
   std::int64_t N;
 };
 
-/// Runs a form with `room` channels. Sequence n owns slot N - n; slot 0 is nobody's. Sequences whose bit is set in `skip` have slot -1.
-template <Form form, int K, int columns, int threads> void run(Emulated& data, const Case& test, unsigned skip = 0) {
+/// Every block of a call.
+template <Form form, int K, int columns, int threads> void launch(const cuda::ForwardArguments& args, std::int64_t sequences) {
+  using namespace cuda;
+  const int slices = (args.V + columns - 1) / columns;
+  const auto blocks = static_cast<unsigned>(sequences * args.HV * slices);
+  std::size_t shared = 0;
+  if constexpr (form == Form::few)
+    shared = FewLayout<K, columns>::bytes;
+  else
+    shared = (form == Form::staged ? sizeof(float) * K * columns : 0) + 2 * (threads / 32) * sizeof(Sums<columns>) +
+             static_cast<std::size_t>(args.T) * sizeof(Token<K>);
+  simt::grid_x = static_cast<unsigned>(slices), simt::grid_y = static_cast<unsigned>(args.HV);
+  for (unsigned block = 0; block < blocks; ++block)
+    simt::run_cluster(block, 1, threads, shared, [&] {
+      if constexpr (form == Form::few)
+        decode_few_block<K, columns>(few_arguments(args));
+      else if constexpr (form == Form::staged)
+        decode_staged_block<K, columns, threads>(args);
+      else
+        decode_block<K, columns, threads>(args);
+    });
+}
+
+/// Runs a form with room for K channels, all tokens in one call or each in its own. Sequence n owns slot N - n; slot 0 is nobody's.
+/// Sequences whose bit is set in `skip` have slot -1.
+template <Form form, int K, int columns, int threads>
+void run(Emulated& data, const Case& test, unsigned skip = 0, bool token_by_token = false) {
   using namespace cuda;
   ForwardArguments args = backward_arguments(test, data.made).call;
   const Shape& s = test.shape;
@@ -34,24 +59,19 @@ template <Form form, int K, int columns, int threads> void run(Emulated& data, c
   }
   args.slot = slot.data(), args.final_state = slots, args.N = s.B + 1, args.o = row_view(data.o.view);
   args.output_format = Stored::fp32;
-  const int slices = (args.V + columns - 1) / columns;
-  const auto blocks = static_cast<unsigned>(s.B * s.HV * slices);
-  std::size_t shared = 0;
-  if constexpr (form == Form::one_token)
-    shared = OneTokenLayout<K, columns>::bytes;
-  else
-    shared = (form == Form::staged ? sizeof(float) * K * columns : 0) + 2 * (threads / 32) * sizeof(Sums<columns>) +
-             static_cast<std::size_t>(s.T) * sizeof(Token<K>);
-  simt::grid_x = static_cast<unsigned>(slices), simt::grid_y = static_cast<unsigned>(s.HV);
-  for (unsigned block = 0; block < blocks; ++block)
-    simt::run_cluster(block, 1, threads, shared, [&] {
-      if constexpr (form == Form::one_token)
-        decode_one_block<K, columns>(one_token(args));
-      else if constexpr (form == Form::staged)
-        decode_staged_block<K, columns, threads>(args);
-      else
-        decode_block<K, columns, threads>(args);
-    });
+  if (token_by_token) {
+    args.T = 1;
+    for (std::int64_t t = 0; t < s.T; ++t) {
+      ForwardArguments of_token = args;
+      const auto from = [&](View& view, Stored format) {
+        view.data = static_cast<unsigned char*>(view.data) + t * view.token * (format == Stored::fp32 ? 4 : 2);
+      };
+      for (View* view : {&of_token.q, &of_token.k, &of_token.v}) from(*view, args.qkv_format);
+      from(of_token.g, args.gate_format), from(of_token.beta, args.beta_format), from(of_token.o, args.output_format);
+      launch<form, K, columns, threads>(of_token, s.B);
+    }
+  } else
+    launch<form, K, columns, threads>(args, s.B);
   for (std::int64_t n = 0; n < s.B; ++n)
     std::copy_n(slots + static_cast<std::size_t>(s.B - n) * state, state,
                 static_cast<float*>(data.h.view.data) + static_cast<std::size_t>(n) * state);
@@ -115,19 +135,36 @@ TEST_CASE("staged decode agrees with the recurrence") {
   check<Form::staged, 64, 64, 128>(decode_case(1, 16, 100, GateForm::sigmoid, Format::fp32));
 }
 
-TEST_CASE("decode of one token, a thread a channel, agrees with the recurrence") {
-  for (std::int64_t K : {128, 112, 80}) check<Form::one_token, 128, 16, 128>(decode_case(1, K, 132));
-  for (std::int64_t K : {64, 48, 16}) check<Form::one_token, 64, 16, 64>(decode_case(1, K, 36, GateForm::softplus));
-  check<Form::one_token, 128, 16, 128>(decode_case(1, 128, 4, GateForm::log_decay, Format::fp32));
+TEST_CASE("decode with a thread a channel agrees with the recurrence") {
+  for (std::int64_t K : {128, 112, 80}) check<Form::few, 128, 16, 128>(decode_case(1, K, 132));
+  for (std::int64_t T : {2, 3, 8}) check<Form::few, 128, 16, 128>(decode_case(T, 128, 36));
+  for (std::int64_t K : {64, 48, 16}) check<Form::few, 64, 16, 64>(decode_case(5 - K / 16, K, 36, GateForm::softplus));
+  check<Form::few, 128, 16, 128>(decode_case(1, 128, 4, GateForm::log_decay, Format::fp32));
   Case plain = decode_case(1, 96, 20, GateForm::absent, Format::fp16);
   plain.options.l2norm = false, plain.options.beta = BetaForm::value;
-  check<Form::one_token, 128, 16, 128>(plain);
+  check<Form::few, 128, 16, 128>(plain);
+}
+
+TEST_CASE("a token's bits do not hang on how a sequence is cut into calls of decode") {
+  const auto check_bits = []<Form form, int K, int columns, int threads>(const Case& test) {
+    Emulated whole = make_decode(test), cut = make_decode(test);
+    run<form, K, columns, threads>(whole, test);
+    run<form, K, columns, threads>(cut, test, 0, true);
+    CHECK(std::ranges::equal(whole.o.bytes, cut.o.bytes));
+    CHECK(std::ranges::equal(whole.h.bytes, cut.h.bytes));
+  };
+  for (std::int64_t T : {2, 5, 8}) {
+    check_bits.operator()<Form::few, 128, 16, 128>(decode_case(T, 112, 20));
+    check_bits.operator()<Form::few, 64, 16, 64>(decode_case(T, 64, 36, GateForm::softplus, Format::fp32));
+    check_bits.operator()<Form::staged, 128, 64, 128>(decode_case(T, 128, 68));
+    check_bits.operator()<Form::registers, 256, 32, 128>(decode_case(T, 208, 36));
+  }
 }
 
 TEST_CASE("decode leaves a sequence without a slot as it was") {
   check_skipped<Form::registers, 128, 16, 128>(decode_case(2, 128, 36));
   check_skipped<Form::staged, 64, 64, 128>(decode_case(2, 64, 36));
-  check_skipped<Form::one_token, 64, 16, 64>(decode_case(1, 64, 36));
+  check_skipped<Form::few, 64, 16, 64>(decode_case(2, 64, 36));
 }
 
 TEST_CASE("a rate that overflows does not come to a decoded token from channels that are not there") {
@@ -141,7 +178,7 @@ TEST_CASE("a rate that overflows does not come to a decoded token from channels 
     return data;
   };
   Emulated one = with_rate(), registers = with_rate(), staged = with_rate();
-  run<Form::one_token, 64, 16, 64>(one, test), finite(one);
+  run<Form::few, 64, 16, 64>(one, test), finite(one);
   run<Form::registers, 64, 32, 128>(registers, test), finite(registers);
   run<Form::staged, 64, 64, 128>(staged, test), finite(staged);
 }
