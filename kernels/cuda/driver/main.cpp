@@ -1,11 +1,10 @@
-// kdacheck_cuda_check [--quick | --small] [--no-check] [--no-behaviour] [--no-time] [--forward | --backward] [--kernel TEXT] [--regime
-// TEXT]
-// [--case TEXT] [--sweep] [--shapes TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA kernels here.
-// --forward and --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the text, --regime
-// the regimes whose name does, --case the timings whose "kernel case" does; --sweep and --shapes "slices,producers,stages,sharing;..." time
-// other cuts into blocks and warps; --small: all checks on small problems, nothing timed, for compute-sanitizer (sanitize.sh);
-// --write-cases only writes what time_fla.py reads, --peers adds rows that it wrote. Exit status: 0 all good, 1 a check failed, 2 wrong
-// usage, 5 not run (no GPU).
+// kdacheck_cuda_check [--quick | --small] [--no-check] [--no-behaviour] [--no-time] [--forward | --backward] [--kernel TEXT]
+// [--regime TEXT] [--case TEXT] [--sweep] [--shapes TEXT] [--write-cases FILE] [--peers FILE] [--json FILE]: checks, then times, the CUDA
+// kernels here. --forward and --backward keep the checks of that pass, --kernel the accuracy of forward kernels whose name contains the
+// text, --regime the regimes whose name does, --case the timings whose "kernel case" does; --sweep and --shapes
+// "slices,producers,stages,sharing;..." time other cuts into blocks and warps; --small: all checks on small problems, nothing timed, for
+// compute-sanitizer (sanitize.sh); --write-cases only writes what time_fla.py reads, --peers adds rows that it wrote.
+// Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
 
 #include "../kernels.hpp"
 #include "device.hpp"

@@ -10,8 +10,8 @@ import triton
 from triton.runtime.autotuner import Autotuner
 
 
-def compile_all(threads, most=None):
-    """`most`: so many configurations of each kernel, from the first."""
+def compile_all(threads, first=0, step=1, most=None):
+    """Of each kernel, of every `step`-th configuration from `first` on at most so many."""
     from triton.runtime._async_compile import AsyncCompileMode
 
     chosen = {}
@@ -19,7 +19,8 @@ def compile_all(threads, most=None):
     def run(self, *args, **kwargs):
         self.nargs = dict(zip(self.arg_names, args))
         key = (id(self), tuple(str(kwargs.get(name, self.nargs.get(name))) for name in self.keys))
-        configurations = self.prune_configs(kwargs)[:most]
+        configurations = self.prune_configs(kwargs)
+        configurations = (configurations[first::step] or configurations[:1])[:most]
         if key not in chosen:
             meta = {name: value for name, value in kwargs.items() if name != "warmup"}
             with ThreadPoolExecutor(threads) as pool, AsyncCompileMode(pool, ignore_errors=True):

@@ -11,7 +11,10 @@ LOWER_BOUND = -5.0
 
 
 def relative(difference, norm):
-    return math.sqrt(difference / max(norm, 1e-300))
+    error = math.sqrt(difference / max(norm, 1e-300))
+    if not math.isfinite(error):
+        raise ArithmeticError("its answer is not finite")
+    return error
 
 
 def squares(x, exact):

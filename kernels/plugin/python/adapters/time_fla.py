@@ -185,8 +185,8 @@ def jobs(cases, text):
 
 
 def in_processes(arguments, cases, deadline):
-    """Compiles what will run, a process for each kernel and number of heads."""
-    wanted = sorted({f"{peer[0]}|{case['H']}" for peer, case in jobs(cases, arguments.case)} | {"regimes|0"})
+    """Compiles what will run: for each kernel and number of heads two processes, with half of the configurations each."""
+    wanted = sorted({f"{peer[0]}|{case['H']}|{half}" for peer, case in jobs(cases, arguments.case) for half in (0, 1)} | {"regimes|0|0"})
     threads = max(2, (os.cpu_count() or 2) * 2 // len(wanted))
     running = [subprocess.Popen([sys.executable, __file__, arguments.cases, arguments.rows, "--compile", job, "--threads", str(threads)])
                for job in wanted]
@@ -198,8 +198,8 @@ def in_processes(arguments, cases, deadline):
 
 
 def compile_one(arguments):
-    name, heads = arguments.compile.split("|")
-    compiled_at_once.compile_all(arguments.threads, 1 if name == "regimes" else None)
+    name, heads, half = arguments.compile.split("|")
+    compiled_at_once.compile_all(arguments.threads, int(half), 2, 1 if name == "regimes" else None)
     cases = PeerCases(arguments.cases, "cuda")
     if name == "regimes":
         rows = {"accuracy": [], "gradients": []}
