@@ -25,7 +25,7 @@ DeviceMemory tile(const void* pool, std::size_t pool_bytes, std::size_t bytes) {
 template <class Convert> auto draw(std::int64_t count, float mean, float deviation, unsigned seed, Convert convert) {
   std::mt19937 engine(seed);
   std::normal_distribution<float> normal(mean, deviation);
-  const std::int64_t size = std::min<std::int64_t>(count, 1000003);
+  const std::int64_t size = std::min(count, pool_numbers);
   std::vector<decltype(convert(0.0f))> pool(static_cast<std::size_t>(size));
   for (auto& x : pool) x = convert(normal(engine));
   return pool;

@@ -19,6 +19,9 @@ inline void require(const kdacheck_cuda_result& result) {
   if (result.status != KDACHECK_CUDA_OK) throw std::runtime_error(result.text);
 }
 
+/// A random tensor repeats so many numbers.
+inline constexpr std::int64_t pool_numbers = 1000003;
+
 struct FreeDevice {
   void operator()(void* pointer) const { cudaFree(pointer); }
 };
@@ -53,6 +56,13 @@ struct DeviceGates {
   kdacheck_cuda_gates_call call;
 };
 DeviceGates make_gates(std::int64_t T, std::int64_t HV);
+
+/// A call of the transition alone, one token, bf16 rows and fp32 states, K = V = 128 (transition.cpp).
+struct DeviceTransition {
+  std::shared_ptr<const void> memory;
+  kdacheck_cuda_transition_call call;
+};
+DeviceTransition make_transition(std::int64_t B, std::int64_t HV);
 
 /// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
 struct DeviceGradients {
