@@ -343,6 +343,17 @@ private:
         ->check(CLI::PositiveNumber)
         ->needs(margins);
     command->add_option("--out", bench.out, "folder for bench.json")->capture_default_str();
+    auto* device =
+        command->add_option("--device", bench.device, "cuda: this project's CUDA kernels alone, into cuda.json (status 5 without a GPU)")
+            ->check(CLI::IsMember({"cpu", "cuda"}))
+            ->capture_default_str();
+    for (CLI::Option* part :
+         {command->get_option("--kernel"), command->get_option("--repeats"), round_trips, modules, oracle, long_oracle, margins})
+      device->excludes(part);
+    command->add_option("--peers", bench.peers, "of --device cuda: rows of other packages' kernels, which time_fla.py wrote")
+        ->type_name("FILE")
+        ->check(CLI::ExistingFile)
+        ->needs(device);
     command->callback([this] { chosen = [this] { return bench_command(bench); }; });
   }
 };

@@ -296,6 +296,7 @@ std::string to_text(const Bench& bench) {
 }
 
 int bench_command(const BenchArguments& arguments) {
+  if (arguments.device == "cuda") return bench_device_command(arguments);
   if (arguments.margins) return margins_command(arguments);
   const auto kernels = matching<Kernel>("kernel", arguments.kernels, built_in_kernels());
   demand_room_for_folder(arguments.out);

@@ -80,8 +80,12 @@ struct BenchArguments {
   int seeds = 1;        ///< of that
   double seconds = 1e9; ///< no case of that is begun later
   std::string out = "results";
+  std::string device = "cpu"; ///< or cuda: instead of all else, this project's CUDA kernels
+  std::string peers;          ///< of cuda: rows of other packages' kernels, which time_fla.py wrote
 };
 int bench_command(const BenchArguments&);
+/// Times the CUDA kernels into cuda.json of the folder. 5 where nothing ran: no GPU, or no CUDA kernels in this build.
+int bench_device_command(const BenchArguments&);
 
 /// Curves for the page: error along one long sequence and by its length, spectra of transitions.
 struct MeasureArguments {

@@ -116,4 +116,13 @@ struct ParameterArguments {
   int HV = 1, K = 1;
 };
 
+/// What the gate alone is launched with.
+struct GateArguments {
+  ForwardArguments call; ///< g, gate, A_log, dt_bias, lower_bound, cu_seqlens, N, T, HV, K are used
+  View log_decay, sums;  ///< absent: not wanted
+  Stored log_decay_format = Stored::fp32, sums_format = Stored::fp32;
+  int chunk = 16;         ///< tokens
+  std::int64_t slots = 0; ///< chunks of all sequences; some may hold no token
+};
+
 } // namespace kdacheck::cuda

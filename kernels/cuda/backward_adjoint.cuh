@@ -31,6 +31,15 @@ template <int pieces, bool half_precision> __device__ __forceinline__ Operand<pi
   return operand;
 }
 
+/// Whether a warp's tile of 16-bit numbers holds none that is infinite or NaN.
+template <bool half_precision> __device__ __forceinline__ bool all_finite(const std::uint32_t (&words)[4]) {
+  constexpr std::uint32_t exponents = half_precision ? 0x7c007c00u : 0x7f807f80u, least = half_precision ? 0x04000400u : 0x00800080u;
+  std::uint32_t full = 0; // sign bits tell which numbers have an exponent of ones only
+#pragma unroll
+  for (int m = 0; m < 4; ++m) full |= (words[m] & exponents) + least;
+  return !any_lane((full & 0x80008000u) != 0);
+}
+
 /// A cotangent that is not finite reaches its own token and earlier ones, but products with a triangle's zeros would carry it to
 /// later ones too. Takes it out of `words`, and gives the last token of the chunk, -1 if none, whose row l/4, or l/4 + 8, holds one.
 template <bool half_precision>
@@ -70,11 +79,7 @@ __device__ __forceinline__ void retreat_adjoint(float (&dS)[K / 8][4], float (&M
   }
   std::uint32_t words[4];
   load_tile_transposed(words, cotangents, lane);
-  constexpr std::uint32_t exponents = half_precision ? 0x7c007c00u : 0x7f807f80u, least = half_precision ? 0x04000400u : 0x00800080u;
-  std::uint32_t full = 0; // sign bits tell which numbers have an exponent of ones only
-#pragma unroll
-  for (int m = 0; m < 4; ++m) full |= (words[m] & exponents) + least;
-  const bool finite = !any_lane((full & 0x80008000u) != 0);
+  const bool finite = all_finite<half_precision>(words);
   int last[2] = {-1, -1};
   if (!finite) take_out_not_finite<half_precision>(words, last, lane);
   Operand<pieces> Aqk, triangle;

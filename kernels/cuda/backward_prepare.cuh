@@ -10,14 +10,18 @@ namespace kdacheck::cuda {
 /// Which gates a kernel has code for: code for one alone is short, and a kernel that fits the instruction cache is faster.
 enum class GateCode { given, bounded, any }; // given: logarithms of decays, or none
 
+/// The code that a call needs. That for the bounded gate alone takes decays below 2^-126 for 0: from e^-80 on there are none.
+constexpr __host__ __device__ GateCode code_for(const ForwardArguments& args) {
+  if (args.gate == Gate::log_decay || args.gate == Gate::absent) return GateCode::given;
+  return args.gate == Gate::bounded && args.lower_bound >= -80 ? GateCode::bounded : GateCode::any;
+}
+
 /// Decay of one channel from what is stored.
 template <GateCode code> __device__ __forceinline__ float decay_of(const ForwardArguments& args, HeadGate head, float x, float bias) {
-  if constexpr (code == GateCode::any)
-    if (args.gate == Gate::softplus || args.gate == Gate::sigmoid)
-      return exp2_approximate(log_decay(args.gate, x, bias, head.growth, 0) * log2_e);
-  if (code == GateCode::bounded || (code == GateCode::any && args.gate == Gate::bounded))
+  if constexpr (code == GateCode::bounded)
     return exp2_approximate(log2_decay_bounded(x, bias, head.growth_log2, args.lower_bound * log2_e));
-  return exp2_approximate(x * log2_e);
+  if constexpr (code == GateCode::given) return exp2_gradual(x * log2_e);
+  return exp2_gradual(log2_decay(args, head, x, bias));
 }
 
 /// Every lane has 32 numbers; lane l gets the sum over the lanes of number l. The order of the sum is fixed. (A loop over `span`

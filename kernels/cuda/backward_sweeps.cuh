@@ -14,11 +14,13 @@ template <int K> constexpr __device__ __host__ int kept_shared_bytes(int ring, i
   return copy_barrier_bytes + ring * StagePart<K, 1, Sweep::adjoint>::bytes + warps * consumer_bytes;
 }
 
-/// The first half of the blocks goes back, the other half from first to last: multiprocessors, which take blocks in turn, then have
-/// a like share of both.
-template <int K, bool half_precision> __device__ __forceinline__ void kept_sweeps_block(const KeptSweepArguments& kept) {
+/// A block of both sweeps: the first half of the blocks goes back, the other half from first to last: multiprocessors, which take blocks in
+/// turn, then have a like share of both. `Back`, `Forth`: parts of a stage of `whole` bytes; `run_back` and `run_forth` take a supply of
+/// them, a warp's area, the sequence, its number, the head and the first column.
+template <class Back, class Forth, int whole, class RunBack, class RunForth>
+__device__ __forceinline__ void both_sweeps(const KeptSweepArguments& kept, int stage_bytes, RunBack run_back, RunForth run_forth) {
   const ForwardArguments& args = kept.states.call;
-  const unsigned warp = thread_index() / 32, lane = thread_index() % 32, slices = static_cast<unsigned>(kept.slices);
+  const unsigned warp = thread_index() / 32, slices = static_cast<unsigned>(kept.slices);
   const unsigned heads = static_cast<unsigned>(args.HV), half = static_cast<unsigned>(args.N) * heads * slices;
   const bool back = block_index() < half;
   const unsigned part = back ? block_index() : block_index() - half;
@@ -26,26 +28,34 @@ template <int K, bool half_precision> __device__ __forceinline__ void kept_sweep
   const std::int64_t n = part / slices / heads;
   const Span span = span_of(args, n);
   const Address base = shared_base(), stages = base + copy_barrier_bytes;
-  const Address area = stages + kept.ring * StagePart<K, 1, Sweep::adjoint>::bytes + warp * consumer_bytes;
+  const Address area = stages + kept.ring * stage_bytes + warp * consumer_bytes;
   if (thread_index() == 0)
     for (int stage = 0; stage < kept.ring; ++stage) {
       barrier_init(base + 16 * stage, 1);
       barrier_init(base + 16 * stage + 8, static_cast<unsigned>(kept.warps));
     }
   sync_block();
-  constexpr std::int64_t whole = StageLayout<K, 1, Sweep::stored>::bytes;
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
   const int column = (slice * kept.warps + static_cast<int>(warp)) * 16;
-  const unsigned char* first = kept.data + (head * kept.slots + stage_slot(args, span, n)) * whole;
-  if (back) {
-    using Part = StagePart<K, 1, Sweep::adjoint>;
-    const CopySupply<Part> supply{base, stages, first + (chunks - 1) * whole + Part::first, -whole, chunks, kept.ring, warp == 0};
-    consume_adjoint<K, 1, half_precision>(kept.adjoint, supply, area, span, n, head, column, lane);
-  } else {
-    using Part = StagePart<K, 1, Sweep::states>;
-    const CopySupply<Part> supply{base, stages, first + Part::first, whole, chunks, kept.ring, warp == 0};
-    consume_states<K, 1, half_precision>(kept.states, supply, area, span, n, head, column, lane);
-  }
+  const unsigned char* first = kept.data + (head * kept.slots + stage_slot(args, span, n)) * std::int64_t{whole};
+  if (back)
+    run_back(CopySupply<Back>{base, stages, first + (chunks - 1) * std::int64_t{whole} + Back::first, -std::int64_t{whole}, chunks,
+                              kept.ring, warp == 0},
+             area, span, n, head, column);
+  else
+    run_forth(CopySupply<Forth>{base, stages, first + Forth::first, whole, chunks, kept.ring, warp == 0}, area, span, n, head, column);
+}
+
+template <int K, bool half_precision> __device__ __forceinline__ void kept_sweeps_block(const KeptSweepArguments& kept) {
+  const unsigned lane = thread_index() % 32;
+  both_sweeps<StagePart<K, 1, Sweep::adjoint>, StagePart<K, 1, Sweep::states>, StageLayout<K, 1, Sweep::stored>::bytes>(
+      kept, StagePart<K, 1, Sweep::adjoint>::bytes,
+      [&](auto supply, Address area, Span span, std::int64_t n, int head, int column) {
+        consume_adjoint<K, 1, half_precision>(kept.adjoint, supply, area, span, n, head, column, lane);
+      },
+      [&](auto supply, Address area, Span span, std::int64_t n, int head, int column) {
+        consume_states<K, 1, half_precision>(kept.states, supply, area, span, n, head, column, lane);
+      });
 }
 
 } // namespace kdacheck::cuda

@@ -49,22 +49,6 @@ Result check_options(int kernel, const kdacheck_cuda_problem& p) {
   return accepted;
 }
 
-Result check_sequences(int kernel, const kdacheck_cuda_problem& p) {
-  const bool packed = p.cu_seqlens != nullptr || p.cu_seqlens_host != nullptr;
-  if (!packed) return accepted;
-  if (kernel == KDACHECK_CUDA_DECODE) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: decode takes B sequences of T tokens");
-  if (p.cu_seqlens == nullptr || p.cu_seqlens_host == nullptr)
-    return refuse(KDACHECK_CUDA_NULL_POINTER, "cu_seqlens and cu_seqlens_host must both be given or both be absent");
-  if (p.B != 1) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: packed sequences need B = 1");
-  if (p.sequences < 1) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "sequences must be at least 1");
-  if (p.cu_seqlens_host[0] != 0) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: the first entry must be 0");
-  for (std::int64_t n = 0; n < p.sequences; ++n)
-    if (p.cu_seqlens_host[n + 1] < p.cu_seqlens_host[n])
-      return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: entry " + std::to_string(n + 1) + " decreases");
-  if (p.cu_seqlens_host[p.sequences] != p.T) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: the last entry must equal T");
-  return accepted;
-}
-
 Result check_formats(int kernel, const kdacheck_cuda_problem& p, bool backward) {
   const bool same = p.k.format == p.q.format && p.v.format == p.q.format &&
                     (p.rule == KDACHECK_CUDA_KDA || (p.a.format == p.q.format && p.b.format == p.q.format));
@@ -95,6 +79,22 @@ Result refuse(kdacheck_cuda_status status, const char* sentence) {
   Result result{status, {}};
   std::snprintf(result.text, sizeof result.text, "%s", sentence);
   return result;
+}
+
+Result check_sequences(int kernel, const kdacheck_cuda_problem& p) {
+  const bool packed = p.cu_seqlens != nullptr || p.cu_seqlens_host != nullptr;
+  if (!packed) return accepted;
+  if (kernel == KDACHECK_CUDA_DECODE) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: decode takes B sequences of T tokens");
+  if (p.cu_seqlens == nullptr || p.cu_seqlens_host == nullptr)
+    return refuse(KDACHECK_CUDA_NULL_POINTER, "cu_seqlens and cu_seqlens_host must both be given or both be absent");
+  if (p.B != 1) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: packed sequences need B = 1");
+  if (p.sequences < 1) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "sequences must be at least 1");
+  if (p.cu_seqlens_host[0] != 0) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: the first entry must be 0");
+  for (std::int64_t n = 0; n < p.sequences; ++n)
+    if (p.cu_seqlens_host[n + 1] < p.cu_seqlens_host[n])
+      return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: entry " + std::to_string(n + 1) + " decreases");
+  if (p.cu_seqlens_host[p.sequences] != p.T) return refuse(KDACHECK_CUDA_BAD_SEQUENCES, "cu_seqlens: the last entry must equal T");
+  return accepted;
 }
 
 bool is_chunk(int kernel) { return kernel == KDACHECK_CUDA_CHUNK_FAST || kernel == KDACHECK_CUDA_CHUNK_ACCURATE; }

@@ -1,8 +1,8 @@
 #pragma once
 // Host side of the public interface: what can be said about a call without a device.
 
-#include "arguments.hpp"
 #include "kdacheck_cuda.h"
+#include "transition_arguments.hpp"
 
 #include <vector>
 
@@ -46,6 +46,23 @@ struct CheckedBackward {
 
 /// Gradients may be null: then only the problem is checked, as for the size of the workspace.
 CheckedBackward check_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*);
+
+struct CheckedGates {
+  kdacheck_cuda_result result{};
+  GateArguments args; ///< valid if result.status is KDACHECK_CUDA_OK
+  std::vector<const void*> device_pointers;
+};
+CheckedGates check_gates(const kdacheck_cuda_gates_call*);
+
+struct CheckedTransition {
+  kdacheck_cuda_result result{};
+  TransitionArguments args; ///< valid if result.status is KDACHECK_CUDA_OK
+  std::vector<const void*> device_pointers;
+};
+CheckedTransition check_transition(const kdacheck_cuda_transition_call*);
+
+/// cu_seqlens, against B and T.
+kdacheck_cuda_result check_sequences(int kernel, const kdacheck_cuda_problem&);
 
 /// Workspace of a checked backward call.
 std::size_t backward_workspace_bytes(int kernel, const BackwardArguments&);

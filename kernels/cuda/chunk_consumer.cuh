@@ -27,16 +27,30 @@ __device__ __forceinline__ std::int64_t state_offset(const ForwardArguments& arg
          (args.v_first ? static_cast<std::int64_t>(column) * args.K + channel : static_cast<std::int64_t>(channel) * args.V + column);
 }
 
+/// Where a lane's elements of a head's state lie: S[tile][e] at `first` + (8 tile + e % 2) `channel` + 8 (e / 2) `column`.
+struct StatePlaces {
+  std::int64_t first;
+  int channel, column;
+};
+__device__ __forceinline__ StatePlaces state_places(const ForwardArguments& args, std::int64_t head, int column, unsigned lane) {
+  const int step_channel = args.v_first ? 1 : args.V, step_column = args.v_first ? args.K : 1;
+  const int channel = 2 * static_cast<int>(lane % 4), j = column + static_cast<int>(lane / 4);
+  return {head * args.K * args.V + static_cast<std::int64_t>(channel) * step_channel + static_cast<std::int64_t>(j) * step_column,
+          step_channel, step_column};
+}
+
 /// `from` may be absent: zero.
 template <int K, bool narrow = false>
 __device__ __forceinline__ void load_state(float (&S)[K / 8][4], const float* from, const ForwardArguments& args, std::int64_t head,
                                            int column, unsigned lane) {
+  const StatePlaces at = state_places(args, head, column, lane);
+  const float* tile_from = from + at.first;
 #pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile)
+  for (int tile = 0; tile < K / 8; ++tile, tile_from += 8 * at.channel)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      S[tile][e] = from != nullptr && (!narrow || channel < args.K) ? from[state_offset(args, head, channel, j)] : 0.0f;
+      const bool present = from != nullptr && (!narrow || 8 * tile + 2 * static_cast<int>(lane % 4) + e % 2 < args.K);
+      S[tile][e] = present ? tile_from[e % 2 * at.channel + 8 * (e / 2) * at.column] : 0.0f;
     }
 }
 
@@ -45,13 +59,14 @@ template <int K, bool narrow = false>
 __device__ __forceinline__ void store_state(const float (&S)[K / 8][4], float* to, const ForwardArguments& args, std::int64_t head,
                                             int column, unsigned lane) {
   if (to == nullptr) return;
+  const StatePlaces at = state_places(args, head, column, lane);
+  float* tile_to = to + at.first;
 #pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile)
+  for (int tile = 0; tile < K / 8; ++tile, tile_to += 8 * at.channel)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int channel = tile * 8 + 2 * (lane % 4) + e % 2, j = column + lane / 4 + 8 * (e / 2);
-      if (!narrow || channel < args.K) to[state_offset(args, head, channel, j)] = S[tile][e];
-    }
+    for (int e = 0; e < 4; ++e)
+      if (!narrow || 8 * tile + 2 * static_cast<int>(lane % 4) + e % 2 < args.K)
+        tile_to[e % 2 * at.channel + 8 * (e / 2) * at.column] = S[tile][e];
 }
 
 /// Stage and barrier bookkeeping shared by both halves. Chunk c lies in stage c % count of every block of a cluster; the
@@ -73,48 +88,60 @@ struct Ring {
   }
 };
 
-/// One chunk: outputs of 16 tokens in O, the state one chunk later.
+/// One chunk: outputs of 16 tokens in O, the state one chunk later. Operands are asked for a step or two before they are multiplied.
 template <int K, int pieces, bool half_precision>
 __device__ __forceinline__ void advance(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
   using Layout = StageLayout<K, pieces>;
+  constexpr int steps = K / 16;
   const auto [row, segment, row_t, segment_t] = lane_places(lane);
+  const Address rows = stage + swizzled(row, 8 * segment, K * 2), rows_t = stage + swizzled(row_t, 8 * segment_t, K * 2);
+  const Address tile = stage + tile_offset(row, segment), decays = stage + Layout::decay + 8 * (lane % 4);
+  Operand<pieces> kd[2], qd[2], kr[3], triangle, Aqk;
+  std::uint32_t v[4];
+  const auto load_rows = [&](int step) {
+    load_operand(kd[step % 2], steps_further(rows, step) + Layout::kd, Layout::piece);
+    load_operand(qd[step % 2], steps_further(rows, step) + Layout::qd, Layout::piece);
+  };
+  const auto load_kr = [&](int step) {
+    if (step < steps) load_operand_transposed(kr[step % 3], steps_further(rows_t, step) + Layout::kr, Layout::piece);
+  };
   float P[2][4] = {};
 #pragma unroll
   for (int e = 0; e < 8; ++e) O[e / 4][e % 4] = 0;
+  load_rows(0);
 #pragma unroll
-  for (int step = 0; step < K / 16; ++step) {
+  for (int step = 0; step < steps; ++step) {
+    if (step + 1 < steps) {
+      load_rows(step + 1);
+    } else {
+      load_matrices_transposed(v, values + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2));
+      load_operand(triangle, tile + Layout::T, tile_bytes);
+    }
     const Operand<pieces> s = as_operand<pieces>(S[2 * step], S[2 * step + 1]);
-    const unsigned offset = swizzled(row, 16 * step + 8 * segment, K * 2);
-    Operand<pieces> kd, qd;
-    load_operand(kd, stage + Layout::kd + offset, Layout::piece);
-    load_operand(qd, stage + Layout::qd + offset, Layout::piece);
-    multiply_add(P[0], s, kd, 0);
-    multiply_add(P[1], s, kd, 1);
-    multiply_add(O[0], s, qd, 0);
-    multiply_add(O[1], s, qd, 1);
+    decay_tiles(S, decays, 2 * step); // here, where products leave room
+    multiply_add(P[0], s, kd[step % 2], 0);
+    multiply_add(P[1], s, kd[step % 2], 1);
+    multiply_add(O[0], s, qd[step % 2], 0);
+    multiply_add(O[1], s, qd[step % 2], 1);
   }
-  std::uint32_t v[4];
-  load_matrices_transposed(v, values + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2));
   subtract_from_values<half_precision>(P, v);
-  Operand<pieces> triangle, Aqk;
-  load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
-  load_operand(Aqk, stage + Layout::Aqk + tile_offset(row, segment), tile_bytes);
   const Operand<pieces> r = as_operand<pieces>(P[0], P[1]);
   float U[2][4] = {};
+  load_kr(0);
+  load_kr(1);
   multiply_add(U[0], r, triangle, 0);
   multiply_add(U[1], r, triangle, 1);
   const bool finite = is_finite(((U[0][0] + U[0][1]) + (U[0][2] + U[0][3])) + ((U[1][0] + U[1][1]) + (U[1][2] + U[1][3])));
-  decay_state<K>(S, stage + Layout::decay, lane);
   Operand<pieces> u = as_operand<pieces>(U[0], U[1]);
 #pragma unroll
-  for (int step = 0; step < K / 16; ++step) {
-    Operand<pieces> kr;
-    load_operand_transposed(kr, stage + Layout::kr + swizzled(row_t, 16 * step + 8 * segment_t, K * 2), Layout::piece);
-    multiply_add(S[2 * step], u, kr, 0);
-    multiply_add(S[2 * step + 1], u, kr, 1);
+  for (int step = 0; step < steps; ++step) {
+    load_kr(step + 2);
+    if (step + 1 == steps) load_operand(Aqk, tile + Layout::Aqk, tile_bytes);
+    multiply_add(S[2 * step], u, kr[step % 3], 0);
+    multiply_add(S[2 * step + 1], u, kr[step % 3], 1);
   }
   if (any_lane(!finite)) [[unlikely]] { // a sum of finite numbers that overflows does no harm here
-    load_operand(triangle, stage + Layout::T + tile_offset(row, segment), tile_bytes);
+    load_operand(triangle, tile + Layout::T, tile_bytes);
     Operand<pieces> residuals = r;
     keep_in_order(u, O, residuals, lane, [&](Operand<pieces>& updates, const Operand<pieces>& kept) {
       float sums[2][4] = {};
@@ -147,14 +174,16 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
     // Places that a lane addresses are kept in registers from here on; known before, they were worked out in every chunk.
     const unsigned lane = dealt ? renewed(own_lane) : own_lane, token = lane / 2,
                    half = lane % 2; // each lane copies 16 bytes: half a row of one token
-    const auto* v = static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first, head) + column + 8 * half;
-    auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first, head) + column + 8 * half;
+    const std::int64_t first_token = static_cast<std::int64_t>(stretch.first) * chunk_tokens + token;
+    // What this lane copies of the chunk that is fetched next, and of the one that is stored next; chunks in which it has a token.
+    const auto* v =
+        static_cast<const std::uint16_t*>(args.v.data) + row_of(args.v, span.batch, span.first + first_token, head) + column + 8 * half;
+    auto* o = static_cast<std::uint16_t*>(args.o.data) + row_of(args.o, span.batch, span.first + first_token, head) + column + 8 * half;
+    const int inside = static_cast<int>((span.length - token + chunk_tokens - 1) / chunk_tokens);
     const auto fetch = [&](int chunk) {
-      if (chunk < stretch.last) {
-        const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-        const bool inside = t < span.length;
-        copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v + (inside ? t * args.v.token : 0),
-                   inside ? 16 : 0);
+      if (chunk < stretch.last) { // where nothing is read, the address may lie outside the tensor
+        copy_async(area + (chunk % value_ring) * tile_bytes + tile_offset(token, half), v, chunk < inside ? 16 : 0);
+        v += chunk_tokens * args.v.token;
       }
       copy_async_commit();
     };
@@ -177,8 +206,8 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
       store_matrices_transposed(output + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2), words);
       sync_warp();
       load_shared_quad(words, output + tile_offset(token, half));
-      const std::int64_t t = static_cast<std::int64_t>(chunk) * chunk_tokens + token;
-      if (t < span.length) store_global_at_once(o + t * args.o.token, words);
+      if (chunk < inside) store_global_at_once(o, words);
+      o += chunk_tokens * args.o.token;
       if (++owner == ring.sharing) owner = 0;
       if (++stage == ring.count) {
         stage = 0;
@@ -186,10 +215,11 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
       }
     }
     copy_async_wait<0>();
+    const unsigned last_lane = renewed(own_lane); // or all places of the state would be kept from load_state on
     if (dealt && stretch.last < stretch.chunks)
-      hand_over<K>(S, args, gang + 1, column, own_lane);
+      hand_over<K>(S, args, gang + 1, column, last_lane);
     else
-      store_state<K, narrow>(S, args.final_state, args, stretch.unit, column, own_lane);
+      store_state<K, narrow>(S, args.final_state, args, stretch.unit, column, last_lane);
     if constexpr (!dealt) break;
   }
 }

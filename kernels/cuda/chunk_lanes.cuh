@@ -26,6 +26,18 @@ template <bool half_precision> __device__ __forceinline__ void subtract_from_val
   }
 }
 
+/// Two neighbouring tiles of S^T times the chunk's decays, [K] fp32 in shared memory. `own`: those of this lane's channels in tile 0.
+template <int tiles> __device__ __forceinline__ void decay_tiles(float (&S)[tiles][4], Address own, int first) {
+#pragma unroll
+  for (int tile = first; tile < first + 2; ++tile) {
+    const Pair decay = load_shared_pair(own + 32 * tile);
+    S[tile][0] *= decay.x;
+    S[tile][1] *= decay.y;
+    S[tile][2] *= decay.x;
+    S[tile][3] *= decay.y;
+  }
+}
+
 /// S^T times the chunk's decays, [K] fp32 in shared memory.
 template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4], Address decays, unsigned lane) {
 #pragma unroll
@@ -35,6 +47,26 @@ template <int K> __device__ __forceinline__ void decay_state(float (&S)[K / 8][4
     S[tile][1] *= decay.y;
     S[tile][2] *= decay.x;
     S[tile][3] *= decay.y;
+  }
+}
+/// The same where registers are not short: four tiles are read while those before are multiplied.
+template <int K> __device__ __forceinline__ void decay_state_ahead(float (&S)[K / 8][4], Address decays, unsigned lane) {
+  constexpr int at_once = 4;
+  const Address own = decays + 8 * (lane % 4);
+  Pair decay[2][at_once];
+  const auto load = [&](int tile) {
+#pragma unroll
+    for (int m = 0; m < at_once; ++m) decay[tile / at_once % 2][m] = load_shared_pair(own + 32 * (tile + m));
+  };
+  load(0);
+#pragma unroll
+  for (int tile = 0; tile < K / 8; ++tile) {
+    if (tile % at_once == 0 && tile + at_once < K / 8) load(tile + at_once);
+    const Pair own_decay = decay[tile / at_once % 2][tile % at_once];
+    S[tile][0] *= own_decay.x;
+    S[tile][1] *= own_decay.y;
+    S[tile][2] *= own_decay.x;
+    S[tile][3] *= own_decay.y;
   }
 }
 

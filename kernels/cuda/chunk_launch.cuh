@@ -13,11 +13,13 @@ namespace kdacheck::cuda {
 
 /// Warps of a block, at 168 registers a thread: three for each scheduler. 16 warps at 128 registers were slower.
 inline constexpr int most_warps = 12;
+/// Warps of a block at 255 registers a thread.
+inline constexpr int wide_warps = 8;
 /// With more than 128 channels a consumer's state alone takes 128 registers: fewer warps, at 255.
 constexpr __device__ __host__ int warps_of(int K) { return K > 128 ? 8 : most_warps; }
 
-template <int K, int pieces, bool half_precision, bool dealt, bool narrow = false>
-__global__ void __launch_bounds__(32 * warps_of(K), 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
+template <int K, int pieces, bool half_precision, bool dealt, bool wide, bool narrow = false>
+__global__ void __launch_bounds__(32 * (wide ? wide_warps : warps_of(K)), 1) chunk_forward(const __grid_constant__ ForwardArguments args) {
   chunk_forward_block<K, pieces, half_precision, dealt, narrow>(args);
 }
 
@@ -29,7 +31,7 @@ inline ForwardArguments& cut_of(SweepArguments& args) { return args.call; }
 /// of the multiprocessor. Stages are a multiple of the blocks that share them. False if nothing fits.
 template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  // A consumer of mixed operands has 700 instructions a chunk: beside more than three producers it waits for them, not for stages.
+  // Operands that are mixed leave room for no more than eight stages, which would be one a producer.
   const int most = pieces == mixed_terms && args.sharing == 2 ? 3 : std::min(8, warps_of(K) - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
@@ -78,14 +80,15 @@ template <class Arguments> struct Cut {
 
 /// Measured on an H200 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors, as many as run at once.
 template <int pieces> double unit_time(int sharing) {
-  if (pieces == 1) return sharing >= 8 ? 0.35 : sharing >= 4 ? 0.50 : sharing >= 2 ? 0.645 : 1.30;
-  if (pieces == mixed_terms) return sharing >= 8 ? 0.60 : sharing >= 4 ? 1.0 : sharing >= 2 ? 0.835 : 1.26;
+  if (pieces == 1) return sharing >= 8 ? 0.265 : sharing >= 4 ? 0.385 : sharing >= 2 ? 0.495 : 1.14;
+  if (pieces == mixed_terms) return sharing >= 8 ? 0.60 : sharing >= 4 ? 1.0 : sharing >= 2 ? 0.79 : 1.34;
   return sharing >= 8 ? 0.89 : sharing >= 4 ? 1.50 : sharing >= 2 ? 1.55 : 2.20;
 }
 
 /// How KDA's chunk kernels are cut.
 template <int K, int pieces, Sweep sweep> struct ChunkCut {
   static constexpr bool one_launch = false; ///< launches with other cuts may follow
+  static constexpr int dealt_warps = wide_warps;
   static double time(int sharing) { return unit_time<pieces>(sharing); }
   /// Fills in producers and stages; bytes of shared memory, 0 if nothing fits.
   static int fill(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
@@ -114,8 +117,8 @@ template <class Arguments> double plan(const std::vector<Cut<Arguments>>& cuts, 
 
 /// Deals the chunks of all units out to as many gangs as run at once, if that takes clearly less than `otherwise`; false if not.
 template <class Kernel, class Arguments>
-cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, double otherwise, int shared_limit, cudaStream_t stream,
-                         bool& dealt) {
+cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, int most_warps_dealt, double otherwise, int shared_limit,
+                         cudaStream_t stream, bool& dealt) {
   const ForwardArguments& call = cut_of(cuts.front().arguments);
   const std::int64_t units = call.N * call.HV, chunks = (call.T + chunk_tokens - 1) / chunk_tokens;
   Cut<Arguments>* best = nullptr;
@@ -126,6 +129,7 @@ cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, doubl
   for (Cut<Arguments>& cut : cuts) {
     const ForwardArguments& args = cut_of(cut.arguments);
     if (args.sharing != args.slices || units <= cut.at_once || cut.at_once > most_gangs) continue;
+    if (args.consumer_warps + args.producer_warps > most_warps_dealt) continue;
     const double time =
         cut.time * static_cast<double>(units) / static_cast<double>(cut.at_once) * (1 + chunks_between_units / static_cast<double>(chunks));
     if (time < least) best = &cut, least = time;
@@ -144,18 +148,21 @@ cudaError_t launch_dealt(Kernel kernel, std::vector<Cut<Arguments>>& cuts, doubl
 
 /// Few heads: the value columns of a unit are spread over a cluster of blocks. Up to two units a multiprocessor are cut so
 /// that the launches together take the least time; more run in one launch, one block each. `for_dealt`: the kernel that has code for
-/// more than a unit a gang, if there is one. `How`: as ChunkCut.
+/// more than a unit a gang, if there is one; `for_few`: the one for at most wide_warps, likewise. `How`: as ChunkCut.
 template <class How, class Kernel, class Arguments>
-cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted, Kernel for_dealt = nullptr) {
+cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, ChunkShape wanted, Kernel for_dealt = nullptr,
+                       Kernel for_few = nullptr) {
   ForwardArguments& args = cut_of(arguments);
   int device = 0, shared_limit = 0;
   if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
       error != cudaSuccess)
     return error;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
-      error != cudaSuccess)
-    return error;
+  for (Kernel one : {kernel, for_few})
+    if (one != nullptr)
+      if (const cudaError_t error = cudaFuncSetAttribute(one, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit);
+          error != cudaSuccess)
+        return error;
   const int groups = args.V / 16;
   int fewest = (groups + 7) / 8; // at most 8 consumer warps a block
   while (groups % fewest != 0) ++fewest;
@@ -190,7 +197,7 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
     const double in_launches = How::one_launch ? alone(cuts[single], units) : plan(cuts, units, most_waves, first);
     bool dealt = false;
     if (const cudaError_t error =
-            launch_dealt(for_dealt, cuts, std::min(alone(cuts[single], units), in_launches), shared_limit, stream, dealt);
+            launch_dealt(for_dealt, cuts, How::dealt_warps, std::min(alone(cuts[single], units), in_launches), shared_limit, stream, dealt);
         error != cudaSuccess || dealt)
       return error;
   }
@@ -205,7 +212,9 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
     Cut<Arguments>& cut = cuts[choice];
     const std::int64_t now = many || wanted.slices || choice == single ? units - done : std::min(units - done, cut.at_once);
     cut_of(cut.arguments).first_unit = done;
-    if (const cudaError_t error = launch_clusters(kernel, cut.arguments, now, cut.shared, stream, nullptr); error != cudaSuccess)
+    const bool few = for_few != nullptr && cut_of(cut.arguments).consumer_warps + cut_of(cut.arguments).producer_warps <= wide_warps;
+    if (const cudaError_t error = launch_clusters(few ? for_few : kernel, cut.arguments, now, cut.shared, stream, nullptr);
+        error != cudaSuccess)
       return error;
     done += now;
   }
@@ -216,8 +225,8 @@ cudaError_t launch_cut(Kernel kernel, Arguments arguments, cudaStream_t stream, 
 template <int pieces> cudaError_t launch_chunk_narrow(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
   const auto launch = [&]<int K>(bool half) {
     using Cut = ChunkCut<K, pieces, Sweep::forward>;
-    return half ? launch_cut<Cut>(chunk_forward<K, pieces, true, false, true>, args, stream, wanted)
-                : launch_cut<Cut>(chunk_forward<K, pieces, false, false, true>, args, stream, wanted);
+    return half ? launch_cut<Cut>(chunk_forward<K, pieces, true, false, false, true>, args, stream, wanted)
+                : launch_cut<Cut>(chunk_forward<K, pieces, false, false, false, true>, args, stream, wanted);
   };
   const bool half = args.qkv_format == Stored::fp16;
   if (args.K < 64) return launch.template operator()<64>(half);
@@ -226,8 +235,9 @@ template <int pieces> cudaError_t launch_chunk_narrow(const ForwardArguments& ar
 
 template <int K, int pieces, bool half_precision>
 cudaError_t launch_chunk(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {
-  return launch_cut<ChunkCut<K, pieces, Sweep::forward>>(chunk_forward<K, pieces, half_precision, false>, args, stream, wanted,
-                                                         chunk_forward<K, pieces, half_precision, true>);
+  return launch_cut<ChunkCut<K, pieces, Sweep::forward>>(chunk_forward<K, pieces, half_precision, false, false>, args, stream, wanted,
+                                                         chunk_forward<K, pieces, half_precision, true, true>,
+                                                         chunk_forward<K, pieces, half_precision, false, true>);
 }
 
 template <int pieces> cudaError_t launch_chunk_any(const ForwardArguments& args, cudaStream_t stream, ChunkShape wanted) {

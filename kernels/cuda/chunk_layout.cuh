@@ -28,6 +28,14 @@ constexpr __device__ __host__ __forceinline__ int terms_of_kr(int pieces) { retu
 constexpr __device__ __host__ __forceinline__ unsigned swizzled(unsigned row, unsigned c, unsigned row_bytes) {
   return row * row_bytes + ((c / 8) ^ (row & 7)) * 16 + (c % 8) * 2;
 }
+/// The same 16 step channels further, where the row begins at a multiple of its length and c is below 16.
+constexpr __device__ __host__ __forceinline__ unsigned steps_further(unsigned address, int step) {
+  return address ^ (32 * static_cast<unsigned>(step));
+}
+/// Row `row` of what lies at `address` in row 0, which begins at a multiple of 128.
+constexpr __device__ __host__ __forceinline__ unsigned row_further(unsigned address, unsigned row, unsigned row_bytes) {
+  return (address ^ (16 * (row & 7))) + row * row_bytes;
+}
 /// Byte offset of half h (8 numbers) of a row of a [16,16] tile of 16-bit numbers.
 constexpr __device__ __host__ __forceinline__ unsigned tile_offset(unsigned row, unsigned h) {
   return row * 32 + ((h ^ ((row >> 2) & 1)) * 16);
@@ -63,23 +71,29 @@ template <int K, int pieces, Sweep sweep> struct StagePart {
   static constexpr int bytes = sweep == Sweep::states ? Whole::T : Whole::bytes - first;
 };
 
-/// The small matrices lie over the first set of operands of scores, which is no longer needed when they are made.
+/// Numbers between columns of L, the matrix of a chunk's system, transposed: 8 lanes of 4 columns write to different banks.
+inline constexpr int matrix_stride = 20, matrix_bytes = 4 * chunk_tokens * matrix_stride;
+
+/// The small matrices lie over the operands of scores, which are no longer needed when they are made.
 template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayout {
   static constexpr int raw_row = K * 2;
   static constexpr int raw_q = 0, raw_k = raw_q + chunk_tokens * raw_row;
-  static constexpr int score_piece = 24 * 128; ///< 8 rows of k, 8 of q, 8 columns of k; 64 channels
-  static constexpr int score_rows = raw_k + chunk_tokens * raw_row, score_sets = terms_of(pieces) == 1 ? 2 : 1;
-  static constexpr int L = score_rows, L_states = L + 1024; ///< transposed: [column][row] fp32; then T. The second one: Sweep::stored
-  static constexpr int Aqk = sweep == Sweep::stored ? L_states + 1024 : L + 1024;
-  static constexpr int norms = score_rows + score_sets * terms_of(pieces) * score_piece; ///< factors of 16 q rows, of 16 k rows; 16 betas
-  static constexpr int diagonal = norms + 192, biases = diagonal + 64;                   ///< Aqk_ii; dt_bias
+  static constexpr int score_piece = 24 * 128;     ///< of a level: 8 rows of k, 8 of q, 8 columns of k; 64 channels
+  static constexpr int score_row_piece = 16 * 128; ///< of a tile: 16 columns of k; 64 channels. Sweep::stored: 16 rows of k and q too
+  static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
+  static constexpr int score_bytes = sweep == Sweep::stored ? 3 * score_row_piece : terms_of(pieces) * score_piece;
+  static constexpr int L = score_rows;                   ///< fp32; then T. The second one, of Sweep::stored, matrix_bytes further
+  static constexpr int Aqk = L + matrix_bytes;           ///< [16,16] fp32; where scores are made level by level
+  static constexpr int norms = score_rows + score_bytes; ///< factors of 16 q rows, of 16 k rows; 16 betas
+  static constexpr int diagonal = norms + 192, biases = diagonal + 64; ///< Aqk_ii; dt_bias
   static constexpr int raw_g = biases + 4 * K;
   static constexpr __device__ __host__ int bytes(int gate_bytes) { return raw_g + chunk_tokens * K * gate_bytes; }
 };
 
-inline constexpr int most_stages = 8;
-inline constexpr int barrier_bytes = 24 * most_stages;  ///< full and empty barriers, and a count of rounds, for each stage
-inline constexpr int header_bytes = barrier_bytes + 64; ///< and the number of the gang
+inline constexpr int most_stages = 12;
+inline constexpr int barrier_bytes = 24 * most_stages; ///< full and empty barriers, and a count of rounds, for each stage
+inline constexpr int header_bytes = 512;               ///< and the number of the gang; stages begin where lanes exchange bits of addresses
+static_assert(barrier_bytes + 4 <= header_bytes);
 inline constexpr int consumer_bytes = (value_ring + 1) * tile_bytes;
 
 /// Dynamic shared memory of a block. `staged`: chunks are prepared beside the ring.

@@ -37,6 +37,7 @@ template <int K, bool half_precision>
 __device__ __forceinline__ void advance_mixed(float (&S)[K / 8][4], float (&O)[2][4], Address stage, Address values, unsigned lane) {
   using Layout = StageLayout<K, mixed_terms>;
   const auto [row, segment, row_t, segment_t] = lane_places(lane);
+  const Address decays = stage + Layout::decay + 8 * (lane % 4);
   float P[2][4] = {};
 #pragma unroll
   for (int e = 0; e < 8; ++e) O[e / 4][e % 4] = 0;
@@ -55,6 +56,7 @@ __device__ __forceinline__ void advance_mixed(float (&S)[K / 8][4], float (&O)[2
       multiply_add_widened(O[0], s, qd[part]);
       multiply_add_widened(O[1], s, qd[2 + part]);
     }
+    decay_tiles(S, decays, 2 * step); // here, where products leave room
   }
   std::uint32_t v[4], triangle[4], Aqk[4];
   load_matrices_transposed(v, values + tile_offset(lane % 8 + 8 * (lane / 16), (lane / 8) % 2));
@@ -64,7 +66,6 @@ __device__ __forceinline__ void advance_mixed(float (&S)[K / 8][4], float (&O)[2
   float U[2][4] = {};
   multiply_tokens(U, P, triangle);
   const bool finite = is_finite(((U[0][0] + U[0][1]) + (U[0][2] + U[0][3])) + ((U[1][0] + U[1][1]) + (U[1][2] + U[1][3])));
-  decay_state<K>(S, stage + Layout::decay, lane);
   const Operand<2> u = as_operand<2>(U[0], U[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; step += 2) {

@@ -66,55 +66,6 @@ template <int pieces> __device__ __forceinline__ void multiply_level(float (&til
   }
 }
 
-/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (transposed; in the sweep of states beta_j Akk_ij; to be
-/// stored for both sweeps, that one 1024 bytes further), Aqk_ij at Aqk[i][j].
-template <int span, Sweep sweep = Sweep::forward>
-__device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
-  const int rank = lane / 4, i = row_token<span>(rank);
-  const float beta_i = load_shared_float(betas + 4 * i);
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    const int column = 2 * (lane % 4) + e, j = column_token<span>(column);
-    if (rank / span == column / span) {
-      if constexpr (sweep == Sweep::states) {
-        store_shared(L + 4 * (16 * j + i), load_shared_float(betas + 4 * j) * tile[e]);
-      } else {
-        store_shared(L + 4 * (16 * j + i), beta_i * tile[e]);
-        if constexpr (sweep == Sweep::stored) store_shared(L + 1024 + 4 * (16 * j + i), load_shared_float(betas + 4 * j) * tile[e]);
-        store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
-      }
-    }
-  }
-}
-
-/// T = (I + L)^{-1} diag(beta) by forward substitution in fp32; overwrites L, row-major. Lane j of each half warp solves for
-/// column j; `beta_j` is that column's. What is above the diagonal stays 0 where the column's beta is not a number. `both`: the
-/// upper half solves another system, 1024 bytes further.
-template <bool both = false> __device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
-  const int j = lane % 16;
-  if constexpr (both) L += 1024 * (lane / 16);
-  float x[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) x[i] = i == j ? beta_j : 0.0f;
-#pragma unroll
-  for (int m = 0; m < 15; ++m) {
-#pragma unroll
-    for (int quad = (m + 1) / 4; quad < 4; ++quad) {
-      float column[4];
-      load_shared_quad(column, L + 4 * (16 * m + 4 * quad));
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        if (4 * quad + e > m) x[4 * quad + e] -= column[e] * x[m];
-    }
-  }
-  sync_warp();
-  if (both || lane < 16) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i]);
-  }
-  sync_warp();
-}
-
 /// Stores to a stage, in shared memory or in global memory.
 template <class Value> __device__ __forceinline__ void store_stage(Address to, const Value& x) { store_shared(to, x); }
 __device__ __forceinline__ void store_stage(unsigned char* to, std::uint32_t x) { *reinterpret_cast<std::uint32_t*>(to) = x; }
@@ -141,6 +92,105 @@ template <int pieces, class Place> __device__ __forceinline__ void write_tile(Pl
 #pragma unroll
   for (int piece = 0; piece < terms_of(pieces); ++piece)
     store_stage(tile + piece * tile_bytes + tile_offset(lane / 2, lane % 2), words[piece]);
+}
+
+/// All four levels of a pass, one after the other in the same operand rows.
+template <int pieces, bool with_q>
+__device__ __forceinline__ void add_levels(float (&tiles)[4][4], Address rows, const Pair (&k)[16], const Pair (&q)[16],
+                                           const Pair (&alpha)[16], unsigned lane) {
+  const auto level = [&]<int span>(float(&tile)[4]) {
+    write_level<span, pieces, with_q>(rows, k, q, alpha, lane);
+    sync_warp();
+    multiply_level<pieces>(tile, rows, lane);
+    sync_warp();
+  };
+  level.template operator()<1>(tiles[0]);
+  level.template operator()<2>(tiles[1]);
+  level.template operator()<4>(tiles[2]);
+  level.template operator()<8>(tiles[3]);
+}
+
+/// Calls `put(row, column, Akk, Aqk)` for a level's wanted elements.
+template <int span, class Put> __device__ __forceinline__ void each_wanted(const float (&tile)[4], unsigned lane, Put put) {
+  const int rank = lane / 4;
+#pragma unroll
+  for (int e = 0; e < 2; ++e)
+    if (const int column = 2 * (lane % 4) + e; rank / span == column / span)
+      put(row_token<span>(rank), column_token<span>(column), tile[e], tile[2 + e]);
+}
+template <class Put> __device__ __forceinline__ void each_wanted(const float (&tiles)[4][4], unsigned lane, Put put) {
+  each_wanted<1>(tiles[0], lane, put);
+  each_wanted<2>(tiles[1], lane, put);
+  each_wanted<4>(tiles[2], lane, put);
+  each_wanted<8>(tiles[3], lane, put);
+}
+
+/// Puts a level's wanted elements in place: beta_i Akk_ij at L[j][i] (in the sweep of states beta_j Akk_ij), Aqk_ij at Aqk[i][j].
+template <int span, Sweep sweep>
+__device__ __forceinline__ void scatter_level(const float (&tile)[4], Address betas, Address L, Address Aqk, unsigned lane) {
+  const int rank = lane / 4, i = row_token<span>(rank);
+  const float beta_i = load_shared_float(betas + 4 * i);
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    const int column = 2 * (lane % 4) + e, j = column_token<span>(column);
+    if (rank / span == column / span) {
+      if constexpr (sweep == Sweep::states) {
+        store_shared(L + 4 * (matrix_stride * j + i), load_shared_float(betas + 4 * j) * tile[e]);
+      } else {
+        store_shared(L + 4 * (matrix_stride * j + i), beta_i * tile[e]);
+        store_shared(Aqk + 4 * (16 * i + j), tile[2 + e]);
+      }
+    }
+  }
+}
+
+/// All levels' elements, Aqk as a tile to the stage, by way of `Aqk`, which may lie over operands.
+template <int pieces, Sweep sweep, class Place>
+__device__ __forceinline__ void scatter_levels(const float (&tiles)[4][4], Address betas, Address diagonal, Address L, Address Aqk,
+                                               Place stage_Aqk, unsigned lane) {
+  static_assert(sweep != Sweep::stored);
+  constexpr bool with_q = sweep != Sweep::states;
+  if constexpr (with_q) {
+    const std::uint32_t zeros[4] = {};
+    store_shared(Aqk + 32 * lane, zeros);
+    store_shared(Aqk + 32 * lane + 16, zeros);
+    sync_warp();
+    if (lane < 16) store_shared(Aqk + 4 * (17 * lane), load_shared_float(diagonal + 4 * lane));
+  }
+  scatter_level<1, sweep>(tiles[0], betas, L, Aqk, lane);
+  scatter_level<2, sweep>(tiles[1], betas, L, Aqk, lane);
+  scatter_level<4, sweep>(tiles[2], betas, L, Aqk, lane);
+  scatter_level<8, sweep>(tiles[3], betas, L, Aqk, lane);
+  sync_warp();
+  if constexpr (with_q) write_tile<pieces>(stage_Aqk, Aqk, lane);
+}
+
+/// T = (I + L)^{-1} diag(beta) by forward substitution in fp32; overwrites L (whose columns are `stride` numbers apart), row-major.
+/// Lane j of each half warp solves for column j; `beta_j` is that column's. What is above the diagonal stays 0 where the column's beta is
+/// not a number. `both`: the upper half solves another system, matrix_bytes further.
+template <bool both = false, int stride = matrix_stride> __device__ __forceinline__ void solve(Address L, float beta_j, unsigned lane) {
+  const int j = lane % 16;
+  if constexpr (both) L += matrix_bytes * (lane / 16);
+  float x[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) x[i] = i == j ? beta_j : 0.0f;
+#pragma unroll
+  for (int m = 0; m < 15; ++m) {
+#pragma unroll
+    for (int quad = (m + 1) / 4; quad < 4; ++quad) {
+      float column[4];
+      load_shared_quad(column, L + 4 * (stride * m + 4 * quad));
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        if (4 * quad + e > m) x[4 * quad + e] -= column[e] * x[m];
+    }
+  }
+  sync_warp();
+  if (both || lane < 16) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) store_shared(L + 4 * (16 * i + j), x[i]);
+  }
+  sync_warp();
 }
 
 } // namespace kdacheck::cuda

@@ -45,11 +45,6 @@ __global__ void __launch_bounds__(2 * K, K == 64 ? 2 : 1) general_gradients(cons
   general_gradients_block<K, half_precision>(args);
 }
 
-template <class Kernel> cudaError_t allow_shared(Kernel kernel, const Machine& machine) {
-  // The device's limit, not what this call takes: calls of several threads set it for one another.
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine.shared_limit);
-}
-
 /// Instantiated in dplr_backward_K_FORMAT.cu.
 template <int K, bool half_precision> cudaError_t launch_general_backward(const BackwardArguments& args, cudaStream_t stream) {
   const ForwardArguments& call = args.call;
@@ -80,16 +75,11 @@ template <int K, bool half_precision> cudaError_t launch_general_backward(const 
   kept.adjoint.d_o = args.d_o, kept.adjoint.dv = args.dv;
   kept.adjoint.d_final_state = args.d_final_state, kept.adjoint.d_initial_state = args.d_initial_state;
   kept.adjoint.rows = static_cast<std::uint16_t*>(at(where.Y)), kept.adjoint.states = static_cast<std::uint32_t*>(at(where.dS));
-  const int groups = call.V / 16;
-  const std::int64_t units = call.N * call.HV;
-  kept.warps = most_kept_warps;
-  while (groups % kept.warps != 0 || (kept.warps > 1 && 2 * units * (groups / kept.warps) < machine.multiprocessors * 9 / 10))
-    kept.warps /= 2;
-  kept.slices = groups / kept.warps;
-  kept.ring = 3;
+  const unsigned blocks = cut_sweeps(kept, 3, machine);
   if (const cudaError_t error = allow_shared(general_sweeps<K, half_precision>, machine); error != cudaSuccess) return error;
-  general_sweeps<K, half_precision><<<static_cast<unsigned>(2 * units * kept.slices), static_cast<unsigned>(32 * kept.warps),
-                                      static_cast<unsigned>(general_sweep_bytes<K>(kept.ring, kept.warps)), stream>>>(kept);
+  general_sweeps<K, half_precision>
+      <<<blocks, static_cast<unsigned>(32 * kept.warps), static_cast<unsigned>(general_sweep_bytes<K>(kept.ring, kept.warps)), stream>>>(
+          kept);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
 
   GeneralGradients gradient{.last = {.call = call,
@@ -126,15 +116,7 @@ template <int K, bool half_precision> cudaError_t launch_general_backward(const 
         <<<static_cast<unsigned>(where.segment_slots * call.H), 2 * K,
            static_cast<unsigned>(GeneralGradientLayout<K>(call.V, call.gate_format == Stored::fp32 ? 4 : 2).bytes), stream>>>(gradient);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess || !sums) return error;
-  const ParameterArguments parameters{.partial_bias = gradient.last.partial_bias,
-                                      .partial_A = gradient.last.partial_A,
-                                      .d_dt_bias = args.d_dt_bias,
-                                      .d_A_log = args.d_A_log,
-                                      .segment_slots = where.segment_slots,
-                                      .HV = call.HV,
-                                      .K = K};
-  backward_parameters<K><<<static_cast<unsigned>(call.HV), parameter_threads(K), 8 * parameter_groups*(K + 1), stream>>>(parameters);
-  return cudaGetLastError();
+  return launch_parameters<K>(gradient.last, args, stream);
 }
 
 } // namespace kdacheck::cuda

@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(32 * most_warps, 1) general_forward(const __gr
 }
 
 template <int K> struct GeneralCut {
+  static constexpr int dealt_warps = most_warps;
   static constexpr bool one_launch = true; // launches with different cuts, one after the other, took longer than rounds of one launch
   /// Measured on an H200 for K = V = 128 and 8192 tokens, in ms.
   static double time(int sharing) { return sharing >= 8 ? 0.86 : sharing >= 4 ? 0.53 : sharing >= 2 ? 0.67 : 1.40; }
@@ -45,7 +46,7 @@ template <int K> struct GeneralCut {
     const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2, most = std::min(8, most_warps - args.consumer_warps);
     for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
       const int room = shared_limit - general_shared_bytes<K>(0, producers, args.consumer_warps, gate_bytes);
-      int stages = std::min(wanted.stages ? wanted.stages : most_stages, room / GeneralStage<K>::bytes);
+      int stages = std::min(wanted.stages ? wanted.stages : 8, room / GeneralStage<K>::bytes);
       stages = stages / args.sharing * args.sharing;
       args.producer_warps = producers;
       args.stages = stages;

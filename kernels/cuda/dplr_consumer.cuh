@@ -85,14 +85,7 @@ __device__ __forceinline__ void advance_general(float (&S)[K / 8][4], float (&O)
   load_matrices(triangle.word[0], tiles + Stage::T);
   load_matrices(Aqk.word[0], tiles + Stage::Aqk);
   load_matrices(Aqa.word[0], tiles + Stage::Aqa);
-#pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(stage + Stage::decay + 4 * (8 * tile + 2 * (lane % 4)));
-    S[tile][0] *= decay.x;
-    S[tile][1] *= decay.y;
-    S[tile][2] *= decay.x;
-    S[tile][3] *= decay.y;
-  }
+  decay_state_ahead<K>(S, stage + Stage::decay, lane);
 #pragma unroll
   for (int e = 0; e < 8; ++e) R[e / 4][e % 4] += P[e / 4][e % 4];
   const Operand<1> r = as_operand<1>(R[0], R[1]);

@@ -194,11 +194,6 @@ __device__ __forceinline__ void decay_steep_rows(float (&score)[8][4], Address b
   sync_warp();
 }
 
-/// 2^x, x <= 0, also where that is less than 2^-126, as exact as exp2_approximate: a state that decays as a whole is not flushed to 0.
-__device__ __forceinline__ float exp2_gradual(float x) {
-  return x < -100.0f ? exp2_approximate(x + 64.0f) * 0x1p-64f : exp2_approximate(x); // the sum is exact
-}
-
 /// Sums of log2 decay of this lane's channels of a pass, put where decay_rows looks for them.
 struct Decays {
   Pair whole; ///< decay by all tokens
@@ -290,7 +285,7 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
 #pragma unroll
     for (int e = 0; e < 4; ++e) store_shared(L + 4 * (16 * (8 * tile + 2 * (lane % 4) + e % 2) + lane / 4 + 8 * (e / 2)), score[tile][e]);
   sync_warp();
-  if (args.staged) solve(L, -1.0f, lane);
+  if (args.staged) solve<false, 16>(L, -1.0f, lane);
   await_stage();
   constexpr int batch = 8;
 #pragma unroll 1
@@ -311,7 +306,7 @@ __device__ __forceinline__ void prepare_general(const ForwardArguments& args, Ad
   put_lower<false>(stage + Stage::Aqk, score[6], score[7], lane);
   sync_warp();
   begin_next();
-  if (!args.staged) solve(L, -1.0f, lane);
+  if (!args.staged) solve<false, 16>(L, -1.0f, lane);
   write_tile<1>(stage + Stage::T, L, lane);
 }
 

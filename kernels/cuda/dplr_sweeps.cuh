@@ -71,22 +71,12 @@ template <int K> __device__ __forceinline__ Address general_operand(Address rows
   return rows + swizzled(row, 16 * static_cast<unsigned>(step) + 8 * segment, 2 * K);
 }
 
-template <int K> __device__ __forceinline__ void decay_columns(float (&S)[K / 8][4], Address decays, unsigned lane) {
-#pragma unroll
-  for (int tile = 0; tile < K / 8; ++tile) {
-    const Pair decay = load_shared_pair(decays + 4 * (8 * tile + 2 * (lane % 4)));
-#pragma unroll
-    for (int e = 0; e < 4; ++e) S[tile][e] *= e % 2 == 0 ? decay.x : decay.y;
-  }
-}
-
 /// One chunk: W^T of 16 tokens, the state one chunk later.
 template <int K, bool half_precision>
 __device__ __forceinline__ void advance_general_state(float (&S)[K / 8][4], float (&W)[2][4], Address stage, Address values,
                                                       unsigned lane) {
   using Stage = GeneralStage<K>;
-  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
-  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  const auto [row, segment, row_t, segment_t] = lane_places(lane);
   float P[2][4] = {}, R[2][4] = {};
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -109,7 +99,7 @@ __device__ __forceinline__ void advance_general_state(float (&S)[K / 8][4], floa
   const Operand<1> r = as_operand<1>(R[0], R[1]);
   multiply_add(W[0], r, triangle, 0);
   multiply_add(W[1], r, triangle, 1);
-  decay_columns<K>(S, stage + Stage::decay, lane);
+  decay_state<K>(S, stage + Stage::decay, lane);
   const Operand<1> w = as_operand<1>(W[0], W[1]);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -128,8 +118,7 @@ template <int K, bool half_precision>
 __device__ __forceinline__ void retreat_general(float (&dS)[K / 8][4], float (&Y)[2][4], float (&dV)[2][4], Address stage,
                                                 Address cotangents, unsigned lane) {
   using Stage = GeneralStage<K>;
-  const unsigned row = lane % 8 + 8 * (lane / 16), segment = (lane / 8) % 2;
-  const unsigned row_t = lane % 8 + 8 * ((lane / 8) % 2), segment_t = lane / 16;
+  const auto [row, segment, row_t, segment_t] = lane_places(lane);
   const Address turned = tile_offset(row_t, segment_t);
   float dW[2][4] = {};
 #pragma unroll
@@ -147,11 +136,7 @@ __device__ __forceinline__ void retreat_general(float (&dS)[K / 8][4], float (&Y
   }
   std::uint32_t words[4];
   load_tile_transposed(words, cotangents, lane);
-  constexpr std::uint32_t exponents = half_precision ? 0x7c007c00u : 0x7f807f80u, least = half_precision ? 0x04000400u : 0x00800080u;
-  std::uint32_t full = 0; // sign bits tell which numbers have an exponent of ones only
-#pragma unroll
-  for (int m = 0; m < 4; ++m) full |= (words[m] & exponents) + least;
-  const bool finite = !any_lane((full & 0x80008000u) != 0);
+  const bool finite = all_finite<half_precision>(words);
   int last[2] = {-1, -1};
   if (!finite) take_out_not_finite<half_precision>(words, last, lane);
   Operand<1> Aqa, Aqk, triangle, M;
@@ -179,7 +164,7 @@ __device__ __forceinline__ void retreat_general(float (&dS)[K / 8][4], float (&Y
     y = as_operand<1>(Y[0], Y[1]);
     load_tile_transposed(words, cotangents, lane);
   }
-  decay_columns<K>(dS, stage + Stage::decay, lane);
+  decay_state<K>(dS, stage + Stage::decay, lane);
   const Operand<1> d_o = cotangent_operand<1, half_precision>(words);
 #pragma unroll
   for (int step = 0; step < K / 16; ++step) {
@@ -253,37 +238,16 @@ template <int K> constexpr __device__ __host__ int general_sweep_bytes(int ring,
   return copy_barrier_bytes + ring * GeneralStage<K>::bytes + warps * consumer_bytes;
 }
 
-/// The first half of the blocks goes back, as in backward_sweeps.cuh.
 template <int K, bool half_precision> __device__ __forceinline__ void general_sweeps_block(const KeptSweepArguments& kept) {
-  const ForwardArguments& args = kept.states.call;
-  const unsigned warp = thread_index() / 32, lane = thread_index() % 32, slices = static_cast<unsigned>(kept.slices);
-  const unsigned heads = static_cast<unsigned>(args.HV), half = static_cast<unsigned>(args.N) * heads * slices;
-  const bool back = block_index() < half;
-  const unsigned part = back ? block_index() : block_index() - half;
-  const int slice = static_cast<int>(part % slices), head = static_cast<int>(part / slices % heads);
-  const std::int64_t n = part / slices / heads;
-  const Span span = span_of(args, n);
-  const Address base = shared_base(), stages = base + copy_barrier_bytes;
-  const Address area = stages + kept.ring * GeneralStage<K>::bytes + warp * consumer_bytes;
-  if (thread_index() == 0)
-    for (int stage = 0; stage < kept.ring; ++stage) {
-      barrier_init(base + 16 * stage, 1);
-      barrier_init(base + 16 * stage + 8, static_cast<unsigned>(kept.warps));
-    }
-  sync_block();
-  constexpr std::int64_t whole = KeptGeneral<K>::bytes;
-  const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);
-  const int column = (slice * kept.warps + static_cast<int>(warp)) * 16;
-  const unsigned char* first = kept.data + (head * kept.slots + stage_slot(args, span, n)) * whole;
-  if (back) {
-    using Part = GeneralPart<K, Sweep::adjoint>;
-    const CopySupply<Part> supply{base, stages, first + (chunks - 1) * whole + Part::first, -whole, chunks, kept.ring, warp == 0};
-    sweep_general<K, half_precision, true>(kept.adjoint, supply, area, span, n, head, column, lane);
-  } else {
-    using Part = GeneralPart<K, Sweep::states>;
-    const CopySupply<Part> supply{base, stages, first + Part::first, whole, chunks, kept.ring, warp == 0};
-    sweep_general<K, half_precision, false>(kept.states, supply, area, span, n, head, column, lane);
-  }
+  const unsigned lane = thread_index() % 32;
+  both_sweeps<GeneralPart<K, Sweep::adjoint>, GeneralPart<K, Sweep::states>, KeptGeneral<K>::bytes>(
+      kept, GeneralStage<K>::bytes,
+      [&](auto supply, Address area, Span span, std::int64_t n, int head, int column) {
+        sweep_general<K, half_precision, true>(kept.adjoint, supply, area, span, n, head, column, lane);
+      },
+      [&](auto supply, Address area, Span span, std::int64_t n, int head, int column) {
+        sweep_general<K, half_precision, false>(kept.states, supply, area, span, n, head, column, lane);
+      });
 }
 
 } // namespace kdacheck::cuda

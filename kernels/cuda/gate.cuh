@@ -10,6 +10,11 @@ namespace kdacheck::cuda {
 
 inline constexpr float log2_e = 1.4426950408889634f;
 
+/// 2^x, x <= 0, also where that is less than 2^-126, as exact as exp2_approximate: a state that decays as a whole is not flushed to 0.
+__device__ __forceinline__ float exp2_gradual(float x) {
+  return x < -100.0f ? exp2_approximate(x + 64.0f) * 0x1p-64f : exp2_approximate(x); // the sum is exact
+}
+
 /// The bits of a stored number, not yet waited for.
 __device__ __forceinline__ std::uint32_t load_bits(const void* data, std::int64_t offset, Stored format) {
   if (format == Stored::fp32) return static_cast<const std::uint32_t*>(data)[offset];
@@ -89,7 +94,7 @@ __device__ __forceinline__ DecaySlope decay_slope(Gate gate, float x, float bias
 
 /// Gate::bounded through exp2 and a reciprocal, a few ulp of each.
 __device__ __forceinline__ DecaySlope bounded_slope(float x, float bias, float growth, float lower_bound) {
-  const float z = growth * (x + bias), e = exp2_approximate(-fabsf(z) * log2_e), r = reciprocal_approximate(1.0f + e);
+  const float z = growth * (x + bias), e = exp2_gradual(-fabsf(z) * log2_e), r = reciprocal_approximate(1.0f + e);
   const float bend = lower_bound * (e * r * r);
   return bend == 0.0f ? DecaySlope{0.0f, 0.0f} : DecaySlope{bend * growth, bend * z}; // z may be infinite
 }

@@ -2,6 +2,7 @@
 
 #include "check.hpp"
 #include "launch.hpp"
+#include "transition_launch.hpp"
 
 namespace kdacheck::cuda {
 namespace {
@@ -69,6 +70,30 @@ kdacheck_cuda_result kdacheck_cuda_forward(int kernel, const kdacheck_cuda_probl
   if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
   const cudaError_t error = launch(kernel, call, static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) {
+    cudaGetLastError();
+    return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
+  }
+  return call.result;
+}
+
+kdacheck_cuda_result kdacheck_cuda_gates(const kdacheck_cuda_gates_call* wanted, void* stream) {
+  const CheckedGates call = check_gates(wanted);
+  if (call.result.status != KDACHECK_CUDA_OK) return call.result;
+  if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
+  if (const cudaError_t error = launch_gates(call.args, static_cast<cudaStream_t>(stream)); error != cudaSuccess) {
+    cudaGetLastError();
+    return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
+  }
+  return call.result;
+}
+
+kdacheck_cuda_result kdacheck_cuda_transition(const kdacheck_cuda_transition_call* transition, void* stream) {
+  const CheckedTransition call = check_transition(transition);
+  if (call.result.status != KDACHECK_CUDA_OK) return call.result;
+  if (const auto result = device_result(); result.status != KDACHECK_CUDA_OK) return result;
+  if (const auto result = check_pointers(call.device_pointers); result.status != KDACHECK_CUDA_OK) return result;
+  if (const cudaError_t error = launch_transition(call.args, static_cast<cudaStream_t>(stream)); error != cudaSuccess) {
     cudaGetLastError();
     return refuse(KDACHECK_CUDA_LAUNCH_FAILED, cudaGetErrorString(error));
   }

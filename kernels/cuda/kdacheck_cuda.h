@@ -132,6 +132,37 @@ KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward_workspace_bytes(in
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_backward(int kernel, const kdacheck_cuda_problem*, const kdacheck_cuda_gradients*,
                                                               void* workspace, size_t workspace_bytes, void* stream);
 
+/* The gate alone, as the recurrence computes it: ln alpha of every token and channel, and its sums over each chunk of a sequence from the
+ * chunk's first token to its own. */
+typedef struct kdacheck_cuda_gates_call {
+  int64_t B, T, HV, K;
+  int gate;                     /* kdacheck_cuda_gate, but KDACHECK_CUDA_NO_GATE */
+  float lower_bound;            /* of KDACHECK_CUDA_BOUNDED, <= 0 */
+  int64_t chunk;                /* tokens, 1 to 4096; chunks begin with each sequence */
+  kdacheck_cuda_tensor g;       /* [B,T,HV,K] */
+  const float *A_log, *dt_bias; /* [HV], [HV,K] dense; dt_bias may be absent */
+  const int64_t* cu_seqlens;    /* as in kdacheck_cuda_problem */
+  const int64_t* cu_seqlens_host;
+  int64_t sequences;
+  kdacheck_cuda_tensor log_decay, sums; /* [B,T,HV,K], any format; an absent one is not wanted */
+} kdacheck_cuda_gates_call;
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_gates(const kdacheck_cuda_gates_call*, void* stream);
+
+/* The transition alone, of one token or a few, on a batch of states in place:
+ *   S <- (Diag(d) - a b^T) S + k v^T
+ * KDA's is d = alpha, a = beta k, b = k (.) alpha, with beta k for k. In fp32; element (i, j) of one step is wrong by at most
+ * (K + 4) u / (1 - (K + 4) u), u = 2^-24, times |d_i S_ij| + |a_i| sum_m |b_m S_mj| + |k_i v_j|. Its bits depend neither on the batch nor
+ * on how tokens are cut into calls. NaN and infinity pass through. */
+typedef struct kdacheck_cuda_transition_call {
+  int64_t B, T, HV, K, V;       /* T 1 to 8, K 1 to 256, V a multiple of 4 up to 256 */
+  kdacheck_cuda_tensor d, a, b; /* [B,T,HV,K]; d is the factor, not its logarithm */
+  kdacheck_cuda_tensor k, v;    /* [B,T,HV,K], [B,T,HV,V]; both absent: nothing is added */
+  float* state;                 /* [slots,HV,K,V] dense, 16-byte aligned; sequence n owns slot[n], as in kdacheck_cuda_problem */
+  const int32_t* slot;          /* device, [B]; those that are negative or no slot: skipped. NULL: sequence n owns slot n */
+  int64_t slots;
+} kdacheck_cuda_transition_call;
+KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_transition(const kdacheck_cuda_transition_call*, void* stream);
+
 /* KDACHECK_CUDA_OK if the current device can run the kernels. */
 KDACHECK_CUDA_API kdacheck_cuda_result kdacheck_cuda_device(void);
 

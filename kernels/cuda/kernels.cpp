@@ -1,8 +1,12 @@
 #include "kernels.hpp"
 
+#include "contracts.hpp"
 #include "device_call.hpp"
 
 namespace kdacheck {
+
+using namespace cuda::contracts;
+
 namespace {
 
 void forward(int kernel, bool v_first, const Inputs& in, const Outputs& out) {
@@ -79,63 +83,6 @@ Kernel make(std::string name, std::string summary, int kernel, Contract contract
   return made;
 }
 
-const std::vector<GateForm> all_gates{GateForm::log_decay, GateForm::softplus, GateForm::bounded, GateForm::sigmoid, GateForm::absent};
-const std::vector<BetaForm> all_betas{BetaForm::value, BetaForm::sigmoid, BetaForm::twice_sigmoid};
-
-/// What all kernels here accept.
-Contract wide_domain() {
-  Contract contract;
-  contract.gates = all_gates;
-  contract.betas = all_betas;
-  contract.l2norm_inside = true;
-  contract.beta_min = -1;
-  contract.beta_max = 2;
-  return contract;
-}
-
-Contract recurrence_contract(bool v_first) {
-  Contract contract = wide_domain();
-  contract.order = Order::recurrence;
-  contract.chunk = 1;
-  contract.rules = {Rule::kda, Rule::dplr};
-  contract.K = contract.V = {1, 256, 1};
-  contract.k_norm_max = 4;
-  contract.state_v_first = v_first;
-  return contract;
-}
-
-/// Tier accurate has operands in tf32, fp16 and two bf16 terms: 11 bits at least; keys and queries, decayed, have the range of fp16. So it
-/// is declared, though states and values, which the kernel takes as tf32, are then bound to that range as well.
-Contract chunk_contract(Format input, bool accurate) {
-  Contract contract = wide_domain();
-  contract.input = contract.output = input;
-  contract.operands = contract.scores = accurate ? Format::fp16 : Format::bf16;
-  if (accurate) contract.value_max = 4096;
-  contract.exp_ulp = 4; // 2^-22 relative
-  contract.order = Order::residual_first;
-  contract.chunk = 16;
-  contract.K = contract.V = {16, 256, 16};
-  return contract;
-}
-
-/// The general rule alone: what it promises of KDA is the other kernels' affair.
-Contract general_contract(Format input) {
-  Contract contract = chunk_contract(input, false);
-  contract.K = {64, 128, 64};
-  contract.rules = {Rule::dplr};
-  return contract;
-}
-
-Contract decode_contract() {
-  Contract contract = recurrence_contract(false);
-  contract.rules = {Rule::kda};
-  contract.K = {16, 256, 16};
-  contract.V = {4, 256, 4};
-  contract.T = {1, 8, 1};
-  contract.packed = false;
-  return contract;
-}
-
 } // namespace
 
 std::string cuda_kernels_absent() {
@@ -153,14 +100,10 @@ void append_cuda_kernels(std::vector<Kernel>& kernels) {
     for (bool accurate : {false, true}) {
       const int kernel = accurate ? KDACHECK_CUDA_CHUNK_ACCURATE : KDACHECK_CUDA_CHUNK_FAST;
       const std::string tier = std::string(accurate ? "accurate." : "fast.") + std::string(name(input));
-      Contract contract = chunk_contract(input, accurate);
       kernels.push_back(make("cuda.chunk16." + tier, accurate ? "chunks of 16, operands of 11 bits or more" : "chunks of 16, bf16 operands",
-                             kernel, contract));
-      // With the backward pass: it sweeps in chunks of 16, and forms the other gradients over segments of 64 tokens. Of the
-      // accurate tier it takes up to 128 channels.
-      contract.chunk = 64;
-      if (accurate) contract.K.most = contract.V.most = 128;
-      kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel, contract, true));
+                             kernel, chunk_contract(input, accurate)));
+      kernels.push_back(make("cuda.segment64." + tier, "forward as chunk16, backward over segments of 64", kernel,
+                             segment_contract(input, accurate), true));
     }
   for (Format input : {Format::bf16, Format::fp16})
     kernels.push_back(make("cuda.dplr_chunk16.fast." + std::string(name(input)), "general DPLR in chunks of 16, bf16 operands",

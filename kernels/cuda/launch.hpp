@@ -23,6 +23,7 @@ cudaError_t launch_general_fast(ForwardArguments, cudaStream_t, ChunkShape = {})
 cudaError_t launch_recurrence_backward(const BackwardArguments&, cudaStream_t);
 cudaError_t launch_backward_fast(const BackwardArguments&, cudaStream_t);
 cudaError_t launch_backward_accurate(const BackwardArguments&, cudaStream_t);
+cudaError_t launch_gates(const GateArguments&, cudaStream_t);
 /// N is the number of slots, final_state their memory.
 cudaError_t launch_decode(const ForwardArguments&, std::int64_t sequences, cudaStream_t);
 

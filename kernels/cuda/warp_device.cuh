@@ -8,6 +8,11 @@ namespace kdacheck::cuda {
 
 __device__ __forceinline__ unsigned thread_index() { return threadIdx.x; }
 __device__ __forceinline__ unsigned block_index() { return blockIdx.x; }
+/// Of a grid of three dimensions.
+struct BlockPlace {
+  unsigned x, y, z;
+};
+__device__ __forceinline__ BlockPlace block_place() { return {blockIdx.x, blockIdx.y, blockIdx.z}; }
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 __device__ __forceinline__ float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -24,9 +29,16 @@ __device__ __forceinline__ unsigned renewed(unsigned x) {
 
 /// First byte of the block's dynamic shared memory.
 __device__ __forceinline__ Address shared_base() {
-  extern __shared__ __align__(128) unsigned char dynamic[];
+  extern __shared__ __align__(1024) unsigned char dynamic[];
   return static_cast<Address>(__cvta_generic_to_shared(dynamic));
 }
+
+/// The same as a pointer, and the address of what a pointer into it points to.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  return dynamic;
+}
+__device__ __forceinline__ Address shared_address(const void* pointer) { return static_cast<Address>(__cvta_generic_to_shared(pointer)); }
 
 __device__ __forceinline__ void store_shared(Address at, std::uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x)); }
 __device__ __forceinline__ void store_shared(Address at, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x)); }

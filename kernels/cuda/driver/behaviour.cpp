@@ -24,8 +24,8 @@ std::vector<unsigned char> results(const kdacheck_cuda_problem& p) {
   return all;
 }
 
-/// The same call 50 times, outputs poisoned in between, beside a stream that keeps the device busy.
-bool repeats(int kernel, const DeviceProblem& made) {
+/// The same call again and again, outputs and workspace poisoned in between, beside a stream that keeps the device busy.
+bool repeats(int kernel, const DeviceProblem& made, int runs = 50) {
   const kdacheck_cuda_problem& p = made.problem;
   cudaStream_t busy, stream;
   require(cudaStreamCreateWithFlags(&busy, cudaStreamNonBlocking), "stream");
@@ -33,10 +33,12 @@ bool repeats(int kernel, const DeviceProblem& made) {
   const DeviceProblem load = make_problem(2, 700, 7, 128, 128, 77);
   std::vector<unsigned char> first;
   bool same = true;
-  for (int run = 0; run < 50; ++run) {
+  for (int run = 0; run < runs; ++run) {
     for (int i = 0; i < run % 4; ++i) require(load.forward(KDACHECK_CUDA_CHUNK_FAST, busy));
     require(cudaMemsetAsync(p.o.data, run % 2 ? 0xff : 0x7b, output_bytes(p), stream), "poison");
     require(cudaMemsetAsync(p.final_state, run % 2 ? 0xff : 0x7b, state_bytes(p), stream), "poison");
+    if (made.workspace_bytes > 0)
+      require(cudaMemsetAsync(made.workspace.get(), run % 2 ? 0xff : 0x7b, made.workspace_bytes, stream), "poison");
     require(made.forward(kernel, stream));
     require(cudaDeviceSynchronize(), "run");
     auto now = results(p);
@@ -127,24 +129,29 @@ bool refuses() {
 
 } // namespace
 
-bool check_behaviour(nlohmann::json& report) {
+bool check_behaviour(nlohmann::json& report, bool small) {
   Notes note(report);
   struct Named {
     int kernel;
+    bool dplr;
     const char* name;
   };
-  for (const Named& k : {Named{KDACHECK_CUDA_RECURRENCE, "recurrence"}, Named{KDACHECK_CUDA_CHUNK_FAST, "fast"},
-                         Named{KDACHECK_CUDA_CHUNK_ACCURATE, "accurate"}}) {
-    note("50 runs under load are bitwise equal", k.name, repeats(k.kernel, make_problem(1, 333, 20, 128, 128, 3)));
-    note("a prefix keeps its bits", k.name, causal(k.kernel, make_problem(1, 333, 5, 128, 128, 4), 137));
-    note("a replayed graph sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5)));
+  const int runs = small ? 2 : 50;
+  const std::int64_t T = small ? 70 : 333, H = small ? 3 : 20;
+  for (const Named& k : {Named{KDACHECK_CUDA_RECURRENCE, false, "recurrence"}, Named{KDACHECK_CUDA_CHUNK_FAST, false, "fast"},
+                         Named{KDACHECK_CUDA_CHUNK_ACCURATE, false, "accurate"}, Named{KDACHECK_CUDA_CHUNK_FAST, true, "dplr"}}) {
+    note(small ? "2 runs under load are bitwise equal" : "50 runs under load are bitwise equal", k.name,
+         repeats(k.kernel, make_problem(1, T, H, 128, 128, 3, false, k.dplr), runs));
+    note("a prefix keeps its bits", k.name, causal(k.kernel, make_problem(1, T, 5, 128, 128, 4, false, k.dplr), T / 2 - 29));
+    note("a replayed graph sees new values", k.name, replays(k.kernel, make_problem(2, 100, 5, 64, 64, 5, false, k.dplr)));
   }
-  note("50 runs under load are bitwise equal", "dplr",
-       repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, 333, 20, 128, 128, 3, false, true)));
-  note("a prefix keeps its bits", "dplr", causal(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, 333, 5, 128, 128, 4, false, true), 137));
-  note("a replayed graph sees new values", "dplr", replays(KDACHECK_CUDA_CHUNK_FAST, make_problem(2, 100, 5, 64, 64, 5, false, true)));
-  note("more than 65535 blocks run", "dplr", repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1000, 1, 70, 64, 16, 6, false, true)));
-  note("more than 65535 blocks run", "fast", repeats(KDACHECK_CUDA_CHUNK_FAST, make_problem(1000, 1, 70, 64, 16, 6)));
+  if (!small) {
+    const auto run = [&](int kernel, const char* name, bool dplr, int count) {
+      note("more than 65535 blocks run", name, repeats(kernel, make_problem(1000, 1, 70, 64, 16, 6, false, dplr), count));
+    };
+    run(KDACHECK_CUDA_CHUNK_FAST, "dplr", true, 50), run(KDACHECK_CUDA_CHUNK_FAST, "fast", false, 50);
+    run(KDACHECK_CUDA_CHUNK_ACCURATE, "accurate", false, 4), run(KDACHECK_CUDA_RECURRENCE, "recurrence", false, 4);
+  }
   note("negative slots are skipped", "decode", respects_slots());
   note("refused calls write nothing", "all", refuses());
   return note.all_good();

@@ -46,6 +46,10 @@ Case make_case(const Regime&, const Contract&, unsigned seed);
 
 std::vector<Regime> regimes();
 
+/// Seeds of one of these: the same for every kernel, so that kernels with the same formats get the same numbers.
+unsigned case_seed(const Regime&);
+unsigned cotangent_seed(const Regime&);
+
 /// The part of the declared domain that depends on sizes and options.
 bool accepts(const Contract&, const Regime&);
 

@@ -25,7 +25,7 @@ DeviceMemory tile(const void* pool, std::size_t pool_bytes, std::size_t bytes) {
 template <class Convert> auto draw(std::int64_t count, float mean, float deviation, unsigned seed, Convert convert) {
   std::mt19937 engine(seed);
   std::normal_distribution<float> normal(mean, deviation);
-  const std::int64_t size = std::min<std::int64_t>(count, 1000003);
+  const std::int64_t size = std::min(count, pool_numbers);
   std::vector<decltype(convert(0.0f))> pool(static_cast<std::size_t>(size));
   for (auto& x : pool) x = convert(normal(engine));
   return pool;
@@ -51,10 +51,10 @@ DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsign
 }
 
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed, bool decode,
-                           bool dplr) {
+                           bool dplr, std::int64_t group) {
   DeviceProblem made;
   kdacheck_cuda_problem& p = made.problem;
-  p.B = B, p.T = T, p.H = p.HV = H, p.K = K, p.V = V;
+  p.B = B, p.T = T, p.H = H, p.HV = H * group, p.K = K, p.V = V;
   p.gate = KDACHECK_CUDA_BOUNDED, p.beta_form = KDACHECK_CUDA_BETA_SIGMOID, p.l2norm = 1;
   p.lower_bound = -5, p.scale = 0.08838834764831845f;
   const auto keep = [&](DeviceMemory memory) {
@@ -64,8 +64,8 @@ DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::
   const auto bf16 = [&](std::int64_t count, float mean) {
     return kdacheck_cuda_tensor{keep(random_bf16(count, mean, 1, ++seed)), KDACHECK_CUDA_BF16, {}};
   };
-  const std::int64_t rows = B * T * H;
-  p.q = bf16(rows * K, 0), p.k = bf16(rows * K, 0), p.v = bf16(rows * V, 0), p.g = bf16(rows * K, -2);
+  const std::int64_t key_rows = B * T * H, rows = key_rows * group;
+  p.q = bf16(key_rows * K, 0), p.k = bf16(key_rows * K, 0), p.v = bf16(rows * V, 0), p.g = bf16(rows * K, -2);
   if (dplr) {
     const float size = 0.5f / std::sqrt(static_cast<float>(K));
     p.rule = KDACHECK_CUDA_DPLR;
@@ -74,10 +74,10 @@ DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::
   } else {
     p.beta = bf16(rows, 0);
   }
-  p.A_log = static_cast<const float*>(keep(random_fp32(H, 0, 0.3f, ++seed)));
-  p.dt_bias = static_cast<const float*>(keep(random_fp32(H * K, 0, 0.5f, ++seed)));
+  p.A_log = static_cast<const float*>(keep(random_fp32(p.HV, 0, 0.3f, ++seed)));
+  p.dt_bias = static_cast<const float*>(keep(random_fp32(p.HV * K, 0, 0.5f, ++seed)));
   p.o = {keep(allocate(static_cast<std::size_t>(rows * V) * 2)), KDACHECK_CUDA_BF16, {}};
-  const std::int64_t states = B * H * K * V;
+  const std::int64_t states = B * p.HV * K * V;
   if (decode) {
     p.state = static_cast<float*>(keep(random_fp32(states, 0, 0.1f, ++seed)));
     p.slots = B;

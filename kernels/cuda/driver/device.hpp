@@ -19,6 +19,9 @@ inline void require(const kdacheck_cuda_result& result) {
   if (result.status != KDACHECK_CUDA_OK) throw std::runtime_error(result.text);
 }
 
+/// A random tensor repeats so many numbers.
+inline constexpr std::int64_t pool_numbers = 1000003;
+
 struct FreeDevice {
   void operator()(void* pointer) const { cudaFree(pointer); }
 };
@@ -31,7 +34,7 @@ DeviceMemory random_bf16(std::int64_t count, float mean, float deviation, unsign
 DeviceMemory random_fp32(std::int64_t count, float mean, float deviation, unsigned seed);
 
 /// All tensors of one problem with the options of the targets: bf16 tensors, bounded gate, l2norm, sigmoid of beta, fp32 final state.
-/// `dplr`: a and b, of norm 1/2, instead of beta.
+/// `dplr`: a and b, of norm 1/2, instead of beta. `group`: value heads of a key head.
 struct DeviceProblem {
   std::vector<DeviceMemory> memory;
   kdacheck_cuda_problem problem{};
@@ -45,7 +48,21 @@ struct DeviceProblem {
   }
 };
 DeviceProblem make_problem(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V, unsigned seed,
-                           bool decode = false, bool dplr = false);
+                           bool decode = false, bool dplr = false, std::int64_t group = 1);
+
+/// A call of the gate's kernel alone, bf16 in, both outputs in fp32, K 128 and chunks of 64 (gates.cpp).
+struct DeviceGates {
+  std::shared_ptr<const void> memory;
+  kdacheck_cuda_gates_call call;
+};
+DeviceGates make_gates(std::int64_t T, std::int64_t HV);
+
+/// A call of the transition alone, one token, bf16 rows and fp32 states, K = V = 128 (transition.cpp).
+struct DeviceTransition {
+  std::shared_ptr<const void> memory;
+  kdacheck_cuda_transition_call call;
+};
+DeviceTransition make_transition(std::int64_t B, std::int64_t HV);
 
 /// Cotangents and all gradients of a problem, in bf16 (states and parameters fp32), and the workspace.
 struct DeviceGradients {

@@ -43,10 +43,15 @@ bool same_numbers(const float* all, const float* one, std::int64_t head, std::in
 
 /// That head of a problem as a problem of its own.
 DeviceProblem alone(const DeviceProblem& all, std::int64_t head) {
-  DeviceProblem one = make_problem(1, T, 1, K, K, 5);
+  const bool dplr = all.problem.rule == KDACHECK_CUDA_DPLR;
+  DeviceProblem one = make_problem(1, T, 1, K, K, 5, false, dplr);
   const kdacheck_cuda_problem &from = all.problem, &to = one.problem;
   take_head(to.q.data, from.q.data, head, K), take_head(to.k.data, from.k.data, head, K), take_head(to.v.data, from.v.data, head, K);
-  take_head(to.g.data, from.g.data, head, K), take_head(to.beta.data, from.beta.data, head, 1);
+  take_head(to.g.data, from.g.data, head, K);
+  if (dplr)
+    take_head(to.a.data, from.a.data, head, K), take_head(to.b.data, from.b.data, head, K);
+  else
+    take_head(to.beta.data, from.beta.data, head, 1);
   take(to.A_log, from.A_log, head, 1), take(to.dt_bias, from.dt_bias, head, K);
   return one;
 }
@@ -88,6 +93,32 @@ bool backward_agrees(int kernel, const DeviceProblem& all) {
   return same;
 }
 
+/// Decode of two sequences, whose states are the first and the last of more than 2^31 numbers, and of the same two in a small table.
+bool slots_agree(std::int64_t tokens) {
+  constexpr std::int64_t heads = 32, one = heads * K * K, slots = 4200;
+  static_assert(slots * one > std::int64_t{1} << 31);
+  const DeviceProblem made = make_problem(2, tokens, heads, K, K, 23, true);
+  const auto state_bytes = static_cast<std::size_t>(one) * 4, output_bytes = static_cast<std::size_t>(2 * tokens * heads * K) * 2;
+  const DeviceMemory table = allocate(static_cast<std::size_t>(slots) * state_bytes), slot = allocate(8);
+  auto* states = static_cast<float*>(table.get());
+  const std::int32_t places[2] = {0, slots - 1};
+  require(cudaMemcpy(slot.get(), places, sizeof places, cudaMemcpyHostToDevice), "copy");
+  for (int n = 0; n < 2; ++n)
+    require(cudaMemcpy(states + places[n] * one, made.problem.state + n * one, state_bytes, cudaMemcpyDeviceToDevice), "copy");
+  kdacheck_cuda_problem far = made.problem;
+  far.state = states, far.slots = slots, far.slot = static_cast<const std::int32_t*>(slot.get());
+  require(made.forward(KDACHECK_CUDA_DECODE, far, nullptr));
+  require(cudaDeviceSynchronize(), "run");
+  const auto o = bytes_of(far.o.data, output_bytes);
+  require(cudaMemset(far.o.data, 0xff, output_bytes), "poison");
+  require(made.forward(KDACHECK_CUDA_DECODE, nullptr));
+  require(cudaDeviceSynchronize(), "run");
+  bool same = bytes_of(far.o.data, output_bytes) == o;
+  for (int n = 0; n < 2; ++n)
+    same = same && bytes_of(states + places[n] * one, state_bytes) == bytes_of(made.problem.state + n * one, state_bytes);
+  return same;
+}
+
 } // namespace
 
 bool check_far_offsets(nlohmann::json& report) {
@@ -102,14 +133,21 @@ bool check_far_offsets(nlohmann::json& report) {
     note.not_run(backward, "fast", "less than 124 GiB of device memory are free");
     return true;
   }
+  note("states beyond 2^31 numbers keep their bits", "decode, one token", slots_agree(1));
+  note("states beyond 2^31 numbers keep their bits", "decode", slots_agree(3));
+  if (free < 40 * GiB)
+    note.not_run(forward, "dplr", "less than 40 GiB of device memory are free");
+  else
+    note(forward, "dplr", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, T, H, K, K, 22, false, true)));
   const DeviceProblem problem = make_problem(1, T, H, K, K, 21);
   note(forward, "recurrence", forward_agrees(KDACHECK_CUDA_RECURRENCE, problem));
   note(forward, "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
   note(forward, "accurate", forward_agrees(KDACHECK_CUDA_CHUNK_ACCURATE, problem));
-  if (free < 124 * GiB)
-    note.not_run(backward, "fast", "less than 124 GiB of device memory are free");
-  else
-    note(backward, "fast", backward_agrees(KDACHECK_CUDA_CHUNK_FAST, problem));
+  for (const auto& [kernel, name] : {std::pair{KDACHECK_CUDA_CHUNK_FAST, "fast"}, std::pair{KDACHECK_CUDA_CHUNK_ACCURATE, "accurate"}})
+    if (free < 124 * GiB)
+      note.not_run(backward, name, "less than 124 GiB of device memory are free");
+    else
+      note(backward, name, backward_agrees(kernel, problem));
   return note.all_good();
 }
 

@@ -129,6 +129,7 @@ bool check_strided(nlohmann::json& report) {
   constexpr std::int64_t aligned = 8; // 16 bytes
   note(what, "recurrence", forward_agrees(KDACHECK_CUDA_RECURRENCE, make_problem(2, 70, 3, 37, 19, 41), 3));
   note(what, "decode", forward_agrees(KDACHECK_CUDA_DECODE, make_problem(3, 4, 3, 128, 64, 42, true), 3));
+  note(what, "decode, one token", forward_agrees(KDACHECK_CUDA_DECODE, make_problem(3, 1, 3, 128, 64, 48, true), 3));
   note(what, "decode", forward_agrees(KDACHECK_CUDA_DECODE, make_problem(200, 2, 3, 112, 100, 43, true), 5));
   note(what, "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, make_problem(2, 150, 3, 128, 64, 44), aligned));
   note(what, "fast", forward_agrees(KDACHECK_CUDA_CHUNK_FAST, make_problem(1, 400, 80, 64, 32, 45), aligned));

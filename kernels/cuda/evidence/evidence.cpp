@@ -1,29 +1,29 @@
 // cuda_evidence ROOT: says what the last run on a GPU showed and whether the kernels are still those that ran.
 // cuda_evidence ROOT --record RESULT.json DATE: files a result of kdacheck_cuda_check as the evidence.
+// cuda_evidence ROOT --page: writes page and picture anew from the evidence.
 // Exit status: 0 sources match, 5 stale, 1 the evidence is missing, holds a failure or its page does not follow from it, 2 wrong usage.
 
+#include "page.hpp"
+
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
 #include <set>
-#include <sstream>
 #include <string>
-#include <vector>
 
 namespace {
 
 namespace fs = std::filesystem;
+using kdacheck::evidence::markdown_of, kdacheck::evidence::roofline_of;
 using nlohmann::json;
 
 const char* const evidence_file = "reports/cuda/evidence.json";
 const char* const markdown_file = "reports/cuda/evidence.md";
+const char* const picture_file = "reports/cuda/roofline.svg";
 
 /// sha256 over names and contents of everything that is compiled into the kernels, in order of name.
 std::string sources_digest(const fs::path& root) {
@@ -48,69 +48,17 @@ std::string sources_digest(const fs::path& root) {
   return text;
 }
 
-/// The largest error of every gradient over the regimes that a kernel ran, and where.
-void write_gradients(const json& evidence, std::ostream& out) {
-  out << "\n## Gradients\n\nLargest relative L2 error over all regimes and losses against the adjoint in double, and its regime; none "
-         "where "
-         "the kernel has no such input.\n\n| kernel | runs | gradient of | error | regime |\n|---|---|---|---|---|\n";
-  struct Worst {
-    double error = 0;
-    std::string regime;
-  };
-  std::vector<std::string> kernels; // in order of appearance, which keeps those of one kind together
-  std::map<std::string, std::map<std::string, Worst>> worst;
-  std::map<std::string, int> runs;
-  for (const json& row : evidence["gradients"]) {
-    const std::string kernel = row["kernel"];
-    if (runs[kernel]++ == 0) kernels.push_back(kernel);
-    for (const auto& [name, value] : row.items()) {
-      if (!value.is_number_float() && !value.is_null()) continue;
-      const double error = value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>(); // JSON has no NaN
-      Worst& most = worst[kernel][name];
-      if (!std::isnan(most.error) && !(error < most.error)) most = {error, row["regime"].get<std::string>()};
-    }
-  }
-  for (const std::string& kernel : kernels)
-    for (const auto& [name, most] : worst[kernel]) {
-      char error[32];
-      std::snprintf(error, sizeof error, "%.1e", most.error);
-      out << "| " << kernel << " | " << runs[kernel] << " | " << name << " | " << error << " | " << most.regime << " |\n";
-    }
+void write_page(const fs::path& root, const json& evidence) {
+  std::ofstream(root / markdown_file) << markdown_of(evidence);
+  if (const std::string picture = roofline_of(evidence); !picture.empty())
+    std::ofstream(root / picture_file) << picture;
+  else
+    fs::remove(root / picture_file);
 }
 
-std::string markdown_of(const json& evidence) {
-  std::ostringstream out;
-  char line[256];
-  out << "# CUDA kernels: evidence\n\nMade on " << evidence["date"].get<std::string>() << " on one "
-      << evidence["device"].get<std::string>() << " from sources with sha256 `" << evidence["sources_sha256"].get<std::string>()
-      << "`.\n\n";
-  std::snprintf(line, sizeof line, "Device copy in the same run: %.2f TB/s, bytes read and written.\n",
-                evidence["copy_bytes_per_second"].get<double>() * 1e-12);
-  out << line << "\n## Time\n\nMedian of graph replays, K = V = 128, bf16 in, bounded gate, l2norm and sigmoid inside, fp32 final state.\n"
-      << "Share: bytes that must move over the copy bandwidth. Target: milliseconds, for decode the share.\n\n"
-      << "| kernel | case | median ms | least ms | share | target |\n|---|---|---|---|---|---|\n";
-  for (const json& row : evidence["timing"]) {
-    std::snprintf(line, sizeof line, "| %s | %s | %.4f | %.4f | %.1f %% | %s |\n", row["kernel"].get<std::string>().c_str(),
-                  row["case"].get<std::string>().c_str(), row["median_ms"].get<double>(), row["least_ms"].get<double>(),
-                  100 * row["of_bandwidth"].get<double>(), row["target"] == 0.0 ? "" : row["target"].dump().c_str());
-    out << line;
-  }
-  out << "\n## Accuracy\n\nRelative L2 error of o and of the final state against the token recurrence in double.\n\n| regime | kernel | o "
-         "| state |\n|---|---|---|---|\n";
-  for (const json& row : evidence["accuracy"]) {
-    std::snprintf(line, sizeof line, "| %s | %s | %.1e | %.1e |\n", row["regime"].get<std::string>().c_str(),
-                  row["kernel"].get<std::string>().c_str(), row["o"].get<double>(), row["state"].get<double>());
-    out << line;
-  }
-  write_gradients(evidence, out);
-  out << "\n## Behaviour\n\n| what | kernel | |\n|---|---|---|\n";
-  for (const json& row : evidence["behaviour"])
-    out << "| " << row["what"].get<std::string>() << " | " << row["kernel"].get<std::string>() << " | "
-        << (row["good"].is_null() ? "not run: " + row["not_run"].get<std::string>()
-            : row["good"]         ? "yes"
-                                  : "NO")
-        << " |\n";
-  return out.str();
+std::string contents(const fs::path& file) {
+  std::ifstream stream(file);
+  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 int record(const fs::path& root, const fs::path& result, const std::string& date) {
@@ -120,7 +68,7 @@ int record(const fs::path& root, const fs::path& result, const std::string& date
   evidence["sources_sha256"] = sources_digest(root);
   fs::create_directories((root / evidence_file).parent_path());
   std::ofstream(root / evidence_file) << evidence.dump(1) << '\n';
-  std::ofstream(root / markdown_file) << markdown_of(evidence);
+  write_page(root, evidence);
   return 0;
 }
 
@@ -140,11 +88,11 @@ int check(const fs::path& root) {
       return 1;
     }
   }
-  std::ifstream page(root / markdown_file);
-  if (std::string(std::istreambuf_iterator<char>(page), {}) != markdown_of(evidence)) {
-    std::printf("%s is not what %s gives\n", markdown_file, evidence_file);
-    return 1;
-  }
+  for (const auto& [file, wanted] : {std::pair{markdown_file, markdown_of(evidence)}, std::pair{picture_file, roofline_of(evidence)}})
+    if (contents(root / file) != wanted) {
+      std::printf("%s is not what %s gives\n", file, evidence_file);
+      return 1;
+    }
   return match ? 0 : 5;
 }
 
@@ -153,6 +101,8 @@ int check(const fs::path& root) {
 int main(int argc, char** argv) {
   if (argc == 2) return check(argv[1]);
   if (argc == 5 && std::string(argv[2]) == "--record") return record(argv[1], argv[3], argv[4]);
-  std::fprintf(stderr, "usage: cuda_evidence ROOT [--record RESULT.json DATE]\n");
+  if (argc == 3 && std::string(argv[2]) == "--page")
+    return write_page(argv[1], json::parse(contents(fs::path(argv[1]) / evidence_file))), 0;
+  std::fprintf(stderr, "usage: cuda_evidence ROOT [--record RESULT.json DATE | --page]\n");
   return 2;
 }

@@ -1,6 +1,6 @@
 // The chunk kernel on an emulated multiprocessor against the token recurrence.
 
-#include "../chunk_producer.cuh"
+#include "emulated_forward.hpp"
 #include "owned.hpp"
 
 #include <catch2/catch.hpp>
@@ -87,31 +87,7 @@ void run(Emulated& data, const Case& test, int consumers, int producers, int sta
   args.qkv_format = args.output_format = cuda::Stored::bf16;
   args.l2norm = test.options.l2norm, args.v_first = test.v_first;
   args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
-  args.slices = static_cast<int>(s.V / 16 / consumers), args.consumer_warps = consumers, args.producer_warps = producers,
-  args.stages = stages;
-  args.sharing = static_cast<int>(sharing);
-  args.staged = sharing > 2;
-  const std::int64_t chunks = (s.T + cuda::chunk_tokens - 1) / cuda::chunk_tokens, units = data.N * s.HV;
-  std::vector<unsigned char> handover;
-  if (gangs > 0) {
-    args.share = (units * chunks + gangs - 1) / gangs;
-    const std::size_t head = cuda::handover_head_bytes;
-    handover.assign(head + static_cast<std::size_t>(gangs) * static_cast<std::size_t>(K * s.V) * 4 + 255, 0xff);
-    args.handover = handover.data() + (256 - reinterpret_cast<std::uintptr_t>(handover.data()) % 256) % 256;
-    std::fill(args.handover, args.handover + head, static_cast<unsigned char>(0));
-  }
-  const auto blocks = static_cast<unsigned>((gangs > 0 ? gangs : units) * args.slices);
-  const int shared = cuda::chunk_shared_bytes<K, pieces>(stages, producers, consumers, test.gate_fp32 ? 4 : 2, args.staged);
-  for (unsigned block = 0; block < blocks; block += sharing)
-    cuda::simt::run_cluster(block, sharing, static_cast<unsigned>(32 * (consumers + producers)), static_cast<std::size_t>(shared), [&] {
-      if (s.K != K) return cuda::chunk_forward_block<K, pieces, false, false, true>(args);
-      if constexpr (K <= 128) {
-        if (gangs > 0)
-          cuda::chunk_forward_block<K, pieces, false, true>(args);
-        else
-          cuda::chunk_forward_block<K, pieces, false, false>(args);
-      }
-    });
+  emulate_forward<K, pieces, false>(args, {consumers, producers, stages, sharing, gangs});
 }
 
 /// Worst relative error over heads and sequences of o and the state, by a kernel that has room for K channels.

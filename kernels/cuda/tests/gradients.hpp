@@ -14,7 +14,7 @@ struct Case {
   Options options;
   std::vector<std::int64_t> cu_seqlens = {};
   Format input = Format::fp32, gradients = Format::fp32;
-  bool initial = true, v_first = false, d_o = true, d_state = true;
+  bool gate_fp32 = false, initial = true, v_first = false, d_o = true, d_state = true; ///< gate_fp32: g is fp32 whatever `input` is
   float gate_center = 0, gate_spread = 0.3f; ///< of g as stored; for log_decay its negated absolute value
 };
 
@@ -46,7 +46,8 @@ inline Made make(const Case& test) {
     if (dplr ? which == Input::beta : which == Input::a || which == Input::b) continue;
     const bool fp32 = which == Input::initial_state || which == Input::A_log || which == Input::dt_bias;
     const auto shape = which == Input::initial_state ? state_shape : shape_of(which, s, N);
-    Owned& tensor = made.input.emplace(which, Owned(fp32 ? Format::fp32 : test.input, shape)).first->second;
+    const Format format = fp32 || (which == Input::g && test.gate_fp32) ? Format::fp32 : test.input;
+    Owned& tensor = made.input.emplace(which, Owned(format, shape)).first->second;
     const float size = which == Input::a || which == Input::b || (which == Input::k && !options.l2norm) ? small : 1.0f;
     if (which == Input::g)
       tensor.fill([&] {
@@ -79,7 +80,8 @@ inline BackwardArguments backward_arguments(const Case& test, Made& made) {
   args.N = made.in.N(), args.T = s.T, args.H = static_cast<int>(s.H), args.HV = args.state_heads = static_cast<int>(s.HV);
   args.K = static_cast<int>(s.K), args.V = static_cast<int>(s.V);
   args.gate = static_cast<Gate>(test.options.gate), args.beta_form = static_cast<Beta>(test.options.beta);
-  args.qkv_format = args.gate_format = args.beta_format = args.output_format = stored(test.input);
+  args.qkv_format = args.beta_format = args.output_format = stored(test.input);
+  args.gate_format = test.gate_fp32 ? Stored::fp32 : stored(test.input);
   args.dplr = test.options.rule == Rule::dplr, args.l2norm = test.options.l2norm, args.v_first = test.v_first;
   args.lower_bound = test.options.lower_bound, args.scale = test.options.scale;
   back.B = s.B;

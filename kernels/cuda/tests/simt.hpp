@@ -5,6 +5,7 @@
 // the machine's. Included by warp.cuh when no CUDA compiler is at work.
 
 #include "../../../reference/number_format.hpp"
+#include "nvcc_words.hpp"
 
 #include <cmath>
 #include <cstdlib>
@@ -13,12 +14,6 @@
 #include <memory>
 #include <ucontext.h>
 #include <vector>
-
-// The words that nvcc adds to the language.
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define __noinline__
 
 namespace kdacheck::cuda {
 
@@ -142,7 +137,21 @@ inline void run_cluster(unsigned index, unsigned blocks, unsigned threads_each, 
 inline unsigned thread_index() { return simt::block->current % simt::block->threads_each; }
 inline unsigned block_index() { return simt::block->index + simt::rank(); }
 inline unsigned cluster_rank() { return simt::rank(); }
+struct BlockPlace {
+  unsigned x, y, z;
+};
+namespace simt {
+inline unsigned grid_x = 1, grid_y = 1; ///< of a grid of three dimensions, whose blocks run_cluster numbers through
+}
+inline BlockPlace block_place() {
+  const unsigned index = block_index();
+  return {index % simt::grid_x, index / simt::grid_x % simt::grid_y, index / simt::grid_x / simt::grid_y};
+}
 inline Address shared_base() { return 0; }
+inline unsigned char* dynamic_shared() { return simt::block->shared[simt::rank()].data(); }
+inline Address shared_address(const void* pointer) {
+  return static_cast<Address>(static_cast<const unsigned char*>(pointer) - dynamic_shared());
+}
 inline void sync_warp() {
   simt::collective([](simt::Warp&) {});
 }
