@@ -20,7 +20,10 @@
 //    Measured 1.27 for 2.04 at 96 heads. Error of o 1.7e-3 everywhere (4e-4 to 5e-4 for fp16 outputs), state 4e-4.
 // 6. Three producers on each of two multiprocessors, which take 0.84 for 66 heads where four take 1.41. Predicted 0.84 for 32 heads, which
 //    took 1.25. Measured 0.882, and 1.267 / 0.597 at 96 / 4 heads; 0.335 at B 8, T 1024, H 32, 0.071 at T 512.
-// 168 registers, at most 92 bytes spilled; stages of 17.5 KB, 8 where four producers are, benches of 18.8 KB.
+// 7. Changes 17 and 18 of the fast tier. Predicted: nothing. Measured 1.36, 0.82, 0.49 at 96, 32, 4 heads: on one multiprocessor a head,
+//    at 168 registers, producers wait 14 % of their time for what they had to spill. Levels in one set of operand rows, not in two (benches
+//    3 KB smaller), and 96 heads dealt out over pairs again, at 255 registers with three producers each: 1.304; with four 2.8, as in 4.
+// 255 registers, 0 bytes spilled (168 and 72 where a block has 12 warps); stages of 17.5 KB, 8 where three producers are, benches of 16 KB.
 
 #include "chunk_launch.cuh"
 

@@ -52,7 +52,8 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct StageLayout {
   static constexpr int terms = terms_of(pieces);
   static constexpr int kd = 0, qd = kd + terms * piece, kr = qd + terms * piece;
   static constexpr int T = kr + terms_of_kr(pieces) * piece, Aqk = T + terms * tile_bytes, decay = Aqk + terms * tile_bytes;
-  static constexpr int betas = decay + K * 4, bytes = betas + (sweep == Sweep::forward ? 0 : 64);
+  static constexpr int betas = decay + K * 4, bytes = betas + (sweep == Sweep::forward ? 0 : 2 * K);
+  static_assert(bytes % (2 * K) == 0); // or lanes could not exchange bits of addresses
 };
 
 /// A stage as the backward pass keeps it in memory, for both sweeps: each takes a part in one copy.
