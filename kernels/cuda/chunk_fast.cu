@@ -37,12 +37,12 @@
 //    and 0.946 at 96 heads, 0.553 and 0.550 at 32, 0.306 and 0.288 at 4.
 // 15. A chunk's decay below 2^-126 is kept, four exponentials a lane and chunk: 9,977 instructions in place of 9,966, dealt out 10,220 in
 //    place of 10,217; 16 bytes of stack in place of 32, 56 in place of 72. Predicted: nothing measurable; not measured.
-// 16. Scores as one tile (chunk_tile.cuh) in place of four levels, since by ncu producers are what is waited for (31 % of a consumer's time).
+// 16. Scores as one tile (chunk_tile.cuh) in place of four levels, since by ncu producers are waited for (31 % of a consumer's time).
 //    Predicted 26 % fewer instructions of a producer, 0.75. Measured 0.921, 0.589, 0.301: 6,009 instructions a chunk for 7,365, but the
 //    compiler, short of registers, now put every load of an operand right before its product, 32 % of a consumer's time.
 // 17. Operands asked for a step or two ahead; swizzled places by one exclusive or; values, outputs and the state addressed by steps (64
-//    addresses of the state had been kept, and spilled); where 8 warps do, a kernel of 255 registers, nothing spilled; as many stages as fit,
-//    ten. Predicted 0.75. Measured 0.739, 0.388, 0.266; 0.284 for B 8, T 1024, H 32; 0.041 for B 1, T 512, H 32.
+//    addresses of the state had been kept, and spilled); where 8 warps do, a kernel of 255 registers, nothing spilled; as many stages as
+//    fit, ten. Predicted 0.75. Measured 0.739, 0.388, 0.266; 0.284 for B 8, T 1024, H 32; 0.041 for B 1, T 512, H 32.
 // 18. Decays multiplied between the products with S, not before those that update it. Predicted 0.70. Measured 0.726 for 0.733.
 // 19. Tried and dropped: 3, 5, 6 producers a multiprocessor: 0.80, 0.93, 1.12 where 4 take 0.735.
 // What limits it on an H200, by ncu after 17: consumers wait for producers 25 % of their time; those issue an instruction in 4.2 cycles, a
