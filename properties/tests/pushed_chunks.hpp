@@ -5,7 +5,9 @@
 #include "../../reference/problem.hpp"
 #include "../budget_head.hpp"
 
+#include <algorithm>
 #include <array>
+#include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
 #include <utility>
@@ -37,6 +39,15 @@ struct Gradients {
   Matrix q, k, v, g, beta, a, b, state; ///< a, b: DPLR
 };
 
+/// That gradients of an evaluation which does not err are `exact`, but for fp64's own roundings.
+inline void check_unpushed(const std::vector<double>& exact, const Matrix& mine, Input input) {
+  REQUIRE(mine.size() == exact.size());
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    INFO(name(input) << " " << i);
+    CHECK(std::abs(mine[i] - exact[i]) <= 1e-12);
+  }
+}
+
 /// Elementary steps, each of which errs as far as it may.
 class PushedSteps {
 public:
@@ -44,6 +55,29 @@ public:
       : contract_(contract), head_(head), push_(push), way_(way), K(head.K), V(head.V) {}
 
 protected:
+  /// Forward in chunks of one length, back in chunks of another: states that the forward pass did not keep follow from the last that it
+  /// kept. `chunks` is the derived object, whose forward() leaves the state in next_.
+  template <class Chunks> Gradients walk(Chunks& chunks, const Problem& problem, std::int64_t forward_length, std::int64_t length) const {
+    const std::int64_t T = head_.tokens;
+    Gradients out;
+    for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b}) rows->assign(at(T * K), 0.0);
+    out.v.assign(at(T * V), 0.0), out.beta.assign(at(T), 0.0);
+    std::map<std::int64_t, Matrix> states{{0, head_.state}};
+    for (std::int64_t step : {forward_length, length})
+      for (std::int64_t first = 0; first < T; first += step) {
+        if (states.contains(first + step)) continue;
+        chunks.forward(first, std::min(step, T - first), states.at(first));
+        states[first + step] = chunks.next_;
+      }
+    Matrix dS(problem.d_final_state.begin(), problem.d_final_state.end());
+    for (std::int64_t first = (T - 1) / length * length; first >= 0; first -= length) {
+      const Matrix S = as_read(states.at(first));
+      chunks.forward(first, std::min(length, T - first), S);
+      chunks.reverse(problem, first, S, dS, out);
+    }
+    out.state = dS;
+    return out;
+  }
   double rounded(Format format, double push, double x) const {
     if (format != Format::fp16) return x * (1 + push * unit_roundoff(format));
     const double near = x + push * std::max(0x1p-11 * std::abs(x), std::abs(x) < 0x1p-14 ? 0x1p-25 : 0.0); // fp16's subnormals
@@ -79,31 +113,13 @@ class PushedChunks : PushedSteps {
 public:
   using PushedSteps::PushedSteps;
 
-  /// Forward in chunks of one length, back in chunks of another: states that the forward pass did not keep follow from the last that it
-  /// kept.
   Gradients run(const Problem& problem, std::int64_t forward_length, std::int64_t length) {
-    const std::int64_t T = head_.tokens;
-    Gradients out;
-    for (auto* rows : {&out.q, &out.k, &out.g}) rows->assign(at(T * K), 0.0);
-    out.v.assign(at(T * V), 0.0), out.beta.assign(at(T), 0.0);
-    std::map<std::int64_t, Matrix> states{{0, head_.state}};
-    for (std::int64_t step : {forward_length, length})
-      for (std::int64_t first = 0; first < T; first += step) {
-        if (states.contains(first + step)) continue;
-        forward(first, std::min(step, T - first), states.at(first));
-        states[first + step] = next_;
-      }
-    Matrix dS(problem.d_final_state.begin(), problem.d_final_state.end());
-    for (std::int64_t first = (T - 1) / length * length; first >= 0; first -= length) {
-      const Matrix S = as_read(states.at(first));
-      forward(first, std::min(length, T - first), S);
-      reverse(problem, first, S, dS, out);
-    }
-    out.state = dS;
-    return out;
+    return walk(*this, problem, forward_length, length);
   }
 
 private:
+  friend PushedSteps;
+
   /// e^{G_i - G_j}, split at the row's block or between.
   std::pair<double, double> split(std::int64_t i, std::int64_t j, std::int64_t c) const {
     const std::int64_t anchor = std::max(i / 16 * 16, j);

@@ -10,28 +10,12 @@ public:
   using PushedSteps::PushedSteps;
 
   Gradients run(const Problem& problem, std::int64_t forward_length, std::int64_t length) {
-    const std::int64_t T = head_.tokens;
-    Gradients out;
-    for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b}) rows->assign(at(T * K), 0.0);
-    out.v.assign(at(T * V), 0.0);
-    std::map<std::int64_t, Matrix> states{{0, head_.state}};
-    for (std::int64_t step : {forward_length, length})
-      for (std::int64_t first = 0; first < T; first += step) {
-        if (states.contains(first + step)) continue;
-        forward(first, std::min(step, T - first), states.at(first));
-        states[first + step] = next_;
-      }
-    Matrix dS(problem.d_final_state.begin(), problem.d_final_state.end());
-    for (std::int64_t first = (T - 1) / length * length; first >= 0; first -= length) {
-      const Matrix S = as_read(states.at(first));
-      forward(first, std::min(length, T - first), S);
-      reverse(problem, first, S, dS, out);
-    }
-    out.state = dS;
-    return out;
+    return walk(*this, problem, forward_length, length);
   }
 
 private:
+  friend PushedSteps;
+
   /// e^{G_i - G_j}, or e^{G-_i - G_j}, split at the row's block or between.
   std::pair<double, double> split(std::int64_t i, std::int64_t j, std::int64_t c, bool before) const {
     const std::int64_t anchor = std::max(i / 16 * 16 - (before && i / 16 * 16 > j ? 1 : 0), j);

@@ -24,6 +24,7 @@ using nlohmann::json;
 const char* const evidence_file = "reports/cuda/evidence.json";
 const char* const markdown_file = "reports/cuda/evidence.md";
 const char* const picture_file = "reports/cuda/roofline.svg";
+const char* const tasks_file = "reports/cuda/synthetic_tasks.json"; ///< of training with the kernels, which name their sources likewise
 
 /// sha256 over names and contents of everything that is compiled into the kernels, in order of name.
 std::string sources_digest(const fs::path& root) {
@@ -79,8 +80,16 @@ int check(const fs::path& root) {
     std::printf("not run: no GPU; no evidence in %s\n", evidence_file);
     return 1;
   }
-  const bool match = evidence.at("sources_sha256") == sources_digest(root);
+  const std::string sources = sources_digest(root);
+  const bool match = evidence.at("sources_sha256") == sources;
   std::printf("not run: no GPU; evidence of %s, sources %s\n", evidence.at("date").get<std::string>().c_str(), match ? "match" : "stale");
+  const json tasks = json::parse(contents(root / tasks_file), nullptr, false);
+  if (tasks.is_discarded() || !tasks.is_object() || !tasks.contains("sources_sha256")) {
+    std::printf("%s is missing or names no sources\n", tasks_file);
+    return 1;
+  }
+  const bool tasks_match = tasks.at("sources_sha256") == sources;
+  if (!tasks_match) std::printf("synthetic tasks trained with other sources: %s is stale\n", tasks_file);
   for (const char* part : {"accuracy", "gradients", "behaviour"}) {
     const json& rows = evidence.at(part);
     if (rows.empty() || !std::all_of(rows.begin(), rows.end(), [](const json& row) { return row.at("good") != false; })) {
@@ -93,7 +102,7 @@ int check(const fs::path& root) {
       std::printf("%s is not what %s gives\n", file, evidence_file);
       return 1;
     }
-  return match ? 0 : 5;
+  return match && tasks_match ? 0 : 5;
 }
 
 } // namespace
