@@ -1,6 +1,6 @@
 #include "golden_bounds.hpp"
 
-#include "../properties/proved_bound.hpp"
+#include "../properties/proved/proved_bound.hpp"
 
 #include <fmt/format.h>
 

@@ -1,7 +1,7 @@
 #pragma once
 // Bounds that a consumer of a golden case may hold a kernel to, stored with the case so that nobody has to derive them again.
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "../reference/truth.hpp"
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct BoundTensor {
   std::vector<double> values;
 };
 
-/// Holds for every kernel that keeps `contract`. Proved (properties/proved_bound.hpp), with the last rounding and the oracle's
+/// Holds for every kernel that keeps `contract`. Proved (properties/proved/proved_bound.hpp), with the last rounding and the oracle's
 /// radius, rounded up to eight bits. Infinite where nothing is known.
 struct GoldenBound {
   std::string name, contract;

@@ -2,7 +2,7 @@
 // Tensors that never change: a case's inputs in their own type, what is true of it as fp64 high and low parts, and a
 // manifest that says where all of it comes from and how far it can be trusted.
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "golden_bounds.hpp"
 #include "recorded.hpp"
 

@@ -1,6 +1,6 @@
 #include "listed_cases.hpp"
 
-#include "../properties/found_cases.hpp"
+#include "../properties/cases/found_cases.hpp"
 #include "../reference/safetensors.hpp"
 #include "golden_case.hpp"
 #include "set_index.hpp"

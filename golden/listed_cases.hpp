@@ -1,7 +1,7 @@
 #pragma once
 // Golden cases that somebody named: those on which a kernel was once wrong.
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 
 #include <string>
 #include <string_view>

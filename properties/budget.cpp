@@ -2,7 +2,7 @@
 
 #include "confidence.hpp"
 #include "head_spread.hpp"
-#include "proved_bound.hpp"
+#include "proved/proved_bound.hpp"
 
 #include <algorithm>
 #include <cmath>

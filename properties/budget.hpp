@@ -5,7 +5,7 @@
 #include "../kernels/contract.hpp"
 #include "../reference/problem.hpp"
 #include "../reference/truth.hpp"
-#include "submodels.hpp"
+#include "perturbed/submodels.hpp"
 
 #include <array>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #include "budget_head.hpp"
 
-#include "portable_math.hpp"
+#include "cases/portable_math.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -2,8 +2,8 @@
 
 #include "../kernels/plugin/abandoned_calls.hpp"
 #include "../kernels/plugin/broken_law.hpp"
-#include "generate.hpp"
-#include "localise.hpp"
+#include "cases/generate.hpp"
+#include "localise/localise.hpp"
 #include "team.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 #pragma once
 // Runs properties on kernels over regimes and hands every result to the caller.
 
-#include "found_cases.hpp"
+#include "cases/found_cases.hpp"
 #include "property.hpp"
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 #include "content_cache.hpp"
 
-#include "lanes.hpp"
+#include "perturbed/lanes.hpp"
 
 #include <bit>
 #include <cstring>

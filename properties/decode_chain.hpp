@@ -1,7 +1,7 @@
 #pragma once
 // A problem walked through in decode steps, the state moving on in place.
 
-#include "trial.hpp"
+#include "perturbed/trial.hpp"
 
 namespace kdacheck {
 

@@ -2,7 +2,7 @@
 
 #include "../kernels/faults/correct_variants.hpp"
 #include "judge.hpp"
-#include "lanes.hpp"
+#include "perturbed/lanes.hpp"
 #include "team.hpp"
 #include "transform.hpp"
 

@@ -2,7 +2,7 @@
 // The smallest error that the gate sees: a right kernel whose output, gradient or input is off by a known relative amount.
 
 #include "../kernels/kernel.hpp"
-#include "recipe.hpp"
+#include "cases/recipe.hpp"
 
 #include <cstdint>
 #include <functional>

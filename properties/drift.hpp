@@ -2,8 +2,8 @@
 // What becomes of a kernel's error along one long sequence: where nothing is forgotten, errors may add up.
 
 #include "../kernels/kernel.hpp"
+#include "cases/recipe.hpp"
 #include "judge.hpp"
-#include "recipe.hpp"
 
 #include <cstdint>
 #include <functional>

@@ -3,7 +3,7 @@
 // chunk from an exact state, memory that held something else before. Each says more than a guess, because the kernel
 // itself answers.
 
-#include "localise.hpp"
+#include "localise/localise.hpp"
 
 #include <cstdint>
 #include <optional>

@@ -3,8 +3,8 @@
 #include "budget.hpp"
 
 #include "confidence.hpp"
-#include "gradient_trial.hpp"
-#include "proved_bound.hpp"
+#include "perturbed/gradient_trial.hpp"
+#include "proved/proved_bound.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,9 +1,9 @@
 #include "head_spread.hpp"
 
-#include "dplr_chunk_run.hpp"
-#include "kda_chunk_run.hpp"
-#include "recurrence_run.hpp"
-#include "worse_of.hpp"
+#include "perturbed/dplr_chunk_run.hpp"
+#include "perturbed/kda_chunk_run.hpp"
+#include "perturbed/recurrence_run.hpp"
+#include "perturbed/worse_of.hpp"
 
 #include <algorithm>
 #include <cmath>

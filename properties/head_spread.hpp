@@ -2,8 +2,8 @@
 // How far perturbed runs of one head stray from the truth, group by group.
 
 #include "budget_head.hpp"
-#include "lanes.hpp"
-#include "submodels.hpp"
+#include "perturbed/lanes.hpp"
+#include "perturbed/submodels.hpp"
 
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,6 @@
 #include "homogeneity.hpp"
 
-#include "gradient_pass.hpp"
+#include "perturbed/gradient_pass.hpp"
 
 #include <limits>
 

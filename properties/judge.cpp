@@ -3,7 +3,7 @@
 #include "compare.hpp"
 #include "confidence.hpp"
 #include "content_cache.hpp"
-#include "lanes.hpp"
+#include "perturbed/lanes.hpp"
 
 #include <algorithm>
 #include <array>

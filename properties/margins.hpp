@@ -2,8 +2,8 @@
 // What kernels that are right leave of their bounds: the experiment that the factors z of confidence.hpp rest on.
 
 #include "../kernels/kernel.hpp"
+#include "cases/recipe.hpp"
 #include "compare.hpp"
-#include "recipe.hpp"
 
 #include <array>
 #include <cstdint>

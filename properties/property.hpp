@@ -1,8 +1,8 @@
 #pragma once
 // A law that every kernel must keep. One file per law under laws/, named by its claim.
 
+#include "cases/recipe.hpp"
 #include "judge.hpp"
-#include "recipe.hpp"
 #include "run.hpp"
 #include "verdict.hpp"
 

@@ -1,6 +1,6 @@
 #include "search.hpp"
 
-#include "generate.hpp"
+#include "cases/generate.hpp"
 #include "team.hpp"
 
 #include <algorithm>

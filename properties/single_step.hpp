@@ -3,7 +3,7 @@
 // roundings may do to it can be bounded rigorously. For laws about the transition itself.
 
 #include "../reference/spectral_bounds.hpp"
-#include "trial.hpp"
+#include "perturbed/trial.hpp"
 
 #include <cstdint>
 #include <functional>

@@ -1,8 +1,8 @@
 #pragma once
 // One verb for one kernel: is it right on this case, in its values, its gradients and on exceptional values?
 
+#include "cases/recipe.hpp"
 #include "judge.hpp"
-#include "recipe.hpp"
 
 namespace kdacheck {
 

@@ -1,8 +1,8 @@
 #include "bench.hpp"
 
 #include "../kernels/kernel.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "../properties/judge.hpp"
-#include "../properties/recipe.hpp"
 #include "../properties/run.hpp"
 #include "../properties/selection.hpp"
 #include "../reference/truth.hpp"

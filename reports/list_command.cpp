@@ -1,9 +1,9 @@
 #include "commands.hpp"
 
 #include "../kernels/faults/faults.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "../properties/modules/module_suite.hpp"
 #include "../properties/property.hpp"
-#include "../properties/recipe.hpp"
 #include "context.hpp"
 
 #include <fmt/format.h>

@@ -1,6 +1,6 @@
 #include "oracle_bench.hpp"
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "../properties/team.hpp"
 #include "../reference/certified_tiers.hpp"
 #include "../reference/oracle.hpp"

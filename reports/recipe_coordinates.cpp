@@ -1,6 +1,6 @@
 #include "recipe_coordinates.hpp"
 
-#include "../properties/ingredients.hpp"
+#include "../properties/cases/ingredients.hpp"
 
 #include <cmath>
 #include <numbers>

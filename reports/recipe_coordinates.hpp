@@ -1,7 +1,7 @@
 #pragma once
 // Where a recipe lies in the plane of decay and key correlation, from the parameters that it was drawn with.
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 
 namespace kdacheck {
 

@@ -1,7 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
-#include "../properties/localise.hpp"
+#include "../properties/localise/localise.hpp"
 #include "../properties/modules/module_campaign.hpp"
 #include "../properties/selection.hpp"
 #include "../properties/transform.hpp"

@@ -2,7 +2,7 @@
 
 #include "../kernels/plugin/kdacheck_plugin.h"
 #include "../kernels/plugin/subprocess_kernels.hpp"
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 #include "../properties/run.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 #include "commands.hpp"
 
 #include "../golden/recorded.hpp"
-#include "../properties/found_cases.hpp"
+#include "../properties/cases/found_cases.hpp"
 #include "../properties/search.hpp"
 #include "../properties/selection.hpp"
 #include "../properties/transform.hpp"

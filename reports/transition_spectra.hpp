@@ -2,7 +2,7 @@
 // Spectra of the transitions that cases hold, computed, beside what is proved of them (error theory S5 to S8) and what a
 // heuristic that some implementations warn by says: max(alpha) (1 + beta |k|^2) > 1, of the general form max |d| + |a| |b| > 1.
 
-#include "../properties/recipe.hpp"
+#include "../properties/cases/recipe.hpp"
 
 #include <cstdint>
 #include <string>

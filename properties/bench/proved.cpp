@@ -9,10 +9,10 @@
 //
 // Status 1 if a kernel that is right exceeds its bound.
 
+#include "../cases/generate.hpp"
 #include "../confidence.hpp"
-#include "../generate.hpp"
-#include "../proved_bound.hpp"
-#include "../proved_ratio.hpp"
+#include "../proved/proved_bound.hpp"
+#include "../proved/proved_ratio.hpp"
 #include "../selection.hpp"
 #include "../transform.hpp"
 

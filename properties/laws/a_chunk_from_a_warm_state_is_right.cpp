@@ -1,7 +1,7 @@
 // Errors do not pass through later chunks here, so that the bound on them is at its sharpest; the state read back has
 // the size and the correlation with the keys that it has in use.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

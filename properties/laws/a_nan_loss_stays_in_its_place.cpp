@@ -1,6 +1,6 @@
 // Masked entries that are multiplied by zero let a NaN through, here forwards in time.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <cmath>
 #include <limits>

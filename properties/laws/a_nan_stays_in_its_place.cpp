@@ -1,6 +1,6 @@
 // Kernels multiply masked entries by zero, and 0 * NaN spreads; max() and selects swallow a NaN that should be seen.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <array>
 #include <cmath>

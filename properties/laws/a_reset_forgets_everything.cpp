@@ -1,7 +1,7 @@
 // e^-9984 is zero in every format, so the state before it is multiplied by zero and scores across it are zero. Gates are
 // left as they are: their chunk-local sums may legally round.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Paths without a gate have lost the delta term, the erase or parts of a gradient.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

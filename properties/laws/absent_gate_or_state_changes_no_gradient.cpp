@@ -1,6 +1,6 @@
 // A branch without a gate left dk uninitialised and dbeta without one term (flash-linear-attention #862).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // A default state that nobody cleared is a classic.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

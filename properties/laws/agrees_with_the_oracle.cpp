@@ -1,6 +1,6 @@
 // The law that all others lean on: what the kernel wrote is what the certified recurrence says.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

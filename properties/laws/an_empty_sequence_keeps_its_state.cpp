@@ -1,6 +1,6 @@
 // Empty members come from real batches; kernels skip them and leave the state unwritten, or hang.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <cmath>
 

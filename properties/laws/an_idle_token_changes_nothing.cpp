@@ -1,6 +1,6 @@
 // Padding is made of such tokens; I - 0 k k^T is the identity whatever k and v are.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

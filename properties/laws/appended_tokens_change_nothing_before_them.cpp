@@ -1,6 +1,6 @@
 // A tail is worked off by masks, a full chunk without them: both must give the same bits for the tokens they share.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

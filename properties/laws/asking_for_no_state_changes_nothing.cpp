@@ -1,6 +1,6 @@
 // The final state is optional; its flag has switched whole code paths.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

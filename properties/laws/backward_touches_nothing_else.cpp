@@ -1,6 +1,6 @@
 // Canaries stand around every buffer, and forbidden pages behind it.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // Sequences know nothing of one another: permuted and repeated ones must give permuted and repeated answers.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // sigmoid, 2 sigmoid, or the value: interfaces differ, and a missing or doubled sigmoid looks plausible.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 #include <array>

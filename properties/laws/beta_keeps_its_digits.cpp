@@ -1,7 +1,7 @@
 // A beta that was rounded on its way (to bf16, as in vLLM #53877) is one relative error in all channels: averaging over
 // them sees it where single elements cannot.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // A kernel cannot be asked for another chunk, but where its chunks end must not show: tails have faults of their own
 // (stale rows, the last decay taken from the full chunk, masks that only packed calls use).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // dbeta is m^T (v - S^T k), whatever beta is; kernels that recover the residual by dividing by beta lose it.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // k = 0 or beta = 0: the whole of (I - beta k k^T) and of the write drops out.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <cmath>
 

@@ -1,7 +1,7 @@
 // Reverse mode is linear in (d_o, d_S): the gradients of both losses are the sum of those of each. A part that is small
 // beside the other is judged by its own size here.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Two runs over different poisons: an element that was not written, or added to, differs.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

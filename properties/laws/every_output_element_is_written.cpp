@@ -1,6 +1,6 @@
 // Two runs over different poisons: what keeps both was never written, what differs was added to.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include "../guarded_tensor.hpp"
 

@@ -1,7 +1,7 @@
 // Orthonormal dyadic keys, no decay, beta 0, 1/2, 1, 2, integer values: error theory, section 5. No tolerance hides an
 // index, a dropped carry or a truncated inverse here, whatever the formats.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <fmt/format.h>
 

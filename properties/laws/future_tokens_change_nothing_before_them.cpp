@@ -1,7 +1,7 @@
 // Kernels rescale decays by an anchor; one taken from a later row changes the rounding of earlier outputs, which
 // shows in no tolerance but breaks cached and speculative decoding.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

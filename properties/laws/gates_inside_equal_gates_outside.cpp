@@ -1,7 +1,7 @@
 // A bias read per head instead of per channel, a bound that was clamped to instead of multiplied with: the gate is where
 // ports differ (mlx-lm #1792, tokenspeed #847).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include "../../reference/gate.hpp"
 

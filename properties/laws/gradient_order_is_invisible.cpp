@@ -1,8 +1,8 @@
 // Heads and sequences know nothing of one another in the backward pass either (dq and dk are sums within a group only).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
-#include "../multiplied.hpp"
+#include "../perturbed/multiplied.hpp"
 
 #include <algorithm>
 

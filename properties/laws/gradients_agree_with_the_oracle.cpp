@@ -1,6 +1,6 @@
 // The law that the other gradient laws lean on.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

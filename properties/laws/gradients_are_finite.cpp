@@ -1,7 +1,7 @@
 // Backward passes overflow where the forward does not: exp before the mask, sigmoid' times e^A_log (transformers #48455,
 // flash-linear-attention #1007).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <cmath>
 

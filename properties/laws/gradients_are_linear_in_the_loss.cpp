@@ -1,8 +1,8 @@
 // Loss scaling relies on it. Where a number inside may underflow, a power of two is judged by the contract (multiplied.hpp).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
-#include "../multiplied.hpp"
+#include "../perturbed/multiplied.hpp"
 
 namespace kdacheck::laws {
 namespace {

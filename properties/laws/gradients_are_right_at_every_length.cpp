@@ -1,6 +1,6 @@
 // Rows past a tail that were scaled, but not masked, end in dk and dg (flash-linear-attention #652).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

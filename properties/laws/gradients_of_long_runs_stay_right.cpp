@@ -1,7 +1,7 @@
 // Backward too there is more than a thousand tokens: sixteen chunks of 64 and more, the states of which must all be kept.
 
 #include "../drift.hpp"
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Context parallelism hands states forwards and their gradients backwards.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

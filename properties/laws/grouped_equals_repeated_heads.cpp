@@ -1,6 +1,6 @@
 // Value head j reads query/key head j / (HV/H), and nothing else (decay, beta, bias) is shared.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

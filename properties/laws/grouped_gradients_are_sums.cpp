@@ -1,6 +1,6 @@
 // dq and dk are summed over the group; everything else is not.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Heads know nothing of one another: permuted and repeated ones must give permuted and repeated answers.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // Inputs are used again: by the backward pass, by the next layer, by whoever compares.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

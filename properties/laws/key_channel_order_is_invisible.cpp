@@ -1,6 +1,6 @@
 // Every channel has its own decay and bias; a kernel that reads a neighbour's is right only while they are alike.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

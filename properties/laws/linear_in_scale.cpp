@@ -1,8 +1,8 @@
 // scale meets q, and nothing else. Queries of any size do the same to o.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
-#include "../multiplied.hpp"
+#include "../perturbed/multiplied.hpp"
 #include "../transform.hpp"
 
 namespace kdacheck::laws {

@@ -1,9 +1,9 @@
 // Rounding to nearest (or towards zero) commutes with the sign and, away from overflow and underflow, with powers of two;
 // fp16 has too short a range for the latter, so it is judged.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
-#include "../multiplied.hpp"
+#include "../perturbed/multiplied.hpp"
 
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // the budget says by how much.
 
 #include "../drift.hpp"
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

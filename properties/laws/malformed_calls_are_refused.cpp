@@ -1,7 +1,7 @@
 // What is not refused is computed: unsupported widths, lengths that do not add up (flash-linear-attention-npu #266,
 // cuLA #41).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,7 +1,7 @@
 // More (sequence, head) pairs than a grid's second dimension holds: some kernels fail to launch, others drop the rest
 // (flash-linear-attention b9afc14a).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

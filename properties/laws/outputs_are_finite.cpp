@@ -1,6 +1,6 @@
 // Decays are factored into exponentials that overflow; masks multiply infinity by zero.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <cmath>
 

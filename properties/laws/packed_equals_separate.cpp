@@ -1,6 +1,6 @@
 // Boundaries between packed sequences are where rows, decays and states of the neighbour leak in.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

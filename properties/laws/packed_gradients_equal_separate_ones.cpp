@@ -1,8 +1,8 @@
 // Parameters (A_log, dt_bias) gather from all sequences; every other gradient belongs to one.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
-#include "../multiplied.hpp"
+#include "../perturbed/multiplied.hpp"
 
 namespace kdacheck::laws {
 namespace {

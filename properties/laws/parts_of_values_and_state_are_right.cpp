@@ -1,7 +1,7 @@
 // Superposition: the answer to (v, S_0) is the sum of those to (v, 0) and (0, S_0). A part that is small beside the other
 // is judged by its own size here.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // Sums over heads and sequences by atomic additions come out in any order.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <array>
 #include <future>

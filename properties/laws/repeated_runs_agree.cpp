@@ -1,6 +1,6 @@
 // Races and summation orders that depend on threads show as bits that come and go.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <array>
 #include <future>

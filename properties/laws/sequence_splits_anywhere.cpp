@@ -2,7 +2,7 @@
 // own, the second from the very state that the first wrote: a kernel may carry more digits inside than it hands over, so
 // one run need not have the bits of two.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

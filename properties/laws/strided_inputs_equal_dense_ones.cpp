@@ -1,6 +1,6 @@
 // Views of a fused projection have strides that no two dimensions share.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -1,6 +1,6 @@
 // Contiguous gradients of strided inputs: two layouts in one loop.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

@@ -3,7 +3,7 @@
 // same ones. They need no oracle, and as sums over a token or a sequence they show what leans to one side, such as a strength
 // or a state rounded once more in the backward pass, under noise that hides it in single elements.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include "../confidence.hpp"
 #include "../homogeneity.hpp"

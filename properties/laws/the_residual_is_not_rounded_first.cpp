@@ -1,7 +1,7 @@
 // A memory that has nearly converged: bf16(v) - bf16(S^T k) is then nothing but rounding, and learning stops silently
 // (attention-gym #465).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
 // Columns of the state never meet: tiles over V, their tails and vector loads must not show.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Columns of the state and of its gradient never meet.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

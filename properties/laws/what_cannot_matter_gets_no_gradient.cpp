@@ -1,7 +1,7 @@
 // Gradients summed over the wrong axis, or carried over a boundary: dg of all heads was once polluted by the gradient of
 // one state (flash-linear-attention 31293264).
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
 // Entries that are read before they are written: tails of tiles, the upper triangle of an inverse.
 
-#include "../trial.hpp"
+#include "../perturbed/trial.hpp"
 
 namespace kdacheck::laws {
 namespace {

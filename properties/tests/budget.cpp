@@ -1,8 +1,8 @@
 #include "../budget.hpp"
 #include "../confidence.hpp"
-#include "../gradient_trial.hpp"
 #include "../head_spread.hpp"
-#include "../worse_of.hpp"
+#include "../perturbed/gradient_trial.hpp"
+#include "../perturbed/worse_of.hpp"
 #include "drawn_problem.hpp"
 
 #include <catch2/catch.hpp>

@@ -1,7 +1,7 @@
 // Kernels that are right under contracts at the edge of what the model has to know.
 
 #include "../campaign.hpp"
-#include "../proved_bound.hpp"
+#include "../proved/proved_bound.hpp"
 #include "../transform.hpp"
 
 #include "../../kernels/faults/correct_variants.hpp"

@@ -2,7 +2,7 @@
 // Small random problems for tests of budgets and verdicts: no recipe, so that these tests stand on their own.
 
 #include "../../reference/problem.hpp"
-#include "../lanes.hpp"
+#include "../perturbed/lanes.hpp"
 
 #include <cmath>
 #include <cstdint>

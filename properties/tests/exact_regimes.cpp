@@ -1,6 +1,6 @@
 // The exact regimes against every built-in kernel: whatever its formats, its bits must be those of exact arithmetic.
 
-#include "../recipe.hpp"
+#include "../cases/recipe.hpp"
 #include "../run.hpp"
 
 #include <catch2/catch.hpp>

@@ -1,4 +1,4 @@
-#include "../found_cases.hpp"
+#include "../cases/found_cases.hpp"
 #include "../campaign.hpp"
 
 #include "../../kernels/faults/faults.hpp"

@@ -2,8 +2,8 @@
 // than it carries them. One chunk, beta 0 and a loss on the final state alone, so that the whole gradient of the decay is
 // e^G sum_j S_cj dS_cj and nothing else can explain its error.
 
+#include "../cases/recipe.hpp"
 #include "../judge.hpp"
-#include "../recipe.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,5 +1,5 @@
 #include "../judge.hpp"
-#include "../lanes.hpp"
+#include "../perturbed/lanes.hpp"
 #include "drawn_problem.hpp"
 
 #include <catch2/catch.hpp>

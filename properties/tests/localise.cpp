@@ -2,11 +2,11 @@
 // catalogue declares? localised_faults.txt lists those that are named right, as measured; run this program with "measured"
 // to see all of them (BACKWARD=1: those of the backward pass; CONTRACT="...": under another contract).
 
-#include "../localise.hpp"
+#include "../localise/localise.hpp"
 
 #include "../../kernels/faults/faults.hpp"
 #include "../../reference/chunk_adjoint.hpp"
-#include "../reverse_chunk.hpp"
+#include "../perturbed/reverse_chunk.hpp"
 #include "../transform.hpp"
 
 #include <catch2/catch.hpp>

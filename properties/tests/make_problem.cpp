@@ -1,4 +1,4 @@
-#include "../recipe.hpp"
+#include "../cases/recipe.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,5 +1,5 @@
+#include "../cases/recipe.hpp"
 #include "../judge.hpp"
-#include "../recipe.hpp"
 
 #include "../../kernels/faults/faults.hpp"
 

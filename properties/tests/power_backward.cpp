@@ -1,7 +1,7 @@
 // The backward pass of the planted kernels: right without a fault, changed by every fault.
 
+#include "../cases/recipe.hpp"
 #include "../judge.hpp"
-#include "../recipe.hpp"
 #include "../transform.hpp"
 
 #include "../../kernels/faults/faults.hpp"

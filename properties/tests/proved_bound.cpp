@@ -1,6 +1,6 @@
-#include "../proved_bound.hpp"
+#include "../proved/proved_bound.hpp"
 #include "../judge.hpp"
-#include "../proved_ratio.hpp"
+#include "../proved/proved_ratio.hpp"
 #include "drawn_problem.hpp"
 #include "legal_worst.hpp"
 #include "pushed.hpp"

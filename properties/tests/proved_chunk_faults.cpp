@@ -1,8 +1,8 @@
 // What the proved bound of gradients in chunks is worth against planted faults. `proved --faults --backward` tries the whole quick set.
 
+#include "../cases/recipe.hpp"
 #include "../judge.hpp"
-#include "../proved_bound.hpp"
-#include "../recipe.hpp"
+#include "../proved/proved_bound.hpp"
 
 #include "../../kernels/faults/faults.hpp"
 

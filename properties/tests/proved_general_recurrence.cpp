@@ -1,7 +1,7 @@
 #include "../budget_head.hpp"
 #include "../judge.hpp"
-#include "../proved_bound.hpp"
-#include "../proved_ratio.hpp"
+#include "../proved/proved_bound.hpp"
+#include "../proved/proved_ratio.hpp"
 #include "drawn_problem.hpp"
 #include "pushed.hpp"
 

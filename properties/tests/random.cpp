@@ -1,4 +1,4 @@
-#include "../random.hpp"
+#include "../cases/random.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,7 +1,7 @@
 #pragma once
 // Draws the cases of a regime and measures their tensors: what the tests of regimes are made of.
 
-#include "../recipe.hpp"
+#include "../cases/recipe.hpp"
 
 #include <catch2/catch.hpp>
 

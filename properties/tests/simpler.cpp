@@ -1,4 +1,4 @@
-#include "../generate.hpp"
+#include "../cases/generate.hpp"
 
 #include <rapidcheck/catch.h>
 

@@ -10,7 +10,8 @@ import re
 import sys
 
 # What the figures follow from: what runs when a CPU kernel is judged or measured, and what words and draws the outcome.
-MADE_FROM = ("kernels/*", "kernels/cpu/*", "properties/*", "properties/laws/*", "reference/*")
+MADE_FROM = ("kernels/*", "kernels/cpu/*", "properties/*", "properties/cases/*", "properties/laws/*", "properties/localise/*", "properties/perturbed/*",
+             "properties/proved/*", "reference/*")
 WORDED_BY = ("reports/page_data.cpp", "reports/recipe_coordinates.cpp", "reports/series.cpp", "reports/summary_markdown.cpp", "reports/transition_spectra.cpp",
              "reports/words.cpp", "reports/figures/draw.py")
 # What no run of these reports comes to: campaigns on faults and rules, the search, oracles of modules.
