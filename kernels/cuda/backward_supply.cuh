@@ -20,7 +20,7 @@ template <class StageLayout> struct RingSupply {
   }
   /// All lanes are done with it.
   __device__ __forceinline__ void give_back(unsigned lane) {
-    if (lane == 0) ring.give_back(stage, owner);
+    if (speaks(lane)) ring.give_back(stage, owner);
     if (++owner == ring.sharing) owner = 0;
     if (++stage == ring.count) {
       stage = 0;
@@ -71,7 +71,7 @@ template <class StagePart> struct CopySupply {
     return stages + stage * Layout::bytes;
   }
   __device__ __forceinline__ void give_back(unsigned lane) {
-    if (lane == 0) barrier_arrive(empty(stage));
+    if (speaks(lane)) barrier_arrive(empty(stage));
     --ahead;
     if (++stage == count) {
       stage = 0;

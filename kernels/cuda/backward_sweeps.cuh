@@ -32,7 +32,7 @@ __device__ __forceinline__ void both_sweeps(const KeptSweepArguments& kept, int 
   if (thread_index() == 0)
     for (int stage = 0; stage < kept.ring; ++stage) {
       barrier_init(base + 16 * stage, 1);
-      barrier_init(base + 16 * stage + 8, static_cast<unsigned>(kept.warps));
+      barrier_init(base + 16 * stage + 8, static_cast<unsigned>(kept.warps) * warp_arrivals);
     }
   sync_block();
   const int chunks = static_cast<int>((span.length + chunk_tokens - 1) / chunk_tokens);

@@ -1,9 +1,9 @@
 // Chunkwise forward, tier `accurate`: the structure of chunk_fast.cu with operands of 11 bits or more (chunk_mixed.cuh).
 //
-// Operands of scores, kd, qd, T and Aqk are fp16, so that producers and stages cost what the fast tier's do; states, residuals and updates,
-// which scale with the values, enter as tf32, and only kr, whose roundings pile up in a state that is not overwritten, has two bf16
-// terms. What this gives up: keys and queries, decayed, below 2^-24 are lost, so that a memory that is faint against nothing at all is not
-// right to 11 bits, and the contract says operands=fp16.
+// kd, qd, T and Aqk are fp16, so that stages cost what the fast tier's do; operands of scores, states, residuals and updates enter as tf32,
+// and only kr, whose roundings pile up in a state that is not overwritten, has two bf16 terms. What this gives up: keys and queries,
+// decayed, below 2^-24 are lost, so that a memory that is faint against nothing at all is not right to 11 bits, and the contract says
+// operands=fp16.
 //
 // Story (as chunk_fast.cu):
 // 1. Every operand the sum of two bf16 terms. Predicted: error of o below 2e-3 in every regime, that is the rounding of the output, and 1.5
@@ -23,7 +23,14 @@
 // 7. Changes 17 and 18 of the fast tier. Predicted: nothing. Measured 1.36, 0.82, 0.49 at 96, 32, 4 heads: on one multiprocessor a head,
 //    at 168 registers, producers wait 14 % of their time for what they had to spill. Levels in one set of operand rows, not in two (benches
 //    3 KB smaller), and 96 heads dealt out over pairs again, at 255 registers with three producers each: 1.304; with four 2.8, as in 4.
-// 255 registers, 0 bytes spilled (168 and 72 where a block has 12 warps); stages of 17.5 KB, 8 where three producers are, benches of 16 KB.
+// 8. Scores as one tile in tf32 (chunk_tile.cuh), rows and columns 12 KB. Predicted 1.05. Measured 1.29 for 1.29, 0.60 for 0.50 at 4 heads:
+//    the bench takes places of the ring; by ncu producers wait for code 40 % of their time, consumers 13 %, for 48 KB are gone through.
+// 9. That pass token by token in loops (chunk_stream.cuh). Measured 1.21: nobody waits for code, consumers wait for producers 43 %.
+// 10. Rows of the tile over raw rows and over kr, so that a bench takes 17 KB, and with that a fourth producer. Measured 1.056.
+// 11. Of eight tokens everything loaded before anything is stored. Predicted a producer's time less 10 to 15 %. Measured 1.06 for 1.19 with
+//    three producers, but 1.20 with four: 36 KB of code, and waiting for it is back. Of four tokens, 31 KB: 0.919 with four; 0.629, 0.451
+//    at 32, 4 heads; 0.371 at B 8, T 1024, H 32 (12 warps; 0.356 before), 0.055 at T 512.
+// 255 registers, 0 bytes spilled (168 where a block has 12 warps); stages of 17.5 KB, eight of them beside four benches of 17 KB.
 
 #include "chunk_launch.cuh"
 

@@ -196,7 +196,7 @@ __device__ __forceinline__ void consume(const ForwardArguments& args, const Ring
       float O[2][4];
       advance_chunk(S, O, ring.stages + stage * stage_bytes, area + (chunk % value_ring) * tile_bytes, lane);
       sync_warp();
-      if (lane == 0) ring.give_back(stage, owner);
+      if (speaks(lane)) ring.give_back(stage, owner);
       std::uint32_t words[4];
 #pragma unroll
       for (int m = 0; m < 4; ++m) {

@@ -31,8 +31,7 @@ inline ForwardArguments& cut_of(SweepArguments& args) { return args.call; }
 /// of the multiprocessor. Stages are a multiple of the blocks that share them. False if nothing fits.
 template <int K, int pieces, Sweep sweep> bool fill_shape(ForwardArguments& args, ChunkShape wanted, int shared_limit) {
   const int gate_bytes = args.gate_format == Stored::fp32 ? 4 : 2;
-  // Operands that are mixed leave room for no more than eight stages, which would be one a producer.
-  const int most = pieces == mixed_terms && args.sharing == 2 ? 3 : std::min(8, warps_of(K) - args.consumer_warps);
+  const int most = std::min(8, warps_of(K) - args.consumer_warps);
   const int room = shared_limit - chunk_shared_bytes<K, pieces, sweep>(0, 0, args.consumer_warps, gate_bytes, false);
   for (int producers = wanted.producer_warps ? wanted.producer_warps : most; producers > 0; --producers) {
     const int taken = chunk_shared_bytes<K, pieces, sweep>(0, producers, 0, gate_bytes, args.staged) - header_bytes;
@@ -80,8 +79,8 @@ template <class Arguments> struct Cut {
 
 /// Measured on an H200 for V = 128 and 8192 tokens, in ms: a unit on 1, 2, 4, 8 multiprocessors, as many as run at once.
 template <int pieces> double unit_time(int sharing) {
-  if (pieces == 1) return sharing >= 8 ? 0.265 : sharing >= 4 ? 0.385 : sharing >= 2 ? 0.495 : 1.14;
-  if (pieces == mixed_terms) return sharing >= 8 ? 0.60 : sharing >= 4 ? 1.0 : sharing >= 2 ? 0.79 : 1.34;
+  if (pieces == 1) return sharing >= 8 ? 0.265 : sharing >= 4 ? 0.37 : sharing >= 2 ? 0.42 : 1.14;
+  if (pieces == mixed_terms) return sharing >= 8 ? 0.455 : sharing >= 4 ? 0.57 : sharing >= 2 ? 0.63 : 1.42;
   return sharing >= 8 ? 0.89 : sharing >= 4 ? 1.50 : sharing >= 2 ? 1.55 : 2.20;
 }
 

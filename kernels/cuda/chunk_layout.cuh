@@ -16,8 +16,8 @@ inline constexpr int chunk_tokens = 16;
 inline constexpr int value_ring = 4;           ///< value tiles in flight
 inline constexpr int tile_bytes = 16 * 16 * 2; ///< [16,16] of 16-bit numbers
 
-/// In place of a number of bf16 terms: kr in two bf16 terms, everything else, the operands of scores too, in one fp16 term (11 bits). What
-/// these multiply, states, residuals and updates, are tf32: no scale, no overflow.
+/// In place of a number of bf16 terms: kr in two bf16 terms, kd, qd, T and Aqk in one fp16 term (11 bits). What these multiply, states,
+/// residuals and updates, and the operands of scores are tf32: no scale, no overflow.
 inline constexpr int mixed_terms = 3;
 /// Words that a pair of numbers takes.
 constexpr __device__ __host__ __forceinline__ int terms_of(int pieces) { return pieces == mixed_terms ? 1 : pieces; }
@@ -82,7 +82,10 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayou
   static constexpr int score_piece = 24 * 128;     ///< of a level: 8 rows of k, 8 of q, 8 columns of k; 64 channels
   static constexpr int score_row_piece = 16 * 128; ///< of a tile: 16 columns of k; 64 channels. Sweep::stored: 16 rows of k and q too
   static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
-  static constexpr int score_bytes = sweep == Sweep::stored ? 3 * score_row_piece : terms_of(pieces) * score_piece;
+  static constexpr int slot_row = 64 * 8 / 2; ///< numbers of a lane's two channels in fp32, token by token (chunk_stream.cuh)
+  static constexpr int score_bytes = sweep == Sweep::stored  ? 3 * score_row_piece
+                                     : pieces == mixed_terms ? 16 * slot_row
+                                                             : terms_of(pieces) * score_piece;
   static constexpr int L = score_rows;                   ///< fp32; then T. The second one, of Sweep::stored, matrix_bytes further
   static constexpr int Aqk = L + matrix_bytes;           ///< [16,16] fp32; where scores are made level by level
   static constexpr int norms = score_rows + score_bytes; ///< factors of 16 q rows, of 16 k rows; 16 betas

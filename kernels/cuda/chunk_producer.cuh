@@ -29,6 +29,9 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
     barrier_expect_remote(full, bytes);
     copy_remote(remote_address(place, lane), from, bytes, full);
   }
+  if constexpr (warp_arrivals > 1) // whoever has not said how many bytes are on their way
+    for (unsigned rank = 0; rank < ring.sharing; ++rank)
+      if (rank != ring.rank && rank != lane) barrier_arrive_remote(remote_address(ring.full(stage), rank));
   if (staged) {
     for (int at = 16 * static_cast<int>(lane); at < bytes; at += 512) {
       std::uint32_t words[4];
@@ -37,7 +40,7 @@ template <int bytes> __device__ __forceinline__ void send_stage(const Ring& ring
     }
   }
   sync_warp();
-  if (lane == 0) barrier_arrive(ring.full(stage));
+  if (speaks(lane)) barrier_arrive(ring.full(stage));
 }
 
 /// Every `step`-th chunk of a gang's from `first` on; those of a unit are counted from its end in the adjoint sweep. `staging`: room
@@ -104,10 +107,21 @@ __device__ void produce_all(const ForwardArguments& args, const Ring& ring, Addr
   }
 }
 
+/// What a warp of a block does. `paired`: of eight, half of them consumers, two of a kind share a scheduler and the instructions that lie
+/// there (warp w is the (w % 4)-th scheduler's).
+struct WarpRole {
+  bool consumes;
+  int number; ///< among the warps of its kind
+};
+template <bool paired> __device__ __forceinline__ WarpRole role_of(int warp, int consumers, int producers) {
+  if (paired && consumers == 4 && producers == 4) return {warp % 4 < 2, warp / 4 * 2 + warp % 2};
+  return warp < consumers ? WarpRole{true, warp} : WarpRole{false, warp - consumers};
+}
+
 /// A block: a gang's, or a slice of one unit's value columns. `produce_part` runs a producer warp, given the ring, its bench, the number
 /// of its gang, and its number among the gang's producers; `consume_part` a consumer warp, given the ring, its area, the gang and its first
 /// column. `staging_bytes`: of a producer, beside the ring.
-template <bool dealt, class Produce, class Consume>
+template <bool dealt, bool paired = false, class Produce, class Consume>
 __device__ __forceinline__ void gang_block(const ForwardArguments& args, int stage_bytes, int bench_bytes, int staging_bytes,
                                            Produce produce_part, Consume consume_part) {
   const unsigned warp = thread_index() / 32, lane = thread_index() % 32;
@@ -120,8 +134,8 @@ __device__ __forceinline__ void gang_block(const ForwardArguments& args, int sta
   const Address areas = benches + args.producer_warps * bench_bytes;
   if (thread_index() == 0) {
     for (int stage = 0; stage < args.stages; ++stage) {
-      barrier_init(ring.full(stage), 1);
-      barrier_init(ring.empty(stage), args.consumer_warps * args.sharing);
+      barrier_init(ring.full(stage), warp_arrivals);
+      barrier_init(ring.empty(stage), static_cast<unsigned>(args.consumer_warps * args.sharing) * warp_arrivals);
       store_shared(ring.rounds(stage), std::uint32_t{0});
     }
     if (dealt && ring.rank == 0) store_shared(number, take_ticket(args.handover));
@@ -131,11 +145,12 @@ __device__ __forceinline__ void gang_block(const ForwardArguments& args, int sta
   const auto gang = static_cast<int>(!dealt    ? block_index() / static_cast<unsigned>(args.slices)
                                      : sharing ? load_remote_word(remote_address(number, 0))
                                                : load_shared_word(number));
-  if (static_cast<int>(warp) < args.consumer_warps) {
-    const int column = (slice * args.consumer_warps + static_cast<int>(warp)) * 16;
-    consume_part(ring, areas + warp * consumer_bytes, gang, column, lane);
+  const WarpRole role = role_of<paired>(static_cast<int>(warp), args.consumer_warps, args.producer_warps);
+  if (role.consumes) {
+    const int column = (slice * args.consumer_warps + role.number) * 16;
+    consume_part(ring, areas + role.number * consumer_bytes, gang, column, lane);
   } else {
-    const int producer = static_cast<int>(warp) - args.consumer_warps;
+    const int producer = role.number;
     produce_part(ring, benches + producer * bench_bytes, stagings + producer * staging_bytes, gang,
                  static_cast<int>(ring.rank) + args.sharing * producer, lane);
   }
@@ -149,7 +164,7 @@ __device__ __forceinline__ void gang_block(const ForwardArguments& args, int sta
 template <int K, int pieces, bool half_precision, Sweep sweep, bool dealt, bool narrow = false, class Consume>
 __device__ __forceinline__ void sweep_block(const ForwardArguments& args, Consume consume_part) {
   constexpr int stage_bytes = StageLayout<K, pieces, sweep>::bytes;
-  gang_block<dealt>(
+  gang_block<dealt, dealt && pieces == 1 && sweep == Sweep::forward>(
       args, stage_bytes, WorkbenchLayout<K, pieces>::bytes(args.gate_format == Stored::fp32 ? 4 : 2), args.staged ? stage_bytes : 0,
       [&](const Ring& ring, Address bench, Address staging, int gang, int first, unsigned lane) {
         produce_all<K, pieces, half_precision, sweep, dealt, narrow>(args, ring, bench, staging, gang, first,

@@ -1,11 +1,12 @@
 #pragma once
-// Akk and Aqk of a chunk as one 16x16 tile each, in bf16: rows k_i e^{G_i} and q_i e^{G_i}, which are the stage's kd and qd, columns
-// k_j e^{-G_j}. G is the sum of log decays since the chunk's beginning, so that columns grow where rows fall. Their products are the same
-// e^{G_i - G_j} <= 1, each operand rounded once, whatever its size; what lies above the diagonal may be of any size and is left out.
+// Akk and Aqk of a chunk as one 16x16 tile each, in bf16 or, where terms are mixed, tf32: rows k_i e^{G_i} and q_i e^{G_i}, which in bf16
+// are the stage's kd and qd, columns k_j e^{-G_j}. G is the sum of log decays since the chunk's beginning, so that columns grow where rows
+// fall. Their products are the same e^{G_i - G_j} <= 1, each operand rounded once, whatever its size; what lies above the diagonal may be
+// of any size and is left out.
 //
-// That holds while no channel has fallen below 2^-64: operands are then far from both ends of bf16. A token from which on one has is
-// *strong*: its rows are made level by level, without a factor above 1 (chunk_scores.cuh). No row asks what comes after its token: whether
-// it is strong depends on the tokens up to it, and the tile's numbers are the same beside strong rows.
+// That holds while no channel has fallen below 2^-64: operands are then far from both ends of bf16 and tf32. A token from which on one has
+// is *strong*: its rows are made level by level, without a factor above 1 (chunk_scores.cuh). No row asks what comes after its token:
+// whether it is strong depends on the tokens up to it, and the tile's numbers are the same beside strong rows.
 
 #include "chunk_scores.cuh"
 
@@ -41,6 +42,16 @@ __device__ __forceinline__ std::uint32_t strong_tokens(const Pair (&g)[16], Pair
   return tokens;
 }
 
+/// To nearest in 11 bits, so that tensor cores, which cut, cut nothing.
+__device__ __forceinline__ float rounded_to_tf32(float x) { return bits_as_float(float_as_bits(x) + 0x1000u); }
+
+/// 16 rows of 64 channels in tf32, each in two parts of 128 bytes, swizzled: channels 0-31 from `first` on, the others `other` bytes
+/// further.
+struct SplitRows {
+  Address first;
+  unsigned other, row_bytes;
+};
+
 /// Where rows of k and of q lie: 64 channels from `channel` on, of rows of `row_bytes`, swizzled.
 struct TileRows {
   Address k, q;
@@ -50,6 +61,32 @@ struct TileRows {
 /// Both tiles of a chunk as a warp's accumulators: [columns 0-7 | 8-15], lane l has rows l/4 and l/4 + 8, columns 2 (l%4) and 2 (l%4) + 1.
 struct Tiles {
   float kk[2][4], qk[2][4];
+
+  /// Adds the products over 64 channels in tf32. `columns`: 16 rows of 256 bytes, fp32, rounded here.
+  __device__ __forceinline__ void add_tf32(Address columns, const SplitRows& k, const SplitRows& q, unsigned lane) {
+    const unsigned row = lane % 8 + 8 * ((lane / 8) % 2), in_row = ((lane / 16) ^ (row & 7)) * 16;
+    const Address of_column = columns + swizzled(lane % 8 + 8 * (lane / 16), 8 * ((lane / 8) % 2), 256);
+    const Address of_k = k.first + row * k.row_bytes + in_row, of_q = q.first + row * q.row_bytes + in_row;
+    const auto load = [](float(&x)[4], Address at) {
+      std::uint32_t words[4];
+      load_matrices(words, at);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[e] = bits_as_float(words[e]);
+    };
+#pragma unroll
+    for (int step = 0; step < 8; ++step) {
+      float b[4], a[4];
+      load(b, steps_further(of_column, step));
+#pragma unroll
+      for (int e = 0; e < 4; ++e) b[e] = rounded_to_tf32(b[e]);
+      load(a, steps_further(of_k, step % 4) + step / 4 * k.other);
+      multiply_add_tf32(kk[0], a, b[0], b[1]);
+      multiply_add_tf32(kk[1], a, b[2], b[3]);
+      load(a, steps_further(of_q, step % 4) + step / 4 * q.other);
+      multiply_add_tf32(qk[0], a, b[0], b[1]);
+      multiply_add_tf32(qk[1], a, b[2], b[3]);
+    }
+  }
 
   /// Adds the products over 64 channels. `columns`: 16 rows of 128 bytes.
   template <bool with_q> __device__ __forceinline__ void add(Address columns, const TileRows& rows, unsigned lane) {
@@ -83,7 +120,7 @@ struct Tiles {
 
   /// beta_i Akk_ij to L[j][i] (in the sweep of states beta_j Akk_ij; to be stored for both sweeps, that one matrix_bytes further), Aqk as a
   /// tile to the stage.
-  template <Sweep sweep, class Place>
+  template <int pieces, Sweep sweep, class Place>
   __device__ __forceinline__ void store(Address betas, Address diagonal, Address L, Place stage_Aqk, unsigned lane) const {
     const int r = static_cast<int>(lane / 4), c = static_cast<int>(2 * (lane % 4));
 #pragma unroll
@@ -108,18 +145,18 @@ struct Tiles {
           const float x = i > j ? qk[half][2 * upper] : i == j ? own : 0.0f;
           const float y = i > j + 1 ? qk[half][2 * upper + 1] : i == j + 1 ? own : 0.0f;
           store_stage(stage_Aqk + tile_offset(static_cast<unsigned>(i), static_cast<unsigned>(half)) + 2 * static_cast<unsigned>(c),
-                      pack_bf16(x, y));
+                      split<pieces>(x, y).word[0]);
         }
       }
   }
 };
 
 /// Adds what strong rows have from 64 channels, level by level. `scratch`: 24 rows of 128 bytes.
-template <bool with_q>
+template <int pieces, bool with_q>
 __device__ __forceinline__ void add_strong(Tiles& tiles, Address scratch, const Pair (&k)[16], const Pair (&q)[16], const Pair (&alpha)[16],
                                            std::uint32_t strong, unsigned lane) {
   float levels[4][4] = {};
-  add_levels<1, with_q>(levels, scratch, k, q, alpha, lane);
+  add_levels<pieces, with_q>(levels, scratch, k, q, alpha, lane);
   each_wanted(levels, lane, [&](int i, int j, float kk, float qk) {
     store_shared(scratch + 4 * (16 * i + j), kk);
     if constexpr (with_q) store_shared(scratch + 1024 + 4 * (16 * i + j), qk);

@@ -24,6 +24,15 @@ struct Pair {
 
 namespace kdacheck::cuda {
 
+/// Arrivals of a warp at a barrier. After sync_warp() one lane speaks for what all lanes have done; of that racecheck knows nothing, it
+/// takes an arrival for the lane's own, so that for it (KDACHECK_EVERY_LANE_ARRIVES) every lane arrives.
+#ifdef KDACHECK_EVERY_LANE_ARRIVES
+inline constexpr unsigned warp_arrivals = 32;
+#else
+inline constexpr unsigned warp_arrivals = 1;
+#endif
+__device__ __forceinline__ bool speaks(unsigned lane) { return lane < warp_arrivals; }
+
 /// Neither infinite nor NaN.
 __device__ __forceinline__ bool is_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
 

@@ -236,11 +236,21 @@ __device__ __forceinline__ bool barrier_test(Address barrier, unsigned parity) {
 /// Waits until a word of shared memory, which another warp of the block writes, has that value.
 __device__ __forceinline__ void word_wait(Address word, std::uint32_t value) {
   std::uint32_t now;
-  do asm volatile("ld.acquire.cta.shared.b32 %0, [%1];" : "=r"(now) : "r"(word) : "memory");
+  do
+#ifdef KDACHECK_EVERY_LANE_ARRIVES // racecheck takes a load and a store for a race, whatever their order means
+    asm volatile("atom.acquire.cta.shared.or.b32 %0, [%1], 0;" : "=r"(now) : "r"(word) : "memory");
+#else
+    asm volatile("ld.acquire.cta.shared.b32 %0, [%1];" : "=r"(now) : "r"(word) : "memory");
+#endif
   while (now != value);
 }
 __device__ __forceinline__ void word_set(Address word, std::uint32_t value) {
+#ifdef KDACHECK_EVERY_LANE_ARRIVES
+  std::uint32_t before;
+  asm volatile("atom.release.cta.shared.exch.b32 %0, [%1], %2;" : "=r"(before) : "r"(word), "r"(value) : "memory");
+#else
   asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(word), "r"(value) : "memory");
+#endif
 }
 
 /// Says to a warp of another block that what this one has written may be read.

@@ -15,17 +15,14 @@ std::vector<unsigned char> download(const void* from, std::size_t bytes) {
 
 struct Decode {
   DeviceProblem made;
-  DeviceMemory states; ///< as they are before a call
   std::size_t state_bytes, output_bytes;
+  std::vector<unsigned char> states; ///< as they are before a call
 
   Decode(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V)
       : made(make_problem(B, T, H, K, V, 33, true)), state_bytes(static_cast<std::size_t>(B * H * K * V) * 4),
-        output_bytes(static_cast<std::size_t>(B * T * H * V) * 2) {
-    states = allocate(state_bytes);
-    require(cudaMemcpy(states.get(), made.problem.state, state_bytes, cudaMemcpyDeviceToDevice), "copy");
-  }
+        output_bytes(static_cast<std::size_t>(B * T * H * V) * 2), states(download(made.problem.state, state_bytes)) {}
   void put_back(int poison, cudaStream_t stream) const {
-    require(cudaMemcpyAsync(made.problem.state, states.get(), state_bytes, cudaMemcpyDeviceToDevice, stream), "copy");
+    require(cudaMemcpyAsync(made.problem.state, states.data(), state_bytes, cudaMemcpyHostToDevice, stream), "copy");
     require(cudaMemsetAsync(made.problem.o.data, poison, output_bytes, stream), "poison");
   }
   std::vector<unsigned char> results() const {
