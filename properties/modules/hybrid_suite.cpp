@@ -34,6 +34,7 @@ StackRecipe recipe_of(std::string_view regime) {
   StackRecipe r;
   if (regime == "three-to-one") r.cached = {};
   if (regime == "packed") r.lengths = {2, 0, 1, 7}, r.cached = {0, 3, 1, 2};
+  if (regime == "batch") r.lengths = {4, 4, 4}, r.cached = {3, 0, 1};
   if (regime == "one-to-one") r.stack = stack_of(hybrid_pattern(4, 1));
   if (regime == "seven-to-one") r.stack = stack_of(hybrid_pattern(8, 7)), r.lengths = {5}, r.cached = {3};
   if (regime == "mla-first") r.stack = stack_of({Mixer::mla, Mixer::kda, Mixer::kda});
@@ -185,6 +186,7 @@ ModuleSuite hybrid_suite() {
                     .regimes = {{"three-to-one", "three KDA layers and one MLA layer, a fresh batch"},
                                 {"from-a-state", "all layers go on from an earlier call"},
                                 {"packed", "sequences of 2, 0, 1 and 7 tokens behind 0, 3, 1 and 2"},
+                                {"batch", "three sequences of 4 tokens behind 3, 0 and 1, not packed"},
                                 {"one-to-one", "MLA every second layer"},
                                 {"seven-to-one", "eight layers, one of them MLA"},
                                 {"mla-first", "a pattern of no ratio"},

@@ -31,6 +31,7 @@ LayerRecipe recipe_of(std::string_view regime) {
   LayerRecipe r;
   if (regime == "usual") r.states = false;
   if (regime == "packed") r.lengths = {3, 0, 1, 17, 2};
+  if (regime == "batch") r.lengths = {7, 7, 7};
   if (regime == "grouped-values") r.layer.HV = 4;
   if (regime == "bounded-gate") r.layer.gate = GateForm::bounded;
   if (regime == "sigmoid-gate") r.layer.gate = GateForm::sigmoid;
@@ -98,6 +99,7 @@ ModuleSuite kda_layer_suite() {
       .regimes = {{"usual", "a fresh batch"},
                   {"from-a-state", "convolution and memory go on from an earlier call"},
                   {"packed", "sequences of 3, 0, 1, 17 and 2 tokens: shorter than the convolution, and empty"},
+                  {"batch", "three sequences of 7 tokens, not packed"},
                   {"grouped-values", "two value heads per query head"},
                   {"bounded-gate", "the gate with a lower bound"},
                   {"sigmoid-gate", "the plain gate, without A_log and dt_bias"},

@@ -27,6 +27,7 @@ MlaRecipe recipe_of(std::string_view regime) {
   MlaRecipe r;
   if (regime == "usual") r.cached = {};
   if (regime == "packed") r.lengths = {3, 0, 1, 17, 2}, r.cached = {0, 4, 2, 1, 0};
+  if (regime == "batch") r.lengths = {7, 7, 7}, r.cached = {0, 4, 2};
   if (regime == "no-shared-channels") r.mla.K_shared = 0;
   if (regime == "large-scores") r.query_size = 300;
   if (regime == "equal-scores") r.query_size = 0;
@@ -100,6 +101,7 @@ ModuleSuite mla_suite() {
                     .regimes = {{"usual", "a fresh batch"},
                                 {"from-a-cache", "5 and 3 tokens are cached"},
                                 {"packed", "sequences of 3, 0, 1, 17 and 2 tokens behind 0, 4, 2, 1 and 0"},
+                                {"batch", "three sequences of 7 tokens behind 0, 4 and 2, not packed"},
                                 {"no-shared-channels", "keys from the latent alone"},
                                 {"large-scores", "scores beyond the range of exp: the maximum must be taken off"},
                                 {"equal-scores", "all queries zero: plain means over all tokens, where a mask's place shows most"},

@@ -3,6 +3,7 @@
 #include "../gating.hpp"
 
 #include "../../../reference/gating.hpp"
+#include "bits.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -277,6 +278,10 @@ TEST_CASE("Xavier initialisation is the same bits on every machine and has the v
   CHECK(parameters.dt_bias.size() == 512);
   const std::array pinned{0x1.79c796p-6f, -0x1.a43bb4p-8f, -0x1.64d158p-4f, -0x1.0a1be2p-5f, 0x1.97c724p-4f, -0x1.212e98p-5f};
   for (std::size_t i = 0; i < pinned.size(); ++i) CHECK(parameters.down[i] == pinned[i]);
+  CHECK(bits_of(parameters.up, bits_of(parameters.down)) == 0x63af2d1413c94fef);
+  const auto [lowest, highest] = std::ranges::minmax(parameters.up);
+  const float wide = static_cast<float>(std::sqrt(6.0 / (64 + 512)));
+  CHECK((-wide <= lowest && lowest < -0.99f * wide && 0.99f * wide < highest && highest <= wide));
   const double limit = std::sqrt(6.0 / (512 + 64));
   double sum = 0, squares = 0;
   for (float w : parameters.down) {

@@ -1,6 +1,7 @@
 // What the laws of properties/modules do not see: kernels of every kind in the layer, calls that are refused, initial bits.
 
 #include "../kda_layer.hpp"
+#include "bits.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -85,6 +86,12 @@ TEST_CASE("initial parameters follow from the seed and the tensor's name alone")
   CHECK(one.o_proj == same.o_proj);
   CHECK(one.q_proj != one.k_proj);
   CHECK(one.q_proj != other.q_proj);
+  std::uint64_t bits = bits_of({});
+  KdaLayerParameters drawn = one;
+  for_each_tensor(layer, drawn, [&](std::string_view name, std::span<const std::int64_t>, std::vector<float>& values) {
+    if (name != "A_log") bits = bits_of(values, bits); // that one goes through the C library's logarithm
+  });
+  CHECK(bits == 0xe62ca71de5814049);
   CHECK(std::ranges::all_of(one.A_log, [](float A) { return A >= 0 && A < std::log(16.0f); }));
 }
 
