@@ -128,6 +128,19 @@ Finding memory_grows_in_mla_layers_alone(const ModuleCase& c, std::uint64_t) {
   return {};
 }
 
+/// Layers r, 2 r + 1, 3 r + 2, ... are MLA, all others KDA.
+Finding the_pattern_repeats(const ModuleCase&, std::uint64_t) {
+  for (std::int64_t ratio = 0; ratio <= 8; ++ratio)
+    for (std::int64_t layers = 0; layers <= 20; ++layers) {
+      std::vector<Mixer> due(static_cast<std::size_t>(layers), Mixer::kda);
+      for (std::int64_t l = ratio; l < layers; l += ratio + 1) due[static_cast<std::size_t>(l)] = Mixer::mla;
+      if (hybrid_pattern(layers, ratio) != due)
+        return broken("pattern",
+                      fmt::format("{} layers at {} to one have their MLA layers elsewhere than behind every {}", layers, ratio, ratio));
+    }
+  return {};
+}
+
 /// The state behind `tokens` tokens of one sequence, from nothing.
 HybridState state_behind(const HybridStack& stack, std::int64_t tokens, std::uint64_t seed) {
   HybridState state;
@@ -195,6 +208,8 @@ ModuleSuite hybrid_suite() {
                     .faults = {},
                     .draw = draw,
                     .figures = memory_figures};
+  suite.laws.push_back(
+      {"the-pattern-repeats", "an MLA layer stands behind every r KDA layers, for any ratio r and depth", false, the_pattern_repeats});
   suite.laws.push_back({"memory-is-counted-to-the-byte", "the bytes of a fresh sequence's state are those of its numbers", false,
                         memory_is_counted_to_the_byte});
   suite.laws.push_back({"memory-grows-in-mla-layers-alone", "MLA layers keep latents of all tokens, KDA layers a state of one size", false,

@@ -33,6 +33,7 @@ MlaRecipe recipe_of(std::string_view regime) {
   if (regime == "equal-scores") r.query_size = 0;
   if (regime == "latent-near-epsilon") r.latent_size = 1e-3f;
   if (regime == "other-epsilon") r.mla.norm_epsilon = 3e-4f, r.latent_size = 1e-2f;
+  if (regime == "wide-layer") r.mla.D = 260, r.mla.H = 1, r.lengths = {5}, r.cached = {2};
   if (regime == "wide-heads") r.mla = {.D = 24, .H = 1, .K = 20, .V = 18, .K_shared = 16, .rank = 33}, r.lengths = {40}, r.cached = {3};
   return r;
 }
@@ -107,6 +108,7 @@ ModuleSuite mla_suite() {
                                 {"equal-scores", "all queries zero: plain means over all tokens, where a mask's place shows most"},
                                 {"latent-near-epsilon", "latents of 1e-3 before their norm: epsilon matters"},
                                 {"other-epsilon", "3e-4, which is no default, and latents of 1e-2"},
+                                {"wide-layer", "D = 260: more columns than a block of the projections"},
                                 {"wide-heads", "36 and 18 channels, rank 33, 40 tokens: no multiples of 16"}},
                     .laws = token_laws(),
                     .faults = {},

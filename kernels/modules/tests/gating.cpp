@@ -295,6 +295,18 @@ TEST_CASE("Xavier initialisation is the same bits on every machine and has the v
   CHECK(std::fabs(squares / n / (limit * limit / 3) - 1) < 6 * std::sqrt(0.8 / n));
 }
 
+TEST_CASE("a call without rows writes nothing, and its gradients are zero in the shapes of their primals") {
+  for (GateForm form : forms) {
+    Case c = random_case(form, false, 9, 3, 2, 5, true);
+    c.B = 2, c.T = 0, c.x.clear();
+    CHECK(run(c).alpha.empty());
+    const GatingGradients d = gates_backward(c.module, c.parameters, c.input(), {});
+    CHECK((d.x.empty() && d.down == std::vector<float>(27, 0.0f) && d.up == std::vector<float>(30, 0.0f)));
+    CHECK((d.A_log == std::vector<float>(c.parameters.A_log.size(), 0.0f) &&
+           d.dt_bias == std::vector<float>(c.parameters.dt_bias.size(), 0.0f)));
+  }
+}
+
 TEST_CASE("wrong shapes and numbers that are not finite are refused with the tensor's name, before anything is written") {
   const auto refused = [](Case c, const char* part, bool gradient = true) {
     std::vector<float> alpha(c.gate_count(), -7.0f);
