@@ -182,6 +182,28 @@ TEST_CASE("gates are in [0,1] and ordered as their logits, for any finite input"
     }
 }
 
+TEST_CASE("a bias that takes a logit beyond fp32 leaves the gate at its end, or where its rate of 0 holds it") {
+  const std::vector<float> logits(40, 3e38f), opposite(40, -3e38f);
+  for (GateForm form : {GateForm::softplus, GateForm::bounded})
+    for (float A_log : {-infinity, 0.0f, 88.0f})
+      for (bool above : {false, true}) {
+        const Case c = of_logits(form, above ? logits : opposite, A_log, above ? 3e38f : -3e38f);
+        const Written out = run(c);
+        const Real bound = -5.0L;
+        Real end = above ? (form == GateForm::softplus ? -std::numeric_limits<float>::max() : bound) : 0;
+        if (A_log < 0) end = form == GateForm::softplus ? 0 : bound / 2;
+        CAPTURE(name(form), A_log, above);
+        for (std::size_t i = 0; i < logits.size(); ++i) {
+          CHECK(std::fabs(out.log_decay[i] - end) <= 4 * u * std::fabs(end));
+          CHECK(std::fabs(out.alpha[i] - std::exp(end)) <= 64 * u * std::exp(end));
+        }
+        const std::vector<float> d(logits.size(), 1.0f);
+        const GatingGradients slopes = gates_backward(c.module, c.parameters, c.input(), {.alpha = {}, .log_decay = d});
+        for (float slope : slopes.dt_bias) CHECK(std::isfinite(slope));
+        CHECK((std::isfinite(slopes.A_log[0]) || A_log == 88.0f)); // the sum of forty slopes at the end of fp32 is beyond it
+      }
+}
+
 TEST_CASE("rows whose sums overflow fp32 have the gates of their exact logits, and leave other rows alone") {
   Case c{.module = {.D = 2, .rank = 2, .H = 1, .K = 2}, .parameters = {}, .B = 1, .T = 2, .x = {3e38f, 3e38f, 0.5f, 0.25f}};
   c.parameters.down = {3e38f, 1.0f, -3e38f, 1.0f}; // inf - inf in fp32, 0 in truth
