@@ -200,7 +200,7 @@ TEST_CASE("a bias that takes a logit beyond fp32 leaves the gate at its end, or 
         const std::vector<float> d(logits.size(), 1.0f);
         const GatingGradients slopes = gates_backward(c.module, c.parameters, c.input(), {.alpha = {}, .log_decay = d});
         for (float slope : slopes.dt_bias) CHECK(std::isfinite(slope));
-        CHECK((std::isfinite(slopes.A_log[0]) || A_log == 88.0f)); // the sum of forty slopes at the end of fp32 is beyond it
+        CHECK_FALSE(std::isnan(slopes.A_log[0])); // infinite where forty slopes at the end of fp32 are added up
       }
 }
 
