@@ -216,6 +216,7 @@ private:
 template <class States> StateStore store_of(const std::shared_ptr<States>& of) {
   return {.update = [of](const StateTokens& tokens) { return of->update(tokens); },
           .checkpoint = [of] { of->checkpoint(); },
+          .finish_writing = [] {},
           .restore = [of](std::int64_t step) { of->restore(step); },
           .save = [of](const std::filesystem::path& path) { of->save(path); },
           .load = [of](const std::filesystem::path& path) { of->load(path); },
@@ -233,6 +234,7 @@ template <class States> StateStore store_of(const std::shared_ptr<States>& of) {
 StateStore managed_states(const StateSettings& settings) {
   const auto manager = std::make_shared<StateManager>(settings);
   StateStore store = store_of(manager);
+  store.finish_writing = [manager] { manager->finish_writing(); };
   store.restored_count = [manager] { return manager->restored_count(); };
   store.clipped_count = [manager] { return manager->clipped_count(); };
   return store;

@@ -13,7 +13,7 @@ namespace kdacheck {
 /// What a program may ask of a manager; each as StateManager's member of that name says.
 struct StateStore {
   std::function<std::vector<modules::StateFault>(const modules::StateTokens&)> update;
-  std::function<void()> checkpoint;
+  std::function<void()> checkpoint, finish_writing;
   std::function<void(std::int64_t)> restore;
   std::function<void(const std::filesystem::path&)> save, load;
   std::function<bool()> load_latest;

@@ -4,6 +4,7 @@
 //   p_tj = e^{s_tj - max_j s_tj} / sum_j e^{s_tj - max_j s_tj},   s_tj = scale q_t . k_j,   j <= past + t        o_t = sum_j p_tj v_j
 //
 // The largest score is taken off before the exponential: no score overflows, and the largest weight is 1 before division.
+// Source: Vaswani et al. 2017, section 3.2.1. Sizes are the caller's to keep: the layer checks them.
 
 #include <cstdint>
 #include <span>

@@ -14,7 +14,7 @@ CoreTokens tokens_of(const ChunkwiseSizes& s, const ModuleCall& call) {
           .K = s.K,
           .V = s.V,
           .scale = s.scale,
-          .normalise = false,
+          .normalise = s.normalise,
           .cu_seqlens = call.cu_seqlens,
           .q = tensor_named(call.inputs, "q").values,
           .k = tensor_named(call.inputs, "k").values,

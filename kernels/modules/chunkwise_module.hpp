@@ -9,13 +9,14 @@ namespace kdacheck::modules {
 struct ChunkwiseSizes {
   std::int64_t C = 64, H = 1, HV = 1, K = 1, V = 1;
   float scale = 1;
+  bool normalise = false; ///< q and k divided by their norms first
 };
 
 /// Output o [R,HV,V].
 Module chunkwise_module(const ChunkwiseSizes&);
 
 /// Outputs G and W [R,HV,K], a token's row of Akk and Aqk [R,HV,C], U, inter and intra [R,HV,V], chunk after chunk from each sequence's
-/// start; forward only.
+/// start; forward only, without normalise.
 Module chunk_parts_module(const ChunkwiseSizes&);
 
 } // namespace kdacheck::modules

@@ -13,20 +13,18 @@ using cpu::at_least;
 using cpu::at_most;
 using cpu::Lanes;
 
-/// ln(1 + e) for e in [0,1], within 4 units in the last place: 2 artanh(e / (2 + e)), whose series in s^2 <= 1/9 leaves
-/// 9^-8 / 17 < 2^-29 behind eight terms.
-inline Lanes log1p_of(Lanes e) {
+/// base + ln(1 + e) for base >= 0 and e in [0,1], within 4 units in the last place: ln(1 + e) = 2 artanh(s), s = e / (2 + e), by the odd
+/// polynomial of degree 11 that errs least in relation to it on s <= 1/3, by 2^-30.7 with the coefficients rounded (Remez).
+inline Lanes plus_log1p(Lanes base, Lanes e) {
   const Lanes s = e / (cpu::broadcast(2.0f) + e), square = s * s;
-  Lanes p = cpu::broadcast(1.0f / 15);
-  for (float term : {1.0f / 13, 1.0f / 11, 1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f})
+  Lanes p = cpu::broadcast(0x1.f1733ep-3f);
+  for (float term : {0x1.b6e6ccp-3f, 0x1.2508b2p-2f, 0x1.9996bp-2f, 0x1.555558p-1f, 2.0f})
     p = cpu::multiply_add(p, square, cpu::broadcast(term));
-  return (s + s) * p;
+  return cpu::multiply_add(s, p, base);
 }
 
-inline Lanes within_fp32(Lanes x) {
-  constexpr float most = std::numeric_limits<float>::max();
-  return at_most(at_least(x, -most), most);
-}
+inline constexpr float most = std::numeric_limits<float>::max();
+inline Lanes within_fp32(Lanes x) { return at_most(at_least(x, -most), most); }
 
 /// -|x|; -NaN for NaN.
 inline Lanes negative(Lanes x) { return std::bit_cast<Lanes>(std::bit_cast<cpu::IntLanes>(x) | std::numeric_limits<std::int32_t>::min()); }
@@ -52,9 +50,9 @@ inline Lanes by_sign(Lanes x, Lanes below, Lanes above) {
 #endif
 }
 
-/// sigmoid(x) from one exponential of -|x| and one division.
-inline Lanes sigmoid_of(Lanes x) {
-  const Lanes small = cpu::exp_below_one(negative(x)), one = cpu::broadcast(1.0f);
+/// sigmoid(x) of x and e^-|x|, with one division.
+inline Lanes sigmoid_of(Lanes x, Lanes small) {
+  const Lanes one = cpu::broadcast(1.0f);
   return by_sign(x, small, one) / (one + small);
 }
 
@@ -68,8 +66,7 @@ struct Logistic {
     rising = by_sign(x, small_side, large_side);
     falling = by_sign(x, large_side, small_side);
   }
-  Lanes softplus() const { return at_least(x, 0.0f) + log1p_of(small); }
-  Lanes softplus_of_negative() const { return at_least(-x, 0.0f) + log1p_of(small); }
+  Lanes softplus() const { return plus_log1p(at_least(x, 0.0f), small); }
 };
 
 /// Parameters of as many channels.
@@ -82,19 +79,44 @@ struct GateLanes {
   Lanes alpha, log_decay;
 };
 
-/// log_decay of the sigmoid is only computed where it is asked for. A call in the innermost loop made softplus a fifth slower: its
-/// constants were loaded anew for every register.
-template <GateForm form, bool with_log_decay> [[gnu::always_inline]] inline GateLanes gate_of(Lanes logit, const GateColumns& column) {
-  if constexpr (form == GateForm::sigmoid) {
-    Lanes log_decay{};
-    if constexpr (with_log_decay) log_decay = -Logistic(logit).softplus_of_negative();
-    return {sigmoid_of(logit), log_decay};
-  } else {
-    const Lanes y = within_fp32(logit + column.bias);
-    const Lanes g = form == GateForm::softplus ? within_fp32(-column.rate * Logistic(y).softplus())
-                                               : column.lower_bound * sigmoid_of(within_fp32(column.rate * y));
-    return {cpu::exp_below_one(g), g};
+/// Gates of several registers, step by step for all of them: a register's steps wait for one another, and one after the other they fill
+/// what the machine looks ahead with (a third slower). Each has the bits that it has alone. log_decay of the sigmoid is only computed
+/// where it is asked for. A call in the innermost loop made softplus a fifth slower: its constants were loaded anew for every register.
+template <GateForm form, bool with_log_decay, int count>
+[[gnu::always_inline]] inline void gates_of(const Lanes (&logit)[count], const GateColumns (&column)[count], GateLanes (&gate)[count]) {
+  Lanes x[count], small[count];
+#pragma GCC unroll 8
+  for (int i = 0; i < count; ++i) {
+    if constexpr (form == GateForm::sigmoid) x[i] = logit[i];
+    if constexpr (form == GateForm::softplus) x[i] = at_most(logit[i] + column[i].bias, most); // no rate, be it 0, makes it NaN
+    if constexpr (form == GateForm::bounded) x[i] = column[i].rate * within_fp32(logit[i] + column[i].bias);
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < count; ++i) small[i] = cpu::exp_below_one(negative(x[i]));
+#pragma GCC unroll 8
+  for (int i = 0; i < count; ++i) {
+    Lanes& g = gate[i].log_decay;
+    if constexpr (form == GateForm::sigmoid) {
+      gate[i].alpha = sigmoid_of(x[i], small[i]);
+      if constexpr (with_log_decay) g = -plus_log1p(at_least(-x[i], 0.0f), small[i]);
+    }
+    if constexpr (form == GateForm::softplus) {
+      g = -column[i].rate * plus_log1p(at_least(x[i], 0.0f), small[i]);
+      if constexpr (with_log_decay) g = at_least(g, -most);
+    }
+    if constexpr (form == GateForm::bounded) g = column[i].lower_bound * sigmoid_of(x[i], small[i]);
+  }
+  if constexpr (form != GateForm::sigmoid)
+#pragma GCC unroll 8
+    for (int i = 0; i < count; ++i) gate[i].alpha = cpu::exp_below_one(gate[i].log_decay);
+}
+
+template <GateForm form, bool with_log_decay> [[gnu::always_inline]] inline GateLanes gate_of(Lanes logit, const GateColumns& column) {
+  const Lanes one_logit[1] = {logit};
+  const GateColumns one_column[1] = {column};
+  GateLanes gate[1];
+  gates_of<form, with_log_decay>(one_logit, one_column, gate);
+  return gate[0];
 }
 
 /// ln alpha's derivatives with respect to the logit (or dt_bias) and A_log.

@@ -48,6 +48,7 @@ bool write_gates(const Gating& module, const ColumnParameters& columns, const fl
 /// The gates of a whole band of rows, block by block: their logits, the chains of multiply-adds of
 /// cpu::product, go from the registers to the gate through 1 KB. W is a multiple of the block. False if a logit is not finite.
 constexpr int block_wide = lane_count == 16 ? 2 : 1; // half of the registers
+constexpr int at_once = 8, rows_at_once = at_once / block_wide;
 template <GateForm form, bool with_log_decay>
 bool gates_of_band(const Gating& module, const ColumnParameters& columns, const Projections& weights, const float* hidden, std::int64_t row,
                    const Gates& gates) {
@@ -66,23 +67,25 @@ bool gates_of_band(const Gating& module, const ColumnParameters& columns, const 
 #pragma GCC unroll 2
         for (int w = 0; w < block_wide; ++w) sums[r][w] = cpu::multiply_add(cpu::broadcast(hidden[r * R + m]), values[w], sums[r][w]);
     }
-    Lanes logits[band_rows][block_wide];
+    Lanes logits[band_rows / rows_at_once][at_once];
 #pragma GCC unroll 8
     for (int r = 0; r < band_rows; ++r)
 #pragma GCC unroll 2
-      for (int w = 0; w < block_wide; ++w) logits[r][w] = sums[r][w];
-    GateColumns column[block_wide];
-    for (int w = 0; w < block_wide; ++w) column[w] = columns_at(module, columns, at + w * lane_count);
+      for (int w = 0; w < block_wide; ++w) logits[r / rows_at_once][r % rows_at_once * block_wide + w] = sums[r][w];
+    GateColumns column[at_once];
+    for (int i = 0; i < at_once; ++i) column[i] = columns_at(module, columns, at + i % block_wide * lane_count);
 #pragma GCC unroll 1
-    for (int r = 0; r < band_rows; ++r)
-#pragma GCC unroll 2
-      for (int w = 0; w < block_wide; ++w) {
-        const std::int64_t place = r * W + at + w * lane_count;
-        seen = larger(seen, logits[r][w]);
-        const GateLanes lanes = gate_of<form, with_log_decay>(logits[r][w], column[w]);
-        cpu::store(alpha + place, lanes.alpha);
-        if constexpr (with_log_decay) cpu::store(log_decay + place, lanes.log_decay);
+    for (int some = 0; some < band_rows / rows_at_once; ++some) {
+      GateLanes lanes[at_once];
+      gates_of<form, with_log_decay>(logits[some], column, lanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < at_once; ++i) {
+        const std::int64_t place = (some * rows_at_once + i / block_wide) * W + at + i % block_wide * lane_count;
+        seen = larger(seen, logits[some][i]);
+        cpu::store(alpha + place, lanes[i].alpha);
+        if constexpr (with_log_decay) cpu::store(log_decay + place, lanes[i].log_decay);
       }
+    }
   }
   return finite(seen);
 }

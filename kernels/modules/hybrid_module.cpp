@@ -1,5 +1,6 @@
 #include "hybrid_module.hpp"
 
+#include "batch_of.hpp"
 #include "kda_layer_module.hpp"
 #include "mla_module.hpp"
 
@@ -19,7 +20,8 @@ void append(NamedTensors& to, std::size_t layer, NamedTensors tensors) {
 bool latent(const HybridStack& stack, std::size_t layer) { return stack.pattern[layer] == Mixer::mla; }
 
 KdaLayerInput input_of(const ModuleCall& call) {
-  return {.B = 1, .T = call.rows(), .x = tensor_named(call.inputs, "x").values, .cu_seqlens = call.cu_seqlens, .mask = call.mask};
+  const CallTokens tokens = batch_of(call);
+  return {.B = tokens.B, .T = tokens.T, .x = tensor_named(call.inputs, "x").values, .cu_seqlens = tokens.cu_seqlens, .mask = call.mask};
 }
 
 /// Tokens of each sequence that a layer's cache holds behind the call.

@@ -1,5 +1,7 @@
 #include "kda_layer_module.hpp"
 
+#include "batch_of.hpp"
+
 #include <fmt/core.h>
 
 namespace kdacheck::modules {
@@ -37,8 +39,9 @@ NamedTensors named_state(const KdaLayer& layer, std::int64_t N, const KdaLayerSt
 
 Module kda_layer_module(const KdaLayer& layer, const Kernel& kernel, const LayerStages& stages) {
   const auto input_of = [](const ModuleCall& call) {
+    const CallTokens tokens = batch_of(call);
     return KdaLayerInput{
-        .B = 1, .T = call.rows(), .x = tensor_named(call.inputs, "x").values, .cu_seqlens = call.cu_seqlens, .mask = call.mask};
+        .B = tokens.B, .T = tokens.T, .x = tensor_named(call.inputs, "x").values, .cu_seqlens = tokens.cu_seqlens, .mask = call.mask};
   };
   Module module{.name = "KimiDeltaAttention",
                 .summary = fmt::format("D={} H={} HV={} K={} V={} conv={} {} gate, {}", layer.D, layer.H, layer.HV, layer.K, layer.V,

@@ -1,6 +1,6 @@
 #pragma once
 // Dense projections y = x W of a layer. A row's result depends on that row alone, bit for bit: prefill and decode, packed
-// and padded calls agree exactly.
+// and padded calls agree exactly. Sizes are the caller's to keep: the layers check them.
 
 #include <cstdint>
 #include <span>

@@ -1,5 +1,7 @@
 #include "mla_module.hpp"
 
+#include "batch_of.hpp"
+
 #include <algorithm>
 #include <fmt/core.h>
 #include <stdexcept>
@@ -57,7 +59,9 @@ NamedTensors named_cache(const Mla& mla, std::int64_t capacity, const MlaCache& 
 
 Module mla_module(const Mla& mla, std::int64_t capacity, const MlaStages& stages) {
   const auto input_of = [](const ModuleCall& call) {
-    return MlaInput{.B = 1, .T = call.rows(), .x = tensor_named(call.inputs, "x").values, .cu_seqlens = call.cu_seqlens, .mask = call.mask};
+    const CallTokens tokens = batch_of(call);
+    return MlaInput{
+        .B = tokens.B, .T = tokens.T, .x = tensor_named(call.inputs, "x").values, .cu_seqlens = tokens.cu_seqlens, .mask = call.mask};
   };
   Module module{.name = "MultiheadLatentAttention",
                 .summary = fmt::format("D={} H={} K={}+{} V={} rank={}", mla.D, mla.H, mla.K, mla.K_shared, mla.V, mla.rank),

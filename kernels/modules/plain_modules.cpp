@@ -1,5 +1,6 @@
 #include "plain_modules.hpp"
 
+#include "batch_of.hpp"
 #include "dplr_transition.hpp"
 #include "masked_module.hpp"
 #include "state_manager.hpp"
@@ -14,12 +15,20 @@
 namespace kdacheck::modules {
 namespace {
 
+bool biased(const ModuleCall& call) { return std::ranges::find(call.parameters, "dt_bias", &NamedTensor::name) != call.parameters.end(); }
+
 GatingParameters gate_parameters_of(const Gating& gating, const ModuleCall& call) {
   GatingParameters p{
       .down = tensor_named(call.parameters, "down").values, .up = tensor_named(call.parameters, "up").values, .A_log = {}, .dt_bias = {}};
   if (gating.form == GateForm::sigmoid) return p;
-  p.A_log = tensor_named(call.parameters, "A_log").values, p.dt_bias = tensor_named(call.parameters, "dt_bias").values;
+  p.A_log = tensor_named(call.parameters, "A_log").values;
+  if (biased(call)) p.dt_bias = tensor_named(call.parameters, "dt_bias").values;
   return p;
+}
+
+GatingInput gate_input_of(const ModuleCall& call) {
+  const CallTokens tokens = batch_of(call);
+  return {.B = tokens.B, .T = tokens.T, .x = tensor_named(call.inputs, "x").values};
 }
 
 std::span<float> row_of(NamedTensor& tensor, std::int64_t row) {
@@ -81,24 +90,23 @@ Module gating_module(const Gating& gating) {
       "FineGrainedGating", fmt::format("D={} rank={} H={} K={} {}", gating.D, gating.rank, gating.H, gating.K, name(gating.form)), {}, {}};
   module.forward = [gating](const ModuleCall& call) -> ModuleResult {
     NamedTensor alpha = zeros("alpha", {call.rows(), gating.width()}), log_decay = zeros("log_decay", alpha.shape);
-    gates(gating, gate_parameters_of(gating, call), {.B = 1, .T = call.rows(), .x = tensor_named(call.inputs, "x").values},
-          {.alpha = alpha.values, .log_decay = log_decay.values});
+    gates(gating, gate_parameters_of(gating, call), gate_input_of(call), {.alpha = alpha.values, .log_decay = log_decay.values});
     return {{std::move(alpha), std::move(log_decay)}, {}};
   };
   module.backward = [gating](const ModuleCall& call, const ModuleCotangents& d) -> ModuleGradients {
     const auto part = [&](const char* tensor) {
       return d.outputs.empty() ? std::span<const float>{} : std::span<const float>(tensor_named(d.outputs, tensor).values);
     };
-    GatingGradients g =
-        gates_backward(gating, gate_parameters_of(gating, call), {.B = 1, .T = call.rows(), .x = tensor_named(call.inputs, "x").values},
-                       {.alpha = part("alpha"), .log_decay = part("log_decay")});
+    GatingGradients g = gates_backward(gating, gate_parameters_of(gating, call), gate_input_of(call),
+                                       {.alpha = part("alpha"), .log_decay = part("log_decay")});
     ModuleGradients result;
     result.inputs.push_back({"x", {call.rows(), gating.D}, std::move(g.x)});
     const auto put = [&](const char* tensor, std::vector<float>& values) {
       result.parameters.push_back({tensor, tensor_named(call.parameters, tensor).shape, std::move(values)});
     };
     put("down", g.down), put("up", g.up);
-    if (gating.form != GateForm::sigmoid) put("A_log", g.A_log), put("dt_bias", g.dt_bias);
+    if (gating.form != GateForm::sigmoid) put("A_log", g.A_log);
+    if (gating.form != GateForm::sigmoid && biased(call)) put("dt_bias", g.dt_bias);
     return result;
   };
   return masked(module);

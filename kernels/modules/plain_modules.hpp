@@ -6,8 +6,8 @@
 
 namespace kdacheck::modules {
 
-/// Input x [R,D], outputs alpha and log_decay [R,W], parameters down, up and, but for the sigmoid form, A_log and dt_bias;
-/// no state.
+/// Input x [R,D], outputs alpha and log_decay [R,W], parameters down, up and, but for the sigmoid form, A_log and, if
+/// there is one, dt_bias; no state.
 Module gating_module(const Gating&);
 
 /// Inputs alpha, k [R,H,K], beta [R,H], v [R,H,V]; no output but the state memory [N,H,K,V], stepped token by token by

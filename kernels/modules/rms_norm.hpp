@@ -1,5 +1,6 @@
 #pragma once
-// RMSNorm of whole rows: y_j = w_j x_j / sqrt(mean_i x_i^2 + epsilon). Source: Zhang and Sennrich 2019, epsilon under the root.
+// RMSNorm of whole rows: y_j = w_j x_j / sqrt(mean_i x_i^2 + epsilon). Source: Zhang and Sennrich 2019, epsilon under the root. Sizes are
+// the caller's to keep: the layers check them.
 
 #include <cstdint>
 #include <span>

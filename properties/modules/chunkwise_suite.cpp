@@ -15,15 +15,17 @@ namespace {
 
 using namespace modules;
 
-const std::vector<ModuleRegime> all_regimes{{"chunks-of-16", "three chunks and a rest"},
-                                            {"chunks-of-32", "two chunks and a rest, grouped values"},
-                                            {"chunks-of-64", "a chunk and a rest"},
-                                            {"chunks-of-128", "one chunk that is not full"},
-                                            {"strong-decay", "log decay to -30: e^{-G} would overflow"},
-                                            {"no-decay", "alpha = 1: nothing is forgotten"},
-                                            {"packed", "0, 1, 17 and 16 tokens"},
-                                            {"equal-keys", "one key for all tokens: the triangular system at its worst"},
-                                            {"wide-heads", "K = 20 and V = 36: whole registers and a rest"}};
+const std::vector<ModuleRegime> all_regimes{
+    {"chunks-of-16", "three chunks and a rest"},
+    {"chunks-of-32", "two chunks and a rest, grouped values"},
+    {"chunks-of-64", "a chunk and a rest"},
+    {"chunks-of-128", "one chunk that is not full"},
+    {"strong-decay", "log decay to -30: e^{-G} would overflow"},
+    {"no-decay", "alpha = 1: nothing is forgotten"},
+    {"packed", "0, 1, 17 and 16 tokens"},
+    {"equal-keys", "one key for all tokens: the triangular system at its worst"},
+    {"wide-heads", "K = 20 and V = 36: whole registers and a rest"},
+    {"normalised", "q and k of 1e-3, which the module divides by their norms: its epsilon matters"}};
 
 ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
   ChunkwiseSizes s{.C = 16, .H = 1, .HV = 1, .K = 5, .V = 4};
@@ -37,7 +39,8 @@ ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
   if (regime == "wide-heads") s.K = 20, s.V = 36, lengths = {37};
   if (regime == "packed") s.H = s.HV = 2, lengths = {0, 1, 17, 16};
   s.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.K)));
-  const CoreForm form{s.H, s.HV, s.K, s.V, static_cast<double>(s.scale)};
+  s.normalise = regime == "normalised";
+  const CoreForm form{s.H, s.HV, s.K, s.V, static_cast<double>(s.scale), s.normalise};
 
   ModuleCase c{.module = parts ? chunk_parts_module(s) : chunkwise_module(s), .oracle = {}, .call = {}, .cotangents = {}};
   c.call.cu_seqlens = offsets_of(lengths);
@@ -46,7 +49,8 @@ ModuleCase draw_case(std::string_view regime, std::uint64_t seed, bool parts) {
                    drawn_tensor("v", {R, s.HV, s.V}, -1, 1, seed, 3), drawn_tensor("log_decay", {R, s.HV, s.K}, least, 0, seed, 4),
                    drawn_tensor("beta", {R, s.HV}, 0.05, 0.95, seed, 5)};
   std::vector<float>& k = c.call.inputs[1].values;
-  for (std::size_t at = 0; at < k.size(); at += static_cast<std::size_t>(s.K)) {
+  for (std::size_t i = 0; i < k.size() && s.normalise; ++i) k[i] *= 1e-3f, c.call.inputs[0].values[i] *= 1e-3f;
+  for (std::size_t at = 0; at < k.size() && !s.normalise; at += static_cast<std::size_t>(s.K)) {
     if (regime == "equal-keys") std::copy_n(k.begin(), s.K, k.begin() + static_cast<std::int64_t>(at));
     double square = 0;
     for (std::size_t i = at; i < at + static_cast<std::size_t>(s.K); ++i) square += static_cast<double>(k[i]) * static_cast<double>(k[i]);
@@ -97,6 +101,7 @@ ModuleSuite chunk_parts_suite() {
                     .laws = token_laws(),
                     .faults = faults_of("ChunkwiseKDA.parts"),
                     .draw = draw_parts};
+  std::erase_if(suite.regimes, [](const ModuleRegime& regime) { return regime.name == "normalised"; }); // they refuse it
   // Chunks are counted from a call's first token: what a call is cut into shows in these tensors, not in o.
   std::erase_if(suite.laws, [](const ModuleLaw& law) {
     return law.backward || law.name == "prefill-equals-decode" || law.name == "sequence-splits-anywhere";

@@ -10,6 +10,7 @@ namespace kdacheck {
 struct CoreForm {
   std::int64_t H = 1, HV = 1, K = 1, V = 1;
   double scale = 1;
+  bool normalise = false; ///< q and k are divided by their norms
 };
 
 namespace core_detail {
@@ -35,6 +36,7 @@ std::vector<Token<N>> core_tokens_of(const CoreForm& f, const modules::ModuleCal
     Token<N> t;
     t.q = part_of_tensor<N>(tensor_named(call.inputs, "q"), row * f.H + shared, f.K);
     t.k = part_of_tensor<N>(tensor_named(call.inputs, "k"), row * f.H + shared, f.K);
+    if (f.normalise) t.q = normalised<N>(t.q), t.k = normalised<N>(t.k);
     t.v = part_of_tensor<N>(tensor_named(call.inputs, "v"), row * f.HV + head, f.V);
     t.log_decay = part_of_tensor<N>(tensor_named(call.inputs, "log_decay"), row * f.HV + head, f.K);
     for (const N& g : t.log_decay) t.alpha.push_back(exp(g));
@@ -84,7 +86,12 @@ ExactTensors core_oracle(const CoreForm& f, const modules::ModuleCall& call, con
       const std::vector<TokenGradient<N>> back = core_reverse(tokens, states, scale, chunk, d_o, d_state);
       const std::int64_t shared = head / (f.HV / f.H);
       for (std::int64_t t = 0; t < T; ++t) {
-        const TokenGradient<N>& token = back[static_cast<std::size_t>(t)];
+        TokenGradient<N> token = back[static_cast<std::size_t>(t)];
+        if (f.normalise) {
+          const std::int64_t row = (first + t) * f.H + shared;
+          token.q = normalised_reverse<N>(core_detail::part_of_tensor<N>(tensor_named(call.inputs, "q"), row, f.K), token.q);
+          token.k = normalised_reverse<N>(core_detail::part_of_tensor<N>(tensor_named(call.inputs, "k"), row, f.K), token.k);
+        }
         add_part(d_q, first + t, shared, token.q), add_part(d_k, first + t, shared, token.k);
         put_part(d_v, first + t, head, token.v), put_part(d_g, first + t, head, token.log_decay);
         d_beta(first + t, head) = token.beta;

@@ -8,6 +8,7 @@
 #include "kda_layer_oracle.hpp"
 #include "suites.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/core.h>
 #include <limits>
@@ -23,7 +24,9 @@ Gating gating_of(std::string_view regime) {
   if (regime == "bounded") g.form = GateForm::bounded;
   if (regime == "head-wise") g.per_head = true;
   if (regime == "other-bound") g.form = GateForm::bounded, g.lower_bound = -1.5f, g.K = 20;
-  if (regime == "many-rows") g.D = 19, g.rank = 17, g.H = 4, g.K = 16; // whole bands of 8 rows, blocks of 32 columns
+  if (regime == "many-rows-sigmoid") g.form = GateForm::sigmoid;
+  if (regime == "many-rows-bounded" || regime == "half-of-the-bound") g.form = GateForm::bounded;
+  if (regime.starts_with("many-rows")) g.D = 19, g.rank = 17, g.H = 4, g.K = 16; // whole bands of 8 rows, blocks of 32 columns
   return g;
 }
 
@@ -53,8 +56,8 @@ template <Number N> ExactTensors gating_oracle(const Gating& g, const ModuleCall
   const LowRankGateGradients<N> back = low_rank_gates_reverse(gate, d_log_decay);
   append(result.inputs.emplace_back(), back.x.element);
   append(result.parameters.emplace_back(), back.down.element), append(result.parameters.emplace_back(), back.up.element);
-  if (g.form != GateForm::sigmoid)
-    append(result.parameters.emplace_back(), back.A_log), append(result.parameters.emplace_back(), back.dt_bias);
+  if (!gate.A_log.empty()) append(result.parameters.emplace_back(), back.A_log);
+  if (!gate.dt_bias.empty()) append(result.parameters.emplace_back(), back.dt_bias);
   return result;
 }
 
@@ -62,7 +65,9 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
   const Gating g = gating_of(regime);
   ModuleCase c{.module = gating_module(g), .oracle = {}, .call = {}, .cotangents = {}};
   c.regime = regime;
-  c.call.cu_seqlens = offsets_of(regime == "many-rows" ? std::vector<std::int64_t>{61, 0, 14} : std::vector<std::int64_t>{7, 0, 5});
+  c.call.cu_seqlens = offsets_of(regime == "many-rows"             ? std::vector<std::int64_t>{61, 0, 14}
+                                 : regime.starts_with("many-rows") ? std::vector<std::int64_t>{37, 37}
+                                                                   : std::vector<std::int64_t>{7, 0, 5});
   const std::int64_t R = c.call.rows(), W = g.width();
   c.call.inputs = {drawn_tensor("x", {R, g.D}, -1, 1, seed, 1)};
   c.call.parameters = {drawn_tensor("down", {g.D, g.rank}, -0.7, 0.7, seed, 2), drawn_tensor("up", {g.rank, W}, -0.7, 0.7, seed, 3)};
@@ -73,10 +78,13 @@ ModuleCase draw(std::string_view regime, std::uint64_t seed) {
     if (regime == "far-logits") bias = 40;
     if (regime == "huge-rates") A_low = 40, A_high = 85;
     c.call.parameters.push_back(drawn_tensor("A_log", {g.H}, A_low, A_high, seed, 4));
+    if (regime == "never-forgets" || regime == "half-of-the-bound")
+      c.call.parameters.back().values.back() = -std::numeric_limits<float>::infinity();
     c.call.parameters.push_back(drawn_tensor("dt_bias", {W}, bias == 40 ? -40 : bias - 0.5, bias + 0.5, seed, 5));
     if (regime == "huge-rates")
       for (std::size_t i = 0; i < c.call.parameters[3].values.size(); ++i)
         c.call.parameters[3].values[i] -= c.call.parameters[2].values[i / static_cast<std::size_t>(g.K)];
+    if (regime == "no-bias") c.call.parameters.pop_back();
   }
   c.cotangents.outputs = {drawn_tensor("alpha", {R, W}, -1, 1, seed, 6), drawn_tensor("log_decay", {R, W}, -1, 1, seed, 7)};
   c.oracle = {.orders = 1, .evaluate = [g](const ModuleCall& call, const ModuleCotangents* d, const ModuleArithmetic& arithmetic) {
@@ -171,6 +179,7 @@ Finding overflow_has_a_gate(const ModuleCase& c, std::uint64_t seed) {
     x.values[static_cast<std::size_t>(narrow * g.D + i)] = std::copysign(3e38f, x.values[static_cast<std::size_t>(narrow * g.D + i)]);
   }
   const ModuleResult after = c.module.forward(call);
+  const ModuleGradients slopes = c.module.backward(call, c.cotangents);
   const auto broken_at = [](const std::string& tensor, std::int64_t row, std::string detail) {
     Finding finding{.verdict = Verdict::failed_property,
                     .bound_util = std::numeric_limits<double>::infinity(),
@@ -182,6 +191,10 @@ Finding overflow_has_a_gate(const ModuleCase& c, std::uint64_t seed) {
   };
   const auto &alpha = tensor_named(after.outputs, "alpha").values, &log_decay = tensor_named(after.outputs, "log_decay").values;
   const std::int64_t W = g.width();
+  const auto flat = [&](std::int64_t column) { // A_log = -inf: the logit counts for nothing
+    return g.form != GateForm::sigmoid &&
+           std::isinf(tensor_named(call.parameters, "A_log").values[static_cast<std::size_t>(g.per_head ? column : column / g.K)]);
+  };
   int compared = 0;
   for (std::int64_t row = 0; row < R; ++row) {
     const bool poured = row == wide || row == narrow;
@@ -202,14 +215,43 @@ Finding overflow_has_a_gate(const ModuleCase& c, std::uint64_t seed) {
       if (std::abs(logit) <= 1e36) continue; // a sum that cancelled; 1e36 is far beyond where any gate is at its end
       ++compared;
       const bool keeps = (logit > 0) == (g.form == GateForm::sigmoid);
-      const double end = keeps ? 1.0 : g.form == GateForm::bounded ? std::exp(static_cast<double>(g.lower_bound)) : 0.0;
+      const double bound = g.form == GateForm::bounded ? static_cast<double>(g.lower_bound) : -std::numeric_limits<double>::infinity();
+      const double end = flat(column) ? std::exp(g.form == GateForm::bounded ? bound / 2 : 0.0) : keeps ? 1.0 : std::exp(bound);
       // e^{lower_bound}, lower_bound of a few units, in fp32: an error of 2^-24 |lower_bound| and a few units in the last place
       if (!(std::abs(static_cast<double>(alpha[at]) - end) <= 1e-6 * end))
         return broken_at("alpha", row,
                          fmt::format("row {}: a logit of {:.3g} gives alpha {:.9g}, {:.9g} is its end", row, logit, alpha[at], end));
     }
   }
+  const NamedTensor& d_x = tensor_named(slopes.inputs, "x");
+  const bool holds = c.regime != "huge-rates"; // rates near the end of fp32 make slopes that are beyond it
+  for (std::size_t i = 0; i < d_x.values.size() && holds; ++i)
+    if (const std::int64_t row = static_cast<std::int64_t>(i) / g.D; std::isnan(d_x.values[i]))
+      return broken_at("dx", row, fmt::format("row {}: the gradient of x[{}] is {}", row, i, d_x.values[i]));
   if (compared == 0) return {.verdict = Verdict::not_supported, .place = {}, .detail = "every sum cancelled", .metrics = {}};
+  return {};
+}
+
+/// A caller who wants alpha alone gets the bits that stand beside ln alpha.
+Finding alpha_alone_is_the_same(const ModuleCase& c, std::uint64_t) {
+  const ModuleResult both = c.module.forward(c.call);
+  const Gating g = gating_of(c.regime);
+  std::vector<float> alone(static_cast<std::size_t>(c.call.rows() * g.width()), -1.0f);
+  const NamedTensors& p = c.call.parameters;
+  const auto given = [&](const char* name) {
+    const auto found = std::ranges::find(p, name, &NamedTensor::name);
+    return found == p.end() ? std::vector<float>{} : found->values;
+  };
+  gates(g, {.down = given("down"), .up = given("up"), .A_log = given("A_log"), .dt_bias = given("dt_bias")},
+        {.B = 1, .T = c.call.rows(), .x = tensor_named(c.call.inputs, "x").values}, {.alpha = alone, .log_decay = {}});
+  const std::vector<float>& alpha = tensor_named(both.outputs, "alpha").values;
+  for (std::size_t i = 0; i < alone.size(); ++i)
+    if (!(alone[i] == alpha[i]))
+      return {.verdict = Verdict::failed_property,
+              .bound_util = std::numeric_limits<double>::infinity(),
+              .place = Place{.tensor = "alpha"},
+              .detail = fmt::format("alpha[{}] is {:.9g} alone and {:.9g} beside its logarithm", i, alone[i], alpha[i]),
+              .metrics = {}};
   return {};
 }
 
@@ -228,16 +270,25 @@ ModuleSuite gating_suite() {
                                 {"other-bound", "a bound of -1.5, which is no default; heads of 20 channels, more than a register"},
                                 {"far-logits", "biases from -40 to 40"},
                                 {"huge-rates", "A_log to 85 and biases that undo it: near the end of fp32, where it is cut off"},
-                                {"many-rows", "75 rows of 64 gates: several bands, whole registers, threads"}},
+                                {"never-forgets", "A_log of -inf in one head: alpha is 1 there"},
+                                {"half-of-the-bound", "the same with the bounded gate: half of its bound for any logit"},
+                                {"no-bias", "no dt_bias is given"},
+                                {"many-rows", "75 rows of 64 gates: several bands, whole registers, threads"},
+                                {"many-rows-sigmoid", "74 rows as a batch of two, the plain gate"},
+                                {"many-rows-bounded", "74 rows as a batch of two, with a lower bound"}},
                     .laws = token_laws(),
                     .faults = {},
                     .draw = draw};
   suite.laws.push_back({"gates-stay-in-range", "0 <= alpha <= 1 and ln alpha <= 0, never NaN", false, in_range});
   suite.laws.push_back(
       {"gates-are-monotone", "a larger logit keeps more with the plain gate, less with the others", false, gates_are_monotone});
-  suite.laws.push_back({"overflow-has-a-gate",
-                        "where sums of finite numbers overflow, the gate is at its end by the logit's sign; other rows keep their bits",
-                        false, overflow_has_a_gate});
+  suite.laws.push_back(
+      {"overflow-has-a-gate",
+       "where sums of finite numbers overflow, the gate is at its end by the logit's sign, its slope is a number, and other "
+       "rows keep their bits",
+       false, overflow_has_a_gate});
+  suite.laws.push_back(
+      {"alpha-alone-is-the-same", "alpha has the same bits whether its logarithm is asked for or not", false, alpha_alone_is_the_same});
   for (const ModuleFaultInfo& fault : module_faults())
     if (fault.module == suite.name) suite.faults.push_back({std::string(fault.name), std::string(fault.origin), std::string(fault.what)});
   return suite;

@@ -34,6 +34,7 @@ StackRecipe recipe_of(std::string_view regime) {
   StackRecipe r;
   if (regime == "three-to-one") r.cached = {};
   if (regime == "packed") r.lengths = {2, 0, 1, 7}, r.cached = {0, 3, 1, 2};
+  if (regime == "batch") r.lengths = {4, 4, 4}, r.cached = {3, 0, 1};
   if (regime == "one-to-one") r.stack = stack_of(hybrid_pattern(4, 1));
   if (regime == "seven-to-one") r.stack = stack_of(hybrid_pattern(8, 7)), r.lengths = {5}, r.cached = {3};
   if (regime == "mla-first") r.stack = stack_of({Mixer::mla, Mixer::kda, Mixer::kda});
@@ -127,6 +128,19 @@ Finding memory_grows_in_mla_layers_alone(const ModuleCase& c, std::uint64_t) {
   return {};
 }
 
+/// Layers r, 2 r + 1, 3 r + 2, ... are MLA, all others KDA.
+Finding the_pattern_repeats(const ModuleCase&, std::uint64_t) {
+  for (std::int64_t ratio = 0; ratio <= 8; ++ratio)
+    for (std::int64_t layers = 0; layers <= 20; ++layers) {
+      std::vector<Mixer> due(static_cast<std::size_t>(layers), Mixer::kda);
+      for (std::int64_t l = ratio; l < layers; l += ratio + 1) due[static_cast<std::size_t>(l)] = Mixer::mla;
+      if (hybrid_pattern(layers, ratio) != due)
+        return broken("pattern",
+                      fmt::format("{} layers at {} to one have their MLA layers elsewhere than behind every {}", layers, ratio, ratio));
+    }
+  return {};
+}
+
 /// The state behind `tokens` tokens of one sequence, from nothing.
 HybridState state_behind(const HybridStack& stack, std::int64_t tokens, std::uint64_t seed) {
   HybridState state;
@@ -185,6 +199,7 @@ ModuleSuite hybrid_suite() {
                     .regimes = {{"three-to-one", "three KDA layers and one MLA layer, a fresh batch"},
                                 {"from-a-state", "all layers go on from an earlier call"},
                                 {"packed", "sequences of 2, 0, 1 and 7 tokens behind 0, 3, 1 and 2"},
+                                {"batch", "three sequences of 4 tokens behind 3, 0 and 1, not packed"},
                                 {"one-to-one", "MLA every second layer"},
                                 {"seven-to-one", "eight layers, one of them MLA"},
                                 {"mla-first", "a pattern of no ratio"},
@@ -193,6 +208,8 @@ ModuleSuite hybrid_suite() {
                     .faults = {},
                     .draw = draw,
                     .figures = memory_figures};
+  suite.laws.push_back(
+      {"the-pattern-repeats", "an MLA layer stands behind every r KDA layers, for any ratio r and depth", false, the_pattern_repeats});
   suite.laws.push_back({"memory-is-counted-to-the-byte", "the bytes of a fresh sequence's state are those of its numbers", false,
                         memory_is_counted_to_the_byte});
   suite.laws.push_back({"memory-grows-in-mla-layers-alone", "MLA layers keep latents of all tokens, KDA layers a state of one size", false,

@@ -31,6 +31,7 @@ LayerRecipe recipe_of(std::string_view regime) {
   LayerRecipe r;
   if (regime == "usual") r.states = false;
   if (regime == "packed") r.lengths = {3, 0, 1, 17, 2};
+  if (regime == "batch") r.lengths = {7, 7, 7};
   if (regime == "grouped-values") r.layer.HV = 4;
   if (regime == "bounded-gate") r.layer.gate = GateForm::bounded;
   if (regime == "sigmoid-gate") r.layer.gate = GateForm::sigmoid;
@@ -45,7 +46,8 @@ LayerRecipe recipe_of(std::string_view regime) {
   if (regime == "v-first-kernel") r.kernel = "cpu.chunk64.v_first.fp32";
   if (regime == "other-constants")
     r.layer.gate = GateForm::bounded, r.layer.lower_bound = -2.5f, r.layer.norm_epsilon = 3e-4f, r.value_size = 1e-2f;
-  if (regime == "wide-heads") r.layer.K = 18, r.layer.V = 20, r.layer.H = r.layer.HV = 1, r.lengths = {37};
+  if (regime == "wide-heads") r.layer.K = 20, r.layer.V = 18, r.layer.H = r.layer.HV = 1, r.lengths = {37};
+  if (regime == "wide-layer") r.layer.D = 260, r.layer.H = r.layer.HV = 1, r.lengths = {5};
   return r;
 }
 
@@ -98,6 +100,7 @@ ModuleSuite kda_layer_suite() {
       .regimes = {{"usual", "a fresh batch"},
                   {"from-a-state", "convolution and memory go on from an earlier call"},
                   {"packed", "sequences of 3, 0, 1, 17 and 2 tokens: shorter than the convolution, and empty"},
+                  {"batch", "three sequences of 7 tokens, not packed"},
                   {"grouped-values", "two value heads per query head"},
                   {"bounded-gate", "the gate with a lower bound"},
                   {"sigmoid-gate", "the plain gate, without A_log and dt_bias"},
@@ -111,7 +114,8 @@ ModuleSuite kda_layer_suite() {
                   {"recurrent-kernel", "KDA token by token"},
                   {"v-first-kernel", "a kernel that stores its state V-first"},
                   {"other-constants", "a lower bound of -2.5 and an epsilon of 3e-4, which are no defaults, where they matter"},
-                  {"wide-heads", "K = 18, V = 20, 37 tokens: several chunks, no multiples of 16"}},
+                  {"wide-heads", "K = 20, V = 18, 37 tokens: several chunks, no multiples of 16"},
+                  {"wide-layer", "D = 260: more columns than a block of the projections"}},
       .laws = token_laws(),
       .faults = {},
       .draw = draw};

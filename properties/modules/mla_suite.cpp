@@ -27,11 +27,13 @@ MlaRecipe recipe_of(std::string_view regime) {
   MlaRecipe r;
   if (regime == "usual") r.cached = {};
   if (regime == "packed") r.lengths = {3, 0, 1, 17, 2}, r.cached = {0, 4, 2, 1, 0};
+  if (regime == "batch") r.lengths = {7, 7, 7}, r.cached = {0, 4, 2};
   if (regime == "no-shared-channels") r.mla.K_shared = 0;
   if (regime == "large-scores") r.query_size = 300;
   if (regime == "equal-scores") r.query_size = 0;
   if (regime == "latent-near-epsilon") r.latent_size = 1e-3f;
   if (regime == "other-epsilon") r.mla.norm_epsilon = 3e-4f, r.latent_size = 1e-2f;
+  if (regime == "wide-layer") r.mla.D = 260, r.mla.H = 1, r.lengths = {5}, r.cached = {2};
   if (regime == "wide-heads") r.mla = {.D = 24, .H = 1, .K = 20, .V = 18, .K_shared = 16, .rank = 33}, r.lengths = {40}, r.cached = {3};
   return r;
 }
@@ -100,11 +102,13 @@ ModuleSuite mla_suite() {
                     .regimes = {{"usual", "a fresh batch"},
                                 {"from-a-cache", "5 and 3 tokens are cached"},
                                 {"packed", "sequences of 3, 0, 1, 17 and 2 tokens behind 0, 4, 2, 1 and 0"},
+                                {"batch", "three sequences of 7 tokens behind 0, 4 and 2, not packed"},
                                 {"no-shared-channels", "keys from the latent alone"},
                                 {"large-scores", "scores beyond the range of exp: the maximum must be taken off"},
                                 {"equal-scores", "all queries zero: plain means over all tokens, where a mask's place shows most"},
                                 {"latent-near-epsilon", "latents of 1e-3 before their norm: epsilon matters"},
                                 {"other-epsilon", "3e-4, which is no default, and latents of 1e-2"},
+                                {"wide-layer", "D = 260: more columns than a block of the projections"},
                                 {"wide-heads", "36 and 18 channels, rank 33, 40 tokens: no multiples of 16"}},
                     .laws = token_laws(),
                     .faults = {},

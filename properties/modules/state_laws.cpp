@@ -169,16 +169,20 @@ std::string difference(const StateStore& store, const StateStore& model, std::in
 }
 
 /// Random commands to both; the names of those given stand in the finding.
-Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed) {
+Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed, bool write_behind) {
   constexpr std::int64_t kept = 2, interval = 3;
   const Folder folder, folder_of_model;
-  const auto opened = [&] { return under_test(c, settings(interval, kept, folder.path)); };
+  const auto opened = [&] {
+    StateSettings s = settings(interval, kept, folder.path);
+    s.write_behind = write_behind;
+    return under_test(c, s);
+  };
   const auto opened_model = [&] { return plain_states(settings(interval, kept, folder_of_model.path)); };
   StateStore store = opened(), model = opened_model();
   std::mt19937_64 bits(seed);
   const auto below = [&](std::size_t n) { return static_cast<std::int64_t>(bits() % n); };
   bool saved = false;
-  std::string history;
+  std::string history = write_behind ? " (written behind)" : "";
   for (int command = 0; command < 60; ++command) {
     switch (below(8)) {
     default: {
@@ -214,10 +218,15 @@ Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed) {
       if (store.load_latest() != model.load_latest()) return broken("another answer of load_latest after" + history);
       break;
     }
-    if (const std::string what = difference(store, model, kept); !what.empty()) return broken(what + " after" + history);
+    store.finish_writing();
+    if (const std::string what = difference(store, model, kept + (write_behind ? 1 : 0)); !what.empty())
+      return broken(what + " after" + history);
     if (names_in(folder.path) != names_in(folder_of_model.path)) return broken("other files are in the folder after" + history);
   }
   return {};
+}
+Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed) {
+  return graver(any_commands_follow_the_model(c, seed, false), any_commands_follow_the_model(c, seed, true));
 }
 
 /// A process that is ended by the kernel when `allowed` bytes of a file are written. True if it was.
@@ -342,7 +351,8 @@ std::vector<ModuleLaw> state_laws() {
           {"one-call-equals-steps", "many tokens in one call and one by one give the same bits", false, one_call_equals_steps},
           {"restored-goes-on-alike", "from any checkpoint the same tokens lead to the same bits", false, restored_goes_on_alike},
           {"a-nan-stays-in-its-head", "a NaN is reported once and changes no other head", false, a_nan_stays_in_its_head},
-          {"any-commands-follow-the-model", "60 random commands leave states, counts, checkpoints and bytes as a plain model has them",
+          {"any-commands-follow-the-model",
+           "60 random commands leave states, counts, checkpoints and bytes as a plain model has them, with files written at once or behind",
            false, any_commands_follow_the_model},
           {"a-crash-while-saving-loses-nothing", "a process ended at any byte of a file it saves leaves the last good one", false,
            a_crash_while_saving_loses_nothing},

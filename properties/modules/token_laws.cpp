@@ -25,17 +25,24 @@ Finding broken(std::string tensor, std::int64_t row, std::string detail) {
   return finding;
 }
 
-/// The first difference in bits, or nothing.
-Finding same_bits(const NamedTensors& one, const NamedTensors& other, const char* what) {
+/// The first difference that counts, or nothing.
+template <class Same> Finding compared(const NamedTensors& one, const NamedTensors& other, const char* what, Same same) {
   if (one.size() != other.size()) return broken("", -1, fmt::format("{}: {} tensors and {}", what, one.size(), other.size()));
   for (std::size_t n = 0; n < one.size(); ++n) {
     if (one[n].values.size() != other[n].values.size()) return broken(one[n].name, -1, fmt::format("{}: sizes differ", what));
     for (std::size_t i = 0; i < one[n].values.size(); ++i)
-      if (std::memcmp(&one[n].values[i], &other[n].values[i], sizeof(float)) != 0)
+      if (!same(one[n].values[i], other[n].values[i]))
         return broken(one[n].name, static_cast<std::int64_t>(i),
                       fmt::format("{}: {}[{}] is {:.9g} and {:.9g}", what, one[n].name, i, one[n].values[i], other[n].values[i]));
   }
   return {};
+}
+
+Finding same_bits(const NamedTensors& one, const NamedTensors& other, const char* what) {
+  return compared(one, other, what, [](const float& x, const float& y) { return std::memcmp(&x, &y, sizeof(float)) == 0; });
+}
+Finding same_numbers(const NamedTensors& one, const NamedTensors& other, const char* what) {
+  return compared(one, other, what, [](float x, float y) { return x == y; }); // 0 and -0 are one number
 }
 
 std::int64_t length_of(const ModuleCall& call, std::int64_t n) {
@@ -153,15 +160,17 @@ Finding repeated_calls_agree(const ModuleCase& c, std::uint64_t) {
   return graver(std::move(finding), same_bits(d.parameters, e.parameters, "called twice"));
 }
 
-/// The call with padding before, inside and behind every sequence, filled with large numbers.
+/// The call with padding before, inside and behind every sequence, filled with large numbers; `even`: to one length, as a batch.
 struct Padded {
   ModuleCall call;
   std::vector<std::int64_t> place; ///< of each row
 };
-Padded padded(const ModuleCall& call, std::uint64_t seed) {
+Padded padded(const ModuleCall& call, std::uint64_t seed, bool even) {
   Padded result{call, {}};
   result.call.cu_seqlens = {0};
   result.call.mask.clear();
+  std::int64_t longest = 0; // of a batch: at most two rows of padding before each token and behind the last
+  for (std::int64_t n = 0; n < call.sequences(); ++n) longest = std::max(longest, 3 * length_of(call, n) + 2);
   std::uint64_t bits = seed * 0x9e3779b97f4a7c15ull + 1;
   const auto pad = [&] {
     bits ^= bits << 13, bits ^= bits >> 7, bits ^= bits << 17;
@@ -174,6 +183,7 @@ Padded padded(const ModuleCall& call, std::uint64_t seed) {
       result.call.mask.push_back(1);
     }
     pad();
+    if (even) result.call.mask.resize(static_cast<std::size_t>((n + 1) * longest), std::uint8_t{0});
     result.call.cu_seqlens.push_back(static_cast<std::int64_t>(result.call.mask.size()));
   }
   for (NamedTensor& tensor : result.call.inputs) {
@@ -206,8 +216,7 @@ Finding kept_rows(const NamedTensors& wide, const std::vector<std::int64_t>& pla
   return {};
 }
 
-Finding padding_is_invisible(const ModuleCase& c, std::uint64_t seed) {
-  const Padded wide = padded(c.call, seed);
+Finding padding_is_invisible(const ModuleCase& c, const Padded& wide) {
   const ModuleResult bare = c.module.forward(c.call), with = c.module.forward(wide.call);
   Finding finding = graver(kept_rows(with.outputs, wide.place, bare.outputs, "with padding and without"),
                            same_bits(bare.states, with.states, "with padding and without"));
@@ -225,6 +234,31 @@ Finding padding_is_invisible(const ModuleCase& c, std::uint64_t seed) {
   const ModuleGradients d = c.module.backward(c.call, c.cotangents), e = c.module.backward(wide.call, cotangents);
   finding = graver(std::move(finding), kept_rows(e.inputs, wide.place, d.inputs, "gradients with padding and without"));
   return graver(std::move(finding), same_bits(d.parameters, e.parameters, "gradients with padding and without"));
+}
+
+Finding padding_is_invisible(const ModuleCase& c, std::uint64_t seed) {
+  return graver(padding_is_invisible(c, padded(c.call, seed, false)), padding_is_invisible(c, padded(c.call, seed, true)));
+}
+
+/// What a loss does not say of outputs or states counts as zero.
+Finding absent_cotangents_are_zero(const ModuleCase& c, std::uint64_t) {
+  const auto zeroed = [](const NamedTensors& tensors) {
+    NamedTensors result;
+    for (const NamedTensor& tensor : tensors) result.push_back(zeros(tensor.name, tensor.shape));
+    return result;
+  };
+  Finding finding;
+  for (const bool states : {false, true}) {
+    const NamedTensors& dropped = states ? c.cotangents.states : c.cotangents.outputs;
+    if (dropped.empty()) continue;
+    ModuleCotangents absent = c.cotangents, zero = c.cotangents;
+    (states ? absent.states : absent.outputs).clear(), (states ? zero.states : zero.outputs) = zeroed(dropped);
+    const ModuleGradients d = c.module.backward(c.call, absent), e = c.module.backward(c.call, zero);
+    finding = graver(std::move(finding), same_numbers(d.inputs, e.inputs, "a cotangent of zeros and none"));
+    finding = graver(std::move(finding), same_numbers(d.parameters, e.parameters, "a cotangent of zeros and none"));
+    finding = graver(std::move(finding), same_numbers(d.states, e.states, "a cotangent of zeros and none"));
+  }
+  return finding;
 }
 
 /// Backward through two calls, the second's gradient of its state handed to the first.
@@ -274,6 +308,8 @@ std::vector<ModuleLaw> token_laws() {
           {"repeated-calls-agree", "the same call twice gives the same bits", false, repeated_calls_agree},
           {"gradients-agree-with-the-oracle", "the gradients of inputs, parameters and states err no more than fp32 allows", true,
            gradients_agree},
+          {"absent-cotangents-are-zero", "a loss that says nothing of outputs, or of states, sends back what zeros do", true,
+           absent_cotangents_are_zero},
           {"gradients-pass-through-a-split", "gradients over two calls, joined by their state, are within the same bound", true,
            gradients_pass_through_a_split}};
 }

@@ -1,15 +1,13 @@
-// DPLRTransition under test, bound as KDA binds it and in general, with its monitor.
+// DPLRTransition under test, bound as KDA binds it and in general; the laws of its monitor stand in monitor_laws.cpp.
 
 #include "../../kernels/faults/module_faults.hpp"
 #include "../../kernels/modules/plain_modules.hpp"
-#include "../../kernels/modules/spectral_monitor.hpp"
 #include "in_arithmetic.hpp"
+#include "monitor_laws.hpp"
 #include "step_regimes.hpp"
 #include "suites.hpp"
 #include "transition_oracle.hpp"
 
-#include <Eigen/Eigenvalues>
-#include <Eigen/SVD>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -62,16 +60,32 @@ NamedTensors general_inputs(std::string_view regime, std::int64_t R, const State
   return inputs;
 }
 
-/// alpha = 1 and beta the fp32 number next to 2 / |k|^2, or one of its neighbours.
+/// k of three numbers and beta with beta |k|^2 = 2 + 2^-56: beyond 2, and 2 to the next fp64 number. k[0] stays.
+void put_a_rounding_beyond_the_edge(std::span<float> k, float& beta) {
+  std::ranges::fill(k.subspan(1), 0.0f);
+  const long double first = static_cast<long double>(k[0]) * static_cast<long double>(k[0]); // exact, as the squares below
+  beta = std::nextafter(static_cast<float>(2 / first), 0.0f);
+  beta = std::nextafter(beta, 0.0f); // below 2 / k[0]^2, whichever way it was rounded
+  long double rest = 2 / static_cast<long double>(beta) - first;
+  k[1] = std::nextafter(static_cast<float>(std::sqrt(rest)), 0.0f);
+  rest -= static_cast<long double>(k[1]) * static_cast<long double>(k[1]);
+  k[2] = static_cast<float>(std::sqrt(rest + 0x1p-56L / static_cast<long double>(beta)));
+}
+
+/// alpha = 1 and beta the fp32 number next to 2 / |k|^2, or one of its neighbours, or nearer than any fp64 number.
 void put_at_the_edge(NamedTensors& inputs) {
   std::ranges::fill(inputs[0].values, 1.0f);
   const auto K = static_cast<std::size_t>(inputs[1].shape[2]);
   for (std::size_t at = 0; at < inputs[2].values.size(); ++at) {
+    const std::span<float> k = std::span(inputs[1].values).subspan(at * K, K);
+    if (at % 4 == 3 && std::abs(k[0]) > 0.1f) {
+      put_a_rounding_beyond_the_edge(k, inputs[2].values[at]);
+      continue;
+    }
     double square = 0;
-    for (std::size_t i = at * K; i < (at + 1) * K; ++i)
-      square += static_cast<double>(inputs[1].values[i]) * static_cast<double>(inputs[1].values[i]);
+    for (const float x : k) square += static_cast<double>(x) * static_cast<double>(x);
     const auto nearest = static_cast<float>(2 / square);
-    inputs[2].values[at] = at % 3 == 0 ? nearest : std::nextafter(nearest, at % 3 == 1 ? 0.0f : std::numeric_limits<float>::infinity());
+    inputs[2].values[at] = at % 4 == 0 ? nearest : std::nextafter(nearest, at % 4 == 1 ? 0.0f : std::numeric_limits<float>::infinity());
   }
 }
 
@@ -108,147 +122,6 @@ Finding broken(const char* tensor, std::string detail) {
 
 std::span<const float> part(const NamedTensor& tensor, std::int64_t index, std::int64_t width) {
   return std::span(tensor.values).subspan(static_cast<std::size_t>(index * width), static_cast<std::size_t>(width));
-}
-
-Eigen::VectorXd vector(std::span<const float> values) {
-  return Eigen::Map<const Eigen::VectorXf>(values.data(), static_cast<Eigen::Index>(values.size())).cast<double>();
-}
-
-/// (I - beta k k^T) Diag(alpha) of a token and head, both counted together.
-struct Transition {
-  std::span<const float> alpha, k;
-  float beta;
-  Eigen::MatrixXd matrix() const {
-    const Eigen::VectorXd key = vector(k), kept = vector(alpha);
-    return (Eigen::MatrixXd::Identity(key.size(), key.size()) - static_cast<double>(beta) * key * key.transpose()) * kept.asDiagonal();
-  }
-};
-Transition transition_at(const ModuleCase& c, std::int64_t at) {
-  const std::int64_t K = c.call.inputs[0].shape[2];
-  return {part(c.call.inputs[0], at, K), part(c.call.inputs[1], at, K), c.call.inputs[2].values[static_cast<std::size_t>(at)]};
-}
-std::int64_t transitions(const ModuleCase& c) { return c.call.rows() * c.call.inputs[0].shape[1]; }
-
-/// Jacobi's singular values are right to K^2 roundings of the matrix's norm.
-double norm_of(const Eigen::MatrixXd& A) { return Eigen::JacobiSVD<Eigen::MatrixXd>(A).singularValues()(0); }
-double slack_of(const Eigen::MatrixXd& A) { return static_cast<double>(A.size()) * 0x1p-52 * A.norm(); }
-
-Finding encloses(const Eigen::MatrixXd& A, const TransitionBounds& bounds, std::int64_t at) {
-  const double norm = norm_of(A), slack = slack_of(A);
-  if (!(norm <= bounds.norm + slack))
-    return broken("alpha", fmt::format("token and head {}: the norm is {:.17g}, its bound {:.17g}", at, norm, bounds.norm));
-  if (!(bounds.norm_at_least <= norm + slack))
-    return broken("alpha",
-                  fmt::format("token and head {}: the norm is {:.17g}, at least {:.17g} was said", at, norm, bounds.norm_at_least));
-  return {}; // norm / bound is 1 where the bound is sharp, as it often is: no error that the report's error / bound should show
-}
-
-/// Where all alpha are alike, a, the norm and the radius are a max(1, |1 - beta |k|^2|): known to 64 bits, not to those of a
-/// decomposition. NaN elsewhere.
-long double known_norm(const Transition& one) {
-  long double square = 0;
-  for (const float x : one.k) square += static_cast<long double>(x) * static_cast<long double>(x);
-  const auto [least, most] = std::ranges::minmax(one.alpha);
-  if (least < most || one.k.size() < 2) return std::numeric_limits<long double>::quiet_NaN();
-  return static_cast<long double>(most) * std::max(1.0L, std::fabs(1 - static_cast<long double>(one.beta) * square));
-}
-
-/// The largest singular value of every transition, with its beta and with the opposite one, is no larger than the monitor's bound; and
-/// the bound no larger than the product of the factors' norms, which it is to sharpen.
-Finding monitor_bounds_the_norm(const ModuleCase& c, std::uint64_t) {
-  for (std::int64_t at = 0; at < transitions(c); ++at)
-    for (const float sign : {1.0f, -1.0f}) {
-      Transition one = transition_at(c, at);
-      one.beta *= sign;
-      const TransitionBounds bounds = transition_bounds(one.alpha, one.k, one.beta);
-      if (Finding finding = encloses(one.matrix(), bounds, at); is_failure(finding.verdict)) return finding;
-      // known_norm adds up K squares and forms two products, each rounded to 64 bits; where it says nothing it is NaN
-      const long double known = known_norm(one), least = known * (1 - static_cast<long double>(one.k.size() + 2) * 0x1p-63L);
-      if (!std::isnan(known) && !(bounds.norm >= least && bounds.radius >= least))
-        return broken("alpha", fmt::format("token and head {}: norm and radius are {:.20g}, their bounds {:.20g} and {:.20g}", at,
-                                           static_cast<double>(known), bounds.norm, bounds.radius));
-      const double reflection = std::abs(1 - static_cast<double>(one.beta) * vector(one.k).squaredNorm());
-      const double product = vector(one.alpha).maxCoeff() * std::max(1.0, reflection) * (1 + 0x1p-30); // K fp64 roundings, with room
-      if (!(bounds.norm <= product))
-        return broken("alpha",
-                      fmt::format("token and head {}: a bound of {:.17g}, the factors' norms give {:.17g}", at, bounds.norm, product));
-    }
-  return {};
-}
-
-/// Eigenvalues are those of the symmetric D - beta u u^T, u = D^{1/2} k.
-Finding monitor_bounds_the_radius(const ModuleCase& c, std::uint64_t) {
-  for (std::int64_t at = 0; at < transitions(c); ++at)
-    for (const float sign : {1.0f, -1.0f}) {
-      Transition one = transition_at(c, at);
-      one.beta *= sign;
-      const Eigen::VectorXd kept = vector(one.alpha), u = kept.cwiseSqrt().cwiseProduct(vector(one.k));
-      const Eigen::MatrixXd A = Eigen::MatrixXd(kept.asDiagonal()) - static_cast<double>(one.beta) * u * u.transpose();
-      const double radius = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(A).eigenvalues().cwiseAbs().maxCoeff();
-      const TransitionBounds bounds = transition_bounds(one.alpha, one.k, one.beta);
-      if (!(radius <= bounds.radius + slack_of(A)))
-        return broken("alpha", fmt::format("token and head {}: the radius is {:.17g}, its bound {:.17g}", at, radius, bounds.radius));
-      if (!(bounds.radius <= bounds.norm))
-        return broken("alpha",
-                      fmt::format("token and head {}: a radius of {:.17g} beside a norm of {:.17g}", at, bounds.radius, bounds.norm));
-    }
-  return {};
-}
-
-/// A monitor over a window shorter than the call: its bound on the product of the last transitions, and its counts, which are those of
-/// the tokens' own bounds.
-Finding monitor_watches_a_window(const ModuleCase& c, std::uint64_t seed) {
-  const StateShape s = shape_of(c.regime);
-  const std::int64_t R = c.call.rows(), window = 1 + static_cast<std::int64_t>(seed % 5);
-  SpectralMonitor monitor(s, window);
-  MonitorCounts counts;
-  for (std::int64_t row = 0; row < R; ++row) {
-    monitor.observe({.alpha = part(c.call.inputs[0], row, s.H * s.K),
-                     .k = part(c.call.inputs[1], row, s.H * s.K),
-                     .beta = part(c.call.inputs[2], row, s.H),
-                     .v = {}});
-    for (std::int64_t h = 0; h < s.H; ++h) {
-      const Transition one = transition_at(c, row * s.H + h);
-      const TransitionBounds bounds = transition_bounds(one.alpha, one.k, one.beta);
-      const bool alarm = bounds.heuristic > 1, within = bounds.norm <= 1, growing = bounds.norm_at_least > 1;
-      ++counts.tokens, counts.proved_within += within, counts.proved_growing += growing, counts.heuristic_alarms += alarm;
-      counts.false_alarms += alarm && within, counts.silent_growth += !alarm && growing;
-      counts.largest_norm = std::max(counts.largest_norm, bounds.norm),
-      counts.largest_radius = std::max(counts.largest_radius, bounds.radius);
-      Eigen::MatrixXd product = Eigen::MatrixXd::Identity(s.K, s.K);
-      double bound = 0, size = 0; // of the product, from the tokens' own
-      for (std::int64_t back = std::min(window, row + 1) - 1; back >= 0; --back) {
-        const Transition before = transition_at(c, (row - back) * s.H + h);
-        product = before.matrix() * product;
-        const double term = std::log2(transition_bounds(before.alpha, before.k, before.beta).norm);
-        bound += term, size += std::abs(term);
-      }
-      const double said = monitor.window_norm_log2(0, h), norm = std::log2(norm_of(product));
-      if (!(norm <= said + static_cast<double>(R * s.K * s.K) * 0x1p-50))
-        return broken("alpha", fmt::format("token {}, head {}: the product of {} grows by 2^{:.17g}, its bound is 2^{:.17g}", row, h,
-                                           std::min(window, row + 1), norm, said));
-      if (!(std::abs(said - bound) <= size * 0x1p-40))
-        return broken("alpha",
-                      fmt::format("token {}, head {}: the window's bound is 2^{:.17g}, its tokens' 2^{:.17g}", row, h, said, bound));
-    }
-  }
-  return monitor.counts() == counts ? Finding{} : broken("alpha", "the monitor's counts are not those of its tokens");
-}
-
-Finding monitor_bounds_the_general_norm(const ModuleCase& c, std::uint64_t) {
-  const std::int64_t K = c.call.inputs[0].shape[2];
-  for (std::int64_t at = 0; at < transitions(c); ++at) {
-    const auto d = part(c.call.inputs[0], at, K), a = part(c.call.inputs[1], at, K), b = part(c.call.inputs[2], at, K);
-    const Eigen::MatrixXd A = Eigen::MatrixXd(vector(d).asDiagonal()) - vector(a) * vector(b).transpose();
-    const TransitionBounds bounds = dplr_transition_bounds(d, a, b);
-    if (Finding finding = encloses(A, bounds, at); is_failure(finding.verdict)) return finding;
-    const double triangle =
-        (vector(d).cwiseAbs().maxCoeff() + vector(a).norm() * vector(b).norm()) * (1 + 0x1p-30); // K fp64 roundings, with room
-    if (!(bounds.norm <= triangle))
-      return broken("d",
-                    fmt::format("token and head {}: a bound of {:.17g}, the triangle inequality gives {:.17g}", at, bounds.norm, triangle));
-  }
-  return {};
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -301,27 +174,7 @@ Finding general_batch_is_its_heads(const ModuleCase& c, std::uint64_t) {
   });
 }
 
-/// What the monitor proves of a case's transitions, and where the heuristic warns beside it.
-std::vector<ModuleFigure> monitor_figures(std::string_view regime, std::uint64_t seed) {
-  const ModuleCase c = draw_kda(regime, seed);
-  const StateShape s = shape_of(regime);
-  SpectralMonitor monitor(s, c.call.rows());
-  for (std::int64_t row = 0; row < c.call.rows(); ++row)
-    monitor.observe({.alpha = part(c.call.inputs[0], row, s.H * s.K),
-                     .k = part(c.call.inputs[1], row, s.H * s.K),
-                     .beta = part(c.call.inputs[2], row, s.H),
-                     .v = {}});
-  const MonitorCounts& counts = monitor.counts();
-  const auto number = [](std::int64_t count) { return static_cast<double>(count); };
-  return {{"transitions", number(counts.tokens)},
-          {"proved not to grow", number(counts.proved_within)},
-          {"proved to grow", number(counts.proved_growing)},
-          {"heuristic warns", number(counts.heuristic_alarms)},
-          {"false alarms", number(counts.false_alarms)},
-          {"growth it misses", number(counts.silent_growth)},
-          {"largest norm, bound", counts.largest_norm},
-          {"largest radius, bound", counts.largest_radius}};
-}
+std::vector<ModuleFigure> figures_of(std::string_view regime, std::uint64_t seed) { return monitor_figures(draw_kda(regime, seed)); }
 
 std::vector<ModuleFault> faults_of(std::string_view module) {
   std::vector<ModuleFault> faults;
@@ -340,16 +193,10 @@ ModuleSuite transition_suite() {
                     .laws = token_laws(),
                     .faults = faults_of("DPLRTransition"),
                     .draw = draw_kda,
-                    .figures = monitor_figures};
+                    .figures = figures_of};
   suite.laws.push_back({"a-batch-is-its-heads", "a batch at once and head by head give the same bits; a transition is an update with v = 0",
                         false, kda_batch_is_its_heads});
-  suite.laws.push_back(
-      {"monitor-bounds-the-norm", "the monitor's bounds enclose the largest singular value", false, monitor_bounds_the_norm});
-  suite.laws.push_back({"monitor-bounds-the-radius",
-                        "no eigenvalue is larger than the monitor's bound, which is no larger than that of the norm", false,
-                        monitor_bounds_the_radius});
-  suite.laws.push_back({"monitor-watches-a-window", "the bound of a window holds for its product; counts are those of its tokens", false,
-                        monitor_watches_a_window});
+  for (const ModuleLaw& law : monitor_laws()) suite.laws.push_back(law);
   return suite;
 }
 
@@ -363,8 +210,7 @@ ModuleSuite general_transition_suite() {
                     .draw = draw_general};
   suite.laws.push_back({"a-batch-is-its-heads", "a batch at once and head by head give the same bits; a transition is an update with v = 0",
                         false, general_batch_is_its_heads});
-  suite.laws.push_back(
-      {"monitor-bounds-the-norm", "the monitor's bound encloses the largest singular value", false, monitor_bounds_the_general_norm});
+  for (const ModuleLaw& law : general_monitor_laws()) suite.laws.push_back(law);
   return suite;
 }
 

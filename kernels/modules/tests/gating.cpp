@@ -3,6 +3,7 @@
 #include "../gating.hpp"
 
 #include "../../../reference/gating.hpp"
+#include "bits.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -181,6 +182,28 @@ TEST_CASE("gates are in [0,1] and ordered as their logits, for any finite input"
     }
 }
 
+TEST_CASE("a bias that takes a logit beyond fp32 leaves the gate at its end, or where its rate of 0 holds it") {
+  const std::vector<float> logits(40, 3e38f), opposite(40, -3e38f);
+  for (GateForm form : {GateForm::softplus, GateForm::bounded})
+    for (float A_log : {-infinity, 0.0f, 88.0f})
+      for (bool above : {false, true}) {
+        const Case c = of_logits(form, above ? logits : opposite, A_log, above ? 3e38f : -3e38f);
+        const Written out = run(c);
+        const Real bound = -5.0L;
+        Real end = above ? (form == GateForm::softplus ? -std::numeric_limits<float>::max() : bound) : 0;
+        if (A_log < 0) end = form == GateForm::softplus ? 0 : bound / 2;
+        CAPTURE(name(form), A_log, above);
+        for (std::size_t i = 0; i < logits.size(); ++i) {
+          CHECK(std::fabs(out.log_decay[i] - end) <= 4 * u * std::fabs(end));
+          CHECK(std::fabs(out.alpha[i] - std::exp(end)) <= 64 * u * std::exp(end));
+        }
+        const std::vector<float> d(logits.size(), 1.0f);
+        const GatingGradients slopes = gates_backward(c.module, c.parameters, c.input(), {.alpha = {}, .log_decay = d});
+        for (float slope : slopes.dt_bias) CHECK(std::isfinite(slope));
+        CHECK_FALSE(std::isnan(slopes.A_log[0])); // infinite where forty slopes at the end of fp32 are added up
+      }
+}
+
 TEST_CASE("rows whose sums overflow fp32 have the gates of their exact logits, and leave other rows alone") {
   Case c{.module = {.D = 2, .rank = 2, .H = 1, .K = 2}, .parameters = {}, .B = 1, .T = 2, .x = {3e38f, 3e38f, 0.5f, 0.25f}};
   c.parameters.down = {3e38f, 1.0f, -3e38f, 1.0f}; // inf - inf in fp32, 0 in truth
@@ -277,6 +300,10 @@ TEST_CASE("Xavier initialisation is the same bits on every machine and has the v
   CHECK(parameters.dt_bias.size() == 512);
   const std::array pinned{0x1.79c796p-6f, -0x1.a43bb4p-8f, -0x1.64d158p-4f, -0x1.0a1be2p-5f, 0x1.97c724p-4f, -0x1.212e98p-5f};
   for (std::size_t i = 0; i < pinned.size(); ++i) CHECK(parameters.down[i] == pinned[i]);
+  CHECK(bits_of(parameters.up, bits_of(parameters.down)) == 0x63af2d1413c94fef);
+  const auto [lowest, highest] = std::ranges::minmax(parameters.up);
+  const float wide = static_cast<float>(std::sqrt(6.0 / (64 + 512)));
+  CHECK((-wide <= lowest && lowest < -0.99f * wide && 0.99f * wide < highest && highest <= wide));
   const double limit = std::sqrt(6.0 / (512 + 64));
   double sum = 0, squares = 0;
   for (float w : parameters.down) {
@@ -288,6 +315,18 @@ TEST_CASE("Xavier initialisation is the same bits on every machine and has the v
   const double n = static_cast<double>(parameters.down.size());
   CHECK(std::fabs(sum / n) < 6 * limit / std::sqrt(3 * n));
   CHECK(std::fabs(squares / n / (limit * limit / 3) - 1) < 6 * std::sqrt(0.8 / n));
+}
+
+TEST_CASE("a call without rows writes nothing, and its gradients are zero in the shapes of their primals") {
+  for (GateForm form : forms) {
+    Case c = random_case(form, false, 9, 3, 2, 5, true);
+    c.B = 2, c.T = 0, c.x.clear();
+    CHECK(run(c).alpha.empty());
+    const GatingGradients d = gates_backward(c.module, c.parameters, c.input(), {});
+    CHECK((d.x.empty() && d.down == std::vector<float>(27, 0.0f) && d.up == std::vector<float>(30, 0.0f)));
+    CHECK((d.A_log == std::vector<float>(c.parameters.A_log.size(), 0.0f) &&
+           d.dt_bias == std::vector<float>(c.parameters.dt_bias.size(), 0.0f)));
+  }
 }
 
 TEST_CASE("wrong shapes and numbers that are not finite are refused with the tensor's name, before anything is written") {

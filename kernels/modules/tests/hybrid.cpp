@@ -66,6 +66,21 @@ TEST_CASE("the default pattern is three KDA layers and one MLA layer, any other 
   CHECK_THROWS_WITH(hybrid_pattern(2, -1), Contains("must not be negative"));
 }
 
+TEST_CASE("each layer of a stack has its own initial parameters, drawn from the seed and its place") {
+  const HybridStack stack = stack_of(hybrid_pattern(12));
+  const HybridParameters p = initial_parameters(stack, 7), other = initial_parameters(stack, 8);
+  std::vector<std::vector<float>> projections;
+  for (const HybridParameters* drawn : {&p, &other})
+    for (const HybridBlock& block : *drawn) {
+      projections.push_back(block.mla.q_proj.empty() ? block.kda.q_proj : block.mla.q_proj);
+      CHECK(std::ranges::all_of(block.norm, [](float w) { return w == 1.0f; }));
+    }
+  std::ranges::sort(projections);
+  CHECK(std::ranges::adjacent_find(projections) == projections.end());
+  const HybridStack shorter = stack_of(hybrid_pattern(5));
+  CHECK(initial_parameters(shorter, 7)[4].kda.o_proj == p[4].kda.o_proj); // whatever stands behind it
+}
+
 TEST_CASE("the bytes that a state reports are those that it allocates") {
   const HybridStack stack = stack_of(hybrid_pattern(8));
   std::int64_t reported = 0, with = 0;

@@ -1,6 +1,7 @@
 // What the laws of properties/modules do not see: kernels of every kind in the layer, calls that are refused, initial bits.
 
 #include "../kda_layer.hpp"
+#include "bits.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -85,6 +86,12 @@ TEST_CASE("initial parameters follow from the seed and the tensor's name alone")
   CHECK(one.o_proj == same.o_proj);
   CHECK(one.q_proj != one.k_proj);
   CHECK(one.q_proj != other.q_proj);
+  std::uint64_t bits = bits_of({});
+  KdaLayerParameters drawn = one;
+  for_each_tensor(layer, drawn, [&](std::string_view name, std::span<const std::int64_t>, std::vector<float>& values) {
+    if (name != "A_log") bits = bits_of(values, bits); // that one goes through the C library's logarithm
+  });
+  CHECK(bits == 0xe62ca71de5814049);
   CHECK(std::ranges::all_of(one.A_log, [](float A) { return A >= 0 && A < std::log(16.0f); }));
 }
 
@@ -117,4 +124,31 @@ TEST_CASE("a call without tokens gives back the state it was given") {
   CHECK(out.y.empty());
   CHECK(out.final_state.v_conv == state.v_conv);
   CHECK(out.final_state.memory == state.memory);
+}
+
+TEST_CASE("tensors of a state that are left out count as zero, and receive no gradient") {
+  const KdaLayerParameters p = initial_parameters(layer, 5);
+  const Kernel& kernel = kernel_named("cpu.chunk16.fp32");
+  constexpr std::int64_t T = 7;
+  const std::vector<float> x = wave(2 * T * layer.D), d_y = wave(2 * T * layer.D);
+  const KdaLayerInput input{.B = 2, .T = T, .x = x};
+  const KdaLayerState full{
+      .q_conv = wave(2 * 3 * 32), .k_conv = wave(2 * 3 * 32), .v_conv = wave(2 * 3 * 128), .memory = wave(2 * 4 * 16 * 32)};
+  for (auto part : {&KdaLayerState::q_conv, &KdaLayerState::k_conv, &KdaLayerState::v_conv, &KdaLayerState::memory}) {
+    KdaLayerState without = full, zero = full;
+    (without.*part).clear();
+    std::ranges::fill(zero.*part, 0.0f);
+    const KdaLayerOutput one = kda_layer(layer, p, kernel, input, without), other = kda_layer(layer, p, kernel, input, zero);
+    CHECK(one.y == other.y);
+    CHECK((one.final_state.q_conv == other.final_state.q_conv && one.final_state.k_conv == other.final_state.k_conv));
+    CHECK((one.final_state.v_conv == other.final_state.v_conv && one.final_state.memory == other.final_state.memory));
+    KdaLayerGradients d = kda_layer_backward(layer, p, kernel, input, without, {.y = d_y, .final_state = {}}),
+                      e = kda_layer_backward(layer, p, kernel, input, zero, {.y = d_y, .final_state = {}});
+    CHECK((d.x == e.x && d.parameters.q_conv == e.parameters.q_conv && d.parameters.v_proj == e.parameters.v_proj));
+    CHECK((d.state.*part).empty());
+    CHECK_FALSE((e.state.*part).empty());
+    (e.state.*part).clear();
+    CHECK((d.state.q_conv == e.state.q_conv && d.state.k_conv == e.state.k_conv));
+    CHECK((d.state.v_conv == e.state.v_conv && d.state.memory == e.state.memory));
+  }
 }

@@ -2,6 +2,7 @@
 
 #include "../mla.hpp"
 #include "../causal_attention.hpp"
+#include "bits.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -49,6 +50,20 @@ TEST_CASE("without absorption prefill and decode through the cache give the same
   }
   CHECK(differs);
   CHECK(absorbed.rows == whole.rows);
+}
+
+TEST_CASE("initial parameters of MLA are the same bits on every machine and fill their intervals") {
+  MlaParameters p = initial_parameters(layer, 3);
+  std::uint64_t bits = bits_of({});
+  for_each_tensor(layer, p, [&](std::string_view, std::span<const std::int64_t> shape, std::vector<float>& values) {
+    bits = bits_of(values, bits);
+    if (shape.size() == 1) return; // the norm
+    const auto limit = static_cast<float>(std::sqrt(6.0 / static_cast<double>(shape[0] + shape[1])));
+    const auto [least, most] = std::ranges::minmax(values);
+    CHECK((-limit <= least && least < -0.97f * limit && 0.97f * limit < most && most <= limit));
+  });
+  CHECK(bits == 0x6a17addcebbc8310);
+  CHECK(std::ranges::all_of(p.kv_norm, [](float w) { return w == 1.0f; }));
 }
 
 TEST_CASE("a prefilled cache allocates rank + K_shared numbers per token, a decoded one at most an eighth and a page more") {

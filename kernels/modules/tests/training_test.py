@@ -1,5 +1,5 @@
-"""The training program of bench/training: tasks are what they say, two layers learn one of them in small and forget it with a fault, and arguments
-reach the CUDA kernels in their places.
+"""The training program of bench/training: tasks are what they say, the model reads nothing ahead and its own backward passes are right, two layers
+learn one of the tasks in small and forget it with a fault, and arguments reach the CUDA kernels in their places.
 
     training_test.py [libkdacheck_cuda_emulated.so]
 
@@ -16,7 +16,9 @@ except ImportError:
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "training"))
+import model
 import synthetic_tasks
+import torch.nn.functional as F
 from faults import FAULTS, recurrence_with
 from kda_cuda import Library
 from self_check import inputs_and_cotangents, self_check
@@ -57,6 +59,42 @@ def palindromes_are_read_backwards():
         assert targets.tolist() == told[::-1] and tokens[16:].tolist() == [0] + told[:0:-1]
 
 
+def own_gradients_are_those_of_autograd():
+    """The convolution against PyTorch's, and the slopes of what has a backward pass of its own."""
+    generator = torch.Generator().manual_seed(4)
+    for T in (1, 2, 3, 9):
+        x, weight = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, T, 5), (5, model.WIDTH)))
+        padded = F.pad(x.transpose(1, 2), (model.WIDTH - 1, 0))
+        due = F.silu(F.conv1d(padded, weight[:, None], groups=5)).transpose(1, 2)
+        y = model.ConvolvedSwish.apply(x, weight)
+        assert (y - due).abs().max() < 1e-12
+        d = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+        leaves = [leaf.clone().requires_grad_() for leaf in (x, weight)]
+        slopes = torch.autograd.grad(model.ConvolvedSwish.apply(*leaves), leaves, d)
+        padded = F.pad(leaves[0].transpose(1, 2), (model.WIDTH - 1, 0))
+        for slope, exact in zip(slopes, torch.autograd.grad(F.silu(F.conv1d(padded, leaves[1][:, None], groups=5)).transpose(1, 2), leaves, d)):
+            assert (slope - exact).abs().max() < 1e-5  # the weight's slopes are summed in fp32
+    table, tokens = torch.randn(7, 3, generator=generator, requires_grad=True), torch.tensor([[1, 1, 6], [0, 3, 1]])
+    d = torch.randn(2, 3, 3, generator=generator)
+    (slope,) = torch.autograd.grad(model.Looked.apply(table, tokens), table, d)
+    assert torch.equal(slope, torch.autograd.grad(table[tokens], table, d)[0])
+
+
+def nothing_is_read_ahead():
+    """A model that saw the next token would solve palindromes and stacks without remembering anything."""
+    T, at = 24, 11
+    tokens = torch.randint(9, (3, T), generator=torch.Generator().manual_seed(6))
+    changed = tokens.clone()
+    changed[:, at + 1:] = (changed[:, at + 1:] + 1) % 9
+    small = model.Model(9, K=8, seed=2)
+    for fault in (None, *FAULTS):
+        recurrence = recurrence_with(None, "accurate", fault)
+        with torch.no_grad():
+            before, after = (small(t, slice(0, T), recurrence, torch.float32) for t in (tokens, changed))
+        assert (before[:, :at + 1] - after[:, :at + 1]).abs().max() < 1e-5, fault
+        assert (before[:, at + 1:] - after[:, at + 1:]).abs().max() > 1e-2, fault
+
+
 def arguments_reach_their_places(path):
     """The kernels of the library, whose arithmetic is not PyTorch's, agree with the recurrence."""
     library = Library(path)
@@ -90,7 +128,8 @@ def two_layers_learn_and_a_fault_forgets():
 
 
 library_path = sys.argv[1] if len(sys.argv) == 2 else None
-for test in (stacks_are_followed, recall_asks_what_was_told, palindromes_are_read_backwards, two_layers_learn_and_a_fault_forgets):
+for test in (stacks_are_followed, recall_asks_what_was_told, palindromes_are_read_backwards, own_gradients_are_those_of_autograd,
+             nothing_is_read_ahead, two_layers_learn_and_a_fault_forgets):
     test()
     print(test.__name__, "passed", flush=True)
 if library_path:

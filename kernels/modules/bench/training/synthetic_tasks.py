@@ -8,7 +8,7 @@ forward and backward, and forget where the recurrence is given a fault. Needs Py
 A RUN is TASK:TOKENS[:FAULT][@RATE], such as mqar:512 or stack:256:carry-dropped; by default every task at 256 to 2048 tokens, and each at 256 with its
 recurrence faulty. All go on side by side on one GPU, each on a stream of its own, one CUDA graph a step, until they are solved, or --steps
 or --seconds are up. FOLDER gets a file of JSON lines per run, written as it goes, summary.json and summary.md. Exit status 0 if every run without a
-fault was solved, 1 if not (or the self-check fails), 2 for wrong arguments.
+fault was solved, 1 if not (or the self-check fails), 2 for wrong arguments, 3 where PyTorch or the GPU is missing or gives up.
 """
 import argparse
 import json
@@ -20,7 +20,11 @@ from pathlib import Path
 
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # before CUDA starts: runs wait for one another behind fewer
 
-import torch
+try:
+    import torch
+except ImportError:
+    print("PyTorch is needed, and this Python does not have it", file=sys.stderr)
+    sys.exit(3)
 import torch.nn.functional as F
 from faults import FAULTS, recurrence_with
 from kda_cuda import KERNELS, Library
@@ -195,7 +199,7 @@ def go(runs, options):
 
     while active and options.passed() < options.seconds:
         for run in list(active):
-            if run.seen(options.passed()):
+            if run.seen(options.passed()) or run.step >= options.steps:
                 ended(run, "solved" if run.solved_at is not None else "steps are up")
             else:
                 run.turn()
@@ -226,6 +230,19 @@ def smoke(runs, options):
         run.graph = None
 
 
+def positive(kind):
+    """An argument of that kind above 0."""
+
+    def read(text):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    read.__name__ = f"positive {kind.__name__}"  # what argparse calls it
+    return read
+
+
 def parsed():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="RUN")
@@ -234,14 +251,14 @@ def parsed():
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--format", choices=("bf16", "fp32"), help="of activations; bf16 with a library, fp32 without")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--warm-up", type=int, default=100, help="steps over which the rate rises")
-    parser.add_argument("--tokens", type=int, default=16384, help="of a step, all sequences together")
-    parser.add_argument("--looked-at", type=int, default=65536, help="tokens that are held out")
-    parser.add_argument("--solved", type=float, default=0.99, help="share right at which a run ends")
-    parser.add_argument("--width", type=int, default=128, help="of a head")
+    parser.add_argument("--seconds", type=positive(float), default=600)
+    parser.add_argument("--steps", type=positive(int), default=20000)
+    parser.add_argument("--rate", type=positive(float), default=1e-3)
+    parser.add_argument("--warm-up", type=positive(int), default=100, help="steps over which the rate rises")
+    parser.add_argument("--tokens", type=positive(int), default=16384, help="of a step, all sequences together")
+    parser.add_argument("--looked-at", type=positive(int), default=65536, help="tokens that are held out")
+    parser.add_argument("--solved", type=positive(float), default=0.99, help="share right at which a run ends")
+    parser.add_argument("--width", type=positive(int), default=128, help="of a head")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--self-check", action="store_true", help="compare outputs and gradients with the recurrence in fp64, and end")
     parser.add_argument("--smoke", action="store_true", help="50 steps of each run, and end")
@@ -253,10 +270,14 @@ def parsed():
     started = time.monotonic()
     options.passed = lambda: time.monotonic() - started
     try:
+        if options.self_check and not options.library:
+            raise ValueError("--self-check needs a --library to check")
         options.library = Library(options.library) if options.library else None
         if options.self_check:
             return options, []
         names = options.runs or [f"{task}:{T}" for T in LENGTHS for task in TASKS] + [f"{task}:256:carry-dropped" for task in TASKS]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]} is asked for twice")
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
         return options, [Run(name, options) for name in names]
@@ -267,6 +288,14 @@ def parsed():
 
 def main():
     options, runs = parsed()
+    try:
+        return status_of(options, runs)
+    except RuntimeError as error:  # of the library or of PyTorch: no GPU, no driver, no memory
+        print(str(error).splitlines()[0], file=sys.stderr)
+        return 3
+
+
+def status_of(options, runs):
     if options.self_check:
         return 0 if self_check(options.library, options.kernel, options.device) else 1
     if options.smoke:
