@@ -4,8 +4,6 @@
 #include "segment.hpp"
 #include "truth.hpp"
 
-#include <cstring>
-
 namespace kdacheck::certified {
 
 inline constexpr std::size_t element_count(const std::array<std::int64_t, 4>& shape) {
@@ -58,9 +56,9 @@ inline void store_columns(Enclosed& tensor, std::size_t first, std::int64_t coun
   if constexpr (lanes_of<Real> > 1) {
     // NaN or infinity in any lane makes this sum NaN
     if (count >= lanes_of<Real> && sum_lanes(Real(leading(x) * 0 + radius * 0)) == 0) {
-      std::memcpy(tensor.value.data() + first, &x, sizeof(Real)); // the leading word comes first
-      if constexpr (requires { x.low; }) std::memcpy(tensor.low.data() + first, &x.low, sizeof(Real));
-      std::memcpy(tensor.radius.data() + first, &radius, sizeof(Real));
+      store_doubles(tensor.value.data() + first, leading(x));
+      if constexpr (requires { x.low; }) store_doubles(tensor.low.data() + first, x.low);
+      store_doubles(tensor.radius.data() + first, radius);
       return;
     }
   }

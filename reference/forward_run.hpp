@@ -37,9 +37,10 @@ template <class A> inline std::int64_t column_blocks(const Problem& problem) {
   return (problem.shape.V + lanes - 1) / lanes;
 }
 
-/// Blocks that pass through a segment together and share what is loaded of the inputs; sums of wide numbers fill all
-/// registers by themselves.
-template <class A> inline constexpr std::size_t blocks_at_once = std::is_same_v<typename A::Column, Pack> ? 2 : 1;
+/// Blocks that pass through a segment together and share what is loaded of the inputs, where a register holds one: two packs of two
+/// registers, or sums of wide numbers, fill all registers by themselves.
+template <class A>
+inline constexpr std::size_t blocks_at_once = std::is_same_v<typename A::Column, Pack> && std::is_same_v<Pack, RegisterPack> ? 2 : 1;
 
 /// o and final_state of one value head of one sequence, `segment_length` tokens at a time; before each segment,
 /// `at_segment(first, columns)` sees the state of all column blocks.

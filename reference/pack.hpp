@@ -129,12 +129,30 @@ template <class Real> [[gnu::always_inline]] inline void set_lane(Real& x, int l
 [[gnu::always_inline]] inline std::int64_t bits_of(double x) { return std::bit_cast<std::int64_t>(x); }
 [[gnu::always_inline]] inline double from_bits(std::int64_t x) { return std::bit_cast<double>(x); }
 
+/// As many doubles as there are lanes, from and to memory, a vector at a time (wide_pack.hpp says why).
+template <class Real> [[gnu::always_inline]] inline Real load_doubles(const double* values) {
+  if constexpr (requires(Real x) { x.lower; }) {
+    return {load_doubles<HalfPack>(values), load_doubles<HalfPack>(values + 4)};
+  } else {
+    Real result;
+    std::memcpy(&result, values, sizeof result);
+    return result;
+  }
+}
+template <class Real> [[gnu::always_inline]] inline void store_doubles(double* values, const Real& x) {
+  if constexpr (requires { x.lower; }) {
+    store_doubles(values, x.lower);
+    store_doubles(values + 4, x.upper);
+  } else {
+    std::memcpy(values, &x, sizeof x);
+  }
+}
+
 /// Look-up of table[index] lane by lane.
 [[gnu::always_inline]] inline double gather(const double* table, std::int64_t index) { return table[index]; }
 [[gnu::always_inline]] inline Pack gather(const double* table, const PackBits& index) {
-  Pack result{};
-  for (int l = 0; l < pack_lanes; ++l) set_lane(result, l, table[index[l]]);
-  return result;
+  return joined(HalfPack{table[index[0]], table[index[1]], table[index[2]], table[index[3]]},
+                HalfPack{table[index[4]], table[index[5]], table[index[6]], table[index[7]]});
 }
 
 /// 0 ... 7, and as many floats as there are lanes.

@@ -4,7 +4,6 @@
 #include "enclosed_gate.hpp"
 #include "step_bound.hpp"
 
-#include <cstring>
 #include <vector>
 
 namespace kdacheck::certified {
@@ -103,12 +102,17 @@ template <class A> struct Segment {
 
 /// The leading doubles of x[i] ...: as many as there are lanes.
 template <class Real, class Scalar> [[gnu::always_inline]] inline Real leading_lanes(const Scalar* x, std::int64_t i) {
-  Real result{};
-  if constexpr (std::is_same_v<Scalar, double>)
-    std::memcpy(&result, x + i, sizeof result);
+  const auto four = [x](std::int64_t at) __attribute__((always_inline)) {
+    return HalfPack{leading(x[at]), leading(x[at + 1]), leading(x[at + 2]), leading(x[at + 3])};
+  };
+  if constexpr (lanes_of<Real> == 1)
+    return leading(x[i]);
+  else if constexpr (std::is_same_v<Scalar, double>)
+    return load_doubles<Real>(x + i);
+  else if constexpr (std::is_same_v<Real, HalfPack>)
+    return four(i);
   else
-    for (int l = 0; l < lanes_of<Real>; ++l) set_lane(result, l, leading(x[i + l]));
-  return result;
+    return joined(four(i), four(i + 4));
 }
 
 /// Sum of what `term(i)` gives for channels from i on, one or as many as a pack has lanes: in eight chains, within a relative
@@ -212,7 +216,7 @@ private:
       flush = larger(flush, choose(small, Real{}, radius));
       bool whole = false;
       if constexpr (std::is_same_v<Scalar, double>)
-        if (whole = count == lanes_of<Real>; whole) std::memcpy(alpha + i, &decay.mid, sizeof decay.mid);
+        if (whole = count == lanes_of<Real>; whole) store_doubles(alpha + i, decay.mid);
       for (int l = 0; !whole && l < count; ++l) alpha[i + l] = number_lane(decay.mid, l);
     }
     step.alpha_max = largest_lane(largest) * rounded_up;

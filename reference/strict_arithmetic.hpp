@@ -8,8 +8,9 @@
 #include <stdexcept>
 #include <string>
 
-#ifdef __FAST_MATH__
-#error "the certified recurrence must not be compiled with fast-math"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) ||             \
+    __FINITE_MATH_ONLY__
+#error "the certified recurrence must not be compiled with fast-math or a part of it"
 #endif
 
 namespace kdacheck::certified {
@@ -26,8 +27,9 @@ namespace { // one copy in every file that includes it: the flags of that file a
   // (1 + 2^-27)^2 = 1 + 2^-26 + 2^-54: rounded, the last term is lost; in one fused step or in excess precision it is not
   volatile double x = 1 + 0x1p-27, rest = -(1 + 0x1p-26);
   if (x * x + rest != 0) return "products and sums are contracted or kept in excess precision";
-  // (a + b) - a = b only if sums may be rearranged
-  volatile double large = 0x1p60, small = 1;
+  // (a + b) - a = b only if sums may be rearranged; each is read once, so that the compiler knows that a is a
+  volatile double given_large = 0x1p60, given_small = 1;
+  const double large = given_large, small = given_small;
   if ((large + small) - large != 0) return "sums are rearranged";
   volatile double least_normal = std::numeric_limits<double>::min(), half = 0.5;
   if (least_normal * half == 0) return "subnormal numbers are flushed to zero";

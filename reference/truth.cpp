@@ -3,6 +3,8 @@
 #include "certified_tiers.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace kdacheck {
 
@@ -19,8 +21,12 @@ namespace {
 using Pass = void (*)(const Problem&, Truth&);
 
 constexpr int least_bits = 113, most_bits = 1024;
+constexpr std::int64_t most_channels = 4096; ///< up to which rounded_up covers the rounding of a bound (rounding.hpp)
 
 Truth run(const Problem& problem, Arithmetic arithmetic, int bits, Pass fp64, Pass double_double, Pass mpfr) {
+  if (problem.shape.K > most_channels)
+    throw std::invalid_argument("the oracle is proved for " + std::to_string(most_channels) + " key channels at most, not " +
+                                std::to_string(problem.shape.K));
   Truth truth;
   truth.arithmetic = arithmetic;
   switch (arithmetic) {

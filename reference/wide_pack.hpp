@@ -8,11 +8,20 @@
 
 namespace kdacheck::certified {
 
-/// `Half` is a vector of four doubles or of four 64-bit integers.
+/// `Half` is a vector of four doubles or of four 64-bit integers. Copied half by half, each a vector: compilers copy a plain struct of
+/// vectors in shorter pieces, and a vector load that spans pieces just stored waits for all of them (gradients took four times as long).
 template <class Half> struct WidePack {
-  Half lower, upper;
+  Half lower{}, upper{};
   using Lane = std::remove_cvref_t<decltype(lower[0])>;
 
+  constexpr WidePack() = default;
+  [[gnu::always_inline]] constexpr WidePack(const Half& low, const Half& up) : lower(low), upper(up) {}
+  [[gnu::always_inline]] constexpr WidePack(const WidePack& x) : lower(x.lower), upper(x.upper) {}
+  [[gnu::always_inline]] constexpr WidePack& operator=(const WidePack& x) {
+    lower = x.lower;
+    upper = x.upper;
+    return *this;
+  }
   [[gnu::always_inline]] Lane operator[](int l) const { return l < 4 ? lower[l] : upper[l - 4]; }
   [[gnu::always_inline]] friend WidePack operator-(const WidePack& x) { return {-x.lower, -x.upper}; }
 };

@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include <stdexcept>
 #include <string_view>
 
 using namespace kdacheck;
@@ -254,6 +255,14 @@ TEST_CASE("gradient_truth encloses the outputs as forward_truth does") {
     CAPTURE(seed);
     CHECK(same_bits(forward_truth(p).o, gradient_truth(p).o));
     CHECK(same_bits(forward_truth(p).final_state, gradient_truth(p).final_state));
+  }
+}
+
+TEST_CASE("more channels than the rounding of bounds is proved for are refused") {
+  CHECK_NOTHROW(forward_truth(one_head(0, 4096, 1, 3)));
+  for (Arithmetic arithmetic : {Arithmetic::fp64, Arithmetic::double_double, Arithmetic::multiprecision}) {
+    CHECK_THROWS_AS(forward_truth(one_head(0, 4097, 1, 3), arithmetic), std::invalid_argument);
+    CHECK_THROWS_AS(gradient_truth(one_head(0, 4097, 1, 3), arithmetic), std::invalid_argument);
   }
 }
 
