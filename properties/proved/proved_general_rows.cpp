@@ -7,16 +7,9 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
-
-double GeneralAdjoint::decay_slack(double log_error) const {
-  return grown(log_error + portable::log1p(units_.exponential) + 3 * f + 3 * portable::log1p(units_.operand.unit) +
-               portable::log1p(units_.gamma(V_ + 1)) + norm_);
-}
 
 void GeneralAdjoint::bound_rows() {
   const BoundMatrix state = transposed(state_, K_), state_size = sizes(state), lambda = transposed(lambda_, K_),

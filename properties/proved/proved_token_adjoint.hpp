@@ -49,11 +49,7 @@ private:
   /// S_{t-1} and S_t: of a segment at a time, from the state that was kept at its start.
   void find_states(std::int64_t t);
 
-  /// What every gradient reads of a stored state or cotangent of this size (errors included).
-  double as_read(double size) const {
-    if (units_.gradient_state.unit > u && !(size <= units_.gradient_state.limit)) return std::numeric_limits<double>::infinity();
-    return units_.gradient_state.unit > u ? units_.gradient_state.unit * size + root_ * units_.gradient_state.flush : 0;
-  }
+  double as_read(double size) const { return units_.as_read(size, root_); }
 
   void retreat(std::int64_t t, const std::vector<double>& d_o, AdjointBound& out);
 

@@ -58,6 +58,13 @@ struct ProvedUnits {
   /// The same for sums inside the triangular solve.
   double solve_gamma(std::int64_t n) const { return gamma_of(std::max(accumulate, solve.unit), n); }
 
+  /// What a column of a stored state or cotangent of this size (errors included) is read wrong by; `root`: of its length.
+  double as_read(double size, double root) const {
+    if (!(gradient_state.unit > single)) return 0;
+    if (!(size <= gradient_state.limit)) return std::numeric_limits<double>::infinity();
+    return gradient_state.unit * size + root * gradient_state.flush;
+  }
+
   /// Largest relative error of 1/sqrt(sum x^2 + eps) times x: half the sum's, a root, a quotient, a product.
   double norm(std::int64_t K) const { return 0.5 * gamma(K) + 8 * single; }
 
