@@ -18,7 +18,7 @@ ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels:
 
 /// The same for gradients, formed token by token (proved_adjoint.cpp) or in chunks (proved_chunk_adjoint.cpp, proved_general_adjoint.cpp);
 /// both passes in chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of all, KDA through the general
-/// form too. Empty where solves or sums are in fp16, or anything is and dg may be a running sum; infinite for q and
+/// form too. Empty where sums are in fp16, or anything is and dg may be a running sum; infinite for q and
 /// k that are normalised inside with operands of fp16.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 

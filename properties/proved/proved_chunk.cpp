@@ -184,7 +184,8 @@ void ChunkBound::read_scores() {
       if (j < i) {
         key_scores_[i][j] = key, key_scores_error_[i][j] = sane(key_error + flushed);
         L_[i][j] = head_.beta[static_cast<std::size_t>(first_ + i)] * key;
-        L_error_[i][j] = sane(beta * (key_error + flushed) * rounded + (rounded - 1) * std::abs(L_[i][j]) + units_.solve.flush);
+        const double of_L = sane(beta * (key_error + flushed) * rounded + (rounded - 1) * std::abs(L_[i][j]) + units_.solve.flush);
+        L_error_[i][j] = std::abs(L_[i][j]) + of_L <= units_.solve.limit ? of_L : infinity;
       }
       scores_[i][j] = query;
       scores_error_[i][j] = sane((query_error + flushed) * (1 + units_.operand.unit) + units_.operand.error(std::abs(query) + query_error));

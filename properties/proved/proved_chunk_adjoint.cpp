@@ -38,7 +38,7 @@
 //   (lost), and what is stored or an operand by w itself. Where dO, S, Lambda', a row of q or k, or anything that is rounded may exceed
 //   65504 nothing is known: `beyond_`, Elementary::limit.
 //
-// Not covered: solves and sums in fp16; chunks in one pass and single tokens in the other.
+// Not covered: sums in fp16; chunks in one pass and single tokens in the other.
 
 #include "proved_chunk_adjoint.hpp"
 

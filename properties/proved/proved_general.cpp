@@ -184,6 +184,7 @@ void GeneralBound::read_scores() {
       sums(b_.value[i], of_b, as[j], L_[i][j], error);
       error += flushed(j);
       L_error_[i][j] = sane(error * (1 + units_.solve.unit) + units_.solve.unit * std::abs(L_[i][j]) + units_.solve.flush);
+      if (!(std::abs(L_[i][j]) + L_error_[i][j] <= units_.solve.limit)) L_error_[i][j] = infinity;
       sums(b_.value[i], of_b, keys[j], M_[i][j], error);
       error += flushed(j);
       M_error_[i][j] = sane(error + units_.operand.error(std::abs(M_[i][j]) + error));

@@ -65,12 +65,11 @@ double through_norm(const ProvedUnits& units, const Normalised& rows, std::int64
   return worst + 0x1p-126 * static_cast<double>(4 * K);
 }
 
-/// Solves and sums in fp16 were not derived, nor dg as a running sum where anything is fp16.
+/// Sums in fp16 were not derived, nor dg as a running sum where anything is fp16.
 bool covered(const Contract& contract) {
   const bool running =
       contract.decay_gradient == DecayGradient::sums && (contract.order == Order::recurrence || contract.order == Order::undeclared);
-  for (Format format : {contract.solve, contract.accumulate})
-    if (format == Format::fp16) return false;
+  if (contract.accumulate == Format::fp16) return false;
   for (Format format : {contract.operands, contract.scores, contract.state, contract.gradient_state})
     if (format == Format::fp16 && running) return false;
   return true;

@@ -41,14 +41,14 @@ struct ProvedUnits {
   // The argument of an exponential is a difference, perhaps multiplied by log2 e, itself a rounded constant: 3 u |argument|.
   static constexpr double argument = 3 * single;
 
-  Elementary operand, score, solve, state, gradient_state;
+  Elementary operand, score, solve, state, gradient_state, sums;
   double accumulate, cumsum, exponential;
   bool decay_sums; ///< dg is a running sum where gradients are formed token by token
 
   explicit ProvedUnits(const Contract& c)
       : operand(elementary(c.operands, c.truncate)), score(elementary(c.scores, c.truncate)), solve(elementary(c.solve, false)),
-        state(elementary(c.state, false)), gradient_state(elementary(c.gradient_state, false)), accumulate(2 * floored(c.accumulate)),
-        cumsum(elementary(c.cumsum, c.truncate).unit),
+        state(elementary(c.state, false)), gradient_state(elementary(c.gradient_state, false)), sums(elementary(c.accumulate, false)),
+        accumulate(2 * floored(c.accumulate)), cumsum(elementary(c.cumsum, c.truncate).unit),
         // one unit in the last place is at most 2 u of the value; nobody's exp is better than half of one
         exponential(2 * std::max(c.exp_ulp, 0.5) * single), decay_sums(c.decay_gradient == DecayGradient::sums) {}
 

@@ -18,6 +18,12 @@ inline Contract contract_of(const std::string& text) {
   return *parsed.contract;
 }
 
+/// A sum of this many terms of this total size in the solve's format, every addition rounded the same way: fp16's subnormals too.
+inline double solve_sum(const Contract& contract, double push, double sum, double size, std::int64_t terms) {
+  const double flush = contract.solve == Format::fp16 ? 0x1p-25 : 0;
+  return sum + push * static_cast<double>(terms) * (unit_roundoff(contract.solve) * size + flush);
+}
+
 /// visit(push) for every kind of step alone, for all of them together, and for mixtures of directions, in both directions.
 /// `Push::members` names the kinds.
 template <class Push, class Visit> void for_each_push(std::uint64_t seed, int mixtures, Visit&& visit) {
