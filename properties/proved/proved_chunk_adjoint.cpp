@@ -36,9 +36,10 @@
 //
 // 10 fp16 rounds what is small to multiples of 2^-24, by w = 2^-25 at most: a sum of products x y errs besides by 4 w sum (|x| + |y|)
 //   (lost), and what is stored or an operand by w itself. Where dO, S, Lambda', a row of q or k, or anything that is rounded may exceed
-//   65504 nothing is known: `beyond_`, Elementary::limit.
+//   65504 nothing is known: `beyond_`, Elementary::limit. Rows that are normalised inside lose w before they are multiplied: scores' rows
+//   and columns w (1 + |scale|) (1 + theta) (|P|^ + |Q|^) more (add_scores).
 //
-// Not covered: sums in fp16; chunks in one pass and single tokens in the other.
+// Chunks in one pass and single tokens in the other: proved_starts.cpp. Not covered: sums in fp16.
 
 #include "proved_chunk_adjoint.hpp"
 

@@ -4,6 +4,7 @@
 // N. J. Higham, Accuracy and Stability of Numerical Algorithms (2nd ed.), is meant by "Higham".
 
 #include "../../kernels/contract.hpp"
+#include "../cases/portable_math.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -63,6 +64,20 @@ struct ProvedUnits {
     if (!(gradient_state.unit > single)) return 0;
     if (!(size <= gradient_state.limit)) return std::numeric_limits<double>::infinity();
     return gradient_state.unit * size + root * gradient_state.flush;
+  }
+
+  /// A row that a kernel normalises itself may be rounded to an operand as it is. fp16 rounds what is small to multiples of 2^-24, though
+  /// nothing by more than itself: by how much more than `unit` x may err, relative to itself; as a logarithm; what it is of a row whose
+  /// norm this is, in the euclidean norm.
+  double small_part(double x) const {
+    return operand.flush > 0x1p-100 && x != 0 ? std::max(0.0, std::min(1.0, operand.flush / std::abs(x)) - operand.unit) : 0;
+  }
+  double small_log(double x) const {
+    const double part = small_part(x);
+    return part > 0 ? portable::log1p(operand.unit + part) - portable::log1p(operand.unit) : 0;
+  }
+  double small_row(double norm, double root) const {
+    return operand.flush > 0x1p-100 && norm > 0 ? std::min(1.0, root * operand.flush / norm) : 0;
   }
 
   /// Largest relative error of 1/sqrt(sum x^2 + eps) times x: half the sum's, a root, a quotient, a product.

@@ -93,7 +93,7 @@ private:
         T[at(i, j, n)] = solve_sum(contract_, push_.solve, sum, size, i - j);
       }
     }
-    for (double& x : T) x = operand(x);
+    for (double& x : T) x = x == 0 ? 0 : operand(x); // none is there above the diagonal
     for (double& s : S) s = operand(s);
     Matrix kd(G), kr(G), qd(G);
     for (std::int64_t i = 0; i < n; ++i)
