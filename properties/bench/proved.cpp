@@ -47,6 +47,8 @@ std::vector<Kernel> correct_kernels() {
            std::pair{"fp16-state", "chunk=16 order=residual_first state=fp16 value_max=100"},
            std::pair{"fp16-wy", "chunk=32 order=wy operands=fp16 value_max=100"},
            std::pair{"fp16-recurrence", "chunk=1 order=recurrence operands=fp16 value_max=100"},
+           std::pair{"fp16-solve", "chunk=64 order=residual_first solve=fp16"},
+           std::pair{"fp16-solve-wy", "chunk=32 order=wy operands=bf16 solve=fp16"},
            std::pair{"undeclared", "chunk=32"},
            std::pair{"undeclared-fp16", "chunk=32 operands=fp16 value_max=100"},
        })

@@ -26,8 +26,8 @@
 // each token (DPLR: q dq - a da - k dk, and b db afterwards), whose terms err by what is said above of dq and of both parts of dk,
 //   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order.
 //
-// fp16 rounds what is small by 2^-25 at most: a sum of products x y errs besides by that times sum |x| + |y|; nothing is known where a
-// number may exceed 65504 (lose_small).
+// fp16 rounds what is small by 2^-25 at most: a row that is normalised inside errs by sqrt(K) 2^-25 more (ProvedUnits::small_row), a sum of
+// products x y errs besides by that times sum |x| + |y|; nothing is known where a number may exceed 65504 (lose_small).
 //
 // Exact values are computed in fp64; `up` covers what they err by, as in the other bounds. Whatever the order of sums.
 
@@ -40,8 +40,8 @@ constexpr std::int64_t segment = 64; ///< tokens between two kept states
 
 } // namespace
 
-AdjointBound TokenAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state) {
-  keep_states();
+AdjointBound TokenAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state, const std::vector<double>* states) {
+  keep_states(states);
   AdjointBound out;
   const std::int64_t T = head_.tokens;
   for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
@@ -77,11 +77,14 @@ void TokenAdjoint::advance(std::int64_t t, std::vector<double>& S) {
   }
 }
 
-void TokenAdjoint::keep_states() {
+void TokenAdjoint::keep_states(const std::vector<double>* states) {
   rho_.assign(at((head_.tokens + 1) * V_), 0.0);
   std::vector<double> token(at(head_.tokens)), row(at(K_));
   const auto bound = head_.dplr ? bound_general_recurrence : bound_recurrence;
-  bound(units_, kda_ ? *kda_ : head_, gate_floor_, interval_, token.data(), row.data(), rho_.data());
+  if (states)
+    rho_ = *states;
+  else
+    bound(units_, kda_ ? *kda_ : head_, gate_floor_, interval_, token.data(), row.data(), rho_.data(), nullptr);
   for (double& rho : rho_) rho = sane(rho);
   std::vector<double> S = head_.state;
   for (std::int64_t t = 0; t < head_.tokens; ++t) {
@@ -169,6 +172,12 @@ void TokenAdjoint::read_token(std::int64_t t) {
   }
   const double key_square = key_norm_, aa = a_norm_, bb = b_norm_;
   for (double* norm : {&key_norm_, &query_norm_, &a_norm_, &b_norm_}) *norm = std::sqrt(*norm);
+  if (head_.normalised && units_.operand.flush > 0x1p-100) {
+    theta_ = of_norm_;
+    for (double norm : {query_norm_ / std::abs(head_.scale), norm_of((kda_ ? *kda_ : head_).k.data() + t * K_, K_)})
+      theta_ = std::max(theta_, of_norm_ + units_.small_row(norm, root_));
+    over_K_ = (1 + units_.gamma(K_ + 1)) * operand_ * (1 + theta_) - 1;
+  }
   if (kda_) read_row_errors(t);
   if (head_.dplr) {
     const double trace = aa * bb - 2 * decayed_ab, determinant = std::max(0.0, decayed_a * bb - square(decayed_ab));
@@ -276,8 +285,8 @@ void TokenAdjoint::retreat_kda(std::int64_t t, const std::vector<double>& before
 }
 
 AdjointBound bound_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval,
-                           const std::vector<double>& d_o, const std::vector<double>& d_state) {
-  return TokenAdjoint(units, head, gate_floor, interval).run(d_o, d_state);
+                           const std::vector<double>& d_o, const std::vector<double>& d_state, const std::vector<double>* states) {
+  return TokenAdjoint(units, head, gate_floor, interval).run(d_o, d_state, states);
 }
 
 } // namespace kdacheck

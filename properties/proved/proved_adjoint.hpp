@@ -22,11 +22,13 @@ struct AdjointBound {
 };
 
 /// `d_o` [tokens,V] and `d_state` [K,V] are the cotangents, either of them empty for zeros. `interval`: tokens between two stored states.
+/// `states` [tokens + 1,V], if given: what each state errs by, column by column; otherwise what the same recurrence leaves it wrong by.
 AdjointBound bound_adjoint(const ProvedUnits&, const Head&, double gate_floor, std::int64_t interval, const std::vector<double>& d_o,
-                           const std::vector<double>& d_state);
+                           const std::vector<double>& d_state, const std::vector<double>* states = nullptr);
 
 /// The same of a head of KDA that is taken through the general rule.
 AdjointBound bound_adjoint_through_general(const ProvedUnits&, const Head&, double gate_floor, std::int64_t interval,
-                                           const std::vector<double>& d_o, const std::vector<double>& d_state);
+                                           const std::vector<double>& d_o, const std::vector<double>& d_state,
+                                           const std::vector<double>* states = nullptr);
 
 } // namespace kdacheck

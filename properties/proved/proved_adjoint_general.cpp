@@ -41,10 +41,12 @@ void TokenAdjoint::lose_small(std::int64_t t, const std::vector<double>& d_o, co
 
 void TokenAdjoint::read_row_errors(std::int64_t t) {
   of_a_ = (1 + theta_) * (1 + u) * (1 + kda_->beta_error[at(t)]) - 1;
+  of_alpha_.resize(at(K_));
   b_error_.assign(at(K_), 0.0);
   double of_b = 0;
   for (std::int64_t c = 0; c < K_; ++c) {
-    b_error_[at(c)] = (1 + theta_) * (1 + u) * (1 + decay_error_[at(c)]) - 1;
+    of_alpha_[at(c)] = (1 + of_norm_) * (1 + u) * (1 + decay_error_[at(c)]) - 1;
+    b_error_[at(c)] = (1 + of_element(kda_->k[at(t * K_ + c)])) * (1 + u) * (1 + decay_error_[at(c)]) - 1;
     of_b += square(b_error_[at(c)] * head_.b[at(t * K_ + c)]);
   }
   of_b_ = b_norm_ > 0 ? std::sqrt(of_b) / b_norm_ : 0;
@@ -111,15 +113,16 @@ void TokenAdjoint::retreat_general(std::int64_t t, const std::vector<double>& be
     }
     if (!kda_) continue;
     const double beta = kda_->beta[at(t)], key = kda_->k[entry], alpha = alpha_[at(c)], written = k_exact + a_exact;
-    const double of_beta = (1 + kda_->beta_error[at(t)]) * (1 + 4.1 * u) - 1, of_b = (1 + b_error_[at(c)]) * (1 + 4.1 * u) - 1;
+    const double of_beta = (1 + kda_->beta_error[at(t)]) * (1 + 4.1 * u) - 1, of_b = (1 + b_error_[at(c)]) * (1 + 4.1 * u) - 1,
+                 of_alpha = (1 + of_alpha_[at(c)]) * (1 + 4.1 * u) - 1;
     const double sizes = (1 + of_sum) * (k_terms + a_terms), b_size = (1 + of_sum) * b_terms;
     out.k_size[entry] = std::abs(beta * written + alpha * b_exact);
     out.k[entry] = std::abs(beta) * (k_error + a_error + of_beta * (sizes + k_error + a_error)) +
-                   alpha * (b_error + of_b * (b_size + b_error)) + flushed(sizes + b_size);
+                   alpha * (b_error + of_alpha * (b_size + b_error)) + flushed(sizes + b_size);
     out.g_size[entry] = std::abs(g_exact + b * b_exact);
     out.g[entry] += std::abs(b) * (b_error + of_b * (b_size + b_error)) + 3.1 * u * (std::abs(g_exact) + out.g[entry]);
     strength += key * written;
-    strength_error += std::abs(key) * (k_error + a_error + (theta_ + units_.gamma(K_ + 2)) * (sizes + k_error + a_error));
+    strength_error += std::abs(key) * (k_error + a_error + (of_element(key) + units_.gamma(K_ + 2)) * (sizes + k_error + a_error));
   }
   if (kda_) out.beta_size[at(t)] = std::abs(strength), out.beta[at(t)] = strength_error + flushed(1);
   for (std::int64_t j = 0; j < V_; ++j) {
@@ -129,9 +132,10 @@ void TokenAdjoint::retreat_general(std::int64_t t, const std::vector<double>& be
 }
 
 AdjointBound bound_adjoint_through_general(const ProvedUnits& units, const Head& kda, double gate_floor, std::int64_t interval,
-                                           const std::vector<double>& d_o, const std::vector<double>& d_state) {
+                                           const std::vector<double>& d_o, const std::vector<double>& d_state,
+                                           const std::vector<double>* states) {
   const Head head = as_general(kda);
-  return TokenAdjoint(units, head, gate_floor, interval, &kda).run(d_o, d_state);
+  return TokenAdjoint(units, head, gate_floor, interval, &kda).run(d_o, d_state, states);
 }
 
 } // namespace kdacheck

@@ -16,7 +16,9 @@
 //     e^{D_i + D_j + 3 u_f (|G_i - r| + |r - G_j|)} (1 + eta)^2 - 1,   D_j <= D_i,   |G_i - r|, |r - G_j| <= P_i = |G at the block's end|
 //   a factor of the row alone. P_i <= |G_i| + 44: beyond that no anchor is legal (proved_units.hpp).
 // 3 Scores. dA_ij = sum_c |k_ic k_jc| e^{G_i - G_j} theta_ic + flush, 1 + theta = (2) (1 + u_f)^2 (1 + u_a)^2 (1 + g_K) (1 + norm)^2.
-//   L = beta A: dL = |beta| dA (1 + ...) + (error of beta, u_f, u_solve) |L|. Aqk is rounded once more, as an operand.
+//   A row that is normalised inside may be rounded to fp16 first: its element k errs by min(1, w / |k|) of itself where that is more than
+//   u, which rows carry (ProvedUnits::small_log); columns lose w sum_c |k_ic| (1 + theta_ic) of it at most, as no decay exceeds 1. L = beta
+//   A: dL = |beta| dA (1 + ...) + (error of beta, u_f, u_solve) |L|. Aqk is rounded once more, as an operand.
 // 4, 5 Inverse and solve: proved_solve.cpp.
 // 6 Orders. residual_first: B = Z = beta (V - kd S). wy: B = beta kd and beta V; U = U0 - W S with dU = dU0 + sum_c (dW |S^| +
 //   ((1 + u)(1 + g) - 1)(|W| + dW)|S^|) + g |U0|.
@@ -102,8 +104,8 @@ void ChunkBound::read_decay() {
       whole_[channel] *= alpha;
       const double decay = whole_[channel], log_error = D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]);
       key_[i][c] = k * decay, query_[i][c] = q * decay;
-      key_slack_[i][c] = std::abs(key_[i][c]) * grown(log_error + product);
-      query_slack_[i][c] = std::abs(q) * decay * grown(log_error + scaled);
+      key_slack_[i][c] = std::abs(key_[i][c]) * grown(log_error + product + small(k));
+      query_slack_[i][c] = std::abs(q) * decay * grown(log_error + scaled + small(head_.q[entry]));
       largest_alpha = std::max(largest_alpha, alpha);
       square += k * k, decayed += alpha * alpha * k * k, query_square += q * q;
       key_sum_[row] += std::abs(k), query_sum_[row] += std::abs(q);
@@ -126,7 +128,8 @@ void ChunkBound::read_decay() {
       const double k = head_.k[static_cast<std::size_t>((first_ + i) * K + c)];
       remaining_[i][c] = k * after;
       const double log_error = end_error + D_[i][c] + ProvedUnits::argument * std::abs(end - G_[i][c]);
-      remaining_slack_[i][c] = std::abs(remaining_[i][c]) * grown(log_error + carried) + units_.operand.flush * (1 + std::abs(k));
+      remaining_slack_[i][c] =
+          std::abs(remaining_[i][c]) * grown(log_error + carried + small(k)) + units_.operand.flush * (1 + std::abs(k));
       remaining_size_[i][c] = std::abs(remaining_[i][c]) + remaining_slack_[i][c];
       after *= alpha_[i][c];
     }
@@ -149,15 +152,19 @@ void ChunkBound::read_scores() {
     const double* k = head_.k.data() + (first_ + i) * K;
     const double* q = head_.q.data() + (first_ + i) * K;
     const std::int64_t start = i / score_block * score_block, end = std::min(start + score_block, n) - 1;
-    double growth = 0;
+    double growth = 0, of_key_column = 0, of_query_column = 0; // what a normalised column loses below its format's smallest
     for (std::int64_t c = 0; c < K; ++c) {
       const double here = std::abs(G_[i][c]), before = start > 0 ? std::abs(G_[start - 1][c]) : 0.0;
       const double farthest = std::min(std::abs(G_[end][c]), here + ProvedUnits::largest_growth);
       const double log_error = 2 * (D_[i][c] + ProvedUnits::argument * farthest);
       pair_log_[i][c] = log_error;
       growth = std::max(growth, std::min(std::abs(G_[end][c]) - before, ProvedUnits::largest_growth));
-      of_key[static_cast<std::size_t>(c)] = std::abs(k[c]) * grown(log_error + pair);
-      of_query[static_cast<std::size_t>(c)] = std::abs(head_.scale * q[c]) * grown(log_error + scaled);
+      of_key[static_cast<std::size_t>(c)] = std::abs(k[c]) * grown(log_error + pair + small(k[c]));
+      of_query[static_cast<std::size_t>(c)] = std::abs(head_.scale * q[c]) * grown(log_error + scaled + small(q[c]));
+      if (small_flush() > 0) {
+        of_key_column += small_flush() * (std::abs(k[c]) + of_key[static_cast<std::size_t>(c)]);
+        of_query_column += small_flush() * (std::abs(head_.scale * q[c]) + of_query[static_cast<std::size_t>(c)]);
+      }
     }
     growth_[static_cast<std::size_t>(i)] = growth = portable::exp(growth);
     for (std::int64_t j = 0; j < i; ++j) {
@@ -177,14 +184,15 @@ void ChunkBound::read_scores() {
         keys += lanes_at(k, c, K) * decay, queries += lanes_at(q, c, K) * decay;
         key_errors += lanes_at(of_key.data(), c, K) * size, query_errors += lanes_at(of_query.data(), c, K) * size;
       }
-      const double key = total(keys), key_error = total(key_errors), query = total(queries) * head_.scale,
-                   query_error = total(query_errors);
+      const double key = total(keys), key_error = total(key_errors) + of_key_column, query = total(queries) * head_.scale,
+                   query_error = total(query_errors) + of_query_column;
       const double sums = key_sum_[row] + key_sum_[static_cast<std::size_t>(j)] + query_sum_[row] + static_cast<double>(K);
       const double flushed = growth * sums <= units_.score.limit ? flush * growth * sums : infinity;
       if (j < i) {
         key_scores_[i][j] = key, key_scores_error_[i][j] = sane(key_error + flushed);
         L_[i][j] = head_.beta[static_cast<std::size_t>(first_ + i)] * key;
-        L_error_[i][j] = sane(beta * (key_error + flushed) * rounded + (rounded - 1) * std::abs(L_[i][j]) + units_.solve.flush);
+        const double of_L = sane(beta * (key_error + flushed) * rounded + (rounded - 1) * std::abs(L_[i][j]) + units_.solve.flush);
+        L_error_[i][j] = std::abs(L_[i][j]) + of_L <= units_.solve.limit ? of_L : infinity;
       }
       scores_[i][j] = query;
       scores_error_[i][j] = sane((query_error + flushed) * (1 + units_.operand.unit) + units_.operand.error(std::abs(query) + query_error));

@@ -36,6 +36,9 @@ protected: // ChunkAdjoint goes back over the same chunks
   void read_state();
   void read_wy();
   void bound_update(Order, const std::vector<double>& error);
+  /// What a normalised row's element has besides norm_ (ProvedUnits::small_log), and most that it errs by besides its relative errors.
+  double small(double x) const { return head_.normalised ? units_.small_log(x) : 0; }
+  double small_flush() const { return head_.normalised && units_.operand.flush > 0x1p-100 ? units_.operand.flush : 0; }
 
   const ProvedUnits& units_;
   const Head& head_;

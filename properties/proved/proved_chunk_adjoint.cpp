@@ -36,15 +36,14 @@
 //
 // 10 fp16 rounds what is small to multiples of 2^-24, by w = 2^-25 at most: a sum of products x y errs besides by 4 w sum (|x| + |y|)
 //   (lost), and what is stored or an operand by w itself. Where dO, S, Lambda', a row of q or k, or anything that is rounded may exceed
-//   65504 nothing is known: `beyond_`, Elementary::limit.
+//   65504 nothing is known: `beyond_`, Elementary::limit. Rows that are normalised inside lose w before they are multiplied: scores' rows
+//   and columns w (1 + |scale|) (1 + theta) (|P|^ + |Q|^) more (add_scores).
 //
-// Not covered: solves and sums in fp16; chunks in one pass and single tokens in the other.
+// Chunks in one pass and single tokens in the other: proved_starts.cpp. Not covered: sums in fp16.
 
 #include "proved_chunk_adjoint.hpp"
 
 #include "proved_inverse.hpp"
-
-#include "proved_recurrence.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -52,47 +51,12 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
 
-AdjointBound ChunkAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state) {
-  const std::int64_t T = head_.tokens;
-  AdjointBound out;
-  for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
-  for (auto* rows : {&out.v, &out.beta, &out.beta_size}) rows->assign(at(T), 0.0);
-  lambda_.resize(K_, V_);
-  if (!d_state.empty()) lambda_.data = d_state;
-  epsilon_.assign(at(V_), 0.0);
-  for (std::int64_t j = 0; j < V_; ++j) // one kept in a coarse format may be rounded before the last token
-    if (const double size = column_norm(lambda_, K_, j); units_.state.unit > f)
-      epsilon_[at(j)] = units_.state.error(size) + root_ * units_.state.flush;
-    else
-      epsilon_[at(j)] = root_ * units_.state.flush;
-  out.state.assign(at(K_), *std::max_element(epsilon_.begin(), epsilon_.end()));
-  for (std::int64_t first = (T - 1) / length_ * length_; first >= 0 && T > 0; first -= length_) retreat(first, d_o, out);
-  return out;
-}
-
-void ChunkAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o, AdjointBound& out) {
-  const auto start = at(first / starts_.step);
-  state_ = starts_.state[start];
-  enter(first, std::min(length_, head_.tokens - first), wy_);
-  back_.enter(units_, n_, L_, L_error_, true);
-  state_error_ = starts_.error[start], lambda_error_ = epsilon_, read_error_.assign(at(V_), 0.0);
-  for (std::int64_t j = 0; j < V_; ++j) {
-    state_error_[at(j)] += as_read(column_norm(state_, K_, j) + state_error_[at(j)]);
-    read_error_[at(j)] = as_read(column_norm(lambda_, K_, j) + epsilon_[at(j)]);
-    lambda_error_[at(j)] += read_error_[at(j)];
-  }
+void ChunkAdjoint::retreat(AdjointBound& out) {
   bound_updates();
-  d_o_.resize(n_, V_);
-  if (!d_o.empty()) std::copy_n(d_o.begin() + first_ * V_, n_ * V_, d_o_.data.begin());
-  d_o_size_ = sizes(d_o_), lambda_size_ = sizes(lambda_);
-  d_o_sum_ = row_sums(d_o_size_, n_), state_row_sum_ = row_sums(state_size_, K_), lambda_row_sum_ = row_sums(lambda_size_, K_);
-  beyond_ = beyond_formats();
   bound_residual_cotangent();
   dU_sum_ = row_sums(sum(sizes(dU_), dU_error_), n_);
   if (wy_) bound_erasure();
@@ -101,20 +65,7 @@ void ChunkAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o, A
   write_strength(out);
   bound_rows();
   write_rows(out);
-  carry_back(out);
-}
-
-double ChunkAdjoint::beyond_formats() const {
-  const double limit = units_.operand.limit;
-  bool fits = true;
-  for (double x : d_o_size_.data) fits = fits && x <= limit;
-  for (std::int64_t j = 0; j < V_; ++j) {
-    double largest = 0;
-    for (std::int64_t c = 0; c < K_; ++c) largest = std::max(largest, lambda_size_[c][j]);
-    fits = fits && largest + lambda_error_[at(j)] <= limit && state_largest_[at(j)] + state_error_[at(j)] <= limit;
-  }
-  for (std::int64_t i = 0; i < n_; ++i) fits = fits && std::max(key_sum_[at(i)], query_sum_[at(i)]) <= limit;
-  return fits ? 0 : infinity;
+  send_back(out);
 }
 
 void ChunkAdjoint::bound_updates() {
@@ -268,17 +219,13 @@ void ChunkAdjoint::write_strength(AdjointBound& out) {
   }
 }
 
-void ChunkAdjoint::carry_back(AdjointBound& out) {
-  const bool stored = first_ % chunk_ == 0;
-  const Elementary kept = stored ? units_.state : Elementary{f, 0x1p-126, largest(Format::fp32)};
+void ChunkAdjoint::send_back(AdjointBound& out) {
   // The slacks hold sums of K + n + 1 terms; both products may go to one number, which has 2 n + 1.
-  const double of_whole = *std::max_element(whole_slack_.begin(), whole_slack_.end()), more = n_ > K_ ? units_.gamma(n_) : 0;
-  const double passed = contraction_ * (1 + kept.unit) + of_whole * (1 + kept.unit);
+  const double more = n_ > K_ ? units_.gamma(n_) : 0, of_W = n_ >= K_ ? units_.gamma(n_) : 0;
   BoundMatrix before, local, erased;
   before.resize(K_, V_), local.resize(K_, V_), erased.resize(wy_ ? 2 : 0, V_);
   const BoundMatrix dU_size = wy_ ? sum(sizes(dU_), dU_error_) : BoundMatrix{};
-  const double of_W = n_ >= K_ ? units_.gamma(n_) : 0;
-  std::vector<double> squares(at(V_), 0.0), columns(squares);
+  std::vector<double> rows(at(K_), 0.0), columns(at(V_), 0.0);
   for (std::int64_t i = 0; i < n_; ++i)
     for (std::int64_t j = 0; j < V_; ++j) columns[at(j)] += d_o_size_[i][j] + W_size_[i][j] + (wy_ ? dU_size[i][j] : 0);
   for (std::int64_t c = 0; c < K_; ++c) {
@@ -298,20 +245,11 @@ void ChunkAdjoint::carry_back(AdjointBound& out) {
     add_rows(written, 0, n_, W_size_, [&](std::int64_t i) { return key_slack_[i][c] + more * (std::abs(key_[i][c]) + key_slack_[i][c]); });
     add_rows(written, 0, n_, W_own_error_, [&](std::int64_t i) { return (1 + more) * (std::abs(key_[i][c]) + key_slack_[i][c]); });
     for (std::int64_t j = 0; wy_ && j < V_; ++j) local[c][j] += std::max(sane(erased[0][j]), sane(erased[1][j]));
-    double worst = 0, rows = 0;
     for (std::int64_t i = 0; i < n_; ++i)
-      rows += std::abs(query_[i][c]) + query_slack_[i][c] + std::abs(key_[i][c]) + key_slack_[i][c] +
-              (wy_ ? std::abs(erasing_[i][c]) + erasing_error_[i][c] : 0);
-    for (std::int64_t j = 0; j < V_; ++j) {
-      const double e = epsilon_[at(j)], known = local[c][j] + lost(lambda_size_[c][j] + e + rows + columns[at(j)]);
-      local[c][j] = sane((known + kept.error(std::abs(before[c][j]) + known)) * ProvedUnits::up);
-      worst = std::max(worst, sane((local[c][j] + passed * e) * ProvedUnits::up));
-      squares[at(j)] += local[c][j] * local[c][j];
-    }
-    if (first_ == 0) out.state[at(c)] = worst;
+      rows[at(c)] += std::abs(query_[i][c]) + query_slack_[i][c] + std::abs(key_[i][c]) + key_slack_[i][c] +
+                     (wy_ ? std::abs(erasing_[i][c]) + erasing_error_[i][c] : 0);
   }
-  for (std::int64_t j = 0; j < V_; ++j) epsilon_[at(j)] = sane((passed * epsilon_[at(j)] + std::sqrt(squares[at(j)])) * ProvedUnits::up);
-  lambda_ = before;
+  carry_back(before, local, rows, columns, out);
 }
 
 AdjointBound bound_chunk_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,

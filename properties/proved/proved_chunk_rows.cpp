@@ -11,16 +11,9 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
-
-double ChunkAdjoint::decay_slack(double log_error) const {
-  return grown(log_error + portable::log1p(units_.exponential) + 3 * f + 3 * portable::log1p(units_.operand.unit) +
-               portable::log1p(units_.gamma(V_ + 1)) + norm_);
-}
 
 void ChunkAdjoint::bound_rows() {
   for (Side* side : {&row_q_, &row_k_, &column_}) side->resize(n_, K_);
@@ -76,6 +69,8 @@ void ChunkAdjoint::add_scores() {
     const double* k = head_.k.data() + (first_ + i) * K_;
     const double* q = head_.q.data() + (first_ + i) * K_;
     for (std::int64_t c = 0; c < K_; ++c) theta[at(c)] = grown(pair_log_[i][c] + fixed);
+    // what a normalised q or k loses below its format's smallest number
+    const double of_norm = small_flush() * (1 + std::abs(head_.scale)) * (1 + *std::ranges::max_element(theta));
     for (std::int64_t j = 0; j < i; ++j)
       for (std::int64_t c = 0; c < K_; ++c) decays[j][c] *= alpha[c];
     std::fill(decays[i], decays[i] + K_, 1.0);
@@ -91,7 +86,8 @@ void ChunkAdjoint::add_scores() {
       const double Q = Q_[i][j], Q_error = Q_error_[i][j], Q_size = std::abs(Q) + Q_error;
       const double rows = key_sum_[at(i)] + key_sum_[at(j)] + query_sum_[at(i)];
       const double split = growth * (rows + static_cast<double>(K_)) <= units_.score.limit ? 4 * units_.score.flush * growth : infinity;
-      const double flushed = split * (1 + P_size + Q_size) + tiny * (1 + P_size + Q_size + rows);
+      const double flushed =
+          split * (1 + P_size + Q_size) + tiny * (1 + P_size + Q_size + rows) + (of_norm > 0 ? of_norm * (P_size + Q_size) : 0);
       const double* __restrict of_j = head_.k.data() + (first_ + j) * K_;
       double* __restrict c_exact = column_.exact[j];
       double* __restrict c_error = column_.error[j];
@@ -113,7 +109,7 @@ void ChunkAdjoint::add_scores() {
 }
 
 void ChunkAdjoint::write_rows(AdjointBound& out) {
-  const double of_sum = units_.gamma(5 * n_ + 8), factor = grown(norm_ + 3 * f);
+  const double of_sum = units_.gamma(5 * n_ + 8);
   const double over_V = (1 + units_.gamma(V_ + 1)) * (1 + units_.operand.unit) * (1 + units_.operand.unit) * (1 + 2.1 * f) - 1;
   const double errors =
       std::accumulate(state_error_.begin(), state_error_.end(), 0.0) + std::accumulate(lambda_error_.begin(), lambda_error_.end(), 0.0);
@@ -129,16 +125,16 @@ void ChunkAdjoint::write_rows(AdjointBound& out) {
     double g = whole_[at(c)] * kept,
            g_error = whole_[at(c)] * kept_error + (whole_[at(c)] * over_V + whole_slack_[at(c)] * (1 + over_V)) * kept_size;
     double g_size = (whole_[at(c)] + whole_slack_[at(c)]) * kept_size;
-    const auto add = [&](double by, const Side& side, std::int64_t i, double sign) {
-      const double size = std::abs(by) * side.size[i][c];
+    const auto add = [&](double by, double row, const Side& side, std::int64_t i, double sign) {
+      const double size = std::abs(by) * side.size[i][c], factor = grown(norm_ + 3 * f + small(row));
       g += sign * by * side.exact[i][c];
       g_error += std::abs(by) * side.error[i][c] * (1 + factor) + factor * size, g_size += size * (1 + factor);
     };
-    for (std::int64_t i = 0; i < n_; ++i) add(head_.k[at((first_ + i) * K_ + c)], end_, i, 1);
+    for (std::int64_t i = 0; i < n_; ++i) add(head_.k[at((first_ + i) * K_ + c)], head_.k[at((first_ + i) * K_ + c)], end_, i, 1);
     for (std::int64_t i = n_ - 1; i >= 0; --i) {
       const std::size_t entry = at((first_ + i) * K_ + c);
       const double q = head_.scale * head_.q[entry], k = head_.k[entry], scale = std::abs(head_.scale);
-      add(q, row_q_, i, 1), add(k, row_k_, i, 1), add(k, column_, i, -1);
+      add(q, head_.q[entry], row_q_, i, 1), add(k, k, row_k_, i, 1), add(k, k, column_, i, -1);
       out.g_size[entry] = std::abs(g);
       raise(out.g[entry], g_error + of_sum * g_size + flushed);
       out.q_size[entry] = scale * std::abs(row_q_.exact[i][c]);

@@ -7,13 +7,6 @@
 #include <numeric>
 
 namespace kdacheck {
-namespace {
-
-constexpr double f = ProvedUnits::single;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-} // namespace
 
 void ChunkAdjoint::bound_erasure() {
   const double y = product_unit(V_), u = units_.operand.unit, flush = units_.operand.flush;

@@ -51,17 +51,19 @@ void GeneralBound::enter(std::int64_t first, std::int64_t n, bool with_wy) {
 
 void GeneralBound::read_rows() {
   const std::int64_t n = n_, K = head_.K;
-  for (Rows* rows : {&q_, &k_, &a_, &b_}) rows->value.resize(n, K), rows->error.resize(n, K);
+  for (Rows* rows : {&q_, &k_, &a_, &b_}) rows->value.resize(n, K), rows->error.resize(n, K), rows->small.resize(n, K);
   const double f = portable::log1p(ProvedUnits::single);
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < K; ++c) {
       const auto t = static_cast<std::size_t>(first_ + i), entry = t * static_cast<std::size_t>(K) + static_cast<std::size_t>(c);
-      q_.value[i][c] = head_.scale * head_.q[entry], q_.error[i][c] = norm_ + 2 * f;
+      q_.value[i][c] = head_.scale * head_.q[entry], q_.error[i][c] = norm_ + 2 * f, q_.small[i][c] = small(head_.q[entry]);
+      k_.small[i][c] = small(head_.k[entry]);
       if (head_.dplr) {
         k_.value[i][c] = head_.k[entry], k_.error[i][c] = norm_;
         a_.value[i][c] = head_.a[entry], b_.value[i][c] = head_.b[entry];
         continue;
       }
+      a_.small[i][c] = b_.small[i][c] = k_.small[i][c];
       const double g = head_.g[entry], k = head_.k[entry];
       a_.value[i][c] = k_.value[i][c] = head_.beta[t] * k;
       a_.error[i][c] = k_.error[i][c] = norm_ + portable::log1p(head_.beta_error[t]) + f;
@@ -100,12 +102,12 @@ void GeneralBound::read_decay() {
       resolving[channel] += ProvedUnits::second_order * (head_.gate_error[entry] + head_.sum_error[entry]) + gate_floor_;
       D_[i][c] = resolving[channel] + of_sum * std::abs(G_[i][c]);
       read_key_[i][c] = b_.value[i][c] * whole_[channel];
-      read_slack_[i][c] =
-          std::abs(read_key_[i][c]) * grown(error_before + ProvedUnits::argument * std::abs(before) + product + b_.error[i][c]);
+      read_slack_[i][c] = std::abs(read_key_[i][c]) *
+                          grown(error_before + ProvedUnits::argument * std::abs(before) + product + b_.error[i][c] + b_.small[i][c]);
       whole_[channel] *= alpha;
       query_decayed_[i][c] = q_.value[i][c] * whole_[channel];
       query_slack_[i][c] = std::abs(q_.value[i][c]) * whole_[channel] *
-                           grown(D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]) + product + q_.error[i][c]);
+                           grown(D_[i][c] + ProvedUnits::argument * std::abs(G_[i][c]) + product + q_.error[i][c] + q_.small[i][c]);
       decayed[channel] = alpha * a_.value[i][c];
       largest_alpha = std::max(largest_alpha, alpha);
       sum_[row] += std::abs(q_.value[i][c]) + std::abs(k_.value[i][c]) + std::abs(a_.value[i][c]) + std::abs(b_.value[i][c]);
@@ -133,8 +135,8 @@ void GeneralBound::read_decay() {
       const double log_error = end_error + D_[i][c] + ProvedUnits::argument * std::abs(end - G_[i][c]) + carried;
       key_remaining_[i][c] = k_.value[i][c] * after, a_remaining_[i][c] = a_.value[i][c] * after;
       const double flush = units_.operand.flush * (1 + std::abs(k_.value[i][c]) + std::abs(a_.value[i][c]));
-      key_slack_[i][c] = std::abs(key_remaining_[i][c]) * grown(log_error + k_.error[i][c]) + flush;
-      a_slack_[i][c] = std::abs(a_remaining_[i][c]) * grown(log_error + a_.error[i][c]) + flush;
+      key_slack_[i][c] = std::abs(key_remaining_[i][c]) * grown(log_error + k_.error[i][c] + k_.small[i][c]) + flush;
+      a_slack_[i][c] = std::abs(a_remaining_[i][c]) * grown(log_error + a_.error[i][c] + a_.small[i][c]) + flush;
       a_size_[i][c] = std::abs(a_remaining_[i][c]) + a_slack_[i][c];
       after *= alpha_[i][c];
     }
@@ -164,16 +166,19 @@ void GeneralBound::read_scores() {
   };
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t start = i / score_block * score_block, end = std::min(start + score_block, n) - 1;
-    double growth = 0;
+    double growth = 0, b_sum = 0, query_sum = 0; // errors included
     for (std::int64_t c = 0; c < K; ++c) {
       const double before = start > 0 ? std::abs(G_[start - 1][c]) : 0.0;
       const double farthest = std::min(std::abs(G_[end][c]), std::abs(G_[i][c]) + ProvedUnits::largest_growth);
       pair_log_[i][c] = 2 * (D_[i][c] + ProvedUnits::argument * farthest);
       const double log_error = pair_log_[i][c] + pair + of_columns_;
       growth = std::max(growth, std::min(std::abs(G_[end][c]) - before, ProvedUnits::largest_growth));
-      of_b[static_cast<std::size_t>(c)] = std::abs(b_.value[i][c]) * grown(log_error + b_.error[i][c]);
-      of_query[static_cast<std::size_t>(c)] = std::abs(q_.value[i][c]) * grown(log_error + q_.error[i][c]);
+      of_b[static_cast<std::size_t>(c)] = std::abs(b_.value[i][c]) * grown(log_error + b_.error[i][c] + b_.small[i][c]);
+      of_query[static_cast<std::size_t>(c)] = std::abs(q_.value[i][c]) * grown(log_error + q_.error[i][c] + q_.small[i][c]);
+      b_sum += std::abs(b_.value[i][c]) + of_b[static_cast<std::size_t>(c)];
+      query_sum += std::abs(q_.value[i][c]) + of_query[static_cast<std::size_t>(c)];
     }
+    const auto of_norm = [&](std::int64_t j, double row) { return small_column(j) > 0 ? small_column(j) * row : 0; };
     growth_[static_cast<std::size_t>(i)] = growth = portable::exp(growth);
     const auto flushed = [&](std::int64_t j) {
       const double size = growth * (sum_[static_cast<std::size_t>(i)] + sum_[static_cast<std::size_t>(j)] + static_cast<double>(K));
@@ -182,10 +187,11 @@ void GeneralBound::read_scores() {
     for (std::int64_t j = 0; j < i; ++j) {
       double error = 0;
       sums(b_.value[i], of_b, as[j], L_[i][j], error);
-      error += flushed(j);
+      error += flushed(j) + of_norm(j, b_sum);
       L_error_[i][j] = sane(error * (1 + units_.solve.unit) + units_.solve.unit * std::abs(L_[i][j]) + units_.solve.flush);
+      if (!(std::abs(L_[i][j]) + L_error_[i][j] <= units_.solve.limit)) L_error_[i][j] = infinity;
       sums(b_.value[i], of_b, keys[j], M_[i][j], error);
-      error += flushed(j);
+      error += flushed(j) + of_norm(j, b_sum);
       M_error_[i][j] = sane(error + units_.operand.error(std::abs(M_[i][j]) + error));
       for (std::int64_t c = 0; c < K; ++c) as[j][c] *= alpha_[i][c], keys[j][c] *= alpha_[i][c];
     }
@@ -194,12 +200,12 @@ void GeneralBound::read_scores() {
     for (std::int64_t j = 0; j <= i; ++j) {
       double value = 0, error = 0;
       sums(q_.value[i], of_query, keys[j], value, error);
-      error += flushed(j);
+      error += flushed(j) + of_norm(j, query_sum);
       error += units_.operand.error(std::abs(value) + error);
       query_key_[i][j] = value;
       query_key_error_[i][j] = sane(error + used * (std::abs(value) + error));
       sums(q_.value[i], of_query, as[j], value, error);
-      error += flushed(j);
+      error += flushed(j) + of_norm(j, query_sum);
       query_a_[i][j] = value;
       query_a_error_[i][j] = sane(error + units_.operand.error(std::abs(value) + error));
     }

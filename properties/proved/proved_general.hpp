@@ -5,6 +5,7 @@
 #include "../budget_head.hpp"
 #include "proved_solve.hpp"
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -20,9 +21,9 @@ public:
   void leave();
 
 protected: // GeneralAdjoint goes back over the same chunks
-  /// Rows of K numbers with the logarithm of 1 + the largest relative error of each.
+  /// Rows of K numbers with the logarithm of 1 + the largest relative error of each, but for what small() says of it.
   struct Rows {
-    BoundMatrix value, error;
+    BoundMatrix value, error, small;
   };
 
   void read_rows();
@@ -31,6 +32,13 @@ protected: // GeneralAdjoint goes back over the same chunks
   void read_state();
   void read_wy();
   void bound_memory(Order, const std::vector<double>& error);
+  /// As those of ChunkBound.
+  double small(double x) const { return head_.normalised ? units_.small_log(x) : 0; }
+  double small_flush() const { return head_.normalised && units_.operand.flush > 0x1p-100 ? units_.operand.flush : 0; }
+  /// What a column of a row j, a or k, loses at most where the row is normalised.
+  double small_column(std::int64_t j) const {
+    return small_flush() * (head_.dplr ? 1 : std::abs(head_.beta[static_cast<std::size_t>(first_ + j)]));
+  }
 
   const ProvedUnits& units_;
   const Head& head_;

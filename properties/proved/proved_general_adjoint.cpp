@@ -13,7 +13,7 @@
 // KDA through it has a = beta k, b = alpha k and the key beta k: with da and dk as above,
 //   dk = beta (da + dk) + alpha db      dbeta = sum k (da + dk)      dg one term alpha k db more, of the token itself.
 //
-// Not covered: solves and sums in fp16; chunks in one pass and single tokens in the other.
+// Chunks in one pass and single tokens in the other: proved_starts.cpp. Not covered: sums in fp16.
 
 #include "proved_general_adjoint.hpp"
 
@@ -23,47 +23,14 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
 
-AdjointBound GeneralAdjoint::run(const std::vector<double>& d_o, const std::vector<double>& d_state) {
-  const std::int64_t T = head_.tokens;
-  AdjointBound out;
-  for (auto* rows : {&out.q, &out.k, &out.g, &out.q_size, &out.k_size, &out.g_size}) rows->assign(at(T * K_), 0.0);
-  if (head_.dplr)
-    for (auto* rows : {&out.a, &out.b}) rows->assign(at(T * K_), 0.0);
-  for (auto* rows : {&out.v, &out.beta, &out.beta_size}) rows->assign(at(T), 0.0);
-  lambda_.resize(K_, V_);
-  if (!d_state.empty()) lambda_.data = d_state;
-  epsilon_.assign(at(V_), root_ * units_.state.flush);
-  for (std::int64_t j = 0; j < V_ && units_.state.unit > f; ++j) // one kept in a coarse format may be rounded before the last token
-    epsilon_[at(j)] += units_.state.error(column_norm(lambda_, K_, j));
-  out.state.assign(at(K_), *std::max_element(epsilon_.begin(), epsilon_.end()));
-  for (std::int64_t first = (T - 1) / length_ * length_; first >= 0 && T > 0; first -= length_) retreat(first, d_o, out);
-  return out;
-}
-
-void GeneralAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o, AdjointBound& out) {
-  const auto start = at(first / starts_.step);
-  state_ = starts_.state[start];
-  enter(first, std::min(length_, head_.tokens - first), wy_);
-  back_.enter(units_, n_, L_, L_error_, true);
-  state_error_ = starts_.error[start], lambda_error_ = epsilon_, read_error_.assign(at(V_), 0.0);
-  for (std::int64_t j = 0; j < V_; ++j) {
-    state_error_[at(j)] += as_read(column_norm(state_, K_, j) + state_error_[at(j)]);
-    read_error_[at(j)] = as_read(column_norm(lambda_, K_, j) + epsilon_[at(j)]);
-    lambda_error_[at(j)] += read_error_[at(j)];
-  }
-  d_o_.resize(n_, V_), v_.resize(n_, V_);
-  if (!d_o.empty()) std::copy_n(d_o.begin() + first_ * V_, n_ * V_, d_o_.data.begin());
+void GeneralAdjoint::retreat(AdjointBound& out) {
+  v_.resize(n_, V_);
   std::copy_n(value(0), n_ * V_, v_.data.begin());
-  d_o_size_ = sizes(d_o_), lambda_size_ = sizes(lambda_), v_size_ = sizes(v_);
-  d_o_sum_ = row_sums(d_o_size_, n_), v_sum_ = row_sums(v_size_, n_);
-  state_row_sum_ = row_sums(state_size_, K_), lambda_row_sum_ = row_sums(lambda_size_, K_);
-  beyond_ = beyond_formats();
+  v_size_ = sizes(v_), v_sum_ = row_sums(v_size_, n_);
   bound_memories();
   bound_memory_cotangents();
   write_values(out);
@@ -71,21 +38,7 @@ void GeneralAdjoint::retreat(std::int64_t first, const std::vector<double>& d_o,
   bound_score_cotangents();
   bound_rows();
   write_rows(out);
-  carry_back(out);
-}
-
-double GeneralAdjoint::beyond_formats() const {
-  const double limit = units_.operand.limit;
-  bool fits = true;
-  for (const BoundMatrix* m : {&d_o_size_, &v_size_})
-    for (double x : m->data) fits = fits && x <= limit;
-  for (std::int64_t j = 0; j < V_; ++j) {
-    double largest = 0;
-    for (std::int64_t c = 0; c < K_; ++c) largest = std::max(largest, lambda_size_[c][j]);
-    fits = fits && largest + lambda_error_[at(j)] <= limit && state_largest_[at(j)] + state_error_[at(j)] <= limit;
-  }
-  for (double x : sum_) fits = fits && x <= limit;
-  return fits ? 0 : infinity;
+  send_back(out);
 }
 
 void GeneralAdjoint::bound_memories() {
@@ -268,21 +221,18 @@ void GeneralAdjoint::bound_score_cotangents() {
   outer(of_o, of_v, 1, 1, of_query_key_, nullptr);
 }
 
-void GeneralAdjoint::carry_back(AdjointBound& out) {
-  const Elementary kept = first_ % chunk_ == 0 ? units_.state : Elementary{f, 0x1p-126, largest(Format::fp32)};
-  const double of_whole = *std::max_element(whole_slack_.begin(), whole_slack_.end()), more = units_.gamma(n_);
-  const double passed = contraction_ * (1 + kept.unit) + of_whole * (1 + kept.unit);
+void GeneralAdjoint::send_back(AdjointBound& out) {
+  const double more = units_.gamma(n_);
   BoundMatrix before, local, by;
   before.resize(K_, V_), local.resize(K_, V_);
-  std::vector<double> squares(at(V_), 0.0), columns(squares);
+  std::vector<double> rows(at(K_), 0.0), columns(at(V_), 0.0);
   for (std::int64_t i = 0; i < n_; ++i)
     for (std::int64_t j = 0; j < V_; ++j) columns[at(j)] += d_o_size_[i][j] + Y_size_[i][j] + dw_size_[i][j];
   for (std::int64_t c = 0; c < K_; ++c) {
     by.resize(2, V_);
-    double rows = 0;
     for (std::int64_t i = 0; i < n_; ++i)
-      rows += std::abs(query_decayed_[i][c]) + query_slack_[i][c] + std::abs(read_key_[i][c]) + read_slack_[i][c] +
-              (wy_ ? std::abs(erasing_[i][c]) + erasing_error_[i][c] : 0);
+      rows[at(c)] += std::abs(query_decayed_[i][c]) + query_slack_[i][c] + std::abs(read_key_[i][c]) + read_slack_[i][c] +
+                     (wy_ ? std::abs(erasing_[i][c]) + erasing_error_[i][c] : 0);
     for (std::int64_t j = 0; j < V_; ++j)
       before[c][j] = whole_[at(c)] * lambda_[c][j], local[c][j] = whole_slack_[at(c)] * lambda_size_[c][j];
     add_rows(before[c], 0, n_, d_o_, [&](std::int64_t i) { return query_decayed_[i][c]; });
@@ -297,18 +247,9 @@ void GeneralAdjoint::carry_back(AdjointBound& out) {
       add_rows(by[1], 0, n_, dw_size_, [&](std::int64_t i) { return erasing_error_[i][c] + more * W_size(i); });
       add_rows(by[1], 0, n_, dw_own_error_, [&](std::int64_t i) { return (1 + more) * W_size(i); });
     }
-    double worst = 0;
-    for (std::int64_t j = 0; j < V_; ++j) {
-      const double e = epsilon_[at(j)];
-      const double known = local[c][j] + std::max(sane(by[0][j]), sane(by[1][j])) + lost(lambda_size_[c][j] + e + rows + columns[at(j)]);
-      local[c][j] = sane((known + kept.error(std::abs(before[c][j]) + known)) * ProvedUnits::up);
-      worst = std::max(worst, sane((local[c][j] + passed * e) * ProvedUnits::up));
-      squares[at(j)] += local[c][j] * local[c][j];
-    }
-    if (first_ == 0) out.state[at(c)] = worst;
+    for (std::int64_t j = 0; j < V_; ++j) local[c][j] += std::max(sane(by[0][j]), sane(by[1][j]));
   }
-  for (std::int64_t j = 0; j < V_; ++j) epsilon_[at(j)] = sane((passed * epsilon_[at(j)] + std::sqrt(squares[at(j)])) * ProvedUnits::up);
-  lambda_ = before;
+  carry_back(before, local, rows, columns, out);
 }
 
 AdjointBound bound_general_adjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk, std::int64_t length,

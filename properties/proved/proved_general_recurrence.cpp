@@ -14,8 +14,8 @@
 
 #include "../cases/portable_math.hpp"
 #include "proved_recurrence.hpp"
-
 #include "proved_solve.hpp"
+#include "proved_starts.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -35,7 +35,8 @@ struct Step {
 void read_step(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t t, Step& step) {
   constexpr double u = ProvedUnits::single;
   const std::int64_t K = head.K;
-  const double theta = head.normalised ? (1 + units.norm(K)) * (1 + units.operand.unit) - 1 : 0;
+  const double theta = head.normalised ? (1 + units.norm(K)) * (1 + units.operand.unit) - 1 : 0, root = std::sqrt(static_cast<double>(K));
+  const auto of_row = [&](double norm, double decay = 1) { return theta + (head.normalised ? units.small_row(norm, decay * root) : 0); };
   const auto at = static_cast<std::size_t>(t);
   for (auto* row : {&step.a, &step.b, &step.k, &step.alpha, &step.decay_error}) row->resize(static_cast<std::size_t>(K));
   step.largest_alpha = step.largest_error = 0;
@@ -54,12 +55,13 @@ void read_step(const ProvedUnits& units, const Head& head, double gate_floor, st
     step.a[channel] = head.dplr ? head.a[entry] : head.beta[at] * k;
     step.b[channel] = head.dplr ? head.b[entry] : alpha * k;
   }
-  const double of_written = (1 + theta) * (1 + u) * (1 + (head.dplr ? 0 : head.beta_error[at])) - 1;
-  step.of_q = theta;
-  step.of_k = head.dplr ? theta : of_written, step.of_a = head.dplr ? 0 : of_written;
-  step.of_b = head.dplr ? 0 : (1 + theta) * (1 + u) * (1 + of_alpha) - 1;
   step.a_norm = norm_of(step.a.data(), K), step.b_norm = norm_of(step.b.data(), K), step.k_norm = norm_of(step.k.data(), K);
   step.q_norm = std::abs(head.scale) * std::sqrt(query_square);
+  const double of_key = of_row(norm_of(head.k.data() + t * K, K)),
+               of_written = (1 + of_key) * (1 + u) * (1 + (head.dplr ? 0 : head.beta_error[at])) - 1;
+  step.of_q = of_row(std::sqrt(query_square));
+  step.of_k = head.dplr ? of_key : of_written, step.of_a = head.dplr ? 0 : of_written;
+  step.of_b = head.dplr ? 0 : (1 + of_row(step.b_norm, step.largest_alpha)) * (1 + u) * (1 + of_alpha) - 1;
   double decayed = 0, decayed_read = 0;
   for (std::int64_t c = 0; c < K; ++c) {
     const auto channel = static_cast<std::size_t>(c);
@@ -75,7 +77,7 @@ void read_step(const ProvedUnits& units, const Head& head, double gate_floor, st
 } // namespace
 
 void bound_general_recurrence(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, double* token,
-                              double* row, double* columns) {
+                              double* row, double* columns, const ChunkStarts* from) {
   constexpr double u = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
   const std::int64_t K = head.K, V = head.V;
   const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
@@ -88,6 +90,7 @@ void bound_general_recurrence(const ProvedUnits& units, const Head& head, double
   Step step;
   if (columns) std::copy(rho.begin(), rho.end(), columns);
   for (std::int64_t t = 0; t < head.tokens; ++t) {
+    if (from) go_on_from(*from, t, rho);
     read_step(units, head, gate_floor, t, step);
     std::vector<double> decayed(at(V), 0.0);
     std::fill(read.begin(), read.end(), 0.0), std::fill(of_decay.begin(), of_decay.end(), 0.0);

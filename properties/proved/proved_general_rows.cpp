@@ -7,16 +7,9 @@
 namespace kdacheck {
 namespace {
 
-constexpr double f = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
-
-double GeneralAdjoint::decay_slack(double log_error) const {
-  return grown(log_error + portable::log1p(units_.exponential) + 3 * f + 3 * portable::log1p(units_.operand.unit) +
-               portable::log1p(units_.gamma(V_ + 1)) + norm_);
-}
 
 void GeneralAdjoint::bound_rows() {
   const BoundMatrix state = transposed(state_, K_), state_size = sizes(state), lambda = transposed(lambda_, K_),
@@ -71,6 +64,7 @@ void GeneralAdjoint::add_scores() {
     const double growth = growth_[at(i)], tiny = 0x1p-126 * growth * 4 * static_cast<double>(n_ + 4);
     for (std::int64_t c = 0; c < K_; ++c)
       of_b[at(c)] = grown(pair_log_[i][c] + fixed + b_.error[i][c]), of_q[at(c)] = grown(pair_log_[i][c] + fixed + q_.error[i][c]);
+    const double most = 1 + std::max(*std::ranges::max_element(of_b), *std::ranges::max_element(of_q));
     // a row of b or q against the columns a and k
     const auto pairs = [&](const double* row_value, const std::vector<double>& theta, Side& row, const Cotangent& with_a,
                            const Cotangent& with_k, std::int64_t j) {
@@ -78,7 +72,8 @@ void GeneralAdjoint::add_scores() {
       const double B = with_k.exact[i][j], B_error = with_k.error[i][j], B_size = std::abs(B) + B_error;
       const double rows = sum_[at(i)] + sum_[at(j)], size = 1 + A_size + B_size;
       const double split = growth * (rows + static_cast<double>(K_)) <= units_.score.limit ? 4 * units_.score.flush * growth : infinity;
-      const double flushed = split * size + tiny * (size + rows);
+      const double of_norm = (small_flush() * (1 + std::abs(head_.scale)) + small_column(j)) * most;
+      const double flushed = split * size + tiny * (size + rows) + (of_norm > 0 ? of_norm * (A_size + B_size) : 0);
       for (std::int64_t c = 0; c < K_; ++c) {
         const double decay = decays[j][c], t = theta[at(c)], x = row_value[c] * decay, x_size = std::abs(x);
         const double a = a_.value[j][c] * decay, k = k_.value[j][c] * decay, a_size = std::abs(a), k_size = std::abs(k);
@@ -120,7 +115,8 @@ void GeneralAdjoint::write_rows(AdjointBound& out) {
     double g = whole_[at(c)] * kept, g_size = (whole_[at(c)] + whole_slack_[at(c)]) * kept_size,
            g_error = whole_[at(c)] * kept_error + (whole_[at(c)] * over_V + whole_slack_[at(c)] * (1 + over_V)) * kept_size;
     const auto add = [&](const Rows& rows, const Side& side, std::int64_t i, double sign) {
-      const double by = rows.value[i][c], size = std::abs(by) * side.size[i][c], factor = grown(norm_ + rows.error[i][c] + 3 * f);
+      const double by = rows.value[i][c], size = std::abs(by) * side.size[i][c],
+                   factor = grown(norm_ + rows.error[i][c] + 3 * f + rows.small[i][c]);
       g += sign * by * side.exact[i][c];
       g_error += std::abs(by) * side.error[i][c] * (1 + factor) + factor * size, g_size += size * (1 + factor);
     };
@@ -158,7 +154,7 @@ void GeneralAdjoint::write_rows(AdjointBound& out) {
 void GeneralAdjoint::write_key(std::int64_t i, std::int64_t c, double& strength, double& strength_error, AdjointBound& out) {
   const auto t = at(first_ + i), entry = at((first_ + i) * K_ + c);
   const double beta = head_.beta[t], of_beta = (1 + head_.beta_error[t]) * (1 + 4 * f) - 1, key = head_.k[entry], alpha = alpha_[i][c];
-  const double of_alpha = grown(b_.error[i][c] + 4 * f), of_sum = grown(norm_ + 2 * f) + units_.gamma(K_ + 2);
+  const double of_alpha = grown(b_.error[i][c] + 4 * f), of_sum = grown(norm_ + 2 * f + k_.small[i][c]) + units_.gamma(K_ + 2);
   const double written = column_a_.exact[i][c] + column_k_.exact[i][c], written_error = column_a_.error[i][c] + column_k_.error[i][c],
                written_size = column_a_.size[i][c] + column_k_.size[i][c];
   const double b = row_b_.exact[i][c], b_error = row_b_.error[i][c], b_size = row_b_.size[i][c];

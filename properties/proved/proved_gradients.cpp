@@ -5,6 +5,8 @@
 // theta, what the kernel's x errs by (proved_recurrence.cpp), dx^ within e of dx and rounded once more as an operand, r^ within norm:
 //   r [(1 + t1) e_c + t1 |dx_c|  +  |x_c| sum_d |x_d| ((1 + t2) e_d + t2 |dx_d|)]
 //   1 + t1 = (1 + norm) (1 + u_p) (1 + u)^4     1 + t2 = (1 + t1) (1 + theta)^2 (1 + g_{K+1})
+// In fp16 x^, dx^ and their product with r err by w = 2^-25 each besides: the sum over d by p = (1 + t2) w sum (|dx_d| + e_d + |x_d| + w),
+// and dx_c - x_c sum by w (1 + |x_c| + w) + |x_c| p + w (sum |x_d dx_d| + all that this sum errs by).
 
 #include "proved_bound.hpp"
 
@@ -14,6 +16,7 @@
 #include "proved_chunk_adjoint.hpp"
 #include "proved_general_adjoint.hpp"
 #include "proved_solve.hpp"
+#include "proved_starts.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -52,25 +55,34 @@ struct Normalised {
 
 /// Largest error of a row of d raw, from the K sums of that of x.
 double through_norm(const ProvedUnits& units, const Normalised& rows, std::int64_t row, std::int64_t K, const Sum* d) {
-  if (units.operand.flush > 0x1p-100) return infinity; // fp16: what x itself loses below its smallest numbers was not derived
   constexpr double u = ProvedUnits::single;
   const double norm = units.norm(K), operand = units.operand.unit, theta = (1 + norm) * (1 + operand) - 1;
   const double own = (1 + norm) * (1 + operand) * (1 + 4.1 * u) - 1,
                projected = (1 + own) * (1 + theta) * (1 + theta) * (1 + units.gamma(K + 1)) - 1;
   const double* x = rows.x.data() + row * K;
-  double sum = 0, worst = 0;
-  for (std::int64_t c = 0; c < K; ++c) sum += std::abs(x[c]) * ((1 + projected) * d[c].bound(units) + projected * d[c].size);
-  for (std::int64_t c = 0; c < K; ++c)
-    worst = std::max(worst, sane(rows.factor[at(row)] * ((1 + own) * d[c].bound(units) + own * d[c].size + std::abs(x[c]) * sum)));
+  double sum = 0, worst = 0, size = 0, terms = 0;
+  for (std::int64_t c = 0; c < K; ++c) {
+    const double of_d = d[c].bound(units), y = std::abs(x[c]);
+    sum += y * ((1 + projected) * of_d + projected * d[c].size);
+    size += y * d[c].size, terms += d[c].size + of_d + y;
+    if (!(d[c].size + of_d <= units.operand.limit)) return infinity;
+  }
+  if (!(size + sum <= units.operand.limit)) return infinity;
+  const double w = units.operand.flush > 0x1p-100 ? units.operand.flush : 0,
+               lost = (1 + projected) * w * (terms + static_cast<double>(K) * w);
+  sum += (1 + theta) * lost;
+  for (std::int64_t c = 0; c < K; ++c) {
+    const double apart = w * (1 + own) * (1 + std::abs(x[c]) + w + size + sum);
+    worst = std::max(worst, sane(rows.factor[at(row)] * ((1 + own) * d[c].bound(units) + own * d[c].size + std::abs(x[c]) * sum + apart)));
+  }
   return worst + 0x1p-126 * static_cast<double>(4 * K);
 }
 
-/// Solves and sums in fp16 were not derived, nor dg as a running sum where anything is fp16.
+/// Sums in fp16 were not derived, nor dg as a running sum where anything is fp16.
 bool covered(const Contract& contract) {
   const bool running =
       contract.decay_gradient == DecayGradient::sums && (contract.order == Order::recurrence || contract.order == Order::undeclared);
-  for (Format format : {contract.solve, contract.accumulate})
-    if (format == Format::fp16) return false;
+  if (contract.accumulate == Format::fp16) return false;
   for (Format format : {contract.operands, contract.scores, contract.state, contract.gradient_state})
     if (format == Format::fp16 && running) return false;
   return true;
@@ -94,17 +106,21 @@ AdjointBound bound_head(const Contract& contract, const ProvedUnits& units, cons
                                     : open      ? std::vector{Order::residual_first}
                                                 : std::vector{contract.order};
   std::optional<AdjointBound> result;
-  if (open && all) result = bound_adjoint(units, head, gate_floor, chunk, d_o, d_state);
-  if (open && all && !head.dplr) widen(*result, bound_adjoint_through_general(units, head, gate_floor, chunk, d_o, d_state));
-  const auto in_chunks = [&](auto&& starts_of, auto&& bound_of) {
-    const ChunkStarts starts = starts_of(units, head, gate_floor, chunk, lengths, orders);
-    for (std::int64_t length : lengths) {
-      AdjointBound bound = bound_of(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state);
-      result ? widen(*result, bound) : void(result = std::move(bound));
-    }
+  const auto add = [&](AdjointBound bound) { result ? widen(*result, bound) : void(result = std::move(bound)); };
+  const auto in_chunks = [&](const ChunkStarts& starts, auto&& bound_of) {
+    for (std::int64_t length : lengths) add(bound_of(units, head, gate_floor, chunk, length, orders, starts, d_o, d_state));
   };
-  if (!head.dplr) in_chunks(chunk_starts<ChunkBound>, bound_chunk_adjoint);
-  if (head.dplr || (open && all)) in_chunks(chunk_starts<GeneralBound>, bound_general_adjoint);
+  if (open && all) { // any forward pass before any reverse one
+    const MixedStarts starts = mixed_starts(units, head, gate_floor, chunk, lengths, orders);
+    add(bound_adjoint(units, head, gate_floor, chunk, d_o, d_state, &starts.tokens));
+    if (!head.dplr) add(bound_adjoint_through_general(units, head, gate_floor, chunk, d_o, d_state, &starts.tokens));
+    if (!head.dplr) in_chunks(starts.chunks, bound_chunk_adjoint);
+    in_chunks(starts.chunks, bound_general_adjoint);
+  } else if (head.dplr) {
+    in_chunks(chunk_starts<GeneralBound>(units, head, gate_floor, chunk, lengths, orders), bound_general_adjoint);
+  } else {
+    in_chunks(chunk_starts<ChunkBound>(units, head, gate_floor, chunk, lengths, orders), bound_chunk_adjoint);
+  }
   return *result;
 }
 

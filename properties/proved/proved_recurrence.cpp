@@ -10,12 +10,13 @@
 //   |o^ - o| <= |scale| |q| (rho' + (r + 4u) (|d^| + kappa |c^|))
 //
 // where n_P = max(1, |1 - b kappa^2|) is the norm of I - b k k^T and kappa = |k|. A norm formed inside the kernel moves k
-// and q by a relative theta: k enters twice in I - b k k^T. Second-order terms lie inside the factors 1.01 (units up to 2^-8
-// are taken at 1.01 of themselves). Every operation may flush.
+// and q by a relative theta: k enters twice in I - b k k^T; in fp16 by sqrt(K) 2^-25 / |k| more, though by no more than |k|. Second-order
+// terms lie inside the factors 1.01 (units up to 2^-8 are taken at 1.01 of themselves). Every operation may flush.
 
 #include "proved_recurrence.hpp"
 
 #include "../cases/portable_math.hpp"
+#include "proved_starts.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -37,16 +38,18 @@ std::vector<double> error_of_stored_start(const ProvedUnits& units, const Head& 
 }
 
 void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, double* token, double* row,
-                      double* columns) {
+                      double* columns, const ChunkStarts* from) {
   constexpr double u = ProvedUnits::single, infinity = std::numeric_limits<double>::infinity();
   const std::int64_t K = head.K, V = head.V;
   const double operand = 2.02 * units.operand.unit, gamma = units.gamma(K + 1), read_unit = (1 + gamma) * (1 + operand) - 1;
   const double theta = head.normalised ? (1 + units.norm(K)) * (1 + units.operand.unit) - 1 : 0, root = std::sqrt(static_cast<double>(K));
+  const auto of_row = [&](double square) { return theta + (head.normalised ? units.small_row(std::sqrt(square), root) : 0); };
   const auto sane = [](double x) { return x <= 0x1p100 ? x : infinity; }; // beyond it something may overflow; NaN is not known
   std::vector<double> state = head.state, decayed(static_cast<std::size_t>(V)), scaled(decayed), dot(decayed),
                       rho = error_of_stored_start(units, head);
   if (columns) std::copy(rho.begin(), rho.end(), columns);
   for (std::int64_t t = 0; t < head.tokens; ++t) {
+    if (from) go_on_from(*from, t, rho);
     std::fill(decayed.begin(), decayed.end(), 0.0), std::fill(scaled.begin(), scaled.end(), 0.0), std::fill(dot.begin(), dot.end(), 0.0);
     double largest_decay = 0, largest_error = 0, key_square = 0, query_square = 0;
     for (std::int64_t c = 0; c < K; ++c) {
@@ -67,8 +70,9 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
       }
     }
     const double beta = head.beta[static_cast<std::size_t>(t)], of_beta = head.beta_error[static_cast<std::size_t>(t)];
-    const double kappa = std::sqrt(key_square) * (1 + theta), norm = std::max(1.0, std::abs(1 - beta * key_square));
-    const double query = std::abs(head.scale) * std::sqrt(query_square) * (1 + theta);
+    const double theta_k = of_row(key_square), theta_q = of_row(query_square);
+    const double kappa = std::sqrt(key_square) * (1 + theta_k), norm = std::max(1.0, std::abs(1 - beta * key_square));
+    const double query = std::abs(head.scale) * std::sqrt(query_square) * (1 + theta_q);
     const bool stored = (t + 1) % interval == 0 || t + 1 == head.tokens;
     const double of_state = stored ? std::max(u, units.state.unit) : u;
     double worst = 0;
@@ -79,16 +83,17 @@ void bound_recurrence(const ProvedUnits& units, const Head& head, double gate_fl
       const double size = std::sqrt(decayed[column]) + error; // of d^
       const double flush = std::max(units.operand.flush, stored ? units.state.flush : 0.0) *
                            (root * (size + kappa + std::abs(v)) + static_cast<double>(K + 4)) * (1 + kappa);
-      const double read = read_unit * kappa * size + gamma * std::abs(v) + 2.1 * theta * kappa * size;
+      const double read = read_unit * kappa * size + gamma * std::abs(v) + 2.1 * theta_k * kappa * size;
       const double write =
           (std::abs(exact) + std::abs(beta) * (kappa * error + read)) * (1 + 4 * u + of_beta) + units.operand.flush; // of c^
       const double grown = size + kappa * write;                                                                     // of s'
       const bool fits = std::max(size, write) <= units.operand.limit && grown <= units.state.limit && kappa <= units.operand.limit;
-      rho[column] = (norm * error + std::abs(beta) * kappa * read + kappa * write * (5 * u + operand + of_beta + 1.01 * theta) +
+      rho[column] = (norm * error + std::abs(beta) * kappa * read + kappa * write * (5 * u + operand + of_beta + 1.01 * theta_k) +
                      of_state * grown * 1.01 + flush * (1 + std::abs(beta) * kappa)) *
                     ProvedUnits::up;
       rho[column] = fits ? sane(rho[column]) : infinity;
-      worst = std::max(worst, sane((query * (rho[column] + (read_unit + 4 * u + theta) * grown) + flush * (1 + query)) * ProvedUnits::up));
+      worst =
+          std::max(worst, sane((query * (rho[column] + (read_unit + 4 * u + theta_q) * grown) + flush * (1 + query)) * ProvedUnits::up));
       for (std::int64_t c = 0; c < K; ++c)
         state[static_cast<std::size_t>(c * V + j)] += head.k[static_cast<std::size_t>(t * K + c)] * exact;
     }

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace kdacheck {
 
@@ -43,10 +44,22 @@ public:
   BoundMatrix inverse_error() const;
 
 private:
+  /// Whether a solve knows no numbers below 2^-24: fp16.
+  bool small() const { return units_->solve.flush > 0x1p-100; }
+  /// What that adds to the residual, in proportion to T^ (`residual` [n,n]) and apart from it.
+  void lose_small(const BoundMatrix& near_blocks, bool transposed, BoundMatrix& residual);
+  /// And so to T^ and solutions: `all` is Y, `blocks` X_D.
+  void bound_small(const BoundMatrix& N, const BoundMatrix& blocks, BoundMatrix& all);
+  void keep_small(std::int64_t width, bool back, const BoundMatrix& solution, BoundMatrix& into) const;
+  /// A solution's rounding to an operand.
+  void round(std::int64_t width, bool back, const BoundMatrix& solution, BoundMatrix& into) const;
+
   const ProvedUnits* units_ = nullptr;
   std::int64_t n_ = 0;
-  BoundMatrix of_right_, of_triangle_, of_solve_; // [n,n] |T|; X dL; (Q + (1 + u)(1 + g) - 1) Y + flush
-  BoundMatrix of_triangle_back_;                  // [n,n] dL X
+  BoundMatrix of_right_, of_triangle_, of_solve_;    // [n,n] |T|; X dL; (Q + (1 + u)(1 + g) - 1) Y + flush
+  BoundMatrix of_triangle_back_;                     // [n,n] dL X
+  BoundMatrix near_, apart_;                         // [n,n] N; F, of fp16
+  std::vector<double> lost_by_row_, lost_by_column_; // [n] what fp16 takes from a solution, and from a transposed one
 };
 
 } // namespace kdacheck

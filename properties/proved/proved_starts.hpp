@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <tuple>
 #include <vector>
 
 namespace kdacheck {
@@ -61,15 +62,25 @@ struct ChunkStarts {
   std::vector<std::vector<double>> error;
 };
 
-/// `Bound`: ChunkBound or GeneralBound. `chunk`: tokens between two states that are rounded to the declared format. `lengths`:
-/// chunk_lengths(), or the first of them.
-template <class Bound>
+/// Raises errors [V] of the state before token t to those of a state that was kept there, if any was.
+inline void go_on_from(const ChunkStarts& kept, std::int64_t t, std::vector<double>& error) {
+  if (t % kept.step != 0) return;
+  const std::vector<double>& other = kept.error[static_cast<std::size_t>(t / kept.step)];
+  for (std::size_t j = 0; j < error.size(); ++j) error[j] = std::max(error[j], other[j]);
+}
+
+template <class Bound> struct StateOf : Bound {
+  using Bound::Bound;
+  const BoundMatrix& state() const { return this->state_; }
+};
+
+/// `Bounds`: ChunkBound or GeneralBound or both, each of which a chunk may be taken through. `chunk`: tokens between two states that are
+/// rounded to the declared format. `lengths`: chunk_lengths(), or the first of them. `by_token` [tokens + 1,V]: what a pass token by token
+/// leaves states wrong by, from any of which chunks may go on; empty where there is none.
+template <class... Bounds>
 ChunkStarts chunk_starts(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t chunk,
-                         const std::vector<std::int64_t>& lengths, const std::vector<Order>& orders) {
-  struct Walk : Bound {
-    using Bound::Bound;
-    const BoundMatrix& state() const { return this->state_; }
-  };
+                         const std::vector<std::int64_t>& lengths, const std::vector<Order>& orders,
+                         const std::vector<double>& by_token = {}) {
   const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
   ChunkStarts starts;
   starts.step = lengths.back();
@@ -80,21 +91,41 @@ ChunkStarts chunk_starts(const ProvedUnits& units, const Head& head, double gate
   starts.state[0].columns = head.V, starts.state[0].data = head.state;
   const bool wy = std::ranges::count(orders, Order::wy) > 0;
   std::vector<double> token(at(head.tokens)), row(at(head.K));
-  std::vector<Walk> walks(lengths.size(), Walk(units, head, gate_floor));
-  for (std::int64_t index = 1; index < count; ++index)
+  std::tuple<std::vector<StateOf<Bounds>>...> walks{
+      std::vector<StateOf<Bounds>>(lengths.size(), StateOf<Bounds>(units, head, gate_floor))...};
+  for (std::int64_t index = 1; index < count; ++index) {
+    std::vector<double>& largest = starts.error[at(index)];
+    const std::int64_t end = index * starts.step;
+    const auto widen = [&](const double* error) {
+      for (std::size_t j = 0; j < largest.size(); ++j) largest[j] = std::max(largest[j], error[j]);
+    };
+    if (!by_token.empty()) widen(by_token.data() + end * head.V);
     for (std::size_t which = 0; which < lengths.size(); ++which) {
-      const std::int64_t end = index * starts.step, length = lengths[which];
+      const std::int64_t length = lengths[which];
       if (end % length != 0) continue;
-      walks[which].enter(end - length, length, wy);
-      for (Order order : orders) {
-        std::vector<double> error = starts.error[at((end - length) / starts.step)];
-        walks[which].bound(order, end % chunk == 0, error, token.data() + end - length, row.data());
-        for (std::size_t j = 0; j < error.size(); ++j) starts.error[at(index)][j] = std::max(starts.error[at(index)][j], error[j]);
-      }
-      walks[which].leave();
-      if (length == starts.step) starts.state[at(index)] = walks[which].state();
+      const auto walk = [&](auto& bound) {
+        bound.enter(end - length, length, wy);
+        for (Order order : orders) {
+          std::vector<double> error = starts.error[at((end - length) / starts.step)];
+          bound.bound(order, end % chunk == 0, error, token.data() + end - length, row.data());
+          widen(error.data());
+        }
+        bound.leave();
+        if (length == starts.step) starts.state[at(index)] = bound.state();
+      };
+      std::apply([&](auto&... each) { (walk(each[which]), ...); }, walks);
     }
+  }
   return starts;
 }
+
+/// What any forward pass leaves states wrong by: in chunks, token by token, or the one after the other, KDA through the general rule too.
+/// `tokens` [tokens + 1,V]: of every state, if those in between are found again token by token from one that was kept.
+struct MixedStarts {
+  ChunkStarts chunks;
+  std::vector<double> tokens;
+};
+MixedStarts mixed_starts(const ProvedUnits&, const Head&, double gate_floor, std::int64_t chunk, const std::vector<std::int64_t>& lengths,
+                         const std::vector<Order>& orders);
 
 } // namespace kdacheck

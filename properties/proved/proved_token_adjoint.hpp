@@ -21,15 +21,17 @@ public:
   TokenAdjoint(const ProvedUnits& units, const Head& head, double gate_floor, std::int64_t interval, const Head* kda = nullptr)
       : units_(units), head_(head), kda_(kda), gate_floor_(gate_floor), interval_(interval), K_(head.K), V_(head.V),
         operand_((1 + units.operand.unit) * (1 + units.operand.unit)),
-        theta_(head.normalised ? (1 + units.norm(head.K)) * (1 + units.operand.unit) - 1 : 0),
+        of_norm_(head.normalised ? (1 + units.norm(head.K)) * (1 + units.operand.unit) - 1 : 0), theta_(of_norm_),
         over_K_((1 + units.gamma(head.K + 1)) * operand_ * (1 + theta_) - 1), over_V_((1 + units.gamma(2 * head.V)) * operand_ - 1),
         added_(units.gamma(3)), root_(std::sqrt(static_cast<double>(head.K))), flush_(units.operand.flush) {}
 
-  AdjointBound run(const std::vector<double>& d_o, const std::vector<double>& d_state);
+  AdjointBound run(const std::vector<double>& d_o, const std::vector<double>& d_state, const std::vector<double>* states);
 
 private:
   static constexpr double u = ProvedUnits::single;
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+  /// Largest relative error of a row's element; theta_ is that of rows.
+  double of_element(double x) const { return with_row(of_norm_, head_.normalised ? units_.small_part(x) : 0); }
   static double square(double x) { return x * x; }
   /// A relative error, and that of a row on top.
   static double with_row(double unit, double of_row) { return of_row > 0 ? (1 + unit) * (1 + of_row) - 1 : unit; }
@@ -44,16 +46,12 @@ private:
   /// S_{t-1} to S_t, exact.
   void advance(std::int64_t t, std::vector<double>& S);
 
-  void keep_states();
+  void keep_states(const std::vector<double>* states);
 
   /// S_{t-1} and S_t: of a segment at a time, from the state that was kept at its start.
   void find_states(std::int64_t t);
 
-  /// What every gradient reads of a stored state or cotangent of this size (errors included).
-  double as_read(double size) const {
-    if (units_.gradient_state.unit > u && !(size <= units_.gradient_state.limit)) return std::numeric_limits<double>::infinity();
-    return units_.gradient_state.unit > u ? units_.gradient_state.unit * size + root_ * units_.gradient_state.flush : 0;
-  }
+  double as_read(double size) const { return units_.as_read(size, root_); }
 
   void retreat(std::int64_t t, const std::vector<double>& d_o, AdjointBound& out);
 
@@ -102,7 +100,7 @@ private:
   const Head* kda_;
   double gate_floor_;
   std::int64_t interval_, K_, V_;
-  double operand_, theta_, over_K_, over_V_, added_, root_, flush_;
+  double operand_, of_norm_, theta_, over_K_, over_V_, added_, root_, flush_;
   std::vector<double> rho_;                        ///< [tokens + 1,V]
   std::vector<std::vector<double>> kept_, states_; ///< [K,V] each
   std::int64_t first_ = 0;
@@ -115,7 +113,7 @@ private:
   double step_norm_ = 0, reflection_ = 1;
   double inner_sum_ = 0, inner_largest_ = 0; ///< of w, m and Y, or p and m, their errors included
   double of_a_ = 0, of_b_ = 0;               ///< of KDA as the general rule: of a and the key, of b
-  std::vector<double> b_error_;              ///< [K]
+  std::vector<double> b_error_, of_alpha_;   ///< [K]
   std::vector<double> sum_error_, sum_size_; ///< [K]
 };
 

@@ -4,6 +4,7 @@
 // N. J. Higham, Accuracy and Stability of Numerical Algorithms (2nd ed.), is meant by "Higham".
 
 #include "../../kernels/contract.hpp"
+#include "../cases/portable_math.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -41,14 +42,14 @@ struct ProvedUnits {
   // The argument of an exponential is a difference, perhaps multiplied by log2 e, itself a rounded constant: 3 u |argument|.
   static constexpr double argument = 3 * single;
 
-  Elementary operand, score, solve, state, gradient_state;
+  Elementary operand, score, solve, state, gradient_state, sums;
   double accumulate, cumsum, exponential;
   bool decay_sums; ///< dg is a running sum where gradients are formed token by token
 
   explicit ProvedUnits(const Contract& c)
       : operand(elementary(c.operands, c.truncate)), score(elementary(c.scores, c.truncate)), solve(elementary(c.solve, false)),
-        state(elementary(c.state, false)), gradient_state(elementary(c.gradient_state, false)), accumulate(2 * floored(c.accumulate)),
-        cumsum(elementary(c.cumsum, c.truncate).unit),
+        state(elementary(c.state, false)), gradient_state(elementary(c.gradient_state, false)), sums(elementary(c.accumulate, false)),
+        accumulate(2 * floored(c.accumulate)), cumsum(elementary(c.cumsum, c.truncate).unit),
         // one unit in the last place is at most 2 u of the value; nobody's exp is better than half of one
         exponential(2 * std::max(c.exp_ulp, 0.5) * single), decay_sums(c.decay_gradient == DecayGradient::sums) {}
 
@@ -57,6 +58,27 @@ struct ProvedUnits {
   double gamma(std::int64_t n) const { return gamma_of(accumulate, n); }
   /// The same for sums inside the triangular solve.
   double solve_gamma(std::int64_t n) const { return gamma_of(std::max(accumulate, solve.unit), n); }
+
+  /// What a column of a stored state or cotangent of this size (errors included) is read wrong by; `root`: of its length.
+  double as_read(double size, double root) const {
+    if (!(gradient_state.unit > single)) return 0;
+    if (!(size <= gradient_state.limit)) return std::numeric_limits<double>::infinity();
+    return gradient_state.unit * size + root * gradient_state.flush;
+  }
+
+  /// A row that a kernel normalises itself may be rounded to an operand as it is. fp16 rounds what is small to multiples of 2^-24, though
+  /// nothing by more than itself: by how much more than `unit` x may err, relative to itself; as a logarithm; what it is of a row whose
+  /// norm this is, in the euclidean norm.
+  double small_part(double x) const {
+    return operand.flush > 0x1p-100 && x != 0 ? std::max(0.0, std::min(1.0, operand.flush / std::abs(x)) - operand.unit) : 0;
+  }
+  double small_log(double x) const {
+    const double part = small_part(x);
+    return part > 0 ? portable::log1p(operand.unit + part) - portable::log1p(operand.unit) : 0;
+  }
+  double small_row(double norm, double root) const {
+    return operand.flush > 0x1p-100 && norm > 0 ? std::min(1.0, root * operand.flush / norm) : 0;
+  }
 
   /// Largest relative error of 1/sqrt(sum x^2 + eps) times x: half the sum's, a root, a quotient, a product.
   double norm(std::int64_t K) const { return 0.5 * gamma(K) + 8 * single; }

@@ -3,6 +3,7 @@
 // asked for: what a proved bound must hold.
 
 #include "../budget_head.hpp"
+#include "pushed.hpp"
 
 #include <array>
 #include <cmath>
@@ -89,10 +90,10 @@ private:
         double sum = 0, size = 0;
         for (std::int64_t m = j; m < i; ++m) sum -= L[at(i, m, n)] * T[at(m, j, n)], size += std::abs(L[at(i, m, n)] * T[at(m, j, n)]);
         // a residual that the class permits: every addition of the substitution rounds the same way
-        T[at(i, j, n)] = sum + push_.solve * static_cast<double>(i - j) * unit_roundoff(contract_.solve) * size;
+        T[at(i, j, n)] = solve_sum(contract_, push_.solve, sum, size, i - j);
       }
     }
-    for (double& x : T) x = operand(x);
+    for (double& x : T) x = x == 0 ? 0 : operand(x); // none is there above the diagonal
     for (double& s : S) s = operand(s);
     Matrix kd(G), kr(G), qd(G);
     for (std::int64_t i = 0; i < n; ++i)

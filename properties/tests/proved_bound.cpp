@@ -1,6 +1,7 @@
 #include "../proved/proved_bound.hpp"
 #include "../judge.hpp"
 #include "../proved/proved_ratio.hpp"
+#include "../proved/proved_solve.hpp"
 #include "drawn_problem.hpp"
 #include "legal_worst.hpp"
 #include "pushed.hpp"
@@ -39,7 +40,8 @@ double worst_ratio(const Contract& contract, const Problem& problem) {
     for (std::int64_t length = contract.chunk; length == contract.chunk || length >= 16; length /= 2) {
       const Evaluated exact = LegalWorst(contract, head, {}).run(order, length);
       const auto compare = [&](const Pushes& pushes) {
-        const Evaluated pushed = LegalWorst(contract, head, pushes).run(order, length);
+        const Head near = head.normalised ? with_rows_rounded(contract, pushes.norm, head) : head;
+        const Evaluated pushed = LegalWorst(contract, near, pushes).run(order, length);
         for (std::size_t i = 0; i < exact.o.size(); ++i)
           worst = std::max(worst, std::abs(pushed.o[i] - exact.o[i]) / bound.token[i / static_cast<std::size_t>(head.V)]);
         for (std::size_t i = 0; i < exact.state.size(); ++i)
@@ -182,6 +184,72 @@ TEST_CASE("the worst legal evaluations of every contract stay inside the bound, 
         }
     INFO(kind.text << " comes within " << closest);
     CHECK(closest > kind.near);
+  }
+}
+
+TEST_CASE("a solve in fp16 loses what lies below its smallest numbers") {
+  for (const char* order : {"order=residual_first", "order=wy"})
+    for (const bool earlier : {false, true}) { // large values where T has little of them: of every other token, or of an earlier block
+      const Contract contract = contract_of(std::string(earlier ? "chunk=32" : "chunk=16") + " solve=fp16 " + order);
+      double closest = 0;
+      for (double decay : {0.3, 3.0, 9.0})
+        for (double values : {1.0, 1e4}) {
+          Problem problem = draw(small(3, decay, 0.5, 1));
+          for (std::size_t i = 0; i < problem.v.size(); ++i)
+            if (earlier ? i / 3 < 16 : i / 3 % 2 == 0) problem.v[i] = std::abs(problem.v[i]) * static_cast<float>(values);
+          const double ratio = worst_ratio(contract, problem);
+          INFO(to_text(contract) << ", decay " << decay << ", values of " << values << ": " << ratio);
+          CHECK(ratio <= 1);
+          closest = std::max(closest, ratio);
+        }
+      INFO(to_text(contract) << " comes within " << closest);
+      CHECK(closest > 0.01);
+    }
+}
+
+TEST_CASE("rows that are normalised inside in fp16 lose what lies below its smallest numbers") {
+  for (const char* order : {"residual_first", "wy"}) {
+    const Contract contract = contract_of(std::string("chunk=32 operands=fp16 scores=fp32 l2norm=both order=") + order);
+    double closest = 0;
+    for (double decay : {1e-3, 0.3})
+      for (double values : {1.0, 1e4}) {
+        Drawn drawn = small(3, decay, 0, 1);
+        drawn.shape.T = 32, drawn.shape.K = 32, drawn.state = false;
+        const double ratio = worst_ratio(contract, in_halves(draw(drawn), values));
+        INFO(order << ", decay " << decay << ", values of " << values << ": " << ratio);
+        CHECK(ratio <= 1);
+        closest = std::max(closest, ratio);
+      }
+    INFO(order << " comes within " << closest);
+    CHECK(closest > 0.1);
+  }
+}
+
+TEST_CASE("where a number of a solve in fp16 may exceed its largest nothing is known") {
+  Problem large = draw(small(3, 1e-3, 0.3, 0.5));
+  for (const char* text : {"chunk=16 solve=fp16 order=residual_first", "chunk=16 solve=fp16 order=wy"}) {
+    const auto last = [&](const std::string& more) { return proved_bound(contract_of(text + more), large).token[39]; };
+    large.v[0] = 1;
+    CHECK(std::isfinite(last("")));
+    large.v[0] = 1e6; // in a solution
+    CHECK(std::isinf(last("")));
+    CHECK(std::isfinite(proved_bound(contract_of("chunk=16 order=residual_first"), large).token[39]));
+  }
+  // in L, in T alone
+  for (const double below : {1.5e4, 7e4}) {
+    const ProvedUnits units(contract_of("solve=fp16"));
+    BoundMatrix L, none, size, error;
+    for (BoundMatrix* m : {&L, &none}) m->resize(4, 4);
+    L[1][0] = below, L[2][1] = below < 65504 ? 2 : 1e-3;
+    size.resize(4, 1), error.resize(4, 1);
+    SolveBound solve;
+    solve.enter(units, 4, L, none);
+    BoundMatrix into;
+    solve.solve(1, size, error, size, into);
+    CHECK(std::isfinite(into[0][0]));
+    CHECK(std::isfinite(into[1][0]) == (below < 65504));
+    CHECK(std::isinf(into[2][0]));
+    CHECK(std::isinf(into[3][0]));
   }
 }
 

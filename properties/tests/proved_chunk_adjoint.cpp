@@ -36,7 +36,8 @@ std::vector<Way> ways(Order order) {
   std::vector<Way> result{{.order = order},
                           {.order = order, .by_inverse = true},
                           {.order = order, .by_inverse = true, .right_first = true},
-                          {.order = order, .twice = true}};
+                          {.order = order, .twice = true},
+                          {.order = order, .substitutes = true}};
   if (order == Order::wy)
     for (bool right_first : {false, true})
       result.push_back({.order = order, .by_inverse = true, .right_first = right_first, .erases = true});
@@ -58,9 +59,10 @@ std::array<double, 6> worst_ratios(const Contract& contract, const Problem& prob
     const Gradients exact = PushedChunks(contract, head, {}, {}).run(problem, length, length);
     for (std::int64_t forward : lengths)
       for (const Way& way : ways(contract.order)) {
-        if (forward != length && (way.by_inverse || way.twice)) continue; // unlike lengths by one way
+        if (forward != length && (way.by_inverse || way.twice || way.substitutes)) continue; // unlike lengths by one way
         for_each_push<Push>(23, mixtures, [&](const Push& push) {
-          const Gradients run = PushedChunks(contract, head, push, way).run(problem, forward, length);
+          const Head near = head.normalised ? with_rows_rounded(contract, push.operand, head) : head;
+          const Gradients run = PushedChunks(contract, near, push, way).run(problem, forward, length);
           const auto each = [&](std::size_t which, const Matrix& left, const Matrix& right, const std::vector<double>& bounds) {
             for (std::size_t i = 0; i < left.size(); ++i) {
               const double error = std::abs(left[i] - right[i]);
@@ -157,6 +159,51 @@ TEST_CASE("fp16's subnormals lie inside the bound of every gradient, and what ov
   for (const char* text : {"order=residual_first operands=fp16", "order=wy operands=fp16", "order=residual_first gradient_state=fp16"}) {
     CHECK(known(text, scaled(plain, 1)));
     CHECK_FALSE(known(text, scaled(plain, 1e6f)));
+  }
+}
+
+TEST_CASE("gradients of a solve in fp16 stay inside their bounds, and come near them, where T or cotangents are tiny") {
+  for (const char* order : {"order=residual_first", "order=wy"}) {
+    const Contract contract = contract_of(std::string("chunk=32 solve=fp16 ") + order);
+    std::array<double, 6> closest{};
+    for (double decay : {0.3, 3.0, 9.0})
+      for (float cotangents : {1e-7f, 1.0f}) {
+        Problem problem = problem_of(3, decay, 1);
+        for (auto* each : {&problem.d_o, &problem.d_final_state})
+          for (float& x : *each) x *= cotangents;
+        for (std::size_t i = 0; i < problem.v.size(); ++i)
+          if (i / 3 % 2 == 0) problem.v[i] *= 1e4f, problem.d_o[i] *= cotangents < 1 ? 1 : 1e4f;
+        const auto ratios = worst_ratios(contract, problem, 1);
+        for (std::size_t which = 0; which < ratios.size(); ++which) {
+          INFO(order << ", decay " << decay << ", cotangents of " << cotangents << ", " << names[which] << ": " << ratios[which]);
+          CHECK(ratios[which] <= 1);
+          closest[which] = std::max(closest[which], ratios[which]);
+        }
+      }
+    for (std::size_t which = 0; which < closest.size(); ++which) {
+      INFO(order << ", " << names[which] << " comes within " << closest[which]);
+      CHECK(closest[which] > 5e-3);
+    }
+  }
+}
+
+TEST_CASE("gradients of rows that are normalised inside in fp16 stay inside their bounds in chunks") {
+  for (const char* order : {"order=residual_first", "order=wy"}) {
+    const Contract contract = contract_of(std::string("chunk=32 operands=fp16 scores=fp32 l2norm=both ") + order);
+    std::array<double, 6> closest{};
+    for (double decay : {1e-3, 0.3})
+      for (double values : {1.0, 1e4}) {
+        const auto ratios = worst_ratios(contract, in_halves(problem_of(3, decay, 1), values), 1);
+        for (std::size_t which = 0; which < ratios.size(); ++which) {
+          INFO(order << ", decay " << decay << ", values of " << values << ", " << names[which] << ": " << ratios[which]);
+          CHECK(ratios[which] <= 1);
+          closest[which] = std::max(closest[which], ratios[which]);
+        }
+      }
+    for (std::size_t which = 0; which < closest.size(); ++which) {
+      INFO(order << ", " << names[which] << " comes within " << closest[which]);
+      CHECK(closest[which] > 0.02);
+    }
   }
 }
 

@@ -58,7 +58,8 @@ std::array<double, 7> worst_ratios(const Contract& contract, const Problem& prob
       for (const Way& way : ways(contract.order)) {
         if (forward != length && (way.by_inverse || way.twice)) continue; // unlike lengths by one way
         for_each_push<Push>(23, 1, [&](const Push& push) {
-          const Gradients run = PushedGeneral(contract, head, push, way).run(problem, forward, length);
+          const Head near = head.normalised ? with_rows_rounded(contract, push.operand, head) : head;
+          const Gradients run = PushedGeneral(contract, near, push, way).run(problem, forward, length);
           const auto each = [&](std::size_t which, const Matrix& left, const Matrix& right, const std::vector<double>& bounds) {
             for (std::size_t i = 0; i < left.size(); ++i) {
               const double error = std::abs(left[i] - right[i]), bounded = bounds[i / (left.size() / bounds.size())];
@@ -109,7 +110,7 @@ TEST_CASE("the worst legal evaluations of the general rule in chunks stay inside
   for (const std::string order : {"order=residual_first ", "order=wy "})
     for (const Kind& kind : {Kind{"chunk=16", 0.003}, Kind{"chunk=32 operands=bf16", 0.03}, Kind{"chunk=16 state=bf16", 0.01},
                              Kind{"chunk=16 gradient_state=bf16", 0.015}, Kind{"chunk=16 exp_ulp=20000", 0.05},
-                             Kind{"chunk=32 operands=fp16 scores=fp32", 0.01}}) {
+                             Kind{"chunk=32 operands=fp16 scores=fp32", 0.01}, Kind{"chunk=16 solve=fp16", 1e-4}}) {
       const Contract contract = contract_of("rule=dplr " + order + kind.text);
       std::array<double, 7> closest{};
       for (double decay : {0.0, 0.3, 5.0})
@@ -128,6 +129,26 @@ TEST_CASE("the worst legal evaluations of the general rule in chunks stay inside
         CHECK(closest[which] > kind.near);
       }
     }
+}
+
+TEST_CASE("gradients of the general rule, of rows that are normalised inside in fp16, stay inside their bounds in chunks") {
+  for (const char* order : {"order=residual_first", "order=wy"}) {
+    const Contract contract = contract_of(std::string("rule=dplr chunk=32 operands=fp16 scores=fp32 l2norm=both ") + order);
+    std::array<double, 7> closest{};
+    for (double decay : {1e-3, 0.3})
+      for (double values : {1.0, 1e3}) {
+        const auto ratios = worst_ratios(contract, in_halves(problem_of(3, decay), values));
+        for (std::size_t which = 0; which < ratios.size(); ++which) {
+          INFO(order << ", decay " << decay << ", values of " << values << ", " << names[which] << ": " << ratios[which]);
+          CHECK(ratios[which] <= 1);
+          closest[which] = std::max(closest[which], ratios[which]);
+        }
+      }
+    for (std::size_t which = 0; which < closest.size(); ++which) {
+      INFO(order << ", " << names[which] << " comes within " << closest[which]);
+      CHECK(closest[which] > 2e-3);
+    }
+  }
 }
 
 namespace {

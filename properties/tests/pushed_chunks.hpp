@@ -4,6 +4,7 @@
 
 #include "../../reference/problem.hpp"
 #include "../budget_head.hpp"
+#include "pushed.hpp"
 
 #include <algorithm>
 #include <array>
@@ -32,6 +33,7 @@ struct Way {
   bool by_inverse = false;  ///< dL and dbeta by way of dT
   bool right_first = false; ///< dT T^T before T^T dT
   bool twice = false;       ///< dAkk = -W U^T of a W = beta dZ whose dZ is an operand
+  bool substitutes = false; ///< U and dZ without T, in the solve's format
   bool erases = false;      ///< dk, dbeta, dT and the carry by way of dW
 };
 
@@ -129,12 +131,24 @@ private:
   double query(std::int64_t i, std::int64_t c) const { return head_.scale * head_.q[at((first_ + i) * K + c)]; }
   double beta(std::int64_t i) const { return head_.beta[at(first_ + i)]; }
 
+  /// Row i of a solution, of which `solution` holds those in [from, to).
+  template <class Factor>
+  double substituted(std::int64_t i, std::int64_t j, const Matrix& right, const Matrix& solution, std::int64_t from, std::int64_t to,
+                     Factor&& factor) const {
+    double total = right[at(i * V + j)], size = std::abs(total);
+    for (std::int64_t m = from; m < to; ++m) {
+      const double x = factor(m) * solution[at(m * V + j)];
+      total -= x, size += std::abs(x);
+    }
+    return solve_sum(contract_, push_.solve, total, size, to - from + 1);
+  }
+
   void forward(std::int64_t first, std::int64_t n, const Matrix& S) {
     first_ = first, n_ = n;
     for (auto* m : {&G_, &kd_, &qd_, &kr_}) m->assign(at(n * K), 0.0);
     for (auto* m : {&A_, &Akk_, &T_}) m->assign(at(n * n), 0.0);
     for (auto* m : {&R_, &U_, &Z_}) m->assign(at(n * V), 0.0);
-    Matrix L(A_);
+    L_.assign(at(n * n), 0.0);
     for (std::int64_t c = 0; c < K; ++c) {
       double G = 0;
       for (std::int64_t i = 0; i < n; ++i) {
@@ -156,17 +170,17 @@ private:
         A_[at(i * n + j)] = operand(sum(0, K, [&](std::int64_t c) { return pair(query(i, c), c); }));
         if (j == i) continue;
         Akk_[at(i * n + j)] = sum(0, K, [&](std::int64_t c) { return pair(key(i, c), c); });
-        L[at(i * n + j)] = rounded(contract_.solve, push_.solve, beta(i) * Akk_[at(i * n + j)]);
+        L_[at(i * n + j)] = rounded(contract_.solve, push_.solve, beta(i) * Akk_[at(i * n + j)]);
       }
     for (std::int64_t i = 0; i < n; ++i) {
       T_[at(i * n + i)] = 1;
       for (std::int64_t j = 0; j < i; ++j) {
         double total = 0, size = 0;
         for (std::int64_t m = j; m < i; ++m) {
-          const double x = L[at(i * n + m)] * T_[at(m * n + j)];
+          const double x = L_[at(i * n + m)] * T_[at(m * n + j)];
           total -= x, size += std::abs(x);
         }
-        T_[at(i * n + j)] = total + push_.solve * static_cast<double>(i - j) * unit_roundoff(contract_.solve) * size;
+        T_[at(i * n + j)] = solve_sum(contract_, push_.solve, total, size, i - j);
       }
     }
     for (double& x : T_) x = operand(x);
@@ -178,7 +192,9 @@ private:
       }
     for (std::int64_t i = 0; i < n; ++i)
       for (std::int64_t j = 0; j < V; ++j)
-        U_[at(i * V + j)] = operand(sum(0, i + 1, [&](std::int64_t m) { return T_[at(i * n + m)] * Z_[at(m * V + j)]; }));
+        U_[at(i * V + j)] =
+            operand(way_.substitutes ? substituted(i, j, Z_, U_, 0, i, [&](std::int64_t m) { return L_[at(i * n + m)]; })
+                                     : sum(0, i + 1, [&](std::int64_t m) { return T_[at(i * n + m)] * Z_[at(m * V + j)]; }));
     if (way_.order == Order::wy) erase(n, S);
     next_ = S;
     const bool stored = (first + n) % contract_.chunk == 0 || first + n == head_.tokens;
@@ -219,10 +235,11 @@ private:
       for (std::int64_t j = 0; j < V; ++j)
         dU[at(i * V + j)] = operand(sum(i, n, [&](std::int64_t m) { return A_[at(m * n + i)] * d_o(m, j); }) +
                                     sum(0, K, [&](std::int64_t c) { return kr_[at(i * K + c)] * operand(read[at(c * V + j)]); }));
-    for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t i = n - 1; i >= 0; --i)
       for (std::int64_t j = 0; j < V; ++j) {
         double& z = dZ[at(i * V + j)];
-        z = sum(i, n, [&](std::int64_t m) { return T_[at(m * n + i)] * dU[at(m * V + j)]; });
+        z = way_.substitutes ? substituted(i, j, dU, dZ, i + 1, n, [&](std::int64_t m) { return L_[at(m * n + i)]; })
+                             : sum(i, n, [&](std::int64_t m) { return T_[at(m * n + i)] * dU[at(m * V + j)]; });
         W[at(i * V + j)] = operand(out.v[at((first + i) * V + j)] = single(beta(i) * z));
         if (!way_.by_inverse) z = operand(z);
         if (way_.twice) W[at(i * V + j)] = operand(beta(i) * z);
@@ -319,7 +336,7 @@ private:
   }
 
   std::int64_t first_ = 0, n_ = 0;
-  Matrix G_, kd_, qd_, kr_, A_, Akk_, T_, R_, U_, Z_, keys_, values_, W_, next_;
+  Matrix L_, G_, kd_, qd_, kr_, A_, Akk_, T_, R_, U_, Z_, keys_, values_, W_, next_;
 };
 
 } // namespace kdacheck::testing

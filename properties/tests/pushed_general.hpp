@@ -65,7 +65,7 @@ private:
           const double x = L_[at(i * n + m)] * T_[at(m * n + j)];
           total -= x, size += std::abs(x);
         }
-        T_[at(i * n + j)] = total + push_.solve * static_cast<double>(i - j) * unit_roundoff(contract_.solve) * size;
+        T_[at(i * n + j)] = solve_sum(contract_, push_.solve, total, size, i - j);
       }
     }
     for (double& x : T_) x = operand(x);
