@@ -75,7 +75,7 @@ HomogeneitySpread homogeneity_spread(const Contract& contract, const Problem& pr
     std::vector<double> token_outputs, token_gradients, head_outputs, head_gradients;
   };
   const std::vector<double> no_tokens(tokens, 0.0), no_heads(heads, 0.0);
-  std::vector<Sums> sums(2 * orders.size(), {no_tokens, no_tokens, no_heads, no_heads});
+  std::vector<Sums> sums(3 * orders.size(), {no_tokens, no_tokens, no_heads, no_heads});
   for (const Sequence& sequence : sequences(problem))
     for (std::int64_t key_head = 0; key_head < H; ++key_head) {
       const PreparedGroup group = prepare_group(contract, problem, sequence, key_head);
@@ -117,6 +117,7 @@ HomogeneitySpread homogeneity_spread(const Contract& contract, const Problem& pr
           };
           trial.template operator()<NoiseModel::independent>(2 * i);
           trial.template operator()<NoiseModel::grid>(2 * i + 1);
+          if (orders[i] != Order::recurrence) trial.template operator()<NoiseModel::grid_of_pairs>(2 * orders.size() + i);
         }
     }
   HomogeneitySpread spread{no_tokens, no_heads, batches * draws_per_batch};

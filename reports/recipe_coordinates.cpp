@@ -45,6 +45,7 @@ double key_correlation(const Recipe& recipe) {
   const double noise = recipe.key_noise, signal = 1 - noise;
   switch (recipe.keys) {
   case KeyPattern::gaussian:
+  case KeyPattern::many_lengths:
   case KeyPattern::sparse_zero: return 0;
   case KeyPattern::uniform: return 0.75;
   case KeyPattern::constant: return 1;

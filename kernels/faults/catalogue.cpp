@@ -71,6 +71,7 @@ constexpr std::array catalogue{
     FaultInfo{Fault::eps_of_mean, "eps-of-mean", "mlx-lm #1624", "l2norm adds eps to the mean of squares", exact},
     FaultInfo{Fault::eps_missing, "eps-missing", "maxtext #5294", "l2norm without eps: NaN for a zero key", exact},
     FaultInfo{Fault::norm_squared, "norm-squared", "class", "l2norm divides by the square of the norm", exact},
+    FaultInfo{Fault::short_keys_flushed, "short-keys-flushed", "class", "keys shorter than 1e-4 are taken for 0", exact},
     // tails and sequences
     FaultInfo{Fault::last_decay_of_full_chunk, "last-decay-of-full-chunk", "sparkinfer #604",
               "decay at the end of a tail read from zero padding", exact},

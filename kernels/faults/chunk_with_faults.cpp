@@ -109,6 +109,7 @@ void HeadRun::load_direction(Input which, std::int64_t row, float* destination) 
     if (on(Fault::last_channel_duplicated) && c == K - 1 && K > 1 && K % 2 == 1) destination[c] = destination[c - 1];
     squares += destination[c] * destination[c];
   }
+  if (on(Fault::short_keys_flushed) && which == Input::k && !in.options.l2norm && squares < 1e-8f) std::fill_n(destination, K, 0.0f);
   if (!in.options.l2norm || (on(Fault::query_not_normalised) && which == Input::q)) return;
   float eps = 1e-6f;
   if (on(Fault::eps_of_mean)) eps *= static_cast<float>(K);

@@ -56,6 +56,7 @@ enum class Fault : std::uint16_t {
   eps_of_mean,
   eps_missing,
   norm_squared,
+  short_keys_flushed,
   // tails, sequences
   last_decay_of_full_chunk,
   tail_reads_next_sequence,

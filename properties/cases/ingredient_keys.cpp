@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 namespace kdacheck {
 namespace {
@@ -67,10 +68,20 @@ void make_base(const Recipe& recipe, const Side& side, std::uint32_t head, std::
   scale_to(row, 1.0);
 }
 
+/// Of KeyPattern::many_lengths: the length of a row for the longest. Steps by the golden ratio (tokens) and by other irrational numbers
+/// (sequences, heads) leave no wide gap however few there are; queries are half a range away, so that short keys meet longer ones.
+double length_factor(const Recipe& recipe, const Side& side, const TokenPlace& at) {
+  if (!(recipe.key_noise > 0)) return 1;
+  const double step = 0.6180339887498949 * at.token + 0.7548776662466927 * at.sequence + 0.3819660112501051 * at.head +
+                      (side.base == Draw::query_base ? 0.5 : 0.0);
+  return portable::exp((1 - (step - std::floor(step))) * portable::log(recipe.key_noise));
+}
+
 void make_row(const Recipe& recipe, const Side& side, const TokenPlace& at, std::span<double> row) {
   const Stream here(recipe.seed, side.row, at.head, at.sequence, at.token);
   const double K = static_cast<double>(row.size());
   double typical = 1; // root mean square of |row| as drawn
+  double norm = side.norm;
   switch (recipe.keys) {
   case KeyPattern::signed_unit:
   case KeyPattern::walsh: make_exact(recipe, side, at, row); return;
@@ -90,6 +101,11 @@ void make_row(const Recipe& recipe, const Side& side, const TokenPlace& at, std:
     here.fill_gaussian(row);
     typical = std::sqrt(K);
     break;
+  case KeyPattern::many_lengths:
+    here.fill_gaussian(row);
+    typical = std::sqrt(K);
+    norm *= length_factor(recipe, side, at);
+    break;
   case KeyPattern::constant: make_base(recipe, side, at.head, row); break;
   case KeyPattern::near_identical:
   case KeyPattern::alternating: {
@@ -103,9 +119,9 @@ void make_row(const Recipe& recipe, const Side& side, const TokenPlace& at, std:
   }
   }
   if (recipe.options.l2norm)
-    for (double& x : row) x = x / typical * side.norm;
+    for (double& x : row) x = x / typical * norm;
   else
-    scale_to(row, side.norm);
+    scale_to(row, norm);
 }
 
 } // namespace

@@ -24,6 +24,7 @@ enum class KeyPattern : std::uint8_t {
   signed_unit,    ///< +-e_i, i among the first 16 channels; one i where key_noise is 0
   walsh,          ///< +- rows of a Walsh matrix over 4^m channels (orthonormal, dyadic), 8 of them; one where key_noise is 0
   sparse_zero,    ///< gaussian, and exactly zero for a share key_noise of the tokens
+  many_lengths,   ///< gaussian; lengths log-uniform from key_noise |k| up to |k|, evenly over the tokens, the very first key the shortest
 };
 
 /// Log decay ln alpha = -d of token, head and channel. `raw` patterns are drawn as gate inputs of `gate_model`.

@@ -11,8 +11,8 @@ namespace kdacheck {
 /// Names of an enumeration's values in their order.
 template <class Enum> inline constexpr std::array<std::string_view, 0> names_of{};
 template <>
-inline constexpr std::array<std::string_view, 8> names_of<KeyPattern>{"gaussian", "uniform",     "near_identical", "alternating",
-                                                                      "constant", "signed_unit", "walsh",          "sparse_zero"};
+inline constexpr std::array<std::string_view, 9> names_of<KeyPattern>{"gaussian",    "uniform", "near_identical", "alternating", "constant",
+                                                                      "signed_unit", "walsh",   "sparse_zero",    "many_lengths"};
 template <>
 inline constexpr std::array<std::string_view, 10> names_of<GatePattern>{
     "constant", "jitter", "per_head", "per_channel", "mixed", "sparse_reset", "published_init", "trained", "softplus_gauss", "logits"};

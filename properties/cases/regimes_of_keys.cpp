@@ -1,5 +1,7 @@
 #include "regime_drawing.hpp"
 
+#include <algorithm>
+
 namespace kdacheck {
 
 void append_key_regimes(std::vector<Regime>& list) {
@@ -63,12 +65,18 @@ void append_key_regimes(std::vector<Regime>& list) {
                     recipe.options.l2norm = seed % 2 == 1;
                     return recipe;
                   }});
-  list.push_back({"tiny-keys", "keys of length 1e-6 to 1e-1: an eps in the wrong place, or an underflow, becomes visible",
+  list.push_back({"tiny-keys",
+                  "keys of length 1e-6 to 1e-1, all of them in every case: an eps in the wrong place, or an underflow, becomes visible",
                   [](std::uint64_t seed, Tier tier) {
+                    constexpr std::int64_t enough = 13; // tokens; fewer would leave out one end or the other
                     Recipe recipe = usual("tiny-keys", seed, tier);
                     Dice dice(recipe.regime, seed);
-                    recipe.key_norm = dice.fixed_or(std::array{1e-3f, 1e-6f, 1e-2f}, 1e-6f, 0.1f);
+                    recipe.shape.T = std::max(recipe.shape.T, enough);
+                    recipe.keys = KeyPattern::many_lengths;
+                    recipe.key_noise = 1e-5f;
+                    recipe.key_norm = 0.1f;
                     recipe.query_norm = dice.chance(0.5) ? recipe.key_norm : 1.0f;
+                    recipe.state_scale = 1e-7f; // fainter than what the shortest key writes
                     return recipe;
                   }});
   list.push_back({"l2norm-inside", "q and k of any length, normalised by the kernel: 1e-6 under the root, summed over all K",

@@ -11,8 +11,9 @@ namespace kdacheck {
 namespace {
 
 /// Plainest first.
-constexpr std::array key_order{KeyPattern::signed_unit, KeyPattern::gaussian,    KeyPattern::walsh,       KeyPattern::constant,
-                               KeyPattern::uniform,     KeyPattern::sparse_zero, KeyPattern::alternating, KeyPattern::near_identical};
+constexpr std::array key_order{KeyPattern::signed_unit, KeyPattern::gaussian,     KeyPattern::walsh,
+                               KeyPattern::constant,    KeyPattern::uniform,      KeyPattern::sparse_zero,
+                               KeyPattern::alternating, KeyPattern::many_lengths, KeyPattern::near_identical};
 constexpr std::array gate_order{
     GatePattern::constant, GatePattern::per_channel,    GatePattern::per_head, GatePattern::sparse_reset,   GatePattern::jitter,
     GatePattern::mixed,    GatePattern::softplus_gauss, GatePattern::logits,   GatePattern::published_init, GatePattern::trained};

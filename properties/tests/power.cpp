@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace kdacheck;
@@ -37,6 +38,7 @@ const std::vector<Expectation> expected{
     {"state-bf16", {"slow-decay", "pure-transport", "beta-tiny", "converged-memory"}},
     {"carry-dropped", {"slow-decay", "converged-memory", "near-identical-keys"}},
     {"carry-not-decayed", {"usual-decay", "pure-transport"}},
+    {"short-keys-flushed", {"tiny-keys"}},
 };
 
 } // namespace
@@ -60,5 +62,28 @@ TEST_CASE("a known fault is refused in every regime that exposes it, and the sam
         INFO("without the fault " << right.bound_util);
         CHECK(right.verdict == Verdict::passed);
       }
+  }
+}
+
+TEST_CASE("short keys that are taken for zero are refused on every draw of tiny-keys under fp32, and on nearly all under bf16") {
+  Judge judge;
+  const auto faults = planted_faults();
+  FaultInfo info = *std::ranges::find(faults, "short-keys-flushed", &FaultInfo::name);
+  const std::pair<const char*, int> least[]{{"chunk=16 order=residual_first", 16},
+                                            {"input=bf16 output=bf16 operands=bf16 chunk=16 order=residual_first", 14}};
+  for (const auto& [contract, wanted] : least) {
+    info.contract = contract;
+    const Kernel faulty = faulty_kernel(info), faultless = faultless_kernel("the same", contract);
+    int seen = 0;
+    for (std::uint64_t seed = 0; seed < 16; ++seed) {
+      const Recipe recipe = fitted(regime_named("tiny-keys")->draw(seed, Tier::quick), faulty.contract);
+      const Problem problem = make_problem(recipe, input_formats(faulty.contract));
+      REQUIRE(!outside_domain(faulty.contract, problem));
+      INFO(contract << ", seed " << seed);
+      seen += is_failure(judge.forward(faulty.contract, problem, run_forward(faulty, problem)).verdict);
+      CHECK(judge.forward(faultless.contract, problem, run_forward(faultless, problem)).verdict == Verdict::passed);
+    }
+    UNSCOPED_INFO(contract << ": " << seen);
+    CHECK(seen >= wanted);
   }
 }
