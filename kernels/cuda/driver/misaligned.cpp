@@ -33,6 +33,7 @@ bool right_anywhere(int kernel, const DeviceProblem& made) {
   const kdacheck_cuda_problem& p = made.problem;
   const auto states = static_cast<std::size_t>(p.B * p.HV * p.K * p.V) * 4;
   float* state = kernel == KDACHECK_CUDA_DECODE ? p.state : p.final_state;
+  if (state == p.final_state) require(cudaMemset(state, 0x55, states), "poison");
   const auto before = download(state, states);
   require(made.forward(kernel, nullptr));
   require(cudaDeviceSynchronize(), "run");

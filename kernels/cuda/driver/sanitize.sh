@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# sanitize.sh PROGRAM OUT [SECONDS]: PROGRAM (kdacheck_cuda_check) under compute-sanitizer's tools on a small full set, side by side, each for
-# SECONDS (default 140) at most; logs in OUT, a line for each run on standard output. Exit status: 0 no error anywhere, 1 some, 3 no tool.
+# sanitize.sh PROGRAM OUT [SECONDS [RACECHECK]]: PROGRAM (kdacheck_cuda_check) under compute-sanitizer's tools on a small full set, side by
+# side, each for SECONDS (default 140) at most; logs in OUT, a line for each run on standard output. Exit status: 0 no error anywhere, 1
+# some, 3 no tool.
 #
 # racecheck follows accesses to shared memory through as many barriers in memory as it is told of: the ring of a chunk kernel has more than it
-# expects by itself. It runs on regimes of few tokens, one process each, and its reports are counted by the two places that they name.
+# expects by itself. It takes an arrival for one lane's, so that it is given RACECHECK (kdacheck_cuda_racecheck, the same kernels where every
+# lane arrives; default PROGRAM). It runs on regimes of few tokens, one process each, and its reports are counted by the two places that they name.
 set -u
-program=$1 out=$2 seconds=${3:-140}
+program=$1 out=$2 seconds=${3:-140} racecheck=${4:-$1}
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
 [ -n "$sanitizer" ] || { echo "no compute-sanitizer here" >&2; exit 3; }
 mkdir -p "$out"
@@ -16,11 +18,12 @@ indirect=()
 knows --racecheck-indirect-barrier-dependency && indirect=(--racecheck-indirect-barrier-dependency yes)
 
 run() { # run NAME TOOL-OPTIONS -- PROGRAM-OPTIONS
-  local name=$1 tool=()
+  local name=$1 tool=() of=$program
+  [[ $name = racecheck* ]] && of=$racecheck
   shift
   while [ "$1" != -- ]; do tool+=("$1"); shift; done
   shift
-  timeout "$seconds" "$sanitizer" --print-limit 100000 "${tool[@]}" "$program" "$@" > "$out/$name.log" 2>&1
+  timeout "$seconds" "$sanitizer" --print-limit 100000 "${tool[@]}" "$of" "$@" > "$out/$name.log" 2>&1
   echo "$? $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/$name.log" | tail -n 1)" > "$out/$name.status"
 }
 

@@ -80,6 +80,7 @@ bool forward_agrees(int kernel, const DeviceProblem& made, std::int64_t gap) {
   const kdacheck_cuda_problem& p = made.problem;
   const auto states = static_cast<std::size_t>(p.B * p.HV * p.K * p.V) * 4;
   float* state = kernel == KDACHECK_CUDA_DECODE ? p.state : p.final_state;
+  if (state == p.final_state) require(cudaMemset(state, filler, states), "filler"); // of which the kernel is to write every byte
   const auto before = bytes_of(state, states);
   require(made.forward(kernel, nullptr));
   require(cudaDeviceSynchronize(), "run");
