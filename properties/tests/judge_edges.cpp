@@ -214,6 +214,29 @@ TEST_CASE("one wrong element in a million of a gradient is seen") {
   CHECK(finding.place->head == 777777 / 64 % 8);
 }
 
+TEST_CASE(
+    "the oracle of gradients escalates by itself as that of outputs does, step by step as far as it takes, and the finding says how far") {
+  Contract dplr;
+  dplr.rules = {Rule::dplr};
+  const auto judged = [&](std::int64_t T) {
+    Drawn drawn;
+    drawn.rule = Rule::dplr, drawn.shape.T = T, drawn.decay = 1e-3; // steps whose norms exceed 1 while their product does not grow
+    const Problem problem = draw(drawn);
+    Run run;
+    const Truth truth = gradient_truth(problem, Arithmetic::multiprecision, 452);
+    for (Input input : all_inputs)
+      for (double x : truth[input].value) run.gradient[index(input)].push_back(static_cast<float>(x));
+    Judge judge;
+    const Finding finding = judge.backward(dplr, problem, run);
+    INFO("T " << T << ": " << finding.detail);
+    CHECK(finding.verdict == Verdict::passed);
+    return finding.oracle;
+  };
+  CHECK(judged(8).empty());
+  CHECK(judged(160) == "double_double");
+  CHECK(judged(400) == "226 bits");
+}
+
 TEST_CASE("results that must be the same are compared bit by bit, or as numbers") {
   const float other_nan = std::bit_cast<float>(std::bit_cast<std::uint32_t>(not_a_number) | 1u),
               least = std::numeric_limits<float>::denorm_min();
