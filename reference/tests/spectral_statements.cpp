@@ -18,10 +18,31 @@ namespace {
 
 constexpr int draws = 400;
 
-/// Calls visit with random and adversarial transitions of 1 to 5 channels.
+/// 2^-n
+Rational small(int n) { return Rational(1) / Rational(boost::multiprecision::cpp_int(1) << n); }
+
+/// A transition at the edge of the statements: decays 2^-40 from one another, from 1 or from 0; a key whose channels differ by 2^30; tau on
+/// 0, 1 or 2, 2^-80 from it, or far outside.
+Transition<Rational> adversarial_transition(std::mt19937_64& bits, std::size_t K) {
+  const auto one_of = [&](std::initializer_list<Rational> values) { return *(values.begin() + bits() % values.size()); };
+  const Rational tie = Rational(static_cast<int>(bits() % 15) + 1, 16);
+  Transition<Rational> A;
+  Rational norm = 0;
+  for (std::size_t i = 0; i < K; ++i) {
+    A.alpha.push_back(one_of({tie, tie, tie + small(40), tie - small(40), 1, 1 - small(40), small(40), small(60)}));
+    A.k.push_back(one_of({1, -1, small(15), -small(30), Rational(3, 7), 0}));
+    norm += A.k.back() * A.k.back();
+  }
+  const Rational wanted = one_of({0, 1, 2, 1, 2, -1, -4, 5, Rational(3, 2)}) + one_of({0, small(80), -small(80)});
+  A.beta = norm == 0 ? wanted : wanted / norm;
+  return A;
+}
+
+/// Calls visit with random transitions of 1 to 5 channels and adversarial ones of 1 to 6.
 template <class Visit> void over_transitions(std::uint64_t seed, Visit visit) {
   std::mt19937_64 bits(seed);
   for (int draw = 0; draw < draws; ++draw) visit(random_transition<Rational>(bits, 1 + static_cast<std::size_t>(draw % 5)));
+  for (int draw = 0; draw < draws; ++draw) visit(adversarial_transition(bits, 1 + static_cast<std::size_t>(draw % 6)));
 }
 
 bool invertible_decay(const Transition<Rational>& A) { return *std::min_element(A.alpha.begin(), A.alpha.end()) > 0; }
