@@ -18,8 +18,7 @@ ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels:
 
 /// The same for gradients, formed token by token (proved_adjoint.cpp) or in chunks (proved_chunk_adjoint.cpp, proved_general_adjoint.cpp);
 /// both passes in chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of all, any forward pass before
-/// any reverse one (proved_starts.cpp), KDA through the general form too. Empty where sums are in fp16, or anything is and dg may be a
-/// running sum.
+/// any reverse one (proved_starts.cpp), KDA through the general form too. Empty where sums are in fp16.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is
