@@ -12,7 +12,7 @@ namespace kdacheck {
 ///   sums      in any order, on tensor cores too; sums of log decay in any order; exponentials split by anchors
 ///   inverse   any algorithm with a small residual in the solve's format (proved_chunk.cpp, 4)
 /// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp, proved_general_recurrence.cpp (DPLR)
-/// and proved_units.hpp. Entries may be infinite: nothing is known there.
+/// and proved_units.hpp. Entries may be infinite: nothing is known there, nor anywhere where sums are in fp16.
 /// `Submodels::first`: of one order and one length alone; what lies inside it lies inside that of all, at a part of the cost.
 ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
