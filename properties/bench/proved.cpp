@@ -54,6 +54,12 @@ std::vector<Kernel> correct_kernels() {
            std::pair{"undeclared-fp16", "chunk=32 operands=fp16 value_max=100"},
        })
     all.push_back(faultless_kernel(label, contract));
+  for (const Kernel& kernel : built_in_kernels()) // with more allowed than it needs: formats of a peer, adapters/fla_triton.py
+    if (kernel.name == "cpu.dplr.chunk64.bf16") {
+      Kernel& peer = all.emplace_back(kernel);
+      peer.name = "correct.fp16-solve-dplr";
+      peer.contract.solve = Format::fp16, peer.contract.gradient_state = Format::bf16;
+    }
   return all;
 }
 
