@@ -24,7 +24,8 @@
 //
 // decay_gradient=sums: dg is a running sum (recurrence_adjoint_run.hpp): rows of S . dS of the last state, + q dq - k b (Lambda w + X m) of
 // each token (DPLR: q dq - a da - k dk, and b db afterwards), whose terms err by what is said above of dq and of both parts of dk,
-//   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order.
+//   dg_c     sum over the terms so far of |row| (d of it, theta, 3u) + gamma of 5 a token times the sum of their sizes, in any order;
+//   d of it holds what fp16 took from it, a row's element errs by min(1, 2^-25 / |q_c|) if fp16 rounded it after its norm.
 //
 // fp16 rounds what is small by 2^-25 at most: a row that is normalised inside errs by sqrt(K) 2^-25 more (ProvedUnits::small_row), a sum of
 // products x y errs besides by that times sum |x| + |y|; nothing is known where a number may exceed 65504 (lose_small).
@@ -132,7 +133,9 @@ void TokenAdjoint::retreat(std::int64_t t, const std::vector<double>& d_o, Adjoi
     retreat_general(t, before, out);
   else
     retreat_kda(t, before, out);
+  lost_ = 0;
   if (small_numbers()) lose_small(t, d_o, after, out);
+  if (units_.decay_sums) finish_sums(t, out);
   for (double& epsilon : epsilon_) epsilon = sane(epsilon * ProvedUnits::up);
   for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b})
     if (!rows->empty())
@@ -151,8 +154,25 @@ void TokenAdjoint::start_sums() {
       const double size = (s + of_state) * (lambda + of_adjoint);
       sum_error_[at(c)] += of_state * (lambda + of_adjoint) + s * of_adjoint + over_V_ * size;
       sum_size_[at(c)] += (1 + over_V_) * size;
+      if (!small_numbers()) continue;
+      const bool fits = std::max(s + of_state, lambda + of_adjoint) <= units_.operand.limit;
+      sum_error_[at(c)] += fits ? 4 * flush_ * (1 + s + of_state + lambda + of_adjoint) : std::numeric_limits<double>::infinity();
     }
   }
+}
+
+void TokenAdjoint::finish_sums(std::int64_t t, AdjointBound& out) {
+  for (const Term& term : terms_)
+    if (!term.after) add_to_sum(term);
+  for (std::int64_t c = 0; c < K_; ++c) {
+    double& g = out.g[at(t * K_ + c)];
+    g = of_running_sum(c, t);
+    if (kda_) g += own_error_[at(c)] + 3.1 * u * (own_size_[at(c)] + g);
+    g += lost_;
+  }
+  for (const Term& term : terms_)
+    if (term.after) add_to_sum(term);
+  terms_.clear();
 }
 
 void TokenAdjoint::read_token(std::int64_t t) {
@@ -273,9 +293,9 @@ void TokenAdjoint::retreat_kda(std::int64_t t, const std::vector<double>& before
     out.g_size[entry] = std::abs(g_exact);
     out.g[entry] = g_error + of_direct * g_terms + flushed(g_terms);
     if (!units_.decay_sums) continue;
-    add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
-    add_to_sum(c, k, out.k[entry], strength * (1 + of_scaled) * k_terms);
-    out.g[entry] = of_running_sum(c, t);
+    const double q = head_.q[entry];
+    terms_.push_back({c, q, out.q[entry], out.q_size[entry] + out.q[entry], of_element(q), false});
+    terms_.push_back({c, k, out.k[entry], strength * (1 + of_scaled) * k_terms, of_element(k), false});
   }
   for (std::int64_t j = 0; j < V_; ++j) {
     const double Y = std::sqrt(through_square[at(j)]) + y[at(j)];

@@ -33,6 +33,7 @@ void TokenAdjoint::lose_small(std::int64_t t, const std::vector<double>& d_o, co
   const double factor = (1 + strength) * (1 + std::abs(head_.scale)) * (1 + key_norm_ + a_norm_ + b_norm_ + query_norm_) * root_;
   const double flush = std::max({flush_, units_.state.flush, units_.gradient_state.flush});
   const double lost = fits ? 4 * flush * factor * (1 + sums) : std::numeric_limits<double>::infinity();
+  lost_ = lost;
   for (double& epsilon : epsilon_) epsilon += lost;
   for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b})
     for (std::int64_t c = 0; c < K_ && !rows->empty(); ++c) (*rows)[at(t * K_ + c)] += lost;
@@ -41,7 +42,7 @@ void TokenAdjoint::lose_small(std::int64_t t, const std::vector<double>& d_o, co
 
 void TokenAdjoint::read_row_errors(std::int64_t t) {
   of_a_ = (1 + theta_) * (1 + u) * (1 + kda_->beta_error[at(t)]) - 1;
-  of_alpha_.resize(at(K_));
+  of_alpha_.resize(at(K_)), own_error_.resize(at(K_)), own_size_.resize(at(K_));
   b_error_.assign(at(K_), 0.0);
   double of_b = 0;
   for (std::int64_t c = 0; c < K_; ++c) {
@@ -105,11 +106,11 @@ void TokenAdjoint::retreat_general(std::int64_t t, const std::vector<double>& be
     if (!kda_) out.a[entry] = a_error, out.b[entry] = b_error;
     out.g[entry] = g_error + of_direct * g_terms + flushed(g_terms);
     if (units_.decay_sums) {
-      add_to_sum(c, head_.q[entry], out.q[entry], out.q_size[entry] + out.q[entry]);
-      add_to_sum(c, head_.a[entry], a_error, (1 + of_sum) * a_terms, of_a_);
-      add_to_sum(c, head_.k[entry], k_error, (1 + of_sum) * k_terms, of_a_);
-      out.g[entry] = of_running_sum(c, t);
-      add_to_sum(c, b, b_error, (1 + of_sum) * b_terms, kda_ ? b_error_[at(c)] : 0);
+      const double q = head_.q[entry], of_key = of_element((kda_ ? *kda_ : head_).k[entry]);
+      terms_.push_back({c, q, out.q[entry], out.q_size[entry] + out.q[entry], of_element(q), false});
+      terms_.push_back({c, head_.a[entry], a_error, (1 + of_sum) * a_terms, with_row(of_key, of_a_), false});
+      terms_.push_back({c, head_.k[entry], k_error, (1 + of_sum) * k_terms, with_row(of_key, of_a_), false});
+      terms_.push_back({c, b, b_error, (1 + of_sum) * b_terms, with_row(of_norm_, kda_ ? b_error_[at(c)] : 0), true});
     }
     if (!kda_) continue;
     const double beta = kda_->beta[at(t)], key = kda_->k[entry], alpha = alpha_[at(c)], written = k_exact + a_exact;
@@ -120,7 +121,8 @@ void TokenAdjoint::retreat_general(std::int64_t t, const std::vector<double>& be
     out.k[entry] = std::abs(beta) * (k_error + a_error + of_beta * (sizes + k_error + a_error)) +
                    alpha * (b_error + of_alpha * (b_size + b_error)) + flushed(sizes + b_size);
     out.g_size[entry] = std::abs(g_exact + b * b_exact);
-    out.g[entry] += std::abs(b) * (b_error + of_b * (b_size + b_error)) + 3.1 * u * (std::abs(g_exact) + out.g[entry]);
+    own_error_[at(c)] = std::abs(b) * (b_error + of_b * (b_size + b_error)), own_size_[at(c)] = std::abs(g_exact);
+    out.g[entry] += own_error_[at(c)] + 3.1 * u * (own_size_[at(c)] + out.g[entry]);
     strength += key * written;
     strength_error += std::abs(key) * (k_error + a_error + (of_element(key) + units_.gamma(K_ + 2)) * (sizes + k_error + a_error));
   }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace kdacheck {
@@ -73,6 +74,11 @@ ProvedBound proved_bound(const Contract& contract, const Problem& problem, Submo
   ProvedBound result;
   result.token.assign(static_cast<std::size_t>(B * T * HV), 0.0);
   result.state_row.assign(static_cast<std::size_t>(sequence_count(problem) * HV * K), 0.0);
+  if (contract.accumulate == Format::fp16) { // what such sums lose below 2^-24, term by term, and where they overflow, was not derived
+    for (auto* entries : {&result.token, &result.state_row})
+      std::fill(entries->begin(), entries->end(), std::numeric_limits<double>::infinity());
+    return result;
+  }
   std::vector<std::int64_t> columns(static_cast<std::size_t>(V));
   std::iota(columns.begin(), columns.end(), 0);
   for (const Sequence& sequence : sequences(problem))

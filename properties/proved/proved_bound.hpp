@@ -12,14 +12,13 @@ namespace kdacheck {
 ///   sums      in any order, on tensor cores too; sums of log decay in any order; exponentials split by anchors
 ///   inverse   any algorithm with a small residual in the solve's format (proved_chunk.cpp, 4)
 /// Derived in proved_chunk.cpp, proved_solve.cpp, proved_general.cpp (DPLR), proved_recurrence.cpp, proved_general_recurrence.cpp (DPLR)
-/// and proved_units.hpp. Entries may be infinite: nothing is known there.
+/// and proved_units.hpp. Entries may be infinite: nothing is known there, nor anywhere where sums are in fp16.
 /// `Submodels::first`: of one order and one length alone; what lies inside it lies inside that of all, at a part of the cost.
 ProvedBound proved_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// The same for gradients, formed token by token (proved_adjoint.cpp) or in chunks (proved_chunk_adjoint.cpp, proved_general_adjoint.cpp);
 /// both passes in chunks, if of unlike lengths, or both token by token. An undeclared order: the largest of all, any forward pass before
-/// any reverse one (proved_starts.cpp), KDA through the general form too. Empty where sums are in fp16, or anything is and dg may be a
-/// running sum.
+/// any reverse one (proved_starts.cpp), KDA through the general form too. Empty where sums are in fp16.
 ProvedBound proved_gradient_bound(const Contract&, const Problem&, Submodels = Submodels::all);
 
 /// log(1 + e^x) may be taken as it is written: the sum errs by one rounding of its size, 1, and the logarithm by two, which where e^x is

@@ -66,12 +66,19 @@ private:
 
   /// The running sum of dg, channel by channel: errors of its terms so far, and their sizes.
   void start_sums();
-  /// A gradient of this size (its error included) times the row that it belongs to.
-  void add_to_sum(std::int64_t c, double factor, double error, double size, double of_row = 0) {
-    const double theta = with_row(theta_, of_row);
-    sum_error_[at(c)] += std::abs(factor) * ((1 + theta) * error + (theta + 3.1 * u) * size) + flushed(size);
-    sum_size_[at(c)] += std::abs(factor) * (1 + theta + 3.1 * u) * size;
+  /// A gradient of this size (its error included) times an element of the row that it belongs to, which errs by `theta` of itself. Once it
+  /// is known what fp16's subnormals take, finish_sums adds it: before the dg of its token is read, or after that.
+  struct Term {
+    std::int64_t channel;
+    double factor, error, size, theta;
+    bool after;
+  };
+  void add_to_sum(const Term& term) {
+    const auto& [c, factor, error, size, theta, after] = term;
+    sum_error_[at(c)] += std::abs(factor) * ((1 + theta) * (error + lost_) + (theta + 3.1 * u) * (size + lost_)) + flushed(size);
+    sum_size_[at(c)] += std::abs(factor) * (1 + theta + 3.1 * u) * (size + lost_);
   }
+  void finish_sums(std::int64_t t, AdjointBound& out);
   double of_running_sum(std::int64_t c, std::int64_t t) const { // at most five terms of each token, added up in any order
     return sum_error_[at(c)] + units_.gamma(5 * (head_.tokens - t) + 1) * sum_size_[at(c)];
   }
@@ -114,6 +121,9 @@ private:
   double inner_sum_ = 0, inner_largest_ = 0; ///< of w, m and Y, or p and m, their errors included
   double of_a_ = 0, of_b_ = 0;               ///< of KDA as the general rule: of a and the key, of b
   std::vector<double> b_error_, of_alpha_;   ///< [K]
+  double lost_ = 0;                          ///< to fp16's subnormals, of any gradient
+  std::vector<Term> terms_;
+  std::vector<double> own_error_, own_size_; ///< [K] of KDA as the general rule: of alpha's share of dg, of dg
   std::vector<double> sum_error_, sum_size_; ///< [K]
 };
 

@@ -39,6 +39,9 @@ public:
     Gradients out;
     for (auto* rows : {&out.q, &out.k, &out.g, &out.a, &out.b}) rows->assign(at(T * K), 0.0);
     out.v.assign(at(T * V), 0.0), out.beta.assign(at(T), 0.0);
+    Matrix sums(at(K)); // of dg, where it is a running sum
+    for (std::int64_t c = 0; c < K; ++c)
+      sums[at(c)] = sum(V, [&](std::int64_t j) { return operand(S.back()[at(c * V + j)]) * operand(L[at(c * V + j)]); });
     for (std::int64_t t = T - 1; t >= 0; --t) {
       Matrix d_o(problem.d_o.begin() + t * V, problem.d_o.begin() + (t + 1) * V);
       const auto k = [&](std::int64_t c) { return operand(head_.k[at(t * K + c)]); };
@@ -79,12 +82,18 @@ public:
         if (head_.dplr) {
           Matrix v(head_.v.begin() + t * V, head_.v.begin() + (t + 1) * V);
           out.k[entry] = row(L, v), out.a[entry] = row(L, w), out.b[entry] = -row(S[at(t)], m);
+          sums[at(c)] += head_.q[entry] * out.q[entry] - head_.a[entry] * out.a[entry] - head_.k[entry] * out.k[entry];
         } else {
           out.k[entry] = beta * (row(L, w) - row(X, m));
+          sums[at(c)] += head_.q[entry] * out.q[entry] - head_.k[entry] * beta * (row(L, w) + row(X, m));
           for (std::int64_t j = 0; j < V; ++j)
             L[at(c * V + j)] = kept(L[at(c * V + j)] - operand(beta * head_.k[entry]) * operand(m[at(j)]), Format::fp32, push_.adjoint);
         }
         out.g[entry] = over_V([&](std::int64_t j) { return operand(X[at(c * V + j)]) * operand(L[at(c * V + j)]); });
+        if (contract_.decay_gradient == DecayGradient::sums) {
+          out.g[entry] = sums[at(c)];
+          if (head_.dplr) sums[at(c)] += head_.b[entry] * out.b[entry];
+        }
         for (std::int64_t j = 0; j < V; ++j) {
           double& lambda = L[at(c * V + j)];
           lambda = alpha[at(c)] * lambda - (head_.dplr ? operand(head_.b[entry]) * operand(m[at(j)]) : 0);
