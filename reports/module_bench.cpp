@@ -177,7 +177,7 @@ void transition_by_matrix(const DplrStep& step, AlignedFloats& S, std::vector<fl
 void bench_modules(Bench& bench) {
   constexpr std::int64_t B = 4, T = 128, D = 512;
   for (const std::int64_t rank : {16, 64})
-    for (const GateForm form : {GateForm::sigmoid, GateForm::softplus}) {
+    for (const GateForm form : {GateForm::sigmoid, GateForm::softplus, GateForm::bounded}) {
       const Gating module{.D = D, .rank = rank, .H = 8, .K = 64, .form = form};
       const GatingParameters parameters = xavier_parameters(module, 1);
       const std::vector<float> x = numbers(B * T * D, 0, 1);

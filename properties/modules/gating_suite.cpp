@@ -99,7 +99,7 @@ Finding in_range(const ModuleCase& c, std::uint64_t) {
   for (const NamedTensor& tensor : result.outputs)
     for (std::size_t i = 0; i < tensor.values.size(); ++i) {
       const float x = tensor.values[i];
-      if (tensor.name == "alpha" ? x >= 0 && x <= 1 : x <= 0) continue;
+      if (tensor.name == "alpha" ? x >= 0 && x <= 1 : x <= 0 && x >= std::numeric_limits<float>::lowest()) continue;
       return {.verdict = Verdict::failed_property,
               .bound_util = std::numeric_limits<double>::infinity(),
               .place = Place{.tensor = tensor.name},
@@ -207,7 +207,7 @@ Finding overflow_has_a_gate(const ModuleCase& c, std::uint64_t seed) {
             return broken_at(tensor.name, row, fmt::format("a row that overflows changed {} of row {}", tensor.name, row));
         continue;
       }
-      if (!(alpha[at] >= 0 && alpha[at] <= 1 && log_decay[at] <= 0))
+      if (!(alpha[at] >= 0 && alpha[at] <= 1 && log_decay[at] <= 0 && log_decay[at] >= std::numeric_limits<float>::lowest()))
         return broken_at("alpha", row,
                          fmt::format("row {}: a logit of {:.3g} gives alpha {}, its logarithm {}", row,
                                      logits[static_cast<std::size_t>(column)], alpha[at], log_decay[at]));
@@ -279,7 +279,7 @@ ModuleSuite gating_suite() {
                     .laws = token_laws(),
                     .faults = {},
                     .draw = draw};
-  suite.laws.push_back({"gates-stay-in-range", "0 <= alpha <= 1 and ln alpha <= 0, never NaN", false, in_range});
+  suite.laws.push_back({"gates-stay-in-range", "0 <= alpha <= 1 and ln alpha <= 0, never NaN or infinite", false, in_range});
   suite.laws.push_back(
       {"gates-are-monotone", "a larger logit keeps more with the plain gate, less with the others", false, gates_are_monotone});
   suite.laws.push_back(
