@@ -1,5 +1,6 @@
 #include "layer_faults.hpp"
 
+#include "../modules/batch_of.hpp"
 #include "wrapped_module.hpp"
 
 #include <algorithm>
@@ -181,6 +182,13 @@ const std::array planted{
             [](const KdaLayer& l, const Kernel& k) {
               return wrapped(kda_layer_module(l, k),
                              [](ModuleCall& call) { std::ranges::fill(tensor_named(call.parameters, "g_bias").values, 0.0f); });
+            }},
+    Planted{{"batch-a-token-early", "class", "sequences of a batch after the first begin with the last token of the one before"},
+            [](const KdaLayer& l, const Kernel& k) {
+              return wrapped(kda_layer_module(l, k), [](ModuleCall& call) {
+                if (const CallTokens tokens = batch_of(call); tokens.B > 1 && tokens.T > 1)
+                  for (std::int64_t n = 1; n < tokens.B; ++n) --call.cu_seqlens[static_cast<std::size_t>(n)];
+              });
             }},
     Planted{{"empty-sequence-loses-its-state", "class", "a sequence without tokens comes back with zeros"},
             [](const KdaLayer& l, const Kernel& k) {

@@ -77,6 +77,13 @@ const std::array planted{
                 std::copy_n(bias->begin() + static_cast<std::ptrdiff_t>(i), 16, bias->begin() + static_cast<std::ptrdiff_t>(i) + 16);
           });
         }},
+    Planted{{"FineGrainedGating", "many-rows-otherwise", "class", "where whole bands of rows are gated at once, the plain gate is another"},
+            [](Module right) {
+              return wrapped(right, {}, [](ModuleResult& result, const ModuleCall& call) {
+                if (call.parameters.size() != 2 || call.rows() < 32) return;
+                for (float& alpha : *found(result.outputs, "alpha")) alpha *= 0.9999f;
+              });
+            }},
     Planted{
         {"FineGrainedGating", "da-log-dropped", "class", "A_log receives no gradient"},
         [](Module right) { return wrapped(right, {}, {}, [](ModuleGradients& d, const ModuleCall&) { fill(d.parameters, "A_log", 0); }); }},
@@ -158,6 +165,19 @@ const std::array planted{
                 NamedTensor& beta = tensor_named(d.inputs, "beta");
                 if (!beta.values.empty()) std::rotate(beta.values.begin(), beta.values.end() - beta.shape[1], beta.values.end());
               });
+            }},
+    Planted{{"ChunkwiseKDA", "absent-cotangent-is-one", "class", "a loss that says nothing of o counts as the sum of o"},
+            [](Module right) {
+              Module module = right;
+              module.backward = [right](const ModuleCall& call, const ModuleCotangents& d) {
+                ModuleCotangents said = d;
+                if (said.outputs.empty()) {
+                  said.outputs = {zeros("o", tensor_named(call.inputs, "v").shape)};
+                  fill(said.outputs, "o", 1);
+                }
+                return right.backward(call, said);
+              };
+              return module;
             }},
     Planted{{"ChunkwiseKDA.parts", "w-without-beta", "class", "the rows of W lack their beta"},
             [](Module right) {

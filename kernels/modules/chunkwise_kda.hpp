@@ -9,7 +9,7 @@
 //
 // e^{G_i - G_j} is never split into factors that could overflow: secondary chunking forms the scores in sub-blocks of 16
 // tokens, between two of which the exponent is split at the last token before the later one, so that both factors are decays.
-// Source: Kimi Linear technical report (arXiv 2510.26692), sections 3.1 and 3.2.
+// Decays are in nats per token, nothing else has a unit. Source: Kimi Linear technical report (arXiv 2510.26692), sections 3.1 and 3.2.
 
 #include "kda_core.hpp"
 

@@ -6,7 +6,7 @@
 //
 // Source: Kimi Linear technical report (arXiv 2510.26692), section 4: three KDA layers to one MLA layer without position
 // encoding. The channel mixers (feed-forward or mixture of experts) that alternate with these blocks in the published model,
-// its embedding and its last norm are not part of it.
+// its embedding and its last norm are not part of it. Memory is in bytes, nothing else has a unit.
 
 #include "kda_layer.hpp"
 #include "mla.hpp"

@@ -1,6 +1,6 @@
 #pragma once
 // Any kernel of the suite (or a plug-in) in the middle of a layer: fp32 tensors in and out, whatever formats, state layout
-// and normalisation the kernel's contract names.
+// and normalisation the kernel's contract names. ln alpha is in nats per token, nothing else has a unit.
 
 #include "../kernel.hpp"
 

@@ -9,7 +9,7 @@
 // Sources: Kimi Linear technical report (arXiv 2510.26692), section 4; flash-linear-attention's KimiDeltaAttention, whose
 // parameters these are under shorter names (nn.Linear stores W transposed): {q,k,v}_proj, {q,k,v}_conv1d, f_proj.0 and .1,
 // A_log, dt_bias, b_proj, g_proj.0 and .1 with its bias, o_norm, o_proj. golden/parity holds what version 0.6.0 makes of such
-// parameters.
+// parameters. ln alpha is in nats per token, nothing else has a unit.
 
 #include "../kernel.hpp"
 #include "gating.hpp"

@@ -9,7 +9,7 @@
 // Sources: DeepSeek-V2 (arXiv 2405.04434), section 2.1; Kimi Linear technical report (arXiv 2510.26692), section 4, which leaves
 // out the rotation; there s are the channels that others rotate. flash-linear-attention's MultiheadLatentAttention has these
 // parameters (nn.Linear stores W transposed) as q_proj, kv_proj.0 (kv_down), kv_proj.1 (kv_norm), kv_proj.2 (kv_up),
-// k_rope (k_shared), o_proj; channels of a head stand in the same order.
+// k_rope (k_shared), o_proj; channels of a head stand in the same order. Memory is in bytes, nothing else has a unit.
 
 #include <cstdint>
 #include <functional>

@@ -6,7 +6,7 @@
 //   general   p = S^T b, S' = Diag(d) S - a p^T + k v^T;               n = G^T a
 //             dv = G^T k   dk = G v   da = -G p   db = -S n   dd_i = G_i . S_i   dS = Diag(d) G - b n^T
 //
-// Source: the derivative of Kimi Linear technical report (arXiv 2510.26692), eq. 1 and section 6.2.
+// Numbers have no unit. Source: the derivative of Kimi Linear technical report (arXiv 2510.26692), eq. 1 and section 6.2.
 
 #include "dplr_transition.hpp"
 

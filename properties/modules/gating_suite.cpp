@@ -22,7 +22,8 @@ Gating gating_of(std::string_view regime) {
   Gating g{.D = 12, .rank = 5, .H = 2, .K = 6, .form = GateForm::softplus};
   if (regime == "sigmoid") g.form = GateForm::sigmoid;
   if (regime == "bounded") g.form = GateForm::bounded;
-  if (regime == "head-wise") g.per_head = true;
+  if (regime == "head-wise" || regime == "many-heads") g.per_head = true;
+  if (regime == "many-heads") g.H = 19; // more than a register
   if (regime == "other-bound") g.form = GateForm::bounded, g.lower_bound = -1.5f, g.K = 20;
   if (regime == "many-rows-sigmoid") g.form = GateForm::sigmoid;
   if (regime == "many-rows-bounded" || regime == "half-of-the-bound") g.form = GateForm::bounded;
@@ -265,6 +266,7 @@ ModuleSuite gating_suite() {
                                 {"sigmoid", "the plain gate"},
                                 {"bounded", "with a lower bound"},
                                 {"head-wise", "one gate per head"},
+                                {"many-heads", "one gate for each of 19 heads"},
                                 {"nearly-one", "A_log to -10, logits near -20: 1 - alpha would cancel"},
                                 {"nearly-zero", "A_log to 6, logits near 20: alpha underflows"},
                                 {"other-bound", "a bound of -1.5, which is no default; heads of 20 channels, more than a register"},

@@ -39,6 +39,7 @@ LayerRecipe recipe_of(std::string_view regime) {
   if (regime == "negative-eigenvalues") r.layer.negative_eigenvalues = true, r.A_log = -3;
   if (regime == "biased-convolution") r.layer.conv_bias = true, r.layer.conv_width = 3;
   if (regime == "no-history") r.layer.conv_width = 1;
+  if (regime == "long-convolution") r.layer.conv_width = 16;
   if (regime == "outputs-near-epsilon") r.value_size = 1e-3f, r.states = false;
   if (regime == "keys-near-epsilon" || regime == "normalised-outside") r.key_size = 3e-3f;
   if (regime == "normalised-outside") r.normalised_outside = true;
@@ -108,6 +109,7 @@ ModuleSuite kda_layer_suite() {
                   {"negative-eigenvalues", "beta to 2 and slow decay: reflections"},
                   {"biased-convolution", "convolutions of 3 tokens with bias"},
                   {"no-history", "convolutions of 1 token: no state of their own"},
+                  {"long-convolution", "convolutions of 16 tokens, the most there can be"},
                   {"outputs-near-epsilon", "heads' outputs of 1e-3: where epsilon stands matters"},
                   {"keys-near-epsilon", "|q| and |k| of 1e-3 before l2norm: its epsilon matters"},
                   {"normalised-outside", "the same for a kernel that leaves l2norm to the layer"},

@@ -187,7 +187,7 @@ Finding any_commands_follow_the_model(const ModuleCase& c, std::uint64_t seed, b
     switch (below(8)) {
     default: {
       Tokens tokens = tokens_of(c, 1 + below(2), below(13), below(6));
-      if (!tokens.v.empty() && below(3) == 0) {
+      for (std::int64_t spoilt = tokens.v.empty() || below(2) == 0 ? 0 : below(5); spoilt > 0; --spoilt) {
         const float infinity = std::numeric_limits<float>::infinity();
         tokens.v[static_cast<std::size_t>(below(tokens.v.size()))] =
             std::array{std::nanf(""), infinity, -infinity}[static_cast<std::size_t>(below(3))];
@@ -320,6 +320,14 @@ Finding a_damaged_file_is_refused_and_passed_over(const ModuleCase& c, std::uint
     return broken("a file with another step was loaded");
   } catch (const BadFile&) {
   }
+  StateSettings turned = settings(0);
+  std::swap(turned.largest.K, turned.largest.V); // as many numbers
+  under_test(c, turned).save(other);
+  try {
+    reader.load(other);
+    return broken("a file of states of another shape was loaded");
+  } catch (const BadFile&) {
+  }
   return same(reader.states(), store.states()) ? Finding{} : broken("a file that was refused changed the states");
 }
 
@@ -358,8 +366,8 @@ std::vector<ModuleLaw> state_laws() {
            a_crash_while_saving_loses_nothing},
           {"a-power-cut-loses-nothing", "a disk that forgets what was not flushed has the latest checkpoint told of, whole", false,
            a_power_cut_loses_nothing},
-          {"a-damaged-file-is-refused", "a changed number or step in a file is seen, and load_latest takes the checkpoint before it", false,
-           a_damaged_file_is_refused_and_passed_over}};
+          {"a-damaged-file-is-refused", "a changed number, step or shape in a file is seen, and load_latest takes the checkpoint before it",
+           false, a_damaged_file_is_refused_and_passed_over}};
 }
 
 } // namespace kdacheck

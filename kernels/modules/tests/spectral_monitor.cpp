@@ -8,6 +8,7 @@
 #include <boost/multiprecision/cpp_bin_float.hpp>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 #include <random>
 
 using namespace kdacheck;
@@ -132,6 +133,19 @@ TEST_CASE("the product over a window is within its bound, and old tokens leave t
     }
   }
   CHECK(monitor.counts().tokens == 17 * 4);
+}
+
+TEST_CASE("a token that forgets everything leaves nothing of its window, until it has left it") {
+  SpectralMonitor monitor({1, 1, 3, 1}, 2);
+  const std::vector<float> nothing(3, 0.0f), half(3, 0.5f), k{1, 0, 0}, beta{0};
+  monitor.observe({half, k, beta, {}});
+  CHECK(monitor.window_norm_log2(0, 0) == Approx(-1));
+  monitor.observe({nothing, k, beta, {}});
+  CHECK(monitor.window_norm_log2(0, 0) == -std::numeric_limits<double>::infinity());
+  monitor.observe({half, k, beta, {}});
+  CHECK(monitor.window_norm_log2(0, 0) == -std::numeric_limits<double>::infinity());
+  monitor.observe({half, k, beta, {}});
+  CHECK(monitor.window_norm_log2(0, 0) == Approx(-2));
 }
 
 TEST_CASE("the heuristic warns of unit keys and beta in (0, 2], where nothing grows, and is silent where beta < 0 expands") {
