@@ -99,7 +99,7 @@ std::vector<std::string> against_today(const std::filesystem::path& path) {
     for (std::size_t i = 0; i < tensor.narrow.size(); ++i) allowed = std::fmax(allowed, std::fabs(tensor.narrow[i] - tensor.values[i]));
     bool whole = true;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      const double difference = std::fabs(values[i] - tensor.values[i]);
+      const double difference = values[i] == tensor.values[i] ? 0 : std::fabs(values[i] - tensor.values[i]); // or infinities would differ
       whole = whole && difference <= allowed;
       largest = std::fmax(largest, difference);
     }
