@@ -281,10 +281,8 @@ StageOpinion stage_by_neighbours(const Experiment& with, const Problem& problem,
   if (problem.shape.HV > 1) {
     Choice one = everything(problem);
     one.value_heads = {head}, one.key_heads = {head / (problem.shape.HV / problem.shape.H)};
-    if (with.fails(chosen(problem, one)) == false) {
-      StageOpinion opinion = misread(heads, "head");
-      return opinion.stage ? opinion : says(Stage::inputs, 0.6, "one head alone is right, all together are not");
-    }
+    if (with.fails(chosen(problem, one)) == false)
+      if (StageOpinion opinion = misread(heads, "head"); opinion.stage) return opinion;
   }
   if (sequence_count(problem) > 1 && with.fails(chosen(problem, alone(problem, sequence))) == false) {
     StageOpinion opinion = misread(members, "sequence");

@@ -182,6 +182,7 @@ void head_backward(const BackwardCall& call, const Sequence& sequence, std::int6
     run.chunk(sequence.first + start, length, index, unused.data());
     if (call.on(Fault::state_after_chunk)) reverse.start = run.S;
     read_d_o(call, reverse, sequence.first + start, length);
+    reverse.fault = call.where.in_chunk(index) ? call.fault : Fault::none;
     reverse.chunk(index, length);
     if (last) sums.end_of_heads = reverse.end_of_heads;
     ChunkWriter(call, reverse, sums).write(sequence.first + start, length);
@@ -233,6 +234,7 @@ void write_parameters(const BackwardCall& call, Sums& sums) {
 
 void backward(const BackwardCall& call, std::span<std::byte> workspace) {
   const auto& [B, T, H, HV, K, V] = call.in.shape;
+  const BackwardCall right{call.in, call.cotangents, call.out, call.contract, Fault::none, call.tree};
   Sums sums;
   for (auto* tensor : {&sums.dq, &sums.dk}) tensor->assign(static_cast<std::size_t>(B * T * H * K), 0);
   sums.A_log.assign(static_cast<std::size_t>(HV), 0);
@@ -242,7 +244,7 @@ void backward(const BackwardCall& call, std::span<std::byte> workspace) {
     if (call.on(Fault::parameters_of_last_sequence))
       for (auto* sum : {&sums.A_log, &sums.dt_bias}) std::fill(sum->begin(), sum->end(), 0.0);
     for (auto* of_heads : {&sums.end_of_heads, &sums.dg_of_heads}) of_heads->assign(static_cast<std::size_t>(K), 0);
-    for (std::int64_t head = 0; head < HV; ++head) head_backward(call, sequence, head, sums);
+    for (std::int64_t head = 0; head < HV; ++head) head_backward(call.where.in_head(head) ? call : right, sequence, head, sums);
   }
   write_directions(call, Input::q, sums.dq);
   write_directions(call, Input::k, sums.dk);

@@ -1,7 +1,7 @@
 #pragma once
 // The backward pass of the kernel of faults.hpp: sequences, heads, chunks, and what lies outside a chunk.
 
-#include "faults.hpp"
+#include "placed_faults.hpp"
 
 namespace kdacheck::faults {
 
@@ -13,6 +13,7 @@ struct BackwardCall {
   const Contract& contract;
   const Fault fault;
   const SumTree tree = SumTree::rising;
+  const Placement where{};
   bool on(Fault which) const { return fault == which; }
 };
 

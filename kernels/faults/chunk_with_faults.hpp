@@ -16,7 +16,7 @@ unsigned vary(unsigned step);
 struct HeadRun {
   const Inputs& in;
   const Contract& contract;
-  const Fault fault;
+  Fault fault; ///< none where it does not act
   const SumTree tree;
   const Sequence sequence;
   const std::int64_t head, K, V, C, group, key_head;

@@ -36,6 +36,7 @@ struct Call {
   const Contract& contract;
   Fault fault;
   SumTree tree;
+  Placement where;
   bool on(Fault which) const { return fault == which; }
 };
 
@@ -101,6 +102,7 @@ void run_head(const Call& call, const Sequence& sequence, std::int64_t head, std
     const std::vector<float> before = run.S;
     std::fill(o.begin(), o.end(), 0.0f);
     if (call.on(Fault::long_after_empty) && after_empty && start == 64) std::fill(run.S.begin(), run.S.end(), 0.0f);
+    run.fault = call.where.in_chunk(index) ? call.fault : Fault::none;
     if (!skipped) run.chunk(sequence.first + start, length, index, o.data());
     const bool last = start + length == sequence.length;
     if (call.on(Fault::last_chunk_skipped_when_full) && last && length == run.C && index > 0) run.S = before;
@@ -115,9 +117,11 @@ void run_head(const Call& call, const Sequence& sequence, std::int64_t head, std
 
 void forward(const Call& call, std::span<std::byte> workspace) {
   const Shape& shape = call.in.shape;
+  const Call right{call.in, call.out, call.contract, Fault::none, call.tree, {}};
   std::vector<float> carried(static_cast<std::size_t>(shape.HV * shape.K * shape.V), 0);
   for (const Sequence& sequence : sequences_of(call.in))
-    for (std::int64_t head = 0; head < shape.HV; ++head) run_head(call, sequence, head, workspace, carried);
+    for (std::int64_t head = 0; head < shape.HV; ++head)
+      run_head(call.where.in_head(head) ? call : right, sequence, head, workspace, carried);
 
   const TensorView& o = call.out.o;
   if (call.on(Fault::write_past_end) && o.elements() > 0) store(o, o.elements(), 0.0f);
@@ -142,7 +146,7 @@ void forward(const Call& call, std::span<std::byte> workspace) {
 }
 
 Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault, bool has_backward,
-            SumTree tree = SumTree::rising) {
+            SumTree tree = SumTree::rising, Placement where = {}) {
   ParsedContract parsed = parse_contract(contract_text);
   if (!parsed.contract) throw std::logic_error(name + ": " + parsed.error);
   const Contract contract = *parsed.contract;
@@ -151,16 +155,16 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
                 .contract = contract,
                 .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
                 .forward =
-                    [contract, fault, tree](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
+                    [contract, fault, tree, where](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
                       cpu::accept(contract, in, out);
-                      forward({in, out, contract, fault, tree}, workspace);
+                      forward({in, out, contract, fault, tree, where}, workspace);
                     },
                 .backward = {}};
   if (has_backward)
-    kernel.backward = [contract, fault, tree](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
-                                              std::span<std::byte> workspace) {
+    kernel.backward = [contract, fault, tree, where](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
+                                                     std::span<std::byte> workspace) {
       cpu::accept(contract, in, cotangents, out);
-      backward({in, cotangents, out, contract, fault, tree}, workspace);
+      backward({in, cotangents, out, contract, fault, tree, where}, workspace);
     };
   return kernel;
 }
@@ -170,6 +174,11 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
 
 Kernel faulty_kernel(const FaultInfo& info) {
   return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward);
+}
+
+Kernel faulty_kernel(const FaultInfo& info, const Placement& where) {
+  return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward, SumTree::rising,
+                      where);
 }
 
 Kernel faultless_kernel(std::string_view label, std::string_view contract, SumTree tree) {

@@ -9,8 +9,8 @@
 namespace kdacheck::faults {
 
 struct HeadReverse {
-  HeadRun& run; ///< holds what the forward pass of the chunk computed
-  const Fault fault;
+  HeadRun& run;                                        ///< holds what the forward pass of the chunk computed
+  Fault fault;                                         ///< none where it does not act
   std::vector<float> start;                            ///< [K,V] state before the chunk
   std::vector<float> dS;                               ///< [K,V] gradient of the state after the chunk; `chunk` moves it before
   std::vector<float> d_o;                              ///< [C,V] cotangents of the outputs

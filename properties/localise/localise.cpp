@@ -1,7 +1,7 @@
 #include "localise.hpp"
 
-#include "../experiments.hpp"
 #include "../transform.hpp"
+#include "seen_chunk.hpp"
 
 #include <fmt/format.h>
 
@@ -65,10 +65,21 @@ Localisation localise(const Kernel& kernel, const Property& property, const Reci
   if (backward && !result.first_wrong) result.first_wrong = plain.place;
   const Place at = result.first_wrong ? *result.first_wrong : plain.place.value_or(Place{});
   result.by_experiments = stage_by_experiments(with, problem, run, at);
-  result.by_intermediates = backward             ? stage_by_gradients(with, problem, run, at)
-                            : result.first_wrong ? stage_by_intermediates(kernel, problem, run, *result.first_wrong, judge)
-                                                 : unclear("no single row is refused by itself");
+  std::optional<SeenChunk> seen;
+  if (backward) {
+    result.by_intermediates = stage_by_gradients(with, problem, run, at, seen);
+  } else if (result.first_wrong) {
+    if (const auto place = chunk_of(contract, problem, at); place && problem.options.rule == Rule::kda)
+      seen = wrong_chunk(with, problem, *place);
+    result.by_intermediates = stage_by_intermediates(with, problem, run, at, seen);
+  } else {
+    result.by_intermediates = unclear("no single row is refused by itself");
+  }
   result.by_faults = stage_by_faults(kernel, property.direction, problem, run, judge, left_out);
+  if (seen && !seen->alone()) { // a fault that does not act everywhere is nearest to others where it does
+    StageOpinion of_chunk = stage_by_faults(kernel, property.direction, seen->chunk, seen->run, judge, left_out);
+    if (of_chunk.stage && of_chunk.confidence > result.by_faults.confidence) result.by_faults = std::move(of_chunk);
+  }
   result.together = result.by_experiments.stage ? result.by_experiments : together(result.by_intermediates, result.by_faults);
   return result;
 }

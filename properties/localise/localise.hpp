@@ -42,14 +42,17 @@ std::optional<Place> first_wrong(const Contract&, const Problem&, const Run&, Ju
 /// The same for gradients, which the pass forms from the last token to the first; nothing if no token's are refused by themselves.
 std::optional<Place> first_wrong_gradient(const Contract&, const Problem&, const Run&, Judge&);
 
-/// By the exact chunk in which the first error lies, restarted from the exact state at its start: which of its
-/// intermediates must have been another for o and the state to become what they are?
-StageOpinion stage_by_intermediates(const Kernel&, const Problem&, const Run&, const Place& first_wrong, Judge&);
-
 struct Experiment;
+struct SeenChunk;
+
+/// By the exact chunk in which the first error lies (localise/seen_chunk.hpp): which of its intermediates must have been another for o
+/// and the state to become what they are?
+StageOpinion stage_by_intermediates(const Experiment&, const Problem&, const Run&, const Place& first_wrong,
+                                    const std::optional<SeenChunk>&);
 
 /// By the exact reverse of the chunk in which the first wrong gradient lies, as that one.
-StageOpinion stage_by_gradients(const Experiment&, const Problem&, const Run&, const Place& first_wrong);
+/// `seen` receives the chunk where it is right by itself and wrong within a call.
+StageOpinion stage_by_gradients(const Experiment&, const Problem&, const Run&, const Place& first_wrong, std::optional<SeenChunk>& seen);
 
 /// By the distance of the kernel's errors from those of every planted fault, in units of what the contract allows.
 StageOpinion stage_by_faults(const Kernel&, Direction, const Problem&, const Run&, Judge&, Fault left_out = Fault::none);

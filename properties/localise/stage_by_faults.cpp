@@ -115,8 +115,10 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
     FaultInfo under = info;
     under.contract = text;
     const Kernel faulty = faulty_kernel(under);
-    const Run other = backward ? run_backward(faulty, problem) : run_forward(faulty, problem);
+    Run other = backward ? run_backward(faulty, problem) : run_forward(faulty, problem);
     if (other.refused) continue;
+    for (std::size_t i = 0; i < run.gradient.size(); ++i) // what is not seen of the kernel is no difference
+      if (run.gradient[i].empty()) other.gradient[i].clear();
     const double far = distance(seen, yardstick.pattern_of(other));
     Fit& fit = best[static_cast<std::size_t>(*stage)];
     if (far < fit.distance) fit = {info.name, far};

@@ -1,10 +1,10 @@
 // Which intermediate of the exact chunk must have been another for o and the state to become what a kernel wrote?
 //
-// The first wrong chunk is run again alone, from the exact state at its start. O = qd S + Aqk U and S' = e^{G_C} S + kr^T U
-// are linear in what each stage hands on, so "some other U", "some other T" and so on are least-squares problems: the
-// stage is the earliest one with which all that was written falls into place. For KDA only.
+// The first wrong chunk is run again alone, from the exact state at its start, or in the smallest call in which it is wrong. O = qd S + Aqk
+// U and S' = e^{G_C} S + kr^T U are linear in what each stage hands on, so "some other U", "some other T" and so on are least-squares
+// problems: the stage is the earliest one with which all that was written falls into place. For KDA only.
 
-#include "../experiments.hpp"
+#include "seen_chunk.hpp"
 
 #include "../../reference/chunk_intermediates.hpp"
 #include "../../reference/effective.hpp"
@@ -46,9 +46,9 @@ double rms(const Matrix& m) { return m.size() > 0 ? m.norm() / std::sqrt(static_
 
 /// Further value channels, made of the same numbers in another order of tokens and rows: channels are independent of each other, and
 /// more of them tell apart what fewer cannot.
-Problem widened(const Problem& chunk, std::int64_t V) {
-  Problem wide = chunk;
-  const auto [n, K, old] = std::tuple(chunk.shape.T, chunk.shape.K, chunk.shape.V);
+Problem widened(const Problem& call, std::int64_t V) {
+  Problem wide = call;
+  const std::int64_t old = call.shape.V;
   wide.shape.V = V;
   const auto filled = [&](std::vector<float>& tensor, std::int64_t rows) {
     if (tensor.empty()) return;
@@ -60,19 +60,36 @@ Problem widened(const Problem& chunk, std::int64_t V) {
         tensor[static_cast<std::size_t>(i * V + j)] = (turn % 2 == 0 ? 1.0f : -1.0f) * from[static_cast<std::size_t>(row * old + j % old)];
       }
   };
-  filled(wide.v, n), filled(wide.initial_state, K);
+  filled(wide.v, call.shape.T * call.shape.HV), filled(wide.initial_state, call.shape.HV * call.shape.K);
+  wide.d_o.clear(), wide.d_final_state.clear();
   return wide;
 }
 
-/// A chunk that goes wrong all by itself.
+/// Spreads of the rows of a chunk's o and of the state after it.
+struct Spreads {
+  std::vector<double> o, state;
+};
+
+/// Those of the call that the chunk was seen in.
+Spreads spreads_of(const SeenChunk& seen, const Budget& budget) {
+  const auto [n, K] = std::pair(seen.chunk.shape.T, seen.chunk.shape.K);
+  Spreads spreads;
+  for (std::int64_t i = 0; i < n; ++i)
+    spreads.o.push_back(budget.output.token[static_cast<std::size_t>((seen.first + i) * seen.call.shape.HV + seen.head)]);
+  for (std::int64_t c = 0; c < K; ++c) spreads.state.push_back(budget.output.state_row[static_cast<std::size_t>(seen.head * K + c)]);
+  return spreads;
+}
+
+/// A chunk that goes wrong.
 struct WrongChunk {
   std::int64_t n, K, V;
   Matrix S, Aqk, T, U, O, end;                   ///< exact
   Matrix wrong_O, wrong_end;                     ///< what was written, less what is exact
   Matrix kr, from_start_to_o, from_start_to_end; ///< [n,K]; [n,K], [K,K]: how the state at the start enters o and the end
+  Matrix from_read_to_end;                       ///< [K,K]: the same without what is carried, as an operand of the chunk's products enters
   Eigen::VectorXd o_spread, row_spread;
 
-  WrongChunk(const Problem& problem, const Run& run, const Budget& budget) : n(problem.shape.T), K(problem.shape.K), V(problem.shape.V) {
+  WrongChunk(const Problem& problem, const Run& run, const Spreads& spreads) : n(problem.shape.T), K(problem.shape.K), V(problem.shape.V) {
     const ChunkIntermediates exact = chunk_intermediates(problem, n).front();
     S = matrix(exact.start, K, V), Aqk = matrix(exact.Aqk, n, n), T = matrix(exact.T, n, n);
     U = matrix(exact.U, n, V), O = matrix(exact.O, n, V), end = matrix(exact.end, K, V);
@@ -90,14 +107,14 @@ struct WrongChunk {
       }
     }
     from_start_to_o = qd - Aqk * W;
-    from_start_to_end = -kr.transpose() * W;
+    from_start_to_end = from_read_to_end = -kr.transpose() * W;
     for (std::int64_t c = 0; c < K; ++c) from_start_to_end(c, c) += std::exp(G(n - 1, c));
     const auto spread = [](const std::vector<double>& sigma, double size) {
       Eigen::VectorXd result(static_cast<std::int64_t>(sigma.size()));
       for (std::size_t i = 0; i < sigma.size(); ++i) result[static_cast<std::int64_t>(i)] = std::max(sigma[i], 1e-12 * size + 1e-38);
       return result;
     };
-    o_spread = spread(budget.output.token, rms(O)), row_spread = spread(budget.output.state_row, rms(end));
+    o_spread = spread(spreads.o, rms(O)), row_spread = spread(spreads.state, rms(end));
   }
 
   /// Largest error of a row, in spreads.
@@ -120,6 +137,7 @@ struct WrongChunk {
   }
   std::pair<double, Matrix> best_dU() const { return best(Aqk, kr.transpose()); }
   double left_by_another_start() const { return best(from_start_to_o, from_start_to_end).first; }
+  double left_by_another_read() const { return best(from_start_to_o, from_read_to_end).first; }
 
   /// dU as a strictly lower dT times Z = T^{-1} U: the share that is left, and dT.
   std::pair<double, Matrix> best_dT(const Matrix& dU) const {
@@ -205,76 +223,103 @@ StageOpinion of_U(const WrongChunk& chunk, const Matrix& dU, double left) {
   return says(Stage::scores, 0.6, how + "; L itself is wrong");
 }
 
-/// The same chunk without decay is right: the decay is to blame.
-bool right_without_decay(const Kernel& kernel, Problem problem, Judge& judge) {
+/// The same call without decay is right: the decay is to blame.
+bool right_without_decay(const Experiment& with, Problem problem) {
   if (problem.options.gate == GateForm::absent) return false;
   problem.options.gate = GateForm::log_decay;
   problem.A_log.clear(), problem.dt_bias.clear();
   std::ranges::fill(problem.g, 0.0f);
-  if (malformed(problem) || outside_domain(kernel.contract, problem)) return false;
-  const Run run = run_forward(kernel, problem);
-  return !run.refused && !is_failure(judge.forward(kernel.contract, problem, run).verdict);
+  return with.fails(problem) == false;
 }
 
-} // namespace
-
-StageOpinion stage_by_intermediates(const Kernel& kernel, const Problem& problem, const Run& whole, const Place& first_wrong,
-                                    Judge& judge) {
-  const Contract& contract = kernel.contract;
-  if (problem.options.rule != Rule::kda) return unclear("the general form is not taken apart");
-  const auto members = sequences(problem);
-  const auto n = static_cast<std::size_t>(std::max<std::int64_t>(first_wrong.sequence, 0));
-  const std::int64_t length = members.at(n).length, C = contract.order == Order::recurrence ? 16 : contract.chunk;
-  const std::int64_t head = std::max<std::int64_t>(first_wrong.head, 0);
-  const bool only_state = first_wrong.tensor != "o";
-  if (length == 0) return says(Stage::state_carry, 0.9, "a sequence without tokens has the wrong final state");
-  const std::int64_t token = only_state ? length - 1 : first_wrong.token;
-  const std::int64_t first = token / C * C, count = std::min(C, length - first);
-  if (first > 0 && !contract.initial_state) return unclear("the kernel takes no initial state to start the chunk from");
-  const Experiment with{kernel, Direction::forward, judge};
-  const auto sequence = static_cast<std::int64_t>(n);
-  Problem by_itself = chunk_alone(problem, sequence, head, first, count);
-  const auto alone_fails = with.fails(by_itself);
-  if (!alone_fails) return unclear("the kernel does not take the chunk alone");
-  if (!*alone_fails) {
-    if (problem.shape.HV > 1 && with.fails(chunk_alone(problem, sequence, std::nullopt, first, count)).value_or(false))
-      return says(Stage::inputs, 0.6, "one head alone is right, all together are not");
-    const bool long_enough = length > C && with.fails(chosen(problem, alone(problem, sequence))).value_or(false);
-    const char* where = long_enough ? "every chunk is right from an exact state, the sequence is not" : "the sequence alone is right";
-    if (first + count < length || whole.final_state.empty()) return long_enough ? says(Stage::state_carry, 0.6, where) : unclear(where);
-    Choice part = alone(problem, sequence);
-    part.pieces.front().tokens = counted(count, first);
-    part.value_heads = {head}, part.key_heads = {head / (problem.shape.HV / problem.shape.H)};
-    const WrongChunk chunk(by_itself, chosen(whole, problem, part), *judge.forward_budget(contract, by_itself));
-    if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
-    const double size = std::max(WrongChunk::excess(chunk.wrong_O, chunk.o_spread), WrongChunk::excess(chunk.wrong_end, chunk.row_spread));
-    const double left = chunk.left_by_another_start() / size;
-    if (left < explained || left * size < noise)
-      return says(Stage::state_carry, 0.8,
-                  fmt::format("{}; another state at its start gives what its last chunk is (all but {:.2f})", where, left));
-    return says(Stage::inputs, 0.6, fmt::format("{}; no state at its start gives what its last chunk is ({:.2f} is left)", where, left));
+/// What the chunks before hand on is wrong already, though nothing of o is.
+bool handed_on_wrong(const Experiment& with, const SeenChunk& seen) {
+  if (seen.first == 0) return false;
+  Choice before = everything(seen.call);
+  before.pieces.front().tokens = counted(seen.first);
+  const Problem earlier = chosen(seen.call, before);
+  if (!with.fails(earlier).value_or(false)) return false;
+  const Run run = with.run(earlier);
+  const auto truth = with.judge.forward_truth(earlier);
+  const auto budget = with.judge.forward_budget(with.kernel.contract, earlier);
+  if (run.final_state.size() != truth->final_state.value.size()) return false;
+  const std::int64_t K = earlier.shape.K, V = earlier.shape.V;
+  for (std::int64_t row = seen.head * K; row < (seen.head + 1) * K; ++row) {
+    double sum = 0;
+    for (auto i = static_cast<std::size_t>(row * V); i < static_cast<std::size_t>((row + 1) * V); ++i)
+      sum += std::pow(static_cast<double>(run.final_state[i]) - truth->final_state.value[i], 2);
+    if (!(std::sqrt(sum / static_cast<double>(V)) <= noise * (budget->output.state_row[static_cast<std::size_t>(row)] + 1e-38)))
+      return true;
   }
-  const std::int64_t wide = std::max(by_itself.shape.V, count + 8);
-  if (wide != by_itself.shape.V)
-    if (Problem more = widened(by_itself, wide); with.fails(more).value_or(false)) by_itself = std::move(more);
-  const Run run = run_forward(kernel, by_itself);
-  if (run.final_state.empty()) return unclear("the kernel gives no final state");
-  const WrongChunk chunk(by_itself, run, *judge.forward_budget(contract, by_itself));
+  return false;
+}
+
+/// The stage whose error explains both o and the state after the chunk.
+StageOpinion of_chunk(const Experiment& with, const SeenChunk& seen) {
+  if (seen.run.final_state.empty()) return unclear("the kernel gives no final state");
+  const auto budget = with.judge.forward_budget(with.kernel.contract, seen.call);
+  const WrongChunk chunk(seen.chunk, seen.run, spreads_of(seen, *budget));
   if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
   const double of_o = WrongChunk::excess(chunk.wrong_O, chunk.o_spread), of_state = WrongChunk::excess(chunk.wrong_end, chunk.row_spread);
   if (of_o <= noise && of_state <= noise) return unclear("the error is too near to what the contract allows");
   if (of_state <= noise) return of_output(chunk);
   if (of_o <= noise) return says(Stage::state_carry, 0.8, "o is right, the state that is handed on is not");
   const auto [left, dU] = chunk.best_dU();
-  const double share = left / std::max(of_o, of_state), by_start = chunk.left_by_another_start() / std::max(of_o, of_state);
+  const double share = left / std::max(of_o, of_state);
+  const double by_start = chunk.left_by_another_start() / std::max(of_o, of_state);
   if (by_start < explained_by_start && by_start < share && chunk.n > 1)
     return says(Stage::state_carry, 0.9, fmt::format("o and the state agree on another state at the start (all but {:.2f})", by_start));
   if (left <= noise || share < explained) return of_U(chunk, dU, share);
-  if (right_without_decay(kernel, by_itself, judge))
+  if (const double by_read = chunk.left_by_another_read() / std::max(of_o, of_state); by_read < explained_by_start)
+    return says(Stage::state_carry, 0.8, fmt::format("o and the state agree on another state that is read (all but {:.2f})", by_read));
+  if (right_without_decay(with, seen.call))
     return says(Stage::gate_sum, 0.7, "no other U gives both o and the state; without decay both are right");
   if (const double by_scores = chunk.left_by_other_scores(); by_scores <= noise || by_scores < explained * std::max(of_o, of_state))
     return says(Stage::scores, 0.6, "another U and other scores that read it give both o and the state");
   return says(Stage::inputs, 0.4, "no other U gives both o and the state, with decay or without");
+}
+
+/// Of a chunk that is right in every call of its sequence alone: the last one's o and state are seen in the whole call too.
+StageOpinion of_whole_call(const Experiment& with, const Problem& problem, const Run& whole, std::int64_t sequence, std::int64_t head,
+                           std::int64_t first, std::int64_t count) {
+  const char* where = "the sequence alone is right";
+  if (first + count < sequences(problem)[static_cast<std::size_t>(sequence)].length || whole.final_state.empty()) return unclear(where);
+  const Problem by_itself = chunk_alone(problem, sequence, head, first, count);
+  Choice part = alone(problem, sequence);
+  part.pieces.front().tokens = counted(count, first);
+  part.value_heads = {head}, part.key_heads = {head / (problem.shape.HV / problem.shape.H)};
+  const auto budget = with.judge.forward_budget(with.kernel.contract, by_itself);
+  const WrongChunk chunk(by_itself, chosen(whole, problem, part), {budget->output.token, budget->output.state_row});
+  if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
+  const double size = std::max(WrongChunk::excess(chunk.wrong_O, chunk.o_spread), WrongChunk::excess(chunk.wrong_end, chunk.row_spread));
+  const double left = chunk.left_by_another_start() / size;
+  if (left < explained || left * size < noise)
+    return says(Stage::state_carry, 0.8,
+                fmt::format("{}; another state at its start gives what its last chunk is (all but {:.2f})", where, left));
+  return says(Stage::inputs, 0.6, fmt::format("{}; no state at its start gives what its last chunk is ({:.2f} is left)", where, left));
+}
+
+} // namespace
+
+StageOpinion stage_by_intermediates(const Experiment& with, const Problem& problem, const Run& whole, const Place& first_wrong,
+                                    const std::optional<SeenChunk>& seen) {
+  if (problem.options.rule != Rule::kda) return unclear("the general form is not taken apart");
+  const auto at = chunk_of(with.kernel.contract, problem, first_wrong);
+  if (!at) return says(Stage::state_carry, 0.9, "a sequence without tokens has the wrong final state");
+  if (!seen) {
+    if (at->first > 0 && !with.kernel.contract.initial_state) return unclear("the kernel takes no initial state to start the chunk from");
+    return of_whole_call(with, problem, whole, at->sequence, at->head, at->first, at->count);
+  }
+  if (handed_on_wrong(with, *seen))
+    return says(Stage::state_carry, 0.8, seen->where + "; the state handed on to it is wrong though o before it is right");
+  const std::int64_t wide = std::max(seen->call.shape.V, at->count + 8);
+  std::optional<SeenChunk> wider;
+  if (wide != seen->call.shape.V) wider = seen_in(with, widened(seen->call, wide), seen->head, seen->first, at->count, seen->where);
+  StageOpinion opinion = of_chunk(with, wider ? *wider : *seen);
+  if (seen->alone()) return opinion;
+  opinion.confidence *= 0.8;
+  opinion.grounds = seen->where + "; " + opinion.grounds;
+  return opinion;
 }
 
 } // namespace kdacheck

@@ -80,6 +80,14 @@ public:
       if (part.excess > noise) names += (names.empty() ? "" : ", ") + part.name;
     return names;
   }
+  std::int64_t wrong_parts() const {
+    return std::ranges::count_if(parts_, [](const Part& part) { return part.excess > noise; });
+  }
+  double largest_excess() const {
+    double largest = 0;
+    for (const Part& part : parts_) largest = std::max(largest, part.excess);
+    return largest;
+  }
   bool only(std::string_view name) const { return wrong_ones() == name; }
   /// Largest |error| / |value| beyond noise.
   double largest_relative_error() const { return relative_; }
@@ -91,22 +99,13 @@ public:
     Eigen::VectorXd solution;
   };
 
+  /// Numbers that an explanation has to choose.
+  std::int64_t unknowns_of(const Site& site) const { return unknowns_of(site, quantity_at(site.where)); }
+  std::int64_t unknowns_of(const InputSite& site) const { return (in_.*site.matrix).size(); }
+
   Fit fit(const Site& site) const {
-    Matrix64 quantity;
-    reverse_chunk(in_, [&](Midway where, Matrix64& q) {
-      if (where == site.where) quantity = q;
-    });
-    const std::int64_t n = in_.q.rows(), rows = quantity.rows(), columns = quantity.cols();
-    std::int64_t unknowns = 0;
-    switch (site.freedom) {
-    case Freedom::factor: unknowns = 1; break;
-    case Freedom::row_factors:
-    case Freedom::diagonal:
-    case Freedom::along_k: unknowns = n; break;
-    case Freedom::lower:
-    case Freedom::of_reads: unknowns = n * (n + 1) / 2; break;
-    case Freedom::any: unknowns = rows * columns; break;
-    }
+    const Matrix64 quantity = quantity_at(site.where);
+    const std::int64_t n = in_.q.rows(), columns = quantity.cols(), unknowns = unknowns_of(site, quantity);
     if (site.where == Midway::inverse && in_.v.cols() < n + 4) return {};
     if (site.freedom == Freedom::of_reads && in_.v.cols() < n + 4) return {};
     const auto changed = [&](std::int64_t which, Matrix64& q) {
@@ -174,6 +173,27 @@ public:
   }
 
 private:
+  Matrix64 quantity_at(Midway which) const {
+    Matrix64 quantity;
+    reverse_chunk(in_, [&](Midway where, Matrix64& q) {
+      if (where == which) quantity = q;
+    });
+    return quantity;
+  }
+  std::int64_t unknowns_of(const Site& site, const Matrix64& quantity) const {
+    const std::int64_t n = in_.q.rows();
+    switch (site.freedom) {
+    case Freedom::factor: return 1;
+    case Freedom::row_factors:
+    case Freedom::diagonal:
+    case Freedom::along_k: return n;
+    case Freedom::lower:
+    case Freedom::of_reads: return n * (n + 1) / 2;
+    case Freedom::any: return quantity.size();
+    }
+    return 0;
+  }
+
   struct Part {
     std::string name;
     Matrix64 ReverseOutputs::*member;
