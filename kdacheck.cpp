@@ -163,7 +163,7 @@ private:
         ->check(CLI::IsMember({"quick", "full", "nightly"}))
         ->capture_default_str();
     command->add_option("--seed", search.seed, "of the search")->check(whole_number)->capture_default_str();
-    command->add_option("--seconds", search.seconds, "how long to look")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--seconds,--time-budget", search.seconds, "how long to look")->check(CLI::PositiveNumber)->capture_default_str();
     command->add_option("--shrink-seconds", search.shrink_seconds, "how long to simplify a failing case")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();

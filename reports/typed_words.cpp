@@ -57,6 +57,11 @@ void parse_typed(CLI::App& app, int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::Success&) {
     throw;
+  } catch (const CLI::ExtrasError& error) { // whose own sentence has them from the last to the first
+    std::string words;
+    for (const std::string& word : app.remaining(true)) words += " " + word;
+    throw UsageError((words.empty() ? std::string(error.what()) : "The following arguments were not expected:" + words) +
+                     nearest_spelling(app, argc, argv));
   } catch (const CLI::ParseError& error) {
     throw UsageError(error.what() + nearest_spelling(app, argc, argv));
   }

@@ -24,12 +24,12 @@
 //    at 168 registers, producers wait 14 % of their time for what they had to spill. Levels in one set of operand rows, not in two (benches
 //    3 KB smaller), and 96 heads dealt out over pairs again, at 255 registers with three producers each: 1.304; with four 2.8, as in 4.
 // 8. Scores as one tile in tf32 (chunk_tile.cuh), rows and columns 12 KB. Predicted 1.05. Measured 1.29 for 1.29, 0.60 for 0.50 at 4 heads:
-//    the bench takes places of the ring; by ncu producers wait for code 40 % of their time, consumers 13 %, for 48 KB are gone through.
-// 9. That pass token by token in loops (chunk_stream.cuh). Measured 1.21: nobody waits for code, consumers wait for producers 43 %.
+//    the bench takes places of the ring; by ncu producers wait for code 40 % of their time, consumers 13 %, for 47 KB are gone through.
+// 9. That pass token by token in loops (chunk_stream.cuh). Measured 1.21: producers wait for code 5 %, consumers for producers 43 %.
 // 10. Rows of the tile over raw rows and over kr, so that a bench takes 17 KB, and with that a fourth producer. Measured 1.056.
 // 11. Of eight tokens everything loaded before anything is stored. Predicted a producer's time less 10 to 15 %. Measured 1.06 for 1.19 with
-//    three producers, but 1.20 with four: 36 KB of code, and waiting for it is back. Of four tokens, 31 KB: 0.919 with four; 0.629, 0.451
-//    at 32, 4 heads; 0.371 at B 8, T 1024, H 32 (12 warps; 0.356 before), 0.055 at T 512.
+//    three producers, but 1.20 with four: 36 KB of code, for which consumers wait 31 %. Of four tokens, which is less code: 0.919 with four
+//    producers; 0.629, 0.451 at 32, 4 heads; 0.371 at B 8, T 1024, H 32 (12 warps; 0.356 before), 0.055 at T 512.
 // 255 registers, 0 bytes spilled (168 where a block has 12 warps); stages of 17.5 KB, eight of them beside four benches of 17 KB.
 
 #include "chunk_launch.cuh"

@@ -50,8 +50,8 @@
 // 21. Where chunks are dealt out, two consumers on each of two schedulers, two producers on each of the others, so that what a scheduler
 //    fetches is of one kind. Measured 0.707 without 20, 0.618 with it: consumers wait for code no more, for the tensor cores 14 % of their
 //    time. (The accurate tier's, which multiply more, are slower so: 1.43 for 1.06 after its change 10.)
-// 22. Tried and dropped: passes token by token with sums alone in registers, as the accurate tier's (chunk_stream.cuh): 0.78. Norms and
-//    products in loops of single steps: 0.65.
+// 22. Tried and dropped: passes token by token with sums alone in registers, as the accurate tier's (chunk_stream.cuh): 0.78. Norms one
+//    step at a time and products two: 0.653.
 // What limits it on an H200, by ncu after 21: a producer issues an instruction in 4.0 cycles, of which it waits for results 28 %, for
 // shared memory 13 %, for code 9 %; consumers wait for producers 7 %, for the tensor cores 14 %. 255 registers, 0 bytes spilled; 168 where
 // a block has 12 warps.

@@ -82,7 +82,7 @@ template <int K, int pieces, Sweep sweep = Sweep::forward> struct WorkbenchLayou
   static constexpr int score_piece = 24 * 128;     ///< of a level: 8 rows of k, 8 of q, 8 columns of k; 64 channels
   static constexpr int score_row_piece = 16 * 128; ///< of a tile: 16 columns of k; 64 channels. Sweep::stored: 16 rows of k and q too
   static constexpr int score_rows = raw_k + chunk_tokens * raw_row;
-  static constexpr int slot_row = 64 * 8 / 2; ///< numbers of a lane's two channels in fp32, token by token (chunk_stream.cuh)
+  static constexpr int slot_row = 64 * 4; ///< a token of a pass in fp32 (chunk_stream.cuh)
   static constexpr int score_bytes = sweep == Sweep::stored  ? 3 * score_row_piece
                                      : pieces == mixed_terms ? 16 * slot_row
                                                              : terms_of(pieces) * score_piece;

@@ -129,41 +129,37 @@ __device__ __forceinline__ void produce(const ForwardArguments& args, Address be
     const unsigned channel = 64 * number + 2 * lane;
     const Pass<Place> pass{bench, stage, number, lane};
     Pair decay{0, 0};
-    const auto store_decays = [&] {
-      store_stage(stage + Layout::decay + 4 * channel, exp2_gradual(decay.x));
-      store_stage(stage + Layout::decay + 4 * channel + 4, exp2_gradual(decay.y));
-      if constexpr (anchored) sync_warp(); // the operands of scores are written again
-    };
     if constexpr (streamed) {
       streamed_pass<K, half_precision, narrow>(args, pass, tiles, head, biases, tokens, decay, await_stage);
-      store_decays();
-      continue;
-    }
-    Pair alpha[16], q[16], k[16];
-    read_gate<K, Bench::raw_g, narrow>(alpha, args, bench, head, biases, number, tokens, lane);
+    } else {
+      Pair alpha[16], q[16], k[16];
+      read_gate<K, Bench::raw_g, narrow>(alpha, args, bench, head, biases, number, tokens, lane);
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
-      if constexpr (!anchored) alpha[i] = {exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)};
-    }
-#pragma unroll
-    for (int quad = 0; quad < 4; ++quad) {
-      float norm_q[4], norm_k[4];
-      if constexpr (with_q) load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
-      load_shared_quad(norm_k, bench + Bench::norms + 64 + 16 * quad);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int i = 4 * quad + e;
-        const unsigned offset = i * Bench::raw_row + 2 * channel;
-        if constexpr (with_q) q[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_q + offset)) * Pair{norm_q[e], norm_q[e]};
-        k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
+      for (int i = 0; i < 16; ++i) {
+        decay = {decay.x + alpha[i].x, decay.y + alpha[i].y};
+        if constexpr (!anchored) alpha[i] = {exp2_approximate(alpha[i].x), exp2_approximate(alpha[i].y)};
       }
+#pragma unroll
+      for (int quad = 0; quad < 4; ++quad) {
+        float norm_q[4], norm_k[4];
+        if constexpr (with_q) load_shared_quad(norm_q, bench + Bench::norms + 16 * quad);
+        load_shared_quad(norm_k, bench + Bench::norms + 64 + 16 * quad);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int i = 4 * quad + e;
+          const unsigned offset = i * Bench::raw_row + 2 * channel;
+          if constexpr (with_q) q[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_q + offset)) * Pair{norm_q[e], norm_q[e]};
+          k[i] = unpack<half_precision>(load_shared_word(bench + Bench::raw_k + offset)) * Pair{norm_k[e], norm_k[e]};
+        }
+      }
+      if constexpr (anchored)
+        anchored_pass<K, half_precision, sweep>(args, pass, tiles, alpha, q, k, decay, await_stage);
+      else
+        levelled_pass<K, pieces, sweep>(pass, tiles, alpha, q, k, await_stage);
     }
-    if constexpr (anchored)
-      anchored_pass<K, half_precision, sweep>(args, pass, tiles, alpha, q, k, decay, await_stage);
-    else
-      levelled_pass<K, pieces, sweep>(pass, tiles, alpha, q, k, await_stage);
-    store_decays();
+    store_stage(stage + Layout::decay + 4 * channel, exp2_gradual(decay.x));
+    store_stage(stage + Layout::decay + 4 * channel + 4, exp2_gradual(decay.y));
+    if constexpr (anchored) sync_warp(); // the operands of scores are written again
   }
   begin_next(); // all lanes have read the raw rows: they met since
   const Address L = bench + Bench::L, betas = bench + Bench::norms + 128;

@@ -12,6 +12,8 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
   const std::vector<std::array<std::string, 2>> cases{
       {"verfy", "verify"},
       {"verify --kernl x", "--kernel"},
+      {"search --kernel cpu.chunk16.fp32 one two --time-budgt 3",
+       "expected: one two --time-budgt 3; the nearest to '--time-budgt' is '--time-budget'"},
       {"verify --kernel cpu.chunk61.fp32 --out /dev/null/x", "cpu.chunk"},
       {"verify --property agrees-with-the-oracles", "agrees-with-the-oracle"},
       {"verify --regime gausian-keys", "gaussian-keys"},

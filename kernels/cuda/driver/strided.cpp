@@ -95,6 +95,8 @@ bool forward_agrees(int kernel, const DeviceProblem& made, std::int64_t gap) {
 bool backward_agrees(int kernel, const DeviceProblem& made, std::int64_t gap) {
   const kdacheck_cuda_problem& p = made.problem;
   const DeviceGradients back = make_gradients(kernel, made, 500);
+  require(cudaMemset(p.o.data, filler, static_cast<std::size_t>(p.B * p.T * p.HV * p.V) * 2),
+          "filler"); // spread with the others, of no use
   const auto run = [&](const kdacheck_cuda_problem& problem, const kdacheck_cuda_gradients& gradients) {
     require(kdacheck_cuda_backward(kernel, &problem, &gradients, back.workspace.get(), back.workspace_bytes, nullptr));
     require(cudaDeviceSynchronize(), "run");
