@@ -75,12 +75,8 @@ __device__ __forceinline__ void anchored_pass(const ForwardArguments& args, cons
     sync_warp();
     tiles.template add<with_q>(columns, rows, lane);
   } else {
-#pragma unroll 1
-    for (int i = 0; i < 16; ++i)
-      if (strong >> i & 1)
-        store_shared(columns + 4 * lane + 128 * i, 0u); // this lane's word of every row, exchanged or not, is some lane's
     sync_warp();
-    Tiles weak = tiles;
+    Tiles weak = tiles; // columns of strong tokens, finite or not, only meet rows of strong tokens and what lies above the diagonal
     weak.template add<with_q>(columns, rows, lane);
     tiles.template take<with_q>(weak, ~strong, lane);
   }
