@@ -86,13 +86,49 @@ def nothing_is_read_ahead():
     tokens = torch.randint(9, (3, T), generator=torch.Generator().manual_seed(6))
     changed = tokens.clone()
     changed[:, at + 1:] = (changed[:, at + 1:] + 1) % 9
-    small = model.Model(9, K=8, seed=2)
+    small = model.Model(9, keeps=(1, 1000), K=8, seed=2)
     for fault in (None, *FAULTS):
         recurrence = recurrence_with(None, "accurate", fault)
         with torch.no_grad():
             before, after = (small(t, slice(0, T), recurrence, torch.float32) for t in (tokens, changed))
         assert (before[:, :at + 1] - after[:, :at + 1]).abs().max() < 1e-5, fault
         assert (before[:, at + 1:] - after[:, at + 1:]).abs().max() > 1e-2, fault
+
+
+def gates_begin_as_they_are_told():
+    """alpha^tokens is 1/e for a number of tokens between those that were asked for, and some are near either."""
+    layer = model.Model(9, keeps=(4, 4096), K=128, seed=2).layers[0]
+    tokens = 1 / (layer.A_log.exp()[:, None] * F.softplus(layer.dt_bias.double()))
+    assert 4 * 0.999 < tokens.min() < 8 and 2048 < tokens.max() < 4096 * 1.001, (tokens.min(), tokens.max())
+    assert abs(tokens.log2().mean() - 7) < 0.5
+
+
+def sequences_grow_while_most_is_right():
+    """From the first length to the run's by doubling, with one alphabet; only the run's own length can be called solved, and its rate falls."""
+    sys.argv = ["synthetic_tasks.py", "--device", "cpu", "--tokens", "256", "--looked-at", "1024", "--width", "8", "--first-tokens", "16", "--mostly",
+                "1e-9", "--solved", "1e-9", "--halves", "10", "--steps", "1000", "mqar:64"]
+    options, (run,) = synthetic_tasks.parsed()
+    assert run.lengths == [64]  # what is no multiple of 128 is not halved
+    for text, lengths in (("stack:1024", [256, 512, 1024]), ("stack:320", [320]), ("stack:128", [128]), ("stack:640", [320, 640])):
+        options.first_tokens = 256
+        assert synthetic_tasks.Run(text, options).lengths == lengths, text
+    run.lengths, rows = [16, 32, 64], []
+    run.write = rows.append
+    run.start()
+    symbols = run.task.vocabulary
+    seen, rates = [], []
+    while not run.seen(0.0):
+        seen.append((run.now, run.sequences, run.tokens.shape[1]))
+        assert run.task.vocabulary == symbols == task_named("mqar", 64).vocabulary
+        run.turn()
+        run.pending = run.pending and (*run.pending[:2], torch.tensor(1.0))  # a look that found everything right
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    assert [*dict.fromkeys(seen)] == [(16, 16, 16), (32, 8, 32), (64, 4, 64)], seen
+    assert [row["tokens"] for row in rows] == [16, 32, 64] and run.solved_at == rows[-1]["step"] == 300, rows
+    assert rates[-1] == options.rate  # it is from most being right at the full length on that it falls
+    run.step += 20
+    run.set_rate()
+    assert abs(run.optimizer.param_groups[0]["lr"] / options.rate - 0.25) < 1e-6
 
 
 def arguments_reach_their_places(path):
@@ -129,7 +165,7 @@ def two_layers_learn_and_a_fault_forgets():
 
 library_path = sys.argv[1] if len(sys.argv) == 2 else None
 for test in (stacks_are_followed, recall_asks_what_was_told, palindromes_are_read_backwards, own_gradients_are_those_of_autograd,
-             nothing_is_read_ahead, two_layers_learn_and_a_fault_forgets):
+             nothing_is_read_ahead, gates_begin_as_they_are_told, sequences_grow_while_most_is_right, two_layers_learn_and_a_fault_forgets):
     test()
     print(test.__name__, "passed", flush=True)
 if library_path:

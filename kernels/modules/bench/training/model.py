@@ -1,5 +1,6 @@
-"""Two KDA layers between an embedding and a head: the model of ../../tests/trained_model.hpp, but that its gates begin as those of
-flash-linear-attention's layer do, which keep some channels for a thousand tokens.
+"""Two KDA layers between an embedding and a head: the model of ../../tests/trained_model.hpp, but that its gates begin with channels that
+keep what they have for as long as a sequence, or many times as long (`keeps`). What a channel has forgotten has no slope: where gates began as those of
+flash-linear-attention's layer do, which keep channels for 0.6 to 1000 tokens, recall over 1024 tokens stayed at 39 %, over 2048 at 1 %.
 
     h <- h + layer(RMSNorm(h)), twice          logits = RMSNorm(h) W_head
 """
@@ -73,7 +74,8 @@ class Layer(nn.Module):
     """KimiDeltaAttention of kernels/modules/kda_layer.hpp with the softplus gate, in a pre-norm block. Projections of x stand side by
     side in one matrix."""
 
-    def __init__(self, D, H, K, generator):
+    def __init__(self, D, H, K, keeps, generator):
+        """keeps: least and most tokens in which a channel falls to 1/e at first, log-uniform between."""
         super().__init__()
         self.H, self.K = H, K
         shapes = [H * K] * 3 + [K, K, H]  # q, k, v, gate and output gate of rank K, beta
@@ -84,7 +86,8 @@ class Layer(nn.Module):
         self.gate_up, self.output_up = uniform(generator, 0.03, K, H * K), glorot(generator, K, H * K)  # at first dt_bias rules
         self.output_bias = nn.Parameter(torch.zeros(H * K))
         self.A_log = nn.Parameter((1 + 15 * torch.rand(H, generator=generator)).log())
-        step = torch.exp(math.log(1e-3) + math.log(1e2) * torch.rand(H, K, generator=generator))
+        tokens = torch.exp(math.log(keeps[0]) + math.log(keeps[1] / keeps[0]) * torch.rand(H, K, generator=generator))
+        step = 1 / (self.A_log.detach().exp()[:, None] * tokens)
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
         self.output_norm = nn.Parameter(torch.ones(K))
         self.output = glorot(generator, H * K, D)
@@ -104,12 +107,12 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, vocabulary, H=2, K=128, layers=2, seed=1):
+    def __init__(self, vocabulary, keeps, H=2, K=128, layers=2, seed=1):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         D, vocabulary = H * K, -(-vocabulary // 8) * 8  # rows of 16 bytes; symbols that are no one's are never asked
         self.embedding = uniform(generator, 1, vocabulary, D)
-        self.layers = nn.ModuleList(Layer(D, H, K, generator) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(D, H, K, keeps, generator) for _ in range(layers))
         self.norm = nn.Parameter(torch.ones(D))
         self.head = uniform(generator, D**-0.5, D, vocabulary)
 

@@ -6,9 +6,10 @@ forward and backward, and forget where the recurrence is given a fault. Needs Py
     python synthetic_tasks.py --library build/kernels/cuda/libkdacheck_cuda.so --out FOLDER --seconds 450 [RUN...]
 
 A RUN is TASK:TOKENS[:FAULT][@RATE], such as mqar:512 or stack:256:carry-dropped; by default every task at 256 to 2048 tokens, and each at 256 with its
-recurrence faulty. All go on side by side on one GPU, each on a stream of its own, one CUDA graph a step, until they are solved, or --steps
-or --seconds are up. FOLDER gets a file of JSON lines per run, written as it goes, summary.json and summary.md. Exit status 0 if every run without a
-fault was solved, 1 if not (or the self-check fails), 2 for wrong arguments, 3 where PyTorch or the GPU is missing or gives up.
+recurrence faulty. A run begins with sequences of --first-tokens, which are twice as long whenever most is right, and its steps count from there. All go
+on side by side on one GPU, each on a stream of its own, one CUDA graph a step, until they are solved, or --steps or --seconds are up. FOLDER gets a file
+of JSON lines per run, written as it goes, summary.json and summary.md. Exit status 0 if every run without a fault was solved, 1 if not (or the
+self-check fails), 2 for wrong arguments, 3 where PyTorch or the GPU is missing or gives up.
 """
 import argparse
 import json
@@ -35,7 +36,6 @@ from tasks import task_named
 TASKS = ("palindrome", "mqar", "stack")
 LENGTHS = (256, 512, 1024, 2048)
 STEPS_OF_A_TURN, STEPS_BETWEEN_LOOKS = 10, 100
-MOSTLY = 0.9
 
 
 class Run:
@@ -51,8 +51,9 @@ class Run:
             raise ValueError(f"{text}: TASK:TOKENS[:FAULT][@RATE] is due: a task of {', '.join(TASKS)}; 8, 16, ... 64 or a multiple of 64 tokens;"
                              f" a fault of {', '.join(FAULTS)}")
         self.options, self.device, self.dtype = options, torch.device(options.device), options.dtype
-        self.task = task_named(self.task_name, self.T)
-        self.sequences = max(1, options.tokens // self.T)
+        self.lengths = [self.T]
+        while self.lengths[0] >= 2 * options.first_tokens and self.lengths[0] % 128 == 0:
+            self.lengths.insert(0, self.lengths[0] // 2)
         self.step = self.right = 0
         self.mostly_right_at = self.solved_at = self.file = self.pending = self.graph = None
         self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
@@ -61,15 +62,23 @@ class Run:
         return torch.cuda.stream(self.stream)  # of None: nothing
 
     def start(self):
-        """Draws what is held out, makes the model and its graph."""
-        held_out = torch.Generator(self.device).manual_seed(99)
+        """Makes the model, and what sequences of the first length need."""
         self.generator = torch.Generator(self.device).manual_seed(7)
-        self.model = Model(self.task.vocabulary, K=self.options.width, seed=self.options.seed).to(self.device)
+        keeps = [tokens * self.T for tokens in self.options.keeps]
+        self.model = Model(task_named(self.task_name, self.T).vocabulary, keeps, K=self.options.width, seed=self.options.seed).to(self.device)
         self.recurrence = recurrence_with(self.options.library, self.options.kernel, self.fault)
-        self.looked_at = self.task.draw(held_out, max(8, self.options.looked_at // self.T))
-        on_gpu = self.stream is not None
-        in_graph = {"lr": torch.tensor(0.0, device=self.device), "fused": True, "capturable": True} if on_gpu else {}
+        in_graph = {"lr": torch.tensor(0.0, device=self.device), "fused": True, "capturable": True} if self.stream is not None else {}
         self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), **in_graph)
+        self.go_to(self.lengths[0])
+
+    def go_to(self, T):
+        """Draws what is held out of T tokens, and makes the graph of a step."""
+        self.now, self.sequences, self.graph = T, max(1, self.options.tokens // T), None
+        self.task = task_named(self.task_name, T, self.T)
+        on_gpu = self.stream is not None
+        if on_gpu:
+            torch.cuda.synchronize()
+        self.looked_at = self.task.draw(torch.Generator(self.device).manual_seed(99), max(8, self.options.looked_at // T))
         tokens, targets = self.task.draw(self.generator, self.sequences)
         self.tokens, self.targets = tokens.clone(), targets.clone()
         self.loss = torch.zeros((), device=self.device)
@@ -81,17 +90,17 @@ class Run:
             for _ in range(3):  # sizes of everything, and the kernels, are there before the graph is recorded
                 self.learn()
         torch.cuda.synchronize()
-        self.step = 3
+        self.step += 3
         self.optimizer.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=self.stream):
             self.learn()
 
     def set_rate(self):
-        """Rises over the first steps, stays until most is right, and halves every thousand steps from there, down to a sixteenth."""
+        """Rises over the first steps, stays until most is right at the full length, and falls by halves from there, down to a sixteenth."""
         rate = self.rate * min(1.0, (self.step + STEPS_OF_A_TURN) / self.options.warm_up)
         if self.mostly_right_at is not None:
-            rate *= max(1 / 16, 0.5 ** ((self.step - self.mostly_right_at) / 1000))
+            rate *= max(1 / 16, 0.5 ** ((self.step - self.mostly_right_at) / self.options.halves))
         if self.stream is not None:
             self.optimizer.param_groups[0]["lr"].fill_(rate)
         else:
@@ -117,14 +126,14 @@ class Run:
                 self.targets.copy_(targets[part])
                 self.graph.replay() if self.graph else self.learn()
             self.step += STEPS_OF_A_TURN
-            if self.step % STEPS_BETWEEN_LOOKS < STEPS_OF_A_TURN:
+            if self.step // STEPS_BETWEEN_LOOKS > (self.step - STEPS_OF_A_TURN) // STEPS_BETWEEN_LOOKS:
                 self.pending = (self.step, self.loss.clone(), self.look(self.recurrence))
 
     @torch.no_grad()
     def look(self, recurrence):
         """Share of the held-out targets that the largest logit names, on the device."""
         right = asked = 0
-        for tokens, targets in zip(*(x.split(max(1, self.options.tokens // self.T)) for x in self.looked_at)):
+        for tokens, targets in zip(*(x.split(self.sequences) for x in self.looked_at)):
             named = self.model(tokens, self.task.asked, recurrence, self.dtype).argmax(-1)
             right, asked = right + ((named == targets) & (targets >= 0)).sum(), asked + (targets >= 0).sum()
         return right / asked
@@ -136,11 +145,15 @@ class Run:
         with self.on_stream():
             step, loss, right = self.pending[0], self.pending[1].item(), self.pending[2].item()
         self.pending, self.right = None, right
-        self.write({"step": step, "seconds": round(seconds, 2), "loss": loss, "right": right})
-        if right >= MOSTLY and self.mostly_right_at is None:
-            self.mostly_right_at = step
-        if right >= self.options.solved:
-            self.solved_at = step
+        self.write({"step": step, "seconds": round(seconds, 2), "tokens": self.now, "loss": loss, "right": right})
+        if self.now < self.T:
+            if right >= self.options.mostly:
+                self.go_to(self.lengths[self.lengths.index(self.now) + 1])
+        else:
+            if right >= self.options.mostly and self.mostly_right_at is None:
+                self.mostly_right_at = step
+            if right >= self.options.solved:
+                self.solved_at = step
         return self.solved_at is not None or step >= self.options.steps
 
     def write(self, row):
@@ -150,6 +163,8 @@ class Run:
 
     def end(self, why):
         """What the model is worth with each fault in its recurrence; ends the run's file."""
+        if self.now < self.T:
+            self.go_to(self.T)  # what it is worth at the length that was asked for
         if self.step % STEPS_BETWEEN_LOOKS >= STEPS_OF_A_TURN:  # steps since the last look
             with self.on_stream():
                 self.pending = (self.step, self.loss.clone(), self.look(self.recurrence))
@@ -211,7 +226,7 @@ def go(runs, options):
 def smoke(runs, options):
     """Milliseconds of a step of each run alone, and what 50 steps do to its loss."""
     for run in runs:
-        began = time.monotonic()
+        began, run.lengths = time.monotonic(), [run.T]
         run.start()
         run.turn()
         first = run.loss.item()
@@ -255,6 +270,11 @@ def parsed():
     parser.add_argument("--steps", type=positive(int), default=20000)
     parser.add_argument("--rate", type=positive(float), default=1e-3)
     parser.add_argument("--warm-up", type=positive(int), default=100, help="steps over which the rate rises")
+    parser.add_argument("--halves", type=positive(int), default=2500, help="steps in which the rate falls to half once most is right")
+    parser.add_argument("--mostly", type=positive(float), default=0.9, help="share right at which the rate begins to fall, and lengths to grow")
+    parser.add_argument("--first-tokens", type=positive(int), default=256, help="length of the first sequences, doubled whenever most is right")
+    parser.add_argument("--keeps", type=positive(float), nargs=2, default=(1.0, 64.0), metavar=("LEAST", "MOST"),
+                        help="lengths of a sequence over which a channel falls to 1/e at first")
     parser.add_argument("--tokens", type=positive(int), default=16384, help="of a step, all sequences together")
     parser.add_argument("--looked-at", type=positive(int), default=65536, help="tokens that are held out")
     parser.add_argument("--solved", type=positive(float), default=0.99, help="share right at which a run ends")

@@ -26,10 +26,9 @@ def some_of(generator, N, count, limit):
     return torch.rand(N, limit, generator=generator, device=generator.device).argsort(1)[:, :count]
 
 
-def associative_recall(T, pairs):
+def associative_recall(T, pairs, symbols):
     """Keys, each with its value, blanks, and the keys again in another order: each is to be followed by its value. Keys and values are
-    two alphabets of 2 pairs symbols; 0 is the blank."""
-    symbols = 2 * pairs
+    two alphabets of that many symbols; 0 is the blank."""
 
     def draw(generator, N):
         keys = 1 + some_of(generator, N, pairs, symbols)
@@ -88,6 +87,6 @@ def stacks(T, count=64, symbols=64):
     return Task(2 * count + symbols, 2 * commands, slice(0, 2 * commands, 2), draw)
 
 
-def task_named(name, T):
-    """MQAR has T / 4 pairs."""
-    return {"mqar": lambda: associative_recall(T, T // 4), "palindrome": lambda: palindrome(T), "stack": lambda: stacks(T)}[name]()
+def task_named(name, T, longest=None):
+    """MQAR has T / 4 pairs, and twice as many keys and values to draw from. `longest`: with the alphabet of so many tokens."""
+    return {"mqar": lambda: associative_recall(T, T // 4, (longest or T) // 2), "palindrome": lambda: palindrome(T), "stack": lambda: stacks(T)}[name]()
