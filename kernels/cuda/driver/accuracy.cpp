@@ -1,5 +1,5 @@
-#include "../kernels.hpp"
-#include "../recurrence_fp64.hpp"
+#include "../host/recurrence_fp64.hpp"
+#include "../suite/kernels.hpp"
 #include "cases.hpp"
 #include "driver.hpp"
 

@@ -1,4 +1,4 @@
-#include "../kernels.hpp"
+#include "../suite/kernels.hpp"
 #include "backward_cases.hpp"
 #include "driver.hpp"
 

@@ -1,5 +1,5 @@
 #include "backward_cases.hpp"
-#include "../recurrence_fp64.hpp"
+#include "../host/recurrence_fp64.hpp"
 
 #include <random>
 #include <thread>

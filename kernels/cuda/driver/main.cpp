@@ -6,7 +6,7 @@
 // compute-sanitizer (sanitize.sh); --write-cases only writes what time_fla.py reads, --peers adds rows that it wrote.
 // Exit status: 0 all good, 1 a check failed, 2 wrong usage, 5 not run (no GPU).
 
-#include "../kernels.hpp"
+#include "../suite/kernels.hpp"
 #include "device.hpp"
 #include "driver.hpp"
 

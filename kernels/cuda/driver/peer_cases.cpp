@@ -2,7 +2,7 @@
 // kernels/plugin/python/adapters/time_fla.py; its rows, beside those of the kernels here.
 
 #include "../../../reference/safetensors.hpp"
-#include "../contracts.hpp"
+#include "../host/contracts.hpp"
 #include "backward_cases.hpp"
 #include "driver.hpp"
 #include "timed.hpp"

@@ -1,7 +1,7 @@
 #pragma once
 // The cases that are timed, and how far a kernel's answer on their very inputs is from the recurrence in double.
 
-#include "../recurrence_fp64.hpp"
+#include "../host/recurrence_fp64.hpp"
 #include "device.hpp"
 
 #include <vector>

@@ -1,5 +1,5 @@
-#include "../check.hpp"
-#include "../launch.hpp"
+#include "../host/check.hpp"
+#include "../host/launch.hpp"
 #include "copy.hpp"
 #include "driver.hpp"
 #include "replay.hpp"

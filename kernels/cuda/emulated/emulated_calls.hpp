@@ -2,7 +2,7 @@
 // The public calls of KDA's chunk kernels (kdacheck_cuda.h) on an emulated multiprocessor: tensors are host memory, checks are those of a
 // device's call.
 
-#include "../check.hpp"
+#include "../host/check.hpp"
 #include "../tests/emulated_backward.hpp"
 #include "../tests/emulated_forward.hpp"
 

@@ -9,7 +9,7 @@
 // seconds where a device takes microseconds.
 
 #include "../../plugin/kdacheck_plugin.h"
-#include "../contracts.hpp"
+#include "../host/contracts.hpp"
 #include "emulated_calls.hpp"
 
 #include <cstdio>

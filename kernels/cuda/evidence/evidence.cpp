@@ -26,16 +26,20 @@ const char* const markdown_file = "reports/cuda/evidence.md";
 const char* const picture_file = "reports/cuda/roofline.svg";
 const char* const tasks_file = "reports/cuda/synthetic_tasks.json"; ///< of training with the kernels, which name their sources likewise
 
-/// sha256 over names and contents of everything that is compiled into the kernels, in order of name.
+/// sha256 over names and contents of everything that is compiled into the kernels and their adapter, in order of name.
 std::string sources_digest(const fs::path& root) {
+  const fs::path folder = root / "kernels/cuda";
+  const std::set<std::string> endings{".cu", ".cuh", ".h", ".hpp", ".cpp"}, others{"driver", "emulated", "evidence", "tests"};
   std::set<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(root / "kernels/cuda"))
-    if (entry.is_regular_file() && std::set<std::string>{".cu", ".cuh", ".h", ".hpp", ".cpp"}.contains(entry.path().extension().string()))
-      files.insert(entry.path());
+  for (fs::recursive_directory_iterator entry(folder), end; entry != end; ++entry)
+    if (entry->is_directory() && others.contains(entry->path().filename().string()))
+      entry.disable_recursion_pending();
+    else if (entry->is_regular_file() && endings.contains(entry->path().extension().string()))
+      files.insert(entry->path());
   std::string all;
   for (const fs::path& file : files) {
     std::ifstream stream(file, std::ios::binary);
-    all += file.filename().string() + '\0' + std::string(std::istreambuf_iterator<char>(stream), {}) + '\0';
+    all += file.lexically_relative(folder).string() + '\0' + std::string(std::istreambuf_iterator<char>(stream), {}) + '\0';
   }
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned length = 0;

@@ -1,6 +1,6 @@
 // The public interface's checks, on a host: nothing here needs a device, and a refused call never reaches one.
 
-#include "../check.hpp"
+#include "../host/check.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,9 +1,9 @@
 // The checks of a backward call, on a host, and the size of its workspace.
 
-#include "../backward_workspace.hpp"
-#include "../check.hpp"
-#include "../dplr_workspace.hpp"
-#include "../recurrence_workspace.hpp"
+#include "../host/backward_workspace.hpp"
+#include "../host/check.hpp"
+#include "../host/dplr_workspace.hpp"
+#include "../host/recurrence_workspace.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,7 +1,7 @@
 // The decode kernels on an emulated multiprocessor against the token recurrence.
 
-#include "../decode.cuh"
-#include "../decode_few.cuh"
+#include "../decode/decode.cuh"
+#include "../decode/decode_few.cuh"
 #include "gradients.hpp"
 
 using namespace kdacheck;

@@ -1,7 +1,7 @@
 // The general rule's backward pass on an emulated multiprocessor against the adjoint of the recurrence in double.
 
-#include "../backward_parameters.cuh"
-#include "../dplr_gradients.cuh"
+#include "../backward/backward_parameters.cuh"
+#include "../dplr/dplr_gradients.cuh"
 #include "gradients.hpp"
 
 using namespace kdacheck;

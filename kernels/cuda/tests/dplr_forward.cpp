@@ -1,6 +1,6 @@
 // The general rule's chunk kernel on an emulated multiprocessor against the token recurrence.
 
-#include "../dplr_producer.cuh"
+#include "../dplr/dplr_producer.cuh"
 #include "owned.hpp"
 
 #include <catch2/catch.hpp>

@@ -1,10 +1,10 @@
 #pragma once
 // All passes of KDA's backward pass on an emulated multiprocessor, in the order and the memory of backward_launch.cuh.
 
-#include "../backward_gradients.cuh"
-#include "../backward_parameters.cuh"
-#include "../backward_sweeps.cuh"
-#include "../backward_workspace.hpp"
+#include "../backward/backward_gradients.cuh"
+#include "../backward/backward_parameters.cuh"
+#include "../backward/backward_sweeps.cuh"
+#include "../host/backward_workspace.hpp"
 
 #include <algorithm>
 #include <vector>

@@ -1,7 +1,7 @@
 #pragma once
 // The chunk kernel's forward pass on an emulated multiprocessor.
 
-#include "../chunk_producer.cuh"
+#include "../chunk/chunk_producer.cuh"
 
 #include <algorithm>
 #include <vector>

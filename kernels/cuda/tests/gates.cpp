@@ -1,7 +1,7 @@
 // The gate alone: what is refused, and what the emulated kernel gives.
 
-#include "../gates.cuh"
-#include "../check.hpp"
+#include "../alone/gates.cuh"
+#include "../host/check.hpp"
 #include "owned.hpp"
 
 #include <catch2/catch.hpp>

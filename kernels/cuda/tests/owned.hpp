@@ -1,8 +1,8 @@
 #pragma once
 // Tensors of emulated kernels, and how far what a kernel made of them is from the token recurrence.
 
-#include "../arguments.hpp"
-#include "../recurrence_fp64.hpp"
+#include "../host/arguments.hpp"
+#include "../host/recurrence_fp64.hpp"
 
 #include <array>
 #include <cmath>

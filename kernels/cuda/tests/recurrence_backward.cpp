@@ -1,6 +1,6 @@
 // The recurrence's backward pass on an emulated multiprocessor against the adjoint in double.
 
-#include "../recurrence_adjoint.cuh"
+#include "../recurrence/recurrence_adjoint.cuh"
 #include "gradients.hpp"
 
 using namespace kdacheck;

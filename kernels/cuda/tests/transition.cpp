@@ -1,7 +1,7 @@
 // The transition alone: what is refused, and what the emulated kernel gives.
 
-#include "../transition.cuh"
-#include "../check.hpp"
+#include "../alone/transition.cuh"
+#include "../host/check.hpp"
 #include "owned.hpp"
 
 #include <catch2/catch.hpp>
