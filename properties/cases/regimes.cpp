@@ -144,6 +144,7 @@ std::span<const Regime> regimes() {
     append_memory_regimes(list);
     append_exact_regimes(list);
     append_shape_regimes(list);
+    append_size_regimes(list);
     append_loss_regimes(list);
     append_dplr_regimes(list);
     append_everything_regime(list);
