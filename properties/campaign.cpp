@@ -24,6 +24,9 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+/// First failures of laws not localised before: so many times those that are localised in any case.
+constexpr int most_laws_localised = 4;
+
 /// One recipe drawn from a regime, to be judged with every kernel and property of the plan: neighbours share truths and
 /// budgets.
 struct Draw {
@@ -157,8 +160,9 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   std::mutex reporting;
   std::set<std::tuple<std::string, std::string, std::string>> shrunk_before;
   std::set<std::string> dropped;
-  std::map<std::string, int> localised;         // failures by kernel
-  std::map<std::string, double> crashes_shrunk; // seconds by kernel
+  std::map<std::string, int> localised;                         // failures by kernel
+  std::set<std::pair<std::string, std::string>> localised_laws; // kernel and property
+  std::map<std::string, double> crashes_shrunk;                 // seconds by kernel
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stopped{false};
 
@@ -199,7 +203,11 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
     if (ended(result)) return;
     {
       const std::lock_guard lock(reporting);
-      if (localised[kernel.name]++ >= plan.localised_per_kernel) return;
+      const bool new_law = localised_laws.emplace(kernel.name, property.name).second;
+      const int most = new_law ? most_laws_localised * plan.localised_per_kernel : plan.localised_per_kernel;
+      int& so_far = localised[kernel.name];
+      if (so_far >= most) return;
+      ++so_far;
     }
     try {
       result.localised = to_text(localise(kernel, property, recipe, judge));

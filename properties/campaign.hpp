@@ -45,14 +45,16 @@ struct Plan {
   std::vector<const FoundCase*> found = {}; ///< run before the regimes, each by its own law
   Tier tier = Tier::quick;
   std::uint64_t seed = 1;
-  std::optional<double> time_budget;                 ///< seconds
-  int shard = 0, shards = 1;                         ///< this run takes every case whose index mod shards is shard
-  int threads = 0;                                   ///< 0: all cores
-  double shrink_seconds = 5;                         ///< per failing (kernel, property, regime)
-  int localised_per_kernel = 0;                      ///< so many (property, regime) of a failing kernel are localised, the first that fail
-  std::unordered_set<std::string> finished;          ///< keys of an interrupted run's results
-  bool drop_failed_kernels = false;                  ///< a kernel that has failed once is not judged any further
-  std::function<void(const CaseResult&)> on_failure; ///< the first failure of a (kernel, property, regime), before it is shrunk
+  std::optional<double> time_budget; ///< seconds
+  int shard = 0, shards = 1;         ///< this run takes every case whose index mod shards is shard
+  int threads = 0;                   ///< 0: all cores
+  double shrink_seconds = 5;         ///< per failing (kernel, property, regime)
+  /// So many (property, regime) of a failing kernel are localised, the first that fail; of properties not among them the first, up to four
+  /// times as many in all.
+  int localised_per_kernel = 0;
+  std::unordered_set<std::string> finished;                 ///< keys of an interrupted run's results
+  bool drop_failed_kernels = false;                         ///< a kernel that has failed once is not judged any further
+  std::function<void(const CaseResult&)> on_failure;        ///< the first failure of a (kernel, property, regime), before it is shrunk
   std::function<void(const CaseResult&)> on_localised = {}; ///< the same failure once it is localised
   /// No more crashes and time-outs of a kernel are shrunk: that has taken so many seconds, more than crashes_shrunk_for times
   /// shrink_seconds.

@@ -74,17 +74,36 @@ void repeat_head(Problem& problem, Input input, std::int64_t value_head) {
       if (h != from) std::copy_n(tensor.begin() + (i * heads + from) * inner, inner, tensor.begin() + (i * heads + h) * inner);
 }
 
+/// Every sequence's state replaced by one sequence's.
+void repeat_state(std::vector<float>& state, std::int64_t members, std::int64_t from) {
+  const auto size = static_cast<std::int64_t>(state.size()) / members;
+  for (std::int64_t to = 0; to < members; ++to)
+    if (to != from) std::copy_n(state.begin() + from * size, size, state.begin() + to * size);
+}
+
+/// Nothing is written into the states of the other sequences, or into their cotangents: these stay zero.
+Problem others_without_state(Problem problem, std::int64_t sequence, Direction direction) {
+  const auto clear = [&](std::vector<float>& tensor, std::int64_t first, std::int64_t count, std::int64_t of) {
+    if (tensor.empty()) return;
+    const auto size = static_cast<std::int64_t>(tensor.size()) / of;
+    std::fill_n(tensor.begin() + first * size, count * size, 0.0f);
+  };
+  const bool backward = direction == Direction::backward;
+  const std::int64_t rows = problem.shape.B * problem.shape.T, members = sequence_count(problem);
+  for (const Sequence& other : sequences(problem)) {
+    if (other.index == sequence) continue;
+    clear(backward ? problem.d_o : problem.v, other.first, other.length, rows);
+    clear(backward ? problem.d_final_state : problem.initial_state, other.index, 1, members);
+  }
+  return problem;
+}
+
 /// Every sequence's numbers of an input replaced by one sequence's, over and over where that is shorter.
 void repeat_sequence(Problem& problem, Input input, std::int64_t sequence) {
   std::vector<float>& tensor = problem[input];
   const auto members = sequences(problem);
   const Sequence& from = members[static_cast<std::size_t>(sequence)];
-  if (input == Input::initial_state) {
-    const auto size = static_cast<std::int64_t>(tensor.size()) / static_cast<std::int64_t>(members.size());
-    for (const Sequence& to : members)
-      if (to.index != from.index) std::copy_n(tensor.begin() + from.index * size, size, tensor.begin() + to.index * size);
-    return;
-  }
+  if (input == Input::initial_state) return repeat_state(tensor, static_cast<std::int64_t>(members.size()), sequence);
   const std::int64_t row = row_shape(input, problem.shape).size();
   if (row == 0 || from.length == 0) return;
   for (const Sequence& to : members)
@@ -126,8 +145,41 @@ Problem without_decay(Problem problem) {
 
 } // namespace
 
+Run without_last_rounding(const Contract& contract, const Truth& truth, Run run) {
+  if (run.o.size() != truth.o.value.size()) return run;
+  for (std::size_t i = 0; i < run.o.size(); ++i) {
+    const double exact = truth.o.value[i];
+    if (std::abs(static_cast<double>(run.o[i]) - exact) <= half_ulp(contract.output, exact) * (1 + 0x1p-20) + truth.o.radius[i])
+      run.o[i] = static_cast<float>(exact);
+  }
+  return run;
+}
+
 Run Experiment::run(const Problem& problem, const RunOptions& options) const {
-  return direction == Direction::backward ? run_backward(kernel, problem, options) : run_forward(kernel, problem, options);
+  if (direction == Direction::backward) return run_backward(kernel, problem, options);
+  Run run = run_forward(kernel, problem, options);
+  return sharper > 1 && !run.refused ? without_last_rounding(kernel.contract, *judge.forward_truth(problem), std::move(run)) : run;
+}
+
+double Experiment::excess(const Problem& problem, const Run& run) const {
+  const auto truth = judge.forward_truth(problem);
+  const auto budget = judge.forward_budget(kernel.contract, problem);
+  const auto V = static_cast<std::size_t>(problem.shape.V);
+  double worst = 0;
+  const auto weigh = [&](const std::vector<float>& written, const Enclosed& exact, const std::vector<double>& spread) {
+    if (written.size() != exact.value.size()) return;
+    for (std::size_t row = 0; row < spread.size(); ++row) {
+      double sum = 0, size = 0;
+      for (std::size_t i = row * V; i < (row + 1) * V; ++i) {
+        sum += std::pow(static_cast<double>(written[i]) - exact.value[i], 2);
+        size += exact.value[i] * exact.value[i];
+      }
+      const double floor = 1e-12 * std::sqrt(size / static_cast<double>(V)) + 1e-38;
+      if (const double x = std::sqrt(sum / static_cast<double>(V)) / std::max(spread[row], floor); !(x <= worst)) worst = x;
+    }
+  };
+  weigh(run.o, truth->o, budget->output.token), weigh(run.final_state, truth->final_state, budget->output.state_row);
+  return sharper * worst;
 }
 
 Finding Experiment::judged(const Problem& problem, const Run& of) const {
@@ -138,6 +190,7 @@ std::optional<bool> Experiment::fails(const Problem& problem, const RunOptions& 
   if (malformed(problem) || outside_domain(kernel.contract, problem)) return std::nullopt;
   const Run again = run(problem, options);
   if (again.refused) return std::nullopt;
+  if (sharper > 1 && direction == Direction::forward && excess(problem, again) > noise_in_spreads) return true;
   return is_failure(judged(problem, again).verdict);
 }
 
@@ -211,6 +264,9 @@ Problem with_plain_directions(const Problem& problem) {
 StageOpinion stage_by_repetition(const Experiment& with, const Problem& problem, const Run& run) {
   if (with.kernel.contract.repeat == Sameness::bitwise && !same_bits(run, with.run(problem)))
     return says(Stage::call, 0.9, "the same call again gives other numbers");
+  if (with.direction == Direction::forward && std::ranges::any_of(run.o, [](float x) { return x != 0 && std::isfinite(x); }) &&
+      with.run(scaled(problem, {Input::q}, -1)).o == run.o)
+    return says(Stage::call, 0.9, "queries of the other sign give the very same o: it is that of an earlier call");
   if (is_finite(run)) return unclear("");
   if (problem.initial_state.empty() && with.kernel.contract.initial_state) {
     Problem given = problem;
@@ -287,6 +343,14 @@ StageOpinion stage_by_neighbours(const Experiment& with, const Problem& problem,
   if (sequence_count(problem) > 1 && with.fails(chosen(problem, alone(problem, sequence))) == false) {
     StageOpinion opinion = misread(members, "sequence");
     if (opinion.stage) return opinion;
+    if (with.direction == Direction::backward && !problem.d_final_state.empty()) {
+      Problem same = problem;
+      repeat_state(same.d_final_state, sequence_count(problem), sequence);
+      if (with.fails(same) == false)
+        return says(Stage::state_carry, 0.85, "right where the cotangent of the final state is the same in every sequence");
+    }
+    if (with.fails(others_without_state(problem, sequence, with.direction)) == false)
+      return says(Stage::state_carry, 0.8, "right where the states of the other sequences are zero");
     if (problem.options.gate != GateForm::absent && with.fails(without_decay(problem)) == false)
       return says(Stage::gate_sum, 0.8, "one sequence alone is right, and so are all of them without decay");
   }
@@ -319,6 +383,8 @@ StageOpinion stage_by_experiments(const Experiment& with, const Problem& problem
   if (!opinion.stage) opinion = stage_by_form(with, problem, run);
   if (!opinion.stage && only_gates_are_wrong(with, problem, run))
     opinion = says(Stage::gate_sum, 0.8, "only gradients of the gate are wrong");
+  if (!opinion.stage) opinion = stage_by_skipped_tokens(with, problem, run, at);
+  if (!opinion.stage) opinion = stage_by_size(with, problem, run);
   if (!opinion.stage) opinion = stage_by_neighbours(with, problem, at);
   if (!opinion.stage) opinion = stage_by_decay(with, problem, run, at);
   if (!opinion.stage) opinion.grounds = "no changed call is right";

@@ -15,12 +15,23 @@ struct Experiment {
   const Kernel& kernel;
   Direction direction;
   Judge& judge;
+  /// 1, or how much less than the contract's spread still counts as an error: where a law is sharper than the bound against the oracle.
+  /// Then a result that is exact but for its last rounding counts as exact.
+  double sharper = 1;
 
   Run run(const Problem&, const RunOptions& = {}) const;
   Finding judged(const Problem&, const Run&) const;
   /// Does the kernel fail on it? Nothing where it does not take the call.
   std::optional<bool> fails(const Problem&, const RunOptions& = {}) const;
+  /// Largest error of a token of o or a row of the final state, in spreads of the contract over `sharper`; forward only.
+  double excess(const Problem&, const Run&) const;
 };
+
+/// Errors up to so many spreads of the contract are no errors where a stage is looked for.
+inline constexpr double noise_in_spreads = 6;
+
+/// o with every element that is exact but for its last rounding made exact.
+Run without_last_rounding(const Contract&, const Truth&, Run);
 
 /// `count` tokens from `first` of a sequence, by themselves: from the exact state before them and, with cotangents, against the
 /// exact cotangent of the state after them. `head`: that value head alone; nothing: all of them.
@@ -35,11 +46,17 @@ Problem with_plain_directions(const Problem&);
 /// Around the algorithm: the same call again, memory that held zeros before, elements that are not written at all.
 StageOpinion stage_by_repetition(const Experiment&, const Problem&, const Run&);
 
+/// Right where tiny keys or decays are larger by a power of two, or wrong in nothing but what is smallest: what is small is taken for zero.
+StageOpinion stage_by_size(const Experiment&, const Problem&, const Run&);
+
+/// What a sequence of which nothing was done looks like: o is zero and the state as it began.
+StageOpinion stage_by_skipped_tokens(const Experiment&, const Problem&, const Run&, const Place& at);
+
 /// Right where the log decay, the strength or the normalised direction is handed over: then the form is to blame.
 StageOpinion stage_by_form(const Experiment&, const Problem&, const Run&);
 
-/// Right where one input is the same in every head, or in every sequence: then that input is read from the wrong one. `at`: the
-/// head and sequence that go wrong.
+/// Right where one input is the same in every head, or in every sequence: then that input is read from the wrong one. Right where the
+/// others' states, or their cotangents, are zero: then these are. `at`: the head and sequence that go wrong.
 StageOpinion stage_by_neighbours(const Experiment&, const Problem&, const Place& at);
 
 /// What is not finite with decay and right without it: exponentials, of one token or of pairs.

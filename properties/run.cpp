@@ -3,6 +3,7 @@
 #include "../kernels/plugin/abandoned_calls.hpp"
 #include "../kernels/plugin/broken_law.hpp"
 #include "guarded_tensor.hpp"
+#include "observed_calls.hpp"
 
 #include <cstring>
 #include <deque>
@@ -151,6 +152,7 @@ Run run_forward(const Kernel& kernel, const Problem& problem, const RunOptions& 
   arguments.report(problem, run.trespasses);
   run.o = collect(o, options, run);
   if (options.final_state) run.final_state = collect(state, options, run);
+  observe(Pass::forward, problem, options, run);
   return run;
 }
 
@@ -180,6 +182,7 @@ Run run_decode(const Kernel& kernel, const Problem& problem, const RunOptions& o
     run.final_state = read_elements(state);
   else if (change_since(state, before))
     run.trespasses.push_back("refused the call but wrote to the state");
+  observe(Pass::decode, problem, options, run);
   return run;
 }
 
@@ -211,6 +214,7 @@ Run run_backward(const Kernel& kernel, const Problem& problem, const RunOptions&
                [&](std::span<std::byte> workspace) { kernel.backward(arguments.inputs, cotangents, gradients, workspace); });
   arguments.report(problem, run.trespasses);
   for (const auto& [input, tensor] : results) run.gradient[static_cast<std::size_t>(input)] = collect(tensor, options, run);
+  observe(Pass::backward, problem, options, run);
   return run;
 }
 

@@ -155,7 +155,7 @@ std::vector<const FoundCase*> wanted_found_cases(std::vector<std::string>& regim
   return result;
 }
 
-/// Failures of one kernel seldom have more than a few causes; each costs about a second.
+/// Failures of one kernel seldom have more than a few causes; each costs at most about a second.
 constexpr int localised_per_kernel = 6;
 
 void announce(const Context& context, const CaseResult& failure) {

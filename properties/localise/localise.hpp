@@ -23,6 +23,8 @@ struct StageOpinion {
 struct Localisation {
   StageOpinion by_experiments, by_intermediates, by_faults;
   StageOpinion together; ///< of them the one to believe; no stage where they contradict each other
+  /// Of a law that makes several calls: which of them goes wrong by itself, or empty.
+  std::string about = {};
   /// First token (then sequence, head) of o, or state row, at which an error is refused; of gradients the last token, where a
   /// pass that goes back begins to go wrong.
   std::optional<Place> first_wrong;
@@ -31,8 +33,9 @@ struct Localisation {
 /// "stage inverse (confidence 0.93; by intermediates: inverse 0.80, ...; by faults: ...); first wrong at ..."
 std::string to_text(const Localisation&);
 
-/// Localises a failure of the law on a recipe that is fitted to the kernel. Runs the kernel again on the plain call and,
-/// for the fit, every planted fault of the law's direction but `left_out` under the kernel's contract.
+/// Localises a failure of the law on a recipe that is fitted to the kernel. Tries the law again and takes the first of its calls that is
+/// wrong by itself, a decode step as well as any other; where none is, what the law compared says what it can. For the fit every planted
+/// fault of the call's direction but `left_out` runs under the kernel's contract.
 Localisation localise(const Kernel&, const Property&, const Recipe&, Judge&, Fault left_out = Fault::none);
 
 /// The first place at which the judge refuses what the run holds of o and the final state, everything later being exact;
@@ -55,6 +58,8 @@ StageOpinion stage_by_intermediates(const Experiment&, const Problem&, const Run
 StageOpinion stage_by_gradients(const Experiment&, const Problem&, const Run&, const Place& first_wrong, std::optional<SeenChunk>& seen);
 
 /// By the distance of the kernel's errors from those of every planted fault, in units of what the contract allows.
-StageOpinion stage_by_faults(const Kernel&, Direction, const Problem&, const Run&, Judge&, Fault left_out = Fault::none);
+/// `sharper`: as Experiment::sharper.
+StageOpinion stage_by_faults(const Kernel&, Direction, const Problem&, const Run&, Judge&, Fault left_out = Fault::none,
+                             double sharper = 1);
 
 } // namespace kdacheck

@@ -3,6 +3,8 @@
 // sign(x) log(1 + |x|): what is within the spread counts for nothing, and a fault that is right in kind but not in size
 // stays near. NaN and infinity count as an error of 1e30 spreads.
 
+#include "../experiments.hpp"
+#include "../transform.hpp"
 #include "localise.hpp"
 
 #include <fmt/format.h>
@@ -23,6 +25,21 @@ double work_of(const Contract& contract, const Problem& problem) {
   const auto& [B, T, H, HV, K, V] = problem.shape;
   const auto C = static_cast<double>(std::min(contract.chunk, std::max<std::int64_t>(T, 1)));
   return static_cast<double>(B * T * HV) * (C * static_cast<double>(K + V) + 3.0 * static_cast<double>(K * V));
+}
+
+/// Value channels are independent of each other, forward: evenly spaced ones, the last among them, so many that the fit is quick.
+std::optional<Choice> with_fewer_channels(const Contract& contract, const Problem& problem) {
+  Choice choice = everything(problem);
+  for (std::int64_t few = problem.shape.V / 2; few >= 4; few /= 2) {
+    Problem narrow;
+    narrow.shape = problem.shape;
+    narrow.shape.V = few;
+    if (work_of(contract, narrow) > most_work) continue;
+    choice.value_channels.clear();
+    for (std::int64_t i = 1; i <= few; ++i) choice.value_channels.push_back(i * problem.shape.V / few - 1);
+    return choice;
+  }
+  return std::nullopt;
 }
 
 double compressed(double error, double spread) {
@@ -61,12 +78,13 @@ struct Yardstick {
   const Truth& truth;
   const Budget& budget;
   bool backward;
+  double sharper = 1;
 
   void add(Pattern& pattern, const std::vector<float>& written, const Enclosed& exact, const std::vector<double>& spread) const {
     for (std::size_t i = 0; i < exact.value.size(); ++i) {
       const double group = spread.empty() ? 0 : spread[i * spread.size() / exact.value.size()];
       pattern.error.push_back(written.size() == exact.value.size() && std::isfinite(group)
-                                  ? compressed(static_cast<double>(written[i]) - exact.value[i], group + exact.radius[i])
+                                  ? compressed(static_cast<double>(written[i]) - exact.value[i], group / sharper + exact.radius[i])
                                   : 0.0);
     }
   }
@@ -89,15 +107,20 @@ StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .g
 } // namespace
 
 StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Problem& problem, const Run& run, Judge& judge,
-                             Fault left_out) {
+                             Fault left_out, double sharper) {
   const Contract& contract = kernel.contract;
   if (problem.options.rule != Rule::kda) return unclear("no faults of the general form are planted");
-  if (work_of(contract, problem) > most_work) return unclear("the case is too large to run every planted fault on it");
+  if (work_of(contract, problem) > most_work) {
+    if (direction == Direction::forward)
+      if (const auto part = with_fewer_channels(contract, problem))
+        return stage_by_faults(kernel, direction, chosen(problem, *part), chosen(run, problem, *part), judge, left_out, sharper);
+    return unclear("the case is too large to run every planted fault on it");
+  }
   const bool backward = direction == Direction::backward;
   const auto truth = backward ? judge.gradient_truth(problem) : judge.forward_truth(problem);
   constexpr int draws = 8;
   const Budget budget = backward ? gradient_budget(contract, problem, *truth, 1, draws) : *judge.forward_budget(contract, problem);
-  const Yardstick yardstick{problem, *truth, budget, backward};
+  const Yardstick yardstick{problem, *truth, budget, backward, sharper};
   const Pattern seen = yardstick.pattern_of(run);
 
   if (seen.not_finite() > 0.9) return unclear("what was written is hardly finite");
@@ -117,6 +140,7 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
     const Kernel faulty = faulty_kernel(under);
     Run other = backward ? run_backward(faulty, problem) : run_forward(faulty, problem);
     if (other.refused) continue;
+    if (sharper > 1) other = without_last_rounding(contract, *truth, std::move(other));
     for (std::size_t i = 0; i < run.gradient.size(); ++i) // what is not seen of the kernel is no difference
       if (run.gradient[i].empty()) other.gradient[i].clear();
     const double far = distance(seen, yardstick.pattern_of(other));

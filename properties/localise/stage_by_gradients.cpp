@@ -146,10 +146,11 @@ StageOpinion best_of(const WrongGradients& wrong, const WrongGradients* narrow =
     Stage stage;
     std::string what;
     WrongGradients::Fit fit;
+    bool as_written = false;
   };
   std::vector<Candidate> candidates;
-  const auto offer = [&](Stage stage, const char* what, const WrongGradients::Fit& fit) {
-    if (fit.tried && fit.explains) candidates.push_back({stage, what, fit});
+  const auto offer = [&](Stage stage, const char* what, const WrongGradients::Fit& fit, bool as_written = false) {
+    if (fit.tried && fit.explains) candidates.push_back({stage, what, fit, as_written});
   };
   const auto fitted_to = [&](const auto& site) {
     auto fit = wrong.fit(site);
@@ -163,7 +164,8 @@ StageOpinion best_of(const WrongGradients& wrong, const WrongGradients* narrow =
     const auto fit = fitted_to(site);
     if (site.freedom == Freedom::any && site.where == Midway::dU) dU = fit;
     if (site.freedom == Freedom::any && site.where == Midway::dZ) dZ = fit;
-    offer(site.stage, site.what, fit);
+    constexpr std::array written{Midway::dq, Midway::dk, Midway::dv, Midway::dg, Midway::dS};
+    offer(site.stage, site.what, fit, site.freedom == Freedom::any && std::ranges::find(written, site.where) != written.end());
   }
   offer(Stage::residual, "beta", wrong.fit_beta());
   for (const InputSite& site : input_sites) offer(site.stage, site.what, fitted_to(site));
@@ -178,6 +180,12 @@ StageOpinion best_of(const WrongGradients& wrong, const WrongGradients* narrow =
     if (2 * of_Z < of_U) return {.stage = Stage::residual, .confidence = 0.6, .grounds = which + ": as another dZ makes them"};
     return unclear(which + ": as another dU or dZ makes them");
   }
+  if (wrong.errs_in_single_channels()) // a product on the way would have spoilt whole rows
+    for (const Candidate& written : candidates)
+      if (written.as_written)
+        return {.stage = written.stage,
+                .confidence = 0.6,
+                .grounds = which + " in single channels: as another " + written.what + " makes them"};
   double confidence = 0.85 * (1 - std::min(1.0, best.fit.left));
   for (const Candidate& other : candidates)
     if (other.stage != best.stage && other.fit.unknowns <= best.fit.unknowns + best.fit.unknowns / 4) {
@@ -282,6 +290,25 @@ bool is_plain(const Problem& problem) {
          (problem.options.gate == GateForm::log_decay || problem.options.gate == GateForm::absent);
 }
 
+/// Single elements of one gradient that are not finite were not finite when they were written.
+StageOpinion of_not_finite(const Problem& chunk, const Run& run) {
+  constexpr std::array written{std::pair(Input::q, Stage::output),      std::pair(Input::k, Stage::inputs),
+                               std::pair(Input::v, Stage::residual),    std::pair(Input::g, Stage::gate_sum),
+                               std::pair(Input::beta, Stage::residual), std::pair(Input::initial_state, Stage::state_carry)};
+  std::optional<std::pair<Input, Stage>> only;
+  for (const auto& [input, stage] : written) {
+    const std::vector<float>& gradient = run.gradient[static_cast<std::size_t>(input)];
+    const auto bad = static_cast<std::size_t>(std::ranges::count_if(gradient, [](float x) { return !std::isfinite(x); }));
+    if (bad == 0) continue;
+    const auto row = static_cast<std::size_t>(std::max<std::int64_t>(2, row_shape(input, chunk.shape).channels));
+    if (only || 2 * bad > row) return unclear("what was written is not finite");
+    only = std::pair(input, stage);
+  }
+  if (!only) return unclear("what was written is not finite");
+  return {
+      .stage = only->second, .confidence = 0.5, .grounds = fmt::format("only d{} is not finite, in single elements", name(only->first))};
+}
+
 } // namespace
 
 StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, const Run& all, const Place& given_place,
@@ -339,7 +366,7 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, co
     return unclear("the sequence alone is right");
   }
   const WrongGradients wrong = wrong_gradients(with, *chunk, with.run(*chunk));
-  if (!wrong.usable()) return unclear("what was written is not finite");
+  if (!wrong.usable()) return of_not_finite(*chunk, with.run(*chunk));
   if (wrong.wrong_ones().empty()) return unclear("the error is too near to what the contract allows");
   std::optional<WrongGradients> narrow;
   if (const auto fewer = with_fewer_columns(with, *chunk)) {

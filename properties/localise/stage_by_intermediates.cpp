@@ -27,7 +27,7 @@ constexpr double explained = 0.15;
 /// Another state at the start has K V numbers to choose and explains much of anything: it has to explain nearly all.
 constexpr double explained_by_start = 0.03;
 /// Errors up to so many spreads of the contract are no errors.
-constexpr double noise = 6;
+constexpr double noise = noise_in_spreads;
 
 StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .grounds = std::move(why)}; }
 StageOpinion says(Stage stage, double confidence, std::string why) {
@@ -71,12 +71,13 @@ struct Spreads {
 };
 
 /// Those of the call that the chunk was seen in.
-Spreads spreads_of(const SeenChunk& seen, const Budget& budget) {
+Spreads spreads_of(const SeenChunk& seen, const Budget& budget, double sharper) {
   const auto [n, K] = std::pair(seen.chunk.shape.T, seen.chunk.shape.K);
   Spreads spreads;
   for (std::int64_t i = 0; i < n; ++i)
-    spreads.o.push_back(budget.output.token[static_cast<std::size_t>((seen.first + i) * seen.call.shape.HV + seen.head)]);
-  for (std::int64_t c = 0; c < K; ++c) spreads.state.push_back(budget.output.state_row[static_cast<std::size_t>(seen.head * K + c)]);
+    spreads.o.push_back(budget.output.token[static_cast<std::size_t>((seen.first + i) * seen.call.shape.HV + seen.head)] / sharper);
+  for (std::int64_t c = 0; c < K; ++c)
+    spreads.state.push_back(budget.output.state_row[static_cast<std::size_t>(seen.head * K + c)] / sharper);
   return spreads;
 }
 
@@ -188,8 +189,20 @@ struct WrongChunk {
   }
 };
 
+/// In no token are more than a quarter of the channels wrong: what a stage hands on is wrong in all of them.
+bool errs_in_single_channels(const WrongChunk& chunk) {
+  if (chunk.V < 4) return false;
+  for (std::int64_t i = 0; i < chunk.n; ++i) {
+    const double largest = chunk.wrong_O.row(i).cwiseAbs().maxCoeff();
+    if (!(largest / std::sqrt(static_cast<double>(chunk.V)) > noise * chunk.o_spread[i])) continue;
+    if (4 * (chunk.wrong_O.row(i).cwiseAbs().array() > 0x1p-10 * largest).count() > chunk.V) return false;
+  }
+  return true;
+}
+
 /// Only o is wrong: by what it reads (scores), or in the last step.
 StageOpinion of_output(const WrongChunk& chunk) {
+  if (errs_in_single_channels(chunk)) return says(Stage::output, 0.6, "only o is wrong, in single channels");
   double parallel = 0; // how much of the error is a multiple of o, token by token
   for (std::int64_t i = 0; i < chunk.n; ++i) {
     const double dot = chunk.wrong_O.row(i).dot(chunk.O.row(i)), size = chunk.O.row(i).squaredNorm();
@@ -213,6 +226,8 @@ StageOpinion of_U(const WrongChunk& chunk, const Matrix& dU, double left) {
   const auto [outside, dT] = chunk.best_dT(dU);
   if (!(outside < explained)) return says(Stage::residual, 0.8, how + fmt::format("; no T gives it: {:.2f} is left", outside));
   if (chunk.V < chunk.n + 4) return unclear(how + "; too few channels to tell T from the residual");
+  const Matrix left_of_L = (chunk.T + dT).triangularView<Eigen::StrictlyLower>(), of_L = chunk.T.triangularView<Eigen::StrictlyLower>();
+  if (left_of_L.norm() < 0.02 * of_L.norm()) return says(Stage::residual, 0.5, how + "; no token erases what earlier ones wrote");
   // T = I - L + L^2 - ...: beside the diagonal it is -L, so an error of the inverse alone begins one diagonal further out.
   double beside = 0, beyond = 0;
   for (std::int64_t i = 1; i < chunk.n; ++i) {
@@ -221,6 +236,24 @@ StageOpinion of_U(const WrongChunk& chunk, const Matrix& dU, double left) {
   }
   if (beside < explained * beyond) return says(Stage::inverse, 1 - beside / beyond, how + "; T is wrong, L is not");
   return says(Stage::scores, 0.6, how + "; L itself is wrong");
+}
+
+/// The same chunk from a state where it had none: what reads the scores alone reads no state, what comes with the query reads both.
+StageOpinion with_a_state(const Experiment& with, const SeenChunk& seen, StageOpinion opinion) {
+  Problem call = seen.call;
+  if (!seen.alone() || !call.initial_state.empty() || !with.kernel.contract.initial_state || call.v.empty()) return opinion;
+  const Shape& s = call.shape;
+  call.initial_state.resize(static_cast<std::size_t>(s.HV * s.K * s.V));
+  for (std::size_t i = 0; i < call.initial_state.size(); ++i) // numbers of the same size, in another order
+    call.initial_state[i] = (i % 3 == 0 ? -1.0f : 1.0f) * call.v[(i * 7 + i / static_cast<std::size_t>(s.V)) % call.v.size()];
+  const auto from_state = seen_in(with, std::move(call), seen.head, seen.first, seen.chunk.shape.T, "");
+  if (!from_state) return opinion;
+  const auto budget = with.judge.forward_budget(with.kernel.contract, from_state->call);
+  const WrongChunk chunk(from_state->chunk, from_state->run, spreads_of(*from_state, *budget, with.sharper));
+  if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return opinion;
+  if (WrongChunk::excess(chunk.wrong_end, chunk.row_spread) > noise || chunk.V < chunk.n + 4) return opinion;
+  if (chunk.outside_of_reads() < explained || chunk.outside_of_reads(true) < explained) return opinion;
+  return says(Stage::output, 0.6, "only o is wrong, and from a state that it reads by more than what is read of U");
 }
 
 /// The same call without decay is right: the decay is to blame.
@@ -254,15 +287,33 @@ bool handed_on_wrong(const Experiment& with, const SeenChunk& seen) {
   return false;
 }
 
+/// Stages hand on whole rows: what is not finite in single channels of o, the state being right, was not finite when it was written.
+StageOpinion of_not_finite(const WrongChunk& chunk) {
+  const char* why = "what was written is not finite";
+  if (!chunk.wrong_end.allFinite()) {
+    if (!chunk.wrong_O.allFinite() || WrongChunk::excess(chunk.wrong_O, chunk.o_spread) > noise) return unclear(why);
+    for (std::int64_t c = 0; c < chunk.K; ++c)
+      if (const auto bad = (!chunk.wrong_end.row(c).array().isFinite()).count(); bad > 0 && 2 * bad > chunk.V) return unclear(why);
+    return says(Stage::state_carry, 0.6, "o is right, the state that is handed on is not finite in single channels");
+  }
+  if (WrongChunk::excess(chunk.wrong_end, chunk.row_spread) > noise) return unclear(why);
+  for (std::int64_t i = 0; i < chunk.n; ++i)
+    if (const auto bad = (!chunk.wrong_O.row(i).array().isFinite()).count(); bad > 0 && 2 * bad > chunk.V) return unclear(why);
+  return says(Stage::output, 0.6, "only o is not finite, in single channels");
+}
+
 /// The stage whose error explains both o and the state after the chunk.
 StageOpinion of_chunk(const Experiment& with, const SeenChunk& seen) {
   if (seen.run.final_state.empty()) return unclear("the kernel gives no final state");
   const auto budget = with.judge.forward_budget(with.kernel.contract, seen.call);
-  const WrongChunk chunk(seen.chunk, seen.run, spreads_of(seen, *budget));
-  if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
+  const WrongChunk chunk(seen.chunk, seen.run, spreads_of(seen, *budget, with.sharper));
+  if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return of_not_finite(chunk);
   const double of_o = WrongChunk::excess(chunk.wrong_O, chunk.o_spread), of_state = WrongChunk::excess(chunk.wrong_end, chunk.row_spread);
   if (of_o <= noise && of_state <= noise) return unclear("the error is too near to what the contract allows");
-  if (of_state <= noise) return of_output(chunk);
+  if (of_state <= noise) {
+    StageOpinion opinion = of_output(chunk);
+    return opinion.stage == Stage::scores ? with_a_state(with, seen, std::move(opinion)) : opinion;
+  }
   if (of_o <= noise) return says(Stage::state_carry, 0.8, "o is right, the state that is handed on is not");
   const auto [left, dU] = chunk.best_dU();
   const double share = left / std::max(of_o, of_state);
@@ -283,15 +334,24 @@ StageOpinion of_chunk(const Experiment& with, const SeenChunk& seen) {
 StageOpinion of_whole_call(const Experiment& with, const Problem& problem, const Run& whole, std::int64_t sequence, std::int64_t head,
                            std::int64_t first, std::int64_t count) {
   const char* where = "the sequence alone is right";
-  if (first + count < sequences(problem)[static_cast<std::size_t>(sequence)].length || whole.final_state.empty()) return unclear(where);
+  const bool state_seen = first + count == sequences(problem)[static_cast<std::size_t>(sequence)].length && !whole.final_state.empty();
   const Problem by_itself = chunk_alone(problem, sequence, head, first, count);
   Choice part = alone(problem, sequence);
   part.pieces.front().tokens = counted(count, first);
   part.value_heads = {head}, part.key_heads = {head / (problem.shape.HV / problem.shape.H)};
   const auto budget = with.judge.forward_budget(with.kernel.contract, by_itself);
-  const WrongChunk chunk(by_itself, chosen(whole, problem, part), {budget->output.token, budget->output.state_row});
+  Run written = chosen(whole, problem, part);
+  if (!state_seen) { // only o tells
+    const auto truth = with.judge.forward_truth(by_itself);
+    written.final_state.assign(truth->final_state.value.begin(), truth->final_state.value.end());
+  }
+  const WrongChunk chunk(by_itself, written, {budget->output.token, budget->output.state_row});
   if (!chunk.wrong_O.allFinite() || !chunk.wrong_end.allFinite()) return unclear("what was written is not finite");
-  const double size = std::max(WrongChunk::excess(chunk.wrong_O, chunk.o_spread), WrongChunk::excess(chunk.wrong_end, chunk.row_spread));
+  const double of_o = WrongChunk::excess(chunk.wrong_O, chunk.o_spread), of_state = WrongChunk::excess(chunk.wrong_end, chunk.row_spread);
+  if (of_state <= noise && of_o > noise && errs_in_single_channels(chunk))
+    return says(Stage::output, 0.5, fmt::format("{}; in the call only o is wrong, in single channels", where));
+  if (!state_seen) return unclear(where);
+  const double size = std::max(of_o, of_state);
   const double left = chunk.left_by_another_start() / size;
   if (left < explained || left * size < noise)
     return says(Stage::state_carry, 0.8,
@@ -299,11 +359,25 @@ StageOpinion of_whole_call(const Experiment& with, const Problem& problem, const
   return says(Stage::inputs, 0.6, fmt::format("{}; no state at its start gives what its last chunk is ({:.2f} is left)", where, left));
 }
 
+/// Of the general form: whether it is o or the state that is wrong.
+StageOpinion of_general_form(const Experiment& with, const Problem& problem, const Run& whole) {
+  const auto truth = with.judge.forward_truth(problem);
+  if (whole.final_state.size() != truth->final_state.value.size() || whole.o.size() != truth->o.value.size())
+    return unclear("the kernel gives no final state");
+  Run exact_o = whole, exact_state = whole;
+  for (std::size_t i = 0; i < whole.o.size(); ++i)
+    exact_o.o[i] = round_to(with.kernel.contract.output, static_cast<float>(truth->o.value[i]));
+  exact_state.final_state.assign(truth->final_state.value.begin(), truth->final_state.value.end());
+  if (!is_failure(with.judged(problem, exact_state).verdict)) return says(Stage::state_carry, 0.7, "o is right, the final state is not");
+  if (!is_failure(with.judged(problem, exact_o).verdict)) return says(Stage::output, 0.4, "only o is wrong");
+  return unclear("o and the state are wrong, and the general form is not taken apart any further");
+}
+
 } // namespace
 
 StageOpinion stage_by_intermediates(const Experiment& with, const Problem& problem, const Run& whole, const Place& first_wrong,
                                     const std::optional<SeenChunk>& seen) {
-  if (problem.options.rule != Rule::kda) return unclear("the general form is not taken apart");
+  if (problem.options.rule != Rule::kda) return of_general_form(with, problem, whole);
   const auto at = chunk_of(with.kernel.contract, problem, first_wrong);
   if (!at) return says(Stage::state_carry, 0.9, "a sequence without tokens has the wrong final state");
   if (!seen) {

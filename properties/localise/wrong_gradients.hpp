@@ -88,6 +88,22 @@ public:
     for (const Part& part : parts_) largest = std::max(largest, part.excess);
     return largest;
   }
+  /// In no row of a wrong gradient are more than a quarter of the elements wrong; a row of fewer than four cannot tell.
+  bool errs_in_single_channels() const {
+    for (const Part& part : parts_) {
+      if (!(part.excess > noise)) continue;
+      if (part.columns < 4) return false;
+      for (std::int64_t row = 0; row * part.columns < part.count; ++row) {
+        const auto first = error_.begin() + part.first + row * part.columns;
+        const auto size = [](double x) { return std::abs(x); };
+        const double largest = size(*std::max_element(first, first + part.columns, [&](double x, double y) { return size(x) < size(y); }));
+        if (largest <= noise) continue;
+        if (4 * std::count_if(first, first + part.columns, [&](double x) { return size(x) > 0x1p-10 * largest + 1; }) > part.columns)
+          return false;
+      }
+    }
+    return true;
+  }
   bool only(std::string_view name) const { return wrong_ones() == name; }
   /// Largest |error| / |value| beyond noise.
   double largest_relative_error() const { return relative_; }

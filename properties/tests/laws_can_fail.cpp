@@ -248,6 +248,78 @@ TEST_CASE("every forward law has a kernel here that breaks it") {
     }
 }
 
+namespace {
+
+/// What was done to each kernel above, as a stage: o is written wrong (output), the final state is (state carry), decays are misread
+/// (gate sum), and so on.
+Stages stages_of_harms() {
+  using enum Stage;
+  return {.expected = {{"agrees-with-the-oracle", output},
+                       {"chunk-size-is-invisible", state_carry},
+                       {"sequence-splits-anywhere", state_carry},
+                       {"parts-of-values-and-state-are-right", state_carry},
+                       {"a-chunk-from-a-warm-state-is-right", output},
+                       {"key-channel-order-is-invisible", gate_sum},
+                       {"outputs-are-finite", output},
+                       {"packed-equals-separate", output},
+                       {"batch-order-is-invisible", state_carry},
+                       {"head-order-is-invisible", output},
+                       {"grouped-equals-repeated-heads", output},
+                       {"an-empty-sequence-keeps-its-state", state_carry},
+                       {"value-channels-are-independent", output},
+                       {"future-tokens-change-nothing-before-them", output},
+                       {"appended-tokens-change-nothing-before-them", output},
+                       {"a-reset-forgets-everything", state_carry},
+                       {"an-idle-token-changes-nothing", state_carry},
+                       {"a-nan-stays-in-its-place", call},
+                       {"linear-in-values-and-state", output},
+                       {"linear-in-scale", output},
+                       {"absent-gate-is-gate-zero", output},
+                       {"absent-state-is-state-zero", state_carry},
+                       {"inputs-are-unchanged", call},
+                       {"nothing-else-is-touched", call},
+                       {"strided-inputs-equal-dense-ones", inputs},
+                       {"asking-for-no-state-changes-nothing", call},
+                       {"every-output-element-is-written", call},
+                       {"workspace-contents-have-no-influence", call},
+                       {"repeated-runs-agree", call},
+                       {"decay-alone-is-exact", gate_sum},
+                       {"each-step-keeps-its-identities", gate_sum},
+                       {"a-unit-key-with-beta-one-overwrites", state_carry},
+                       {"the-state-norm-obeys-its-bound", state_carry},
+                       {"the-transition-has-its-spectrum", state_carry},
+                       {"the-dplr-transition-obeys-its-bounds", state_carry},
+                       {"exact-cases-are-exact", state_carry},
+                       {"beta-keeps-its-digits", state_carry},
+                       {"the-residual-is-not-rounded-first", state_carry},
+                       {"long-runs-stay-right", state_carry},
+                       {"many-sequences-are-all-done", output},
+                       {"a-decode-chain-is-the-recurrence", gate_sum},
+                       {"decode-goes-on-from-a-prefill", state_carry},
+                       {"gates-inside-equal-gates-outside", gate_sum},
+                       {"beta-inside-equals-beta-outside", residual},
+                       {"malformed-calls-are-refused", call}}};
+}
+
+void about_everything(const CatchesForward& catches) {
+  about_values(catches), about_order_and_company(catches), about_time(catches), about_linearity_and_absent_tensors(catches);
+  about_memory(catches), about_the_transition(catches), about_digits(catches), about_decode(catches), about_forms_of_the_inputs(catches);
+}
+
+} // namespace
+
+TEST_CASE("the failure of every law is localised to the stage of what was done to the kernel") {
+  Stages stages = stages_of_harms();
+  about_everything({{nullptr, &stages}});
+}
+
+TEST_CASE("the stage of what was done to each kernel, as localised", "[.measure]") {
+  Stages stages = stages_of_harms();
+  stages.print = true;
+  about_everything({{nullptr, &stages}});
+  fmt::print("stage right {}, wrong {}, unclear {}\n", stages.right, stages.wrong, stages.unclear);
+}
+
 TEST_CASE("a kernel that refuses a problem of its own domain breaks every law that needs an answer") {
   Kernel refuses = harmed([](auto&, auto&) {});
   refuses.forward = [](const Inputs&, const Outputs&, std::span<std::byte>) { throw Refused("not today"); };

@@ -122,3 +122,44 @@ TEST_CASE("every law of gradients has a backward pass here that breaks it") {
       CHECK(names.count(property.name) == 1);
     }
 }
+
+namespace {
+
+Stages stages_of_harms() {
+  using enum Stage;
+  return {.expected = {{"gradients-agree-with-the-oracle", gate_sum},
+                       {"gradients-are-right-at-every-length", inputs},
+                       {"gradients-of-long-runs-stay-right", residual},
+                       {"each-loss-gives-its-part", residual},
+                       {"gradients-are-linear-in-the-loss", residual},
+                       {"what-cannot-matter-gets-no-gradient", inputs},
+                       {"packed-gradients-equal-separate-ones", residual},
+                       {"gradients-pass-through-a-split", state_carry},
+                       {"grouped-gradients-are-sums", inputs},
+                       {"gradient-order-is-invisible", residual},
+                       {"gradients-are-finite", output},
+                       {"dbeta-is-right-at-beta-zero", residual},
+                       {"absent-gate-or-state-changes-no-gradient", inputs},
+                       {"repeated-gradients-agree", call},
+                       {"backward-touches-nothing-else", call},
+                       {"the-backward-runs-the-same-forward", residual},
+                       {"every-gradient-element-is-written", call},
+                       {"strided-inputs-give-the-same-gradients", inputs},
+                       {"a-nan-loss-stays-in-its-place", call},
+                       {"value-gradient-channels-are-independent", residual}}};
+}
+
+} // namespace
+
+TEST_CASE("the failure of every law is localised to the stage of what was done to the backward pass") {
+  Stages stages = stages_of_harms();
+  stages.may_be_unclear = {"grouped-gradients-are-sums"};
+  about_gradients({nullptr, &stages});
+}
+
+TEST_CASE("the stage of what was done to each backward pass, as localised", "[.measure]") {
+  Stages stages = stages_of_harms();
+  stages.print = true;
+  about_gradients({nullptr, &stages});
+  fmt::print("stage right {}, wrong {}, unclear {}\n", stages.right, stages.wrong, stages.unclear);
+}
