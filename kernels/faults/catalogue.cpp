@@ -134,6 +134,12 @@ constexpr std::array catalogue{
     FaultInfo{Fault::batch_wraps_at_four, "batch-wraps-at-four", "class", "batch entry b decays like entry b mod 4", exact},
     FaultInfo{Fault::heads_wrap_at_eight, "heads-wrap-at-eight", "vllm-ascend #11598", "value head j has the beta of head j mod 8", exact},
     FaultInfo{Fault::group_by_shift, "group-by-shift", "class", "the group of a value head is found by a shift: wrong for three", exact},
+    FaultInfo{Fault::scale_twice_at_odd_width, "scale-twice-at-odd-width", "class",
+              "scale applied twice where K is 96, 160 or 224: a dispatch by width", exact},
+    FaultInfo{Fault::last_batch_of_whole_chunks, "last-batch-of-whole-chunks", "class",
+              "the last of several sequences, if T is a multiple of 64, decays by 0.1 % too much in its middle token", exact},
+    FaultInfo{Fault::wide_values_lose_beta, "wide-values-lose-beta", "class",
+              "value channels from the 128th on are written with half their beta", exact},
     // algebra and options
     FaultInfo{Fault::no_initial_state_garbage, "absent-state-is-garbage", "flash-linear-attention #210",
               "an absent initial state is not zeroed", exact},

@@ -84,6 +84,9 @@ float HeadRun::log_decay(std::int64_t row, std::int64_t c) const {
   default: break;
   }
   if (on(Fault::gate_clamped)) result = std::max(result, -8.0f);
+  if (on(Fault::last_batch_of_whole_chunks) && in.cu_seqlens.empty() && in.shape.B > 1 && in.shape.T % 64 == 0 &&
+      row == in.shape.B * in.shape.T - in.shape.T / 2)
+    result -= 1e-3f;
   return result;
 }
 
@@ -206,6 +209,7 @@ void HeadRun::form_scores(std::int64_t length) {
 
 float HeadRun::scale_of_query() const {
   if (on(Fault::scale_ignored)) return 1;
+  if (on(Fault::scale_twice_at_odd_width) && K > 64 && K % 64 == 32) return in.options.scale * in.options.scale;
   if (on(Fault::scale_of_value_dim)) return 1 / std::sqrt(static_cast<float>(V));
   return on(Fault::scale_twice) ? in.options.scale * in.options.scale : in.options.scale;
 }
@@ -240,7 +244,8 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
     for (std::int64_t j = 0; j < V; ++j) {
       const bool across = on(Fault::state_transposed) && index > 0;
       const float stored = sum(0, delta ? K : 0, [&](std::int64_t c) { return kd[at(i, c)] * read[state_at(c, j, across)]; });
-      const float b = beta[static_cast<std::size_t>(i)], value = v[static_cast<std::size_t>(i * V + j)];
+      const float b = beta[static_cast<std::size_t>(i)] * (on(Fault::wide_values_lose_beta) && j >= 128 ? 0.5f : 1.0f),
+                  value = v[static_cast<std::size_t>(i * V + j)];
       float residual = value - stored;
       if (on(Fault::residual_bf16) || on(Fault::residual_bf16_of_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
       float z = b * residual;

@@ -96,6 +96,9 @@ enum class Fault : std::uint16_t {
   batch_wraps_at_four,
   heads_wrap_at_eight,
   group_by_shift,
+  scale_twice_at_odd_width,
+  last_batch_of_whole_chunks,
+  wide_values_lose_beta,
   // algebra and options
   no_initial_state_garbage,
   delta_only_when_gated,

@@ -25,7 +25,7 @@ const std::vector<Declared>& declared() {
       {Stage::gate_sum,
        {clamped_exponent, exp2_for_exp, approximate_exp, alpha_bf16, cumsum_bf16, cumsum_over_boundaries, no_decay, gate_times_zero,
         gate_bf16, decay_of_head_zero, bias_per_head, a_log_of_head_zero, clamped_softplus, bias_ignored, a_log_ignored, lower_bound_fixed,
-        bias_after_scaling, a_log_minus_infinity, gate_clamped, faint_decay_flushed, batch_wraps_at_four,
+        bias_after_scaling, a_log_minus_infinity, gate_clamped, faint_decay_flushed, batch_wraps_at_four, last_batch_of_whole_chunks,
         // reverse
         dg_bf16, dg_sum_bf16, dg_sum_by_subtraction, dg_diagonal_cancelled, dg_diagonal_left_in, dg_without_end, dg_end_in_first_row,
         dg_end_of_all_heads, dg_end_not_decayed, dg_without_carried_keys, dg_without_queries, dg_sum_exclusive, dg_sum_from_start,
@@ -48,7 +48,7 @@ const std::vector<Declared>& declared() {
       {Stage::residual,
        {residual_bf16, delta_only_when_gated, no_delta_term, beta_not_on_value, beta_on_erase_twice, value_bf16, beta_bf16, beta_fp16,
         beta_of_query_head, previous_beta, twice_sigmoid_as_sigmoid, sigmoid_missing, value_tail_dropped, erase_before_decay,
-        residual_bf16_of_bf16, lone_value_channel_dropped, heads_wrap_at_eight,
+        residual_bf16_of_bf16, lone_value_channel_dropped, heads_wrap_at_eight, wide_values_lose_beta,
         // reverse
         dZ_bf16, dv_not_times_beta, dbeta_by_division, dbeta_without_state, dk_without_erase, ungated_dk_skipped, ungated_dbeta_short,
         beta_bf16_backward, beta_slope_bf16, sigmoid_slope_missing, twice_sigmoid_as_sigmoid_backward}},
@@ -63,8 +63,8 @@ const std::vector<Declared>& declared() {
         d_initial_of_empty_unwritten, d_initial_without_first_chunk, d_final_ignored, d_final_in_every_chunk, d_final_transposed,
         d_final_of_first_sequence, state_of_previous_chunk, state_after_chunk}},
       {Stage::output,
-       {output_through_fp16, output_bf16, tail_unwritten, subnormals_flushed, scale_ignored, scale_twice, scale_of_value_dim, query_bf16,
-        query_not_normalised, exclusive_query_decay,
+       {output_through_fp16, output_bf16, tail_unwritten, subnormals_flushed, scale_ignored, scale_twice, scale_twice_at_odd_width,
+        scale_of_value_dim, query_bf16, query_not_normalised, exclusive_query_decay,
         // reverse
         dU_bf16, dU_without_scores, dq_unscaled, dq_scaled_twice, dq_without_state, small_gradients_flushed, query_norm_missing}},
       {Stage::call,
