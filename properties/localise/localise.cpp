@@ -144,9 +144,11 @@ Localisation of_wrong_call(const Experiment& with, const Problem& problem, const
     }
   }
   result.by_faults = stage_by_faults(with.kernel, with.direction, problem, run, with.judge, left_out, with.sharper);
-  if (seen && !seen->alone()) { // a fault that does not act everywhere is nearest to others where it does
+  // A fault that does not act everywhere is nearest to others where it does; and of a large case the wrong chunk is quick to fit.
+  if (seen && (!seen->alone() || (!backward && size_of(seen->chunk) < size_of(problem) && !result.by_faults.fitted))) {
     StageOpinion of_chunk = stage_by_faults(with.kernel, with.direction, seen->chunk, seen->run, with.judge, left_out, with.sharper);
-    if (of_chunk.stage && of_chunk.confidence > result.by_faults.confidence) result.by_faults = std::move(of_chunk);
+    if (!result.by_faults.fitted || (of_chunk.stage && of_chunk.confidence > result.by_faults.confidence))
+      result.by_faults = std::move(of_chunk);
   }
   result.together = result.by_experiments.stage ? result.by_experiments : together(result.by_intermediates, result.by_faults);
   return result;

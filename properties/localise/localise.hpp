@@ -18,6 +18,7 @@ struct StageOpinion {
   std::optional<Stage> stage;
   double confidence = 0;
   std::string grounds; ///< one clause
+  bool fitted = true;  ///< false: the case is too large to run every planted fault on it
 };
 
 struct Localisation {

@@ -34,7 +34,7 @@ std::optional<Choice> with_fewer_channels(const Contract& contract, const Proble
     Problem narrow;
     narrow.shape = problem.shape;
     narrow.shape.V = few;
-    if (work_of(contract, narrow) > most_work) continue;
+    if (work_of(contract, narrow) > most_work / 4) continue;
     choice.value_channels.clear();
     for (std::int64_t i = 1; i <= few; ++i) choice.value_channels.push_back(i * problem.shape.V / few - 1);
     return choice;
@@ -114,7 +114,9 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
     if (direction == Direction::forward)
       if (const auto part = with_fewer_channels(contract, problem))
         return stage_by_faults(kernel, direction, chosen(problem, *part), chosen(run, problem, *part), judge, left_out, sharper);
-    return unclear("the case is too large to run every planted fault on it");
+    StageOpinion opinion = unclear("the case is too large to run every planted fault on it");
+    opinion.fitted = false;
+    return opinion;
   }
   const bool backward = direction == Direction::backward;
   const auto truth = backward ? judge.gradient_truth(problem) : judge.forward_truth(problem);
@@ -130,7 +132,9 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
     double distance = std::numeric_limits<double>::infinity();
   };
   std::array<Fit, all_stages.size()> best;
-  const std::string text = to_text(contract);
+  Contract of_any_size = contract; // planted kernels take every size, fewer channels than the kernel too
+  of_any_size.K = of_any_size.V = of_any_size.T = SizeRange{};
+  const std::string text = to_text(of_any_size);
   for (const FaultInfo& info : planted_faults()) {
     if (info.fault == left_out || info.backward != backward) continue;
     const auto stage = stage_of(info.fault);

@@ -321,7 +321,8 @@ StageOpinion of_chunk(const Experiment& with, const SeenChunk& seen) {
   if (by_start < explained_by_start && by_start < share && chunk.n > 1)
     return says(Stage::state_carry, 0.9, fmt::format("o and the state agree on another state at the start (all but {:.2f})", by_start));
   if (left <= noise || share < explained) return of_U(chunk, dU, share);
-  if (const double by_read = chunk.left_by_another_read() / std::max(of_o, of_state); by_read < explained_by_start)
+  // With K >= 2 n numbers a column another state would explain any o and any U.
+  if (const double by_read = chunk.left_by_another_read() / std::max(of_o, of_state); 2 * chunk.n > chunk.K && by_read < explained_by_start)
     return says(Stage::state_carry, 0.8, fmt::format("o and the state agree on another state that is read (all but {:.2f})", by_read));
   if (right_without_decay(with, seen.call))
     return says(Stage::gate_sum, 0.7, "no other U gives both o and the state; without decay both are right");
