@@ -4,6 +4,7 @@
 #include "reference/safetensors.hpp"
 #include "reports/commands.hpp"
 #include "reports/compare.hpp"
+#include "reports/number_options.hpp"
 #include "reports/typed_words.hpp"
 
 #include <CLI/CLI.hpp>
@@ -21,14 +22,6 @@ using namespace kdacheck;
 namespace {
 
 constexpr int wrong_usage = 2, machine_trouble = 3;
-
-/// CLI11 lets "-1" wrap around to a huge seed.
-const CLI::Validator whole_number(
-    [](const std::string& text) {
-      const bool digits = !text.empty() && text.size() <= 19 && text.find_first_not_of("0123456789") == std::string::npos;
-      return digits ? std::string() : "'" + text + "' is not a whole number from 0 to 9999999999999999999";
-    },
-    "0..");
 
 /// Returns the option for modules: what chooses kernels does not go with it.
 CLI::Option* add_selection(CLI::App& command, CaseSelection& selection) {
@@ -69,12 +62,12 @@ void add_sources(CLI::App& command, KernelSources& sources) {
       ->type_name("MODULE:FUNCTION")
       ->allow_extra_args(false);
   command.add_option("--call-timeout", sources.call_timeout, "seconds that one call of a foreign kernel may take")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   command
       .add_option("--start-timeout", sources.start_timeout,
                   "seconds that its process may take to start (load, import, find its device); not counted as a call")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   command.add_flag("--show-stderr", sources.keep_standard_error, "let the standard error of foreign kernels through");
 }
@@ -129,12 +122,12 @@ private:
         ->excludes(module);
     command->add_option("--time-budget", verify.time_budget, "stop after SECONDS; what ran is kept (status 4)")
         ->type_name("SECONDS")
-        ->check(CLI::PositiveNumber);
+        ->check(positive);
     command->add_option("--shard", verify.shard, "I/N: this run's share of the cases, I from 0")->type_name("I/N");
     command
         ->add_option("--shrink-seconds", verify.shrink_seconds,
                      "time to simplify a failing case, per kind of failure; twice that for all crashes of a kernel")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     command->add_option("--out", verify.out, "folder for the result files")->capture_default_str();
     command->add_flag("--resume", verify.resume, "go on with the interrupted run in --out");
@@ -163,9 +156,9 @@ private:
         ->check(CLI::IsMember({"quick", "full", "nightly"}))
         ->capture_default_str();
     command->add_option("--seed", search.seed, "of the search")->check(whole_number)->capture_default_str();
-    command->add_option("--seconds,--time-budget", search.seconds, "how long to look")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--time-budget,--seconds", search.seconds, "how long to look")->check(positive)->capture_default_str();
     command->add_option("--shrink-seconds", search.shrink_seconds, "how long to simplify a failing case")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     command->add_option("--threads", search.threads, "worker threads, 0: one per core; 1 repeats exactly")
         ->check(CLI::Range(0, 4096))
@@ -181,7 +174,7 @@ private:
     power.selection.tier = "quick";
     add_selection(*command, power.selection);
     command->add_option("--fault", power.faults, "only faults whose name matches GLOB")->type_name("GLOB")->allow_extra_args(false);
-    command->add_option("--seeds", power.seeds, "independent seeds")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--seeds", power.seeds, "independent seeds")->check(positive)->capture_default_str();
     command->add_option("--rule", power.rule, "measure a rule of your own instead: allclose:atol=X,rtol=X  rms_rel:X  pcc:X  twice_ref")
         ->type_name("RULE");
     command->add_flag("--every-catch", power.every_catch, "fill the whole matrix instead of stopping at the first catch of a fault");
@@ -194,9 +187,7 @@ private:
     command->add_flag("--resume", power.resume, "go on with the seeds that an interrupted run has not done");
     command->add_option("--keep", power.keep, "shrink the case on which each fault is caught, and append it to this file of found cases")
         ->type_name("FILE");
-    command->add_option("--shrink-seconds", power.shrink_seconds, "time for that, per fault")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+    command->add_option("--shrink-seconds", power.shrink_seconds, "time for that, per fault")->check(not_negative)->capture_default_str();
     command->add_option("--out", power.out, "folder for power.json")->capture_default_str();
     command->callback([this] { chosen = [this] { return power_command(power); }; });
   }
@@ -335,12 +326,12 @@ private:
                         ->excludes(modules)
                         ->excludes(oracle)
                         ->excludes(long_oracle);
-    command->add_option("--seeds", bench.seeds, "seeds of every regime")->check(CLI::PositiveNumber)->capture_default_str()->needs(margins);
+    command->add_option("--seeds", bench.seeds, "seeds of every regime")->check(positive)->capture_default_str()->needs(margins);
     command
         ->add_option("--seconds", bench.seconds,
                      "begin no case of --margins later; what there is time for is dealt evenly to kernels and regimes")
         ->type_name("SECONDS")
-        ->check(CLI::PositiveNumber)
+        ->check(positive)
         ->needs(margins);
     command->add_option("--out", bench.out, "folder for bench.json")->capture_default_str();
     auto* device =

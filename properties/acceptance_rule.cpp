@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <optional>
 
 namespace kdacheck {
 namespace {
@@ -11,8 +12,8 @@ namespace {
 double number(std::string_view text, std::string_view rule) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || !(value >= 0))
-    throw UsageError("--rule: '" + std::string(text) + "' in '" + std::string(rule) + "' is not a number >= 0");
+  if (error != std::errc{} || end != text.data() + text.size() || !(value >= 0) || std::isinf(value))
+    throw UsageError("--rule: '" + std::string(text) + "' in '" + std::string(rule) + "' is not a finite number >= 0");
   return value;
 }
 
@@ -62,16 +63,17 @@ AcceptanceRule parse_rule(std::string_view text) {
   }
   if (kind == "allclose") {
     AcceptanceRule rule{.kind = AcceptanceRule::Kind::allclose};
+    std::optional<double> absolute, relative;
     for (std::string_view rest = argument; !rest.empty();) {
       const std::string_view item = rest.substr(0, rest.find(','));
       rest = item.size() < rest.size() ? rest.substr(item.size() + 1) : std::string_view{};
-      if (item.starts_with("atol="))
-        rule.absolute = number(item.substr(5), text);
-      else if (item.starts_with("rtol="))
-        rule.relative = number(item.substr(5), text);
-      else
-        throw UsageError("--rule: allclose knows atol=X and rtol=X, not '" + std::string(item) + "'");
+      std::optional<double>* named = item.starts_with("atol=") ? &absolute : item.starts_with("rtol=") ? &relative : nullptr;
+      if (!named) throw UsageError("--rule: allclose knows atol=X and rtol=X, not '" + std::string(item) + "'");
+      if (*named) throw UsageError("--rule: '" + std::string(text) + "' names " + std::string(item.substr(0, 4)) + " twice");
+      *named = number(item.substr(5), text);
     }
+    if (!absolute && !relative) throw UsageError("--rule: '" + std::string(text) + "' names neither atol=X nor rtol=X");
+    rule.absolute = absolute.value_or(0), rule.relative = relative.value_or(0);
     return rule;
   }
   throw UsageError("--rule: '" + std::string(text) + "' is none of allclose:atol=X,rtol=X  rms_rel:X  pcc:X  twice_ref");

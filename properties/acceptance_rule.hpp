@@ -10,7 +10,7 @@
 
 namespace kdacheck {
 
-/// `allclose:atol=1e-2,rtol=1e-2`  |x - y| <= atol + rtol |y| for every element
+/// `allclose:atol=1e-2,rtol=1e-2`  |x - y| <= atol + rtol |y| for every element; one that is left out is 0
 /// `rms_rel:0.005`                 rms(x - y) <= 0.005 rms(y), per tensor
 /// `pcc:0.999`                     Pearson's correlation of x and y at least 0.999, per tensor
 /// `twice_ref`                     rms(x - y) <= 2 rms(r - y), r the correct kernel of the same contract, per tensor

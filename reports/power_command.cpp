@@ -184,6 +184,7 @@ int limits_command(const PowerArguments& arguments) {
 
 int power_command(const PowerArguments& arguments) {
   const bool by_gate = arguments.rule.empty();
+  const AcceptanceRule rule = by_gate ? AcceptanceRule{} : parse_rule(arguments.rule); // before any folder is made
   if (!by_gate && (arguments.limits || arguments.resume || !arguments.keep.empty() || arguments.correct_runs > 0))
     throw UsageError("--rule goes with none of --limits, --resume, --keep and --correct-runs");
   if (arguments.limits && (arguments.resume || !arguments.keep.empty() || arguments.correct_runs > 0 || !arguments.faults.empty()))
@@ -201,7 +202,7 @@ int power_command(const PowerArguments& arguments) {
   Power power;
   const bool kernels_too = !plan.faults.empty() || !plan.correct.empty() || !plan.legal.empty();
   if (!by_gate)
-    power = rule_power(plan, parse_rule(arguments.rule));
+    power = rule_power(plan, rule);
   else if (kernels_too)
     power = powers_of_seeds(arguments, plan);
   if (by_gate && module_faults) {

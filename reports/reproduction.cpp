@@ -43,7 +43,7 @@ std::string python_reproduction(const Problem& problem, const CaseResult& result
   const std::string about = fmt::format("# {}: {} on {}\n# {}", result.kernel, result.property, result.regime, result.replay);
   if (backward)
     return fmt::format(R"({0}
-import autograd.numpy as np
+import autograd.numpy as np, ml_dtypes  # whose import makes bfloat16 known
 from autograd import grad
 from safetensors import safe_open
 
@@ -74,7 +74,7 @@ for name, d in grad(loss)(tensors).items():
                        about, fmt::format(fmt::runtime(inputs), "    "), step, static_cast<double>(problem.options.scale));
   return fmt::format(
       R"({0}
-import numpy as np
+import ml_dtypes, numpy as np  # the former's import makes bfloat16 known
 from safetensors import safe_open
 
 with safe_open("case.safetensors", "np") as file:  # pip install numpy safetensors ml_dtypes
@@ -85,7 +85,7 @@ q, k, v = rows("q"), rows("k"), rows("v")
 H, K, HV, V = q.shape[1], q.shape[2], v.shape[1], v.shape[2]
 {1}
 starts = case.get("cu_seqlens", np.arange(wide["q"].shape[0] + 1) * wide["q"].shape[1])
-o = np.zeros((len(v), HV, V))
+o, states = np.zeros((len(v), HV, V)), np.zeros((len(starts) - 1, HV, K, V))
 for n in range(len(starts) - 1):
     for h in range(HV):
         S = wide["initial_state"][n, h] if "initial_state" in wide else np.zeros((K, V))
@@ -93,7 +93,8 @@ for n in range(len(starts) - 1):
             alpha, key = decay[r, h], k[r, h * H // HV]
             {2}
             o[r, h] = S.T @ ({3} * q[r, h * H // HV])
-print(o)  # compare with your kernel's output on the same tensors
+        states[n, h] = S
+print("o", o, "final_state", states, sep="\n")  # compare with your kernel's on the same tensors
 )",
       about, fmt::format(fmt::runtime(inputs), ""), step, static_cast<double>(problem.options.scale));
 }
@@ -125,7 +126,8 @@ std::string cpp_reproduction(const CaseResult& result, const KernelSources& sour
       for (std::size_t i = 0; i < run[output].size(); ++i)
         std::printf("%s[%zu] = %.9g, exact %.17g\n", std::string(name(output)).c_str(), i, run[output][i], truth[output].value[i]);)";
   return fmt::format(R"(// {0}: {1} on {2}
-// Build inside the project: link kdacheck_golden.
+// In the project's folder: cmake -DKDACHECK_REPRODUCE=.../reproduce.cpp build && cmake --build build --target reproduce
+// Here: .../build/reports/reproduce
 #include "golden/recorded.hpp"
 #include "{3}"
 #include "properties/judge.hpp"

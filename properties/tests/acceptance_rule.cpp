@@ -63,8 +63,11 @@ TEST_CASE("what is not finite or has the wrong size is refused by every rule") {
 
 TEST_CASE("a rule that is none is refused with a sentence") {
   for (const char* text :
-       {"", "rms_rel", "rms_rel:", "rms_rel:x", "rms_rel:-1", "rms_rel:1e-2x", "allclose:tol=1", "pcc:nan", "twice_ref:2", "cosine:0.9"})
+       {"", "rms_rel", "rms_rel:", "rms_rel:x", "rms_rel:-1", "rms_rel:1e-2x", "rms_rel:inf", "allclose", "allclose:", "allclose:tol=1",
+        "allclose:atol=", "allclose:atol=inf,rtol=0", "allclose:atol=1e-2,atol=1", "pcc:nan", "twice_ref:2", "cosine:0.9"})
     CHECK_THROWS_AS(parse_rule(text), UsageError);
+  CHECK(parse_rule("allclose:rtol=0.5").absolute == 0);
+  CHECK(parse_rule("allclose:rtol=0.5").relative == 0.5);
 }
 
 TEST_CASE("gradients are held to a rule tensor by tensor") {

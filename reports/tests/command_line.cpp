@@ -19,7 +19,12 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"verify --regime gausian-keys", "gaussian-keys"},
       {"verify --tier fast", "--tier"},
       {"verify --shard 3/3", "--shard"},
-      {"verify --time-budget -1", "--time-budget"},
+      {"verify --time-budget -1", "--time-budget: '-1' is not a finite number > 0"},
+      {"search --kernel cpu.chunk16.fp32 --time-budget nan", "--time-budget: 'nan' is not a finite number > 0"},
+      {"verify --time-budget inf", "--time-budget: 'inf' is not"},
+      {"verify --call-timeout 3s", "--call-timeout: '3s' is not"},
+      {"verify --shrink-seconds -1", "--shrink-seconds: '-1' is not a finite number >= 0"},
+      {"gate-power --seeds 0 --out /nonexistent/x", "--seeds: '0' is not"},
       {"verify --plugin /nonexistent.so", "/nonexistent.so"},
       {"verify --inputs /nonexistent.safetensors", "/nonexistent.safetensors"},
       {"verify --seed -1", "--seed"},
@@ -27,6 +32,7 @@ TEST_CASE("wrong usage is one sentence and status 2, with the nearest name") {
       {"verify --resume --exec true", "--resume"},
       {"replay nonsense", "replay token"},
       {"gate-power --rule cosine:1", "cosine:1"},
+      {"gate-power --rule allclose --out /nonexistent/x", "atol"},
       {"golden generat", "'generate'"},
       {"golden generate /dev/null/x --regim gaussian-keys", "'--regime'"},
       {"golden generate /dev/null/x", "/dev/null is a file"},
@@ -105,6 +111,7 @@ TEST_CASE("a selection or recording that is refused leaves no folder, and the re
   CHECK(run("verify --module nosuch" + out).status == 2);
   CHECK(run("verify --module StateManager --property nosuch" + out).status == 2);
   CHECK(run("gate-power --module nosuch" + out).status == 2);
+  CHECK(run("gate-power --rule rms_rel:x" + out).status == 2);
   CHECK(run("verify --inputs /usr" + out).status == 2);
   CHECK_FALSE(std::filesystem::exists(folder.path / "out"));
   CHECK(run("verify --kernel cpu.recurrence.fp32 --property agrees-with-the-oracle --regime zero-keys" + out).status == 0);

@@ -23,8 +23,13 @@ TEST_CASE("a case of a law of gradients is reproduced backward, in both language
                    gradients = saved("cpu.chunk16.fp32", "gradients-agree-with-the-oracle");
   CHECK_THAT(cpp_reproduction(outputs), Contains("run_forward(") && !Contains("run_backward("));
   CHECK_THAT(cpp_reproduction(gradients), Contains("run_backward(") && Contains("gradient_truth(") && !Contains("run_forward("));
-  CHECK_THAT(python_reproduction({}, outputs), Contains("print(o)") && !Contains("grad("));
+  CHECK_THAT(python_reproduction({}, outputs), Contains("print(\"o\", o, \"final_state\", states") && !Contains("grad("));
   CHECK_THAT(python_reproduction({}, gradients), Contains("grad(loss)"));
+  // safetensors alone does not read bf16 into NumPy
+  for (const CaseResult& result : {outputs, gradients}) {
+    const std::string text = python_reproduction({}, result), line = text.substr(text.find("import "));
+    CHECK_THAT(line.substr(0, line.find('#')), Contains("ml_dtypes") && !Contains("from"));
+  }
 }
 
 TEST_CASE("the kernel is looked for where it came from, and missing it is an error") {
