@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <set>
 
 using namespace kdacheck;
@@ -20,6 +21,10 @@ TEST_CASE("every fault of the enumeration stands in the catalogue once, with a n
     CHECK(faulty_kernel(info).name == "fault." + std::string(info.name));
   }
   CHECK(faults.size() == static_cast<std::size_t>(Fault::count) - 1);
+  const auto backward = std::ranges::count_if(planted_faults(), &FaultInfo::backward);
+  INFO(backward << " of them backward");
+  CHECK(backward >= 90);
+  CHECK(std::ssize(planted_faults()) - backward >= 90);
 }
 
 TEST_CASE("every planted fault declares the stage of the chunk algorithm that it spoils") {
