@@ -4,7 +4,6 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <ctime>
 #include <limits>
 
 using namespace kdacheck;
@@ -222,23 +221,14 @@ TEST_CASE("budgets are the same for every call and judge") {
   CHECK(one.forward_budget(contract, problem)->output.channel == other.forward_budget(contract, problem)->output.channel);
 }
 
-TEST_CASE("truths and budgets are kept for a contract and a problem: a second kernel is judged for a fraction of the first") {
+TEST_CASE("truths and budgets are kept for a contract and a problem: a second kernel costs hashing and comparing") {
   Drawn drawn;
   drawn.shape.T = 200;
   const Problem problem = draw(drawn);
   const Contract contract = contract_of(Format::bf16, Format::bf16);
-  const Run run = right_by_construction(problem, Format::bf16);
   Judge judge;
-  const auto cost = [&](const Contract& declared) { // processor time of all threads
-    const std::clock_t start = std::clock();
-    CHECK(judge.forward(declared, problem, run).verdict == Verdict::passed);
-    return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-  };
   Contract narrower = contract; // another kernel: what does not round is no part of the key
   narrower.g_min = -5;
-  const double first = cost(contract), second = cost(narrower);
-  WARN("first kernel " << first << " s, second " << second << " s");
-  CHECK(second < first / 3);                                           // a seventh to a tenth here; what is left is hashing and comparing
   CHECK(judge.forward_truth(problem) == judge.forward_truth(problem)); // the same object
   CHECK(judge.forward_budget(contract, problem) == judge.forward_budget(narrower, problem));
   Contract coarser = contract;
