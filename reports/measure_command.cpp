@@ -57,7 +57,8 @@ int measure_command(const MeasureArguments& arguments) {
   });
   write_atomically(arguments.out + "/series.json", to_series_json(series));
   std::fputs(to_text(series).c_str(), stdout);
-  std::printf("series in %s/series.json: `report %s` draws it\n", arguments.out.c_str(), arguments.out.c_str());
+  std::printf("series in %s/series.json: `report %s` draws it, once `verify --out` of the same folder has run\n", arguments.out.c_str(),
+              arguments.out.c_str());
   return exit_status(series);
 }
 
