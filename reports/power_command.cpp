@@ -122,7 +122,7 @@ Power powers_of_seeds(const PowerArguments& arguments, const PowerPlan& plan) {
     auto found = done.find(seed);
     const bool known = found != done.end() && found->second.faults.size() == of_seed.faults.size();
     if (!known) {
-      fmt::print(stderr, "seed {}: {} faults, and {} kernels that are right through the whole tier\n", seed, of_seed.faults.size(),
+      fmt::print(stderr, "seed {}: faults to plant {}, right kernels to judge {}\n", seed, of_seed.faults.size(),
                  of_seed.correct.size() + of_seed.legal.size());
       const auto start = std::chrono::steady_clock::now();
       Power power = gate_power_of_seed(of_seed, seed);

@@ -131,6 +131,24 @@ def sequences_grow_while_most_is_right():
     assert abs(run.optimizer.param_groups[0]["lr"] / options.rate - 0.25) < 1e-6
 
 
+def a_run_that_ends_early_is_looked_at_in_its_own_length():
+    """What was right in shorter sequences is no result of the run, whichever step it ends at."""
+    sys.argv = ["synthetic_tasks.py", "--device", "cpu", "--tokens", "64", "--looked-at", "512", "--width", "8", "mqar:32"]
+    options, (run,) = synthetic_tasks.parsed()
+    run.lengths, rows = [16, 32], []
+    run.write = rows.append
+    run.start()
+    run.step, run.right = 300, 0.875  # of the look at 16 tokens
+    summary = run.end("time is up")
+    assert rows[0]["tokens"] == 32 and summary["right"] == rows[0]["right"] < 0.875 and summary["sequences"] == 2, rows
+    sys.argv += ["--keeps", "2", "1"]
+    try:
+        synthetic_tasks.parsed()
+        raise AssertionError("the least above the most was taken")
+    except SystemExit as end:
+        assert end.code == 2
+
+
 def arguments_reach_their_places(path):
     """The kernels of the library, whose arithmetic is not PyTorch's, agree with the recurrence."""
     library = Library(path)
@@ -165,7 +183,8 @@ def two_layers_learn_and_a_fault_forgets():
 
 library_path = sys.argv[1] if len(sys.argv) == 2 else None
 for test in (stacks_are_followed, recall_asks_what_was_told, palindromes_are_read_backwards, own_gradients_are_those_of_autograd,
-             nothing_is_read_ahead, gates_begin_as_they_are_told, sequences_grow_while_most_is_right, two_layers_learn_and_a_fault_forgets):
+             nothing_is_read_ahead, gates_begin_as_they_are_told, sequences_grow_while_most_is_right,
+             a_run_that_ends_early_is_looked_at_in_its_own_length, two_layers_learn_and_a_fault_forgets):
     test()
     print(test.__name__, "passed", flush=True)
 if library_path:

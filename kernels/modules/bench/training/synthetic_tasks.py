@@ -126,7 +126,7 @@ class Run:
                 self.targets.copy_(targets[part])
                 self.graph.replay() if self.graph else self.learn()
             self.step += STEPS_OF_A_TURN
-            if self.step // STEPS_BETWEEN_LOOKS > (self.step - STEPS_OF_A_TURN) // STEPS_BETWEEN_LOOKS:
+            if self.step % STEPS_BETWEEN_LOOKS < STEPS_OF_A_TURN:
                 self.pending = (self.step, self.loss.clone(), self.look(self.recurrence))
 
     @torch.no_grad()
@@ -163,9 +163,10 @@ class Run:
 
     def end(self, why):
         """What the model is worth with each fault in its recurrence; ends the run's file."""
-        if self.now < self.T:
-            self.go_to(self.T)  # what it is worth at the length that was asked for
-        if self.step % STEPS_BETWEEN_LOOKS >= STEPS_OF_A_TURN:  # steps since the last look
+        shorter = self.now < self.T  # what it is worth at the length that was asked for has not been looked at
+        if shorter:
+            self.go_to(self.T)
+        if shorter or self.step % STEPS_BETWEEN_LOOKS >= STEPS_OF_A_TURN:  # steps since the last look
             with self.on_stream():
                 self.pending = (self.step, self.loss.clone(), self.look(self.recurrence))
         if self.pending is not None:
@@ -290,6 +291,8 @@ def parsed():
     started = time.monotonic()
     options.passed = lambda: time.monotonic() - started
     try:
+        if options.keeps[0] > options.keeps[1]:
+            raise ValueError(f"--keeps {options.keeps[0]:g} {options.keeps[1]:g}: the least comes first")
         if options.self_check and not options.library:
             raise ValueError("--self-check needs a --library to check")
         options.library = Library(options.library) if options.library else None
