@@ -3,7 +3,6 @@
 #include "../kernels/plugin/abandoned_calls.hpp"
 #include "../kernels/plugin/broken_law.hpp"
 #include "cases/generate.hpp"
-#include "cases/walked_rounds.hpp"
 #include "localise/localise.hpp"
 #include "team.hpp"
 
@@ -66,17 +65,16 @@ Density density(Tier tier) {
   }
 }
 
-/// Agreement with the oracle, with the other laws that say so, visits every cell; a law that names its regimes visits
-/// all of those; the others are spread evenly, so that every law meets every regime on some kernel and every kernel some
-/// regimes, and all of them in the course of a full run. Rounds beyond the tier's, which walk through sizes, are for agreement with
-/// the oracle alone.
-bool visits(const Property& property, const Kernel& kernel, const Draw& draw, Density dense) {
+/// Agreement with the oracle, with the other laws that say so, visits every cell; a law that names its regimes visits all of those; the
+/// others are spread evenly, by the plan's seed, so that every law meets every regime on some kernel and every kernel some regimes, and
+/// all of them in the course of a full run. Rounds beyond the tier's are for the laws that want them.
+bool visits(const Property& property, const Kernel& kernel, const Draw& draw, Density dense, std::uint64_t seed) {
   if (draw.found) return property.name == draw.found->property;
-  if (draw.round >= dense.rounds) return property.name == "agrees-with-the-oracle" || property.name == "gradients-agree-with-the-oracle";
-  if (!property.regimes.empty())
-    return std::find(property.regimes.begin(), property.regimes.end(), draw.regime->name) != property.regimes.end();
-  if (property.everywhere) return true;
-  const std::uint64_t cell = hash_of(property.name) + 3 * hash_of(kernel.name) + 5 * hash_of(draw.regime->name);
+  const bool named = std::find(property.regimes.begin(), property.regimes.end(), draw.regime->name) != property.regimes.end();
+  if (!property.regimes.empty() && !named) return false;
+  if (draw.round >= dense.rounds) return property.in_every_round;
+  if (named || property.everywhere) return true;
+  const std::uint64_t cell = hash_of(property.name) + 3 * hash_of(kernel.name) + 5 * hash_of(draw.regime->name) + 7 * mixed(seed);
   return (mixed(cell) + static_cast<std::uint64_t>(draw.round)) % static_cast<std::uint64_t>(dense.one_in) == 0;
 }
 
@@ -133,17 +131,17 @@ Outcome run_campaign(const Plan& plan, const std::function<void(const CaseResult
   std::vector<Draw> draws;
   for (const FoundCase* found : plan.found) draws.push_back({nullptr, 0, 0, found});
   int most_rounds = dense.rounds;
-  for (const Regime* regime : plan.regimes) most_rounds = std::max(most_rounds, walked_rounds(regime->name));
+  for (const Regime* regime : plan.regimes) most_rounds = std::max(most_rounds, regime->rounds);
   for (int round = 0; round < most_rounds; ++round)
     for (const Regime* regime : plan.regimes)
-      if (round < std::max(dense.rounds, walked_rounds(regime->name)))
+      if (round < std::max(dense.rounds, regime->rounds))
         draws.push_back(
             {regime, mixed(plan.seed * 0x9e3779b97f4a7c15ull + hash_of(regime->name) + static_cast<std::uint64_t>(round)), round});
 
   const auto cells = [&](const Draw& draw, const auto& visit) {
     for (const Kernel* kernel : plan.kernels)
       for (const Property* property : plan.properties)
-        if (visits(*property, *kernel, draw, dense)) visit(*kernel, *property);
+        if (visits(*property, *kernel, draw, dense, plan.seed)) visit(*kernel, *property);
   };
   const auto mine = [&](std::size_t index) { return static_cast<int>(index % static_cast<std::size_t>(plan.shards)) == plan.shard; };
 

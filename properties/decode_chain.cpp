@@ -8,6 +8,7 @@ Run decode_chain(Trial& trial, const Problem& problem) {
   const SizeRange steps = trial.contract.decode;
   const std::int64_t unit = std::max<std::int64_t>(steps.multiple, 1), T = problem.shape.T;
   const std::int64_t least = (steps.least + unit - 1) / unit * unit;
+  const bool strided = trial.contract.strided && trial.pick(2) == 0;
   Run whole;
   Problem done;
   for (std::int64_t t = 0; t < T;) {
@@ -18,7 +19,7 @@ Run decode_chain(Trial& trial, const Problem& problem) {
     if (T - t - n > 0 && T - t - n < least) n = T - t <= steps.most ? T - t : least;
     Problem piece = chosen(problem, window(problem, t, n));
     if (t > 0) piece.initial_state = whole.final_state;
-    const Run run = trial.decode(piece);
+    const Run run = trial.decode(piece, {.strided = strided});
     trial.expect(run.trespasses.empty(), run.trespasses.empty() ? "" : run.trespasses.front());
     if (t == 0) {
       whole = run;

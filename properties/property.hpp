@@ -34,6 +34,8 @@ struct Property {
   std::vector<std::string> regimes = {};
   /// Checked in every cell even of the quick tier; the other laws without regimes of their own are sampled there.
   bool everywhere = false;
+  /// Checked in the rounds beyond the tier's as well, which some regimes have (Regime::rounds).
+  bool in_every_round = false;
   Finding (*check)(const Subject&, const Recipe&) = nullptr;
 };
 

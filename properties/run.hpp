@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct RunOptions {
   std::optional<std::uint32_t> workspace_poison = std::nullopt; ///< of the workspace alone, if it differs
   bool strided = false;                                         ///< inputs with gaps between rows (needs strided=yes)
   std::uint32_t gap = 0x7fc0dead;                               ///< pattern in the gaps and in the canaries around every buffer
+  std::array<bool, all_inputs.size()> not_wanted{};             ///< by Input: gradients that are not asked for
 };
 
 /// What a call left behind. Tensors are dense, state K-first, decoded to fp32 (exact).
@@ -43,5 +45,10 @@ Run run_decode(const Kernel&, const Problem&, const RunOptions& = {});
 /// a head, which their shapes cannot hold), for the problem's cotangents, d_o in the output's format (exact there: see
 /// transform.hpp). Throws std::logic_error if the kernel has no backward.
 Run run_backward(const Kernel&, const Problem&, const RunOptions& = {});
+
+/// One call after the other on the very same memory, which holds another problem each time. Throws std::invalid_argument unless the
+/// problems have the same sizes and tensors.
+std::vector<Run> run_forward_in_turn(const Kernel&, std::span<const Problem>, const RunOptions& = {});
+std::vector<Run> run_backward_in_turn(const Kernel&, std::span<const Problem>, const RunOptions& = {});
 
 } // namespace kdacheck

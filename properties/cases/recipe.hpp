@@ -135,6 +135,8 @@ struct Regime {
   std::string name;                         ///< "near-identical-keys"
   std::string why;                          ///< one line: what it exposes
   Recipe (*draw)(std::uint64_t seed, Tier); ///< deterministic
+  /// How many first rounds a campaign of any tier draws at least, each with something of its own that no seed leaves out; at most 64.
+  int rounds = 0;
 };
 std::span<const Regime> regimes();
 const Regime* regime_named(std::string_view);

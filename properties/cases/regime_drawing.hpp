@@ -67,6 +67,7 @@ void append_memory_regimes(std::vector<Regime>&);
 void append_exact_regimes(std::vector<Regime>&);
 void append_shape_regimes(std::vector<Regime>&);
 void append_size_regimes(std::vector<Regime>&);
+void append_pair_regimes(std::vector<Regime>&);
 void append_loss_regimes(std::vector<Regime>&);
 void append_dplr_regimes(std::vector<Regime>&);
 void append_everything_regime(std::vector<Regime>&);

@@ -145,6 +145,7 @@ std::span<const Regime> regimes() {
     append_exact_regimes(list);
     append_shape_regimes(list);
     append_size_regimes(list);
+    append_pair_regimes(list);
     append_loss_regimes(list);
     append_dplr_regimes(list);
     append_everything_regime(list);

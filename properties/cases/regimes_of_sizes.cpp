@@ -1,8 +1,7 @@
 // Sizes that go together: every width with every other's remainder and tail, batches and packed members of whole chunks. A kernel that
 // dispatches by size has faults in one size alone.
 
-#include "regime_drawing.hpp"
-#include "walked_rounds.hpp"
+#include "forms.hpp"
 
 #include <algorithm>
 
@@ -11,33 +10,21 @@ namespace {
 
 constexpr std::string_view every_width = "every-width", whole_chunks = "whole-chunks";
 
-/// Of every-width: all multiples of 16, then four rounds of other widths.
-constexpr std::int64_t multiples = 16, other_widths = 4;
+/// Of every-width: all multiples of 16, four rounds of other widths, two of wide keys or values over more than a chunk.
+constexpr std::int64_t multiples = 16, other_widths = 4, long_ones = 2;
 
 /// Tokens x heads x K x V: a walk has many cases, so each is a small one.
 std::int64_t most_walked(Tier tier) { return most_work(tier) / 4; }
 
-/// A gate of any form with decays that leave something of the state, beta as a value or as logits, rows normalised inside or not.
-void draw_forms(Recipe& recipe, Dice& dice) {
+/// A gate of any form with decays that leave something of the state, beta as a value or as logits, up to 2 where `to_two`, rows normalised
+/// inside or not.
+void draw_forms(Recipe& recipe, Dice& dice, bool to_two = false) {
   const auto form = dice.any_of(
       std::array{GateForm::log_decay, GateForm::log_decay, GateForm::softplus, GateForm::bounded, GateForm::sigmoid, GateForm::absent});
-  recipe.options.gate = form;
-  recipe.decay = dice.log_uniform(1e-2f, 1.0f);
-  recipe.gate_bias = dice.chance(0.7);
-  if (form != GateForm::log_decay && form != GateForm::absent) recipe.gate_model = form;
-  if (form == GateForm::absent) recipe.decay = 0;
-  if (form == GateForm::bounded) recipe.options.lower_bound = -dice.uniform(2.5f, 5.0f);
-  if (form == GateForm::softplus) {
-    recipe.gates = GatePattern::published_init;
-    recipe.decay = recipe.decay_spread = 1;
-  }
-  if (form == GateForm::sigmoid) {
-    recipe.gates = GatePattern::logits;
-    recipe.decay = dice.uniform(0.5f, 4.0f);
-    recipe.decay_center = dice.uniform(0.0f, 4.0f);
-  }
+  draw_gate(recipe, dice, form, dice.log_uniform(1e-2f, 1.0f));
+  if (to_two) recipe.beta_center = recipe.beta_spread = 1;
   if (dice.chance(0.3)) {
-    recipe.options.beta = BetaForm::sigmoid;
+    recipe.options.beta = to_two ? BetaForm::twice_sigmoid : BetaForm::sigmoid;
     recipe.betas = BetaPattern::sigmoid_gauss;
     recipe.beta_spread = 1;
   }
@@ -45,7 +32,9 @@ void draw_forms(Recipe& recipe, Dice& dice) {
 }
 
 /// Round r of the walk has K = 16 (r + 1). Wide keys go with narrow values; with a = r / 4 and b = r mod 4, V / 16 is b + a and the tail
-/// of T is a + 2 b modulo 4, so that any two of (K mod 64, V mod 64, tail of 16) meet in one round of the 16.
+/// of T is a + 2 b modulo 4, so that any two of (K mod 64, V mod 64, tail of 16) meet in one round of the 16. Values and keys above 128
+/// each come with one head, with several key heads and with several value heads to one; at b = 0 with beta up to 2, at b = 3 with a scale
+/// above 2.
 Recipe draw_width(std::uint64_t seed, Tier tier) {
   Recipe recipe = usual(every_width, seed, tier);
   Dice dice(every_width, seed);
@@ -57,15 +46,22 @@ Recipe draw_width(std::uint64_t seed, Tier tier) {
   case 2: V = 16 * dice.between(0, 15) + 8; break;
   case 3: K = 16 * dice.between(1, 12) + 1, V = 16 * dice.between(1, 12) - 1; break;
   case 4: K = 16 * dice.between(1, 12) - 1, V = 16 * dice.between(1, 12) + 1; break;
+  case 5: K = 16 * dice.between(9, 16), V = 8 * dice.between(1, 2); break;
+  case 6: K = 8 * dice.between(1, 2), V = 16 * dice.between(9, 16); break;
   default: break;
   }
   set_widths(recipe, K, V);
-  const std::int64_t most = most_walked(tier) / (K * V), blocks = dice.between(1, std::clamp<std::int64_t>(most / 16, 1, 12));
-  const std::int64_t rest = tail == 3 ? -1 : tail == 2 ? dice.between(2, 14) - 16 : tail;
+  const bool is_long = round >= multiples + other_widths && round < multiples + other_widths + long_ones;
+  recipe.shape.B = 1;
+  recipe.shape.H = !is_long && round % 3 == 2 ? 2 : 1;
+  recipe.shape.HV = is_long || round % 3 == 0 ? 1 : 2;
   recipe.lengths.clear();
-  recipe.shape.B = recipe.shape.H = recipe.shape.HV = 1;
-  recipe.shape.T = 16 * blocks + rest;
-  draw_forms(recipe, dice);
+  const std::int64_t most = most_walked(tier) / (K * V * recipe.shape.HV);
+  const std::int64_t blocks = dice.between(1, std::clamp<std::int64_t>(most / 16, 1, 12));
+  const std::int64_t rest = tail == 3 ? -1 : tail == 2 ? dice.between(2, 14) - 16 : tail;
+  recipe.shape.T = is_long ? dice.between(66, 130) : 16 * blocks + rest;
+  if (round < multiples && b == 3) recipe.options.scale = dice.log_uniform(2.5f, 32.0f);
+  draw_forms(recipe, dice, round < multiples && b == 0);
   return recipe;
 }
 
@@ -91,7 +87,7 @@ constexpr std::array<Batch, 15> batches{{{2, 64, 1, 2},
                                          {2, 65, 2, 2},
                                          {2, 127, 1, 1},
                                          {2, 129, 1, 1}}};
-constexpr std::uint64_t packs = 4;
+constexpr std::uint64_t packs = 6;
 
 /// Narrower until the work fits; the wider of the two first.
 void narrow_down(Recipe& recipe, Tier tier) {
@@ -109,6 +105,8 @@ std::vector<std::int64_t> members_of(std::uint64_t pack, Dice& dice) {
   case 0: return {64, 64};
   case 1: return {C, 16, 32, 2 * C};
   case 2: return {64 - 1, 64, 64 + 1};
+  case 3: return {dice.between(65, 127)}; // alone in its pack
+  case 4: return {dice.between(2, 30), dice.between(513, 700), 16};
   default: return {128, C};
   }
 }
@@ -133,6 +131,7 @@ Recipe draw_batch(std::uint64_t seed, Tier tier) {
     recipe.shape.H = 1;
     recipe.shape.HV = dice.between(1, 2);
     pack(recipe, members_of(round - batches.size(), dice));
+    if (recipe.shape.T > 512) recipe.shape.HV = 1;
   }
   if (batch.K > 0)
     set_widths(recipe, batch.K, batch.V);
@@ -144,19 +143,13 @@ Recipe draw_batch(std::uint64_t seed, Tier tier) {
 
 } // namespace
 
-int walked_rounds(std::string_view regime) {
-  if (regime == every_width) return static_cast<int>(multiples + other_widths);
-  if (regime == whole_chunks) return static_cast<int>(batches.size() + packs);
-  return 0;
-}
-
 void append_size_regimes(std::vector<Regime>& list) {
   list.push_back({std::string(every_width), "every multiple of 16 up to 256 as K and as V, with every tail: kernels that dispatch by width",
-                  draw_width});
+                  draw_width, static_cast<int>(multiples + other_widths + long_ones)});
   list.push_back(
       {std::string(whole_chunks),
        "batches of two to five and packed members with exactly full chunks, a token less, a token more; three, five and six heads",
-       draw_batch});
+       draw_batch, static_cast<int>(batches.size() + packs)});
 }
 
 } // namespace kdacheck

@@ -24,6 +24,7 @@ void law(Trial& trial) {
 Property a_decode_chain_is_the_recurrence() {
   return {.name = "a-decode-chain-is-the-recurrence",
           .claim = "decode steps in a row, the state in place, give what the recurrence gives",
+          .in_every_round = true,
           .check = tried<law>};
 }
 

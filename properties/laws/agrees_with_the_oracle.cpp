@@ -13,6 +13,7 @@ Property agrees_with_the_oracle() {
   return {.name = "agrees-with-the-oracle",
           .claim = "o and the final state are those of the recurrence, token by token and head by head",
           .everywhere = true,
+          .in_every_round = true,
           .check = tried<law>};
 }
 

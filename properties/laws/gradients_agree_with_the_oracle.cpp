@@ -17,6 +17,7 @@ Property gradients_agree_with_the_oracle() {
           .claim = "every gradient is that of the recurrence, token by token and head by head",
           .direction = Direction::backward,
           .everywhere = true,
+          .in_every_round = true,
           .check = tried<law>};
 }
 

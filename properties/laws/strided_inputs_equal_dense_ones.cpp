@@ -17,6 +17,7 @@ Property strided_inputs_equal_dense_ones() {
   return {.name = "strided-inputs-equal-dense-ones",
           .claim = "inputs with gaps between their rows give the bits that dense ones give",
           .excluded = [](const Contract& contract) { return std::string(contract.strided ? "" : "strided=no: dense inputs only"); },
+          .in_every_round = true,
           .check = tried<law>};
 }
 

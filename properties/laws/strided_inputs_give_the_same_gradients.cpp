@@ -22,6 +22,7 @@ Property strided_inputs_give_the_same_gradients() {
           .claim = "inputs with gaps between their rows give the gradients that dense ones give, bit for bit",
           .direction = Direction::backward,
           .excluded = [](const Contract& contract) { return std::string(contract.strided ? "" : "strided=no: dense inputs only"); },
+          .in_every_round = true,
           .check = tried<law>};
 }
 

@@ -80,6 +80,21 @@ Run Trial::decode(const Problem& of, const RunOptions& options) {
   return answered(run_decode(kernel, of, options));
 }
 
+std::vector<Run> Trial::answered(std::vector<Run> runs) const {
+  for (Run& run : runs) run = answered(std::move(run));
+  return runs;
+}
+
+void Trial::all_inside(std::span<const Problem> problems) const {
+  for (const Problem& of : problems)
+    if (const auto why = outside_domain(contract, of)) does_not_apply(*why);
+}
+
+std::vector<Run> Trial::forward_in_turn(std::span<const Problem> problems) {
+  all_inside(problems);
+  return answered(run_forward_in_turn(kernel, problems));
+}
+
 Contract Trial::contract_of_decode() const {
   Contract chain = contract;
   chain.order = Order::recurrence;

@@ -47,6 +47,10 @@ public:
   Run backward(const Problem&, const RunOptions& = {});
   Run decode(const Problem&, const RunOptions& = {});
 
+  /// Answers to problems that are handed over one after the other in the same memory.
+  std::vector<Run> forward_in_turn(std::span<const Problem>);
+  std::vector<Run> backward_in_turn(std::span<const Problem>);
+
   /// What a decode chain promises: the recurrence in the contract's formats, the state stored after every token.
   Contract contract_of_decode() const;
 
@@ -81,6 +85,8 @@ private:
   [[noreturn]] void broken(std::string detail, std::optional<Place>, double bound_util) const;
   void add(Finding, std::string_view what);
   Run answered(Run) const;
+  std::vector<Run> answered(std::vector<Run>) const;
+  void all_inside(std::span<const Problem>) const;
 
   Finding worst_;
   int compared_ = 0;

@@ -8,6 +8,12 @@ Run Trial::backward(const Problem& of, const RunOptions& options) {
   return answered(run_backward(kernel, of, options));
 }
 
+std::vector<Run> Trial::backward_in_turn(std::span<const Problem> problems) {
+  if (!kernel.backward) does_not_apply("the kernel has no backward pass");
+  all_inside(problems);
+  return answered(run_backward_in_turn(kernel, problems));
+}
+
 void Trial::expect_true_gradients(const Problem& of, const Run& run, std::string_view what) {
   add(judge.backward(contract, of, run), what);
 }

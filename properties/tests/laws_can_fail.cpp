@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <map>
 
 using namespace kdacheck;
 using namespace kdacheck::tests;
@@ -149,6 +150,12 @@ void about_memory(const CatchesForward& catches) {
     if (workspace[5] != std::byte{0}) add_to(out.o, 0, 1e-4f);
   };
   catches("workspace-contents-have-no-influence", reader);
+  catches("reused-memory-gives-new-results", harmed([](auto& in, auto& out) {
+            static thread_local std::map<const void*, float> first; // of v, kept by address
+            if (in.shape.T == 0) return;
+            const float now = load(in[Input::v], 0), before = first.emplace(in[Input::v].data, now).first->second;
+            add_to(out.o, 0, now - before);
+          }));
   catches("repeated-runs-agree", harmed([](auto&, auto& out) {
             static std::atomic<int> calls{0};
             if (++calls % 2) add_to(out.o, 0, 1e-4f);
@@ -282,6 +289,7 @@ Stages stages_of_harms() {
                        {"asking-for-no-state-changes-nothing", call},
                        {"every-output-element-is-written", call},
                        {"workspace-contents-have-no-influence", call},
+                       {"reused-memory-gives-new-results", call},
                        {"repeated-runs-agree", call},
                        {"decay-alone-is-exact", gate_sum},
                        {"each-step-keeps-its-identities", gate_sum},

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <map>
 
 using namespace kdacheck;
 using namespace kdacheck::tests;
@@ -76,6 +77,14 @@ void about_gradients(const Catches& catches) {
   check("absent-gate-or-state-changes-no-gradient", harmed([](auto& in, auto&, auto& out) {
           if (!in[Input::g] || !in[Input::initial_state]) add_to(out[Input::k], 0, 1e-3f);
         }));
+  check("gradients-not-wanted-change-no-other", harmed([](auto&, auto&, auto& out) {
+          if (!out[Input::q] && out[Input::k]) scale_all(out[Input::k], 1.001f);
+        }));
+  check("reused-memory-gives-new-gradients", harmed([](auto& in, auto&, auto& out) {
+          static thread_local std::map<const void*, float> first; // of v, kept by address
+          const float now = load(in[Input::v], 0), before = first.emplace(in[Input::v].data, now).first->second;
+          add_to(out[Input::v], 0, now - before);
+        }));
   check("repeated-gradients-agree", harmed([](auto&, auto&, auto& out) {
           static std::atomic<int> calls{0};
           if (++calls % 2) add_to(out[Input::v], 0, 1e-3f);
@@ -140,6 +149,8 @@ Stages stages_of_harms() {
                        {"gradients-are-finite", output},
                        {"dbeta-is-right-at-beta-zero", residual},
                        {"absent-gate-or-state-changes-no-gradient", inputs},
+                       {"gradients-not-wanted-change-no-other", call},
+                       {"reused-memory-gives-new-gradients", call},
                        {"repeated-gradients-agree", call},
                        {"backward-touches-nothing-else", call},
                        {"the-backward-runs-the-same-forward", residual},

@@ -1,9 +1,13 @@
 // Which sizes meet in a run of the quick tier: what is never drawn is never judged. "properties_sizes_of_a_run counts" prints them.
 
 #include "../campaign.hpp"
+#include "../cases/covering_rows.hpp"
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <iostream>
 #include <map>
 #include <set>
@@ -48,6 +52,55 @@ void count(Count& counts, const Recipe& r) {
   add("B>1,gate", s.B > 1, static_cast<int>(r.options.gate)), add("B>1,l2norm", s.B > 1, r.options.l2norm);
   add("B>1,state", s.B > 1, r.state != StatePattern::absent), add("packed,T%64=0", !r.lengths.empty(), s.T % 64 == 0);
 }
+
+/// What a case has of one thing: the classes that a kernel may dispatch by, not the regime's own.
+struct Feature {
+  const char* name;
+  int (*level)(const Recipe&);
+};
+
+int range_of(std::int64_t size, std::initializer_list<std::int64_t> least) {
+  return static_cast<int>(std::ranges::count_if(least, [&](std::int64_t from) { return size >= from; }));
+}
+
+constexpr Feature features[]{
+    {"K",
+     [](const Recipe& r) {
+       return range_of(r.shape.K, {9, 17, 65, 129});
+     }},
+    {"K mod 8",
+     [](const Recipe& r) {
+       return static_cast<int>(std::array{0, 3, 2, 4, 1, 4, 2, 5}[static_cast<std::size_t>(r.shape.K % 8)]);
+     }},
+    {"V",
+     [](const Recipe& r) {
+       return range_of(r.shape.V, {9, 17, 65, 129});
+     }},
+    {"V mod 8",
+     [](const Recipe& r) {
+       return static_cast<int>(std::array{0, 3, 2, 4, 1, 4, 2, 5}[static_cast<std::size_t>(r.shape.V % 8)]);
+     }},
+    {"T",
+     [](const Recipe& r) {
+       return range_of(r.lengths.empty() ? r.shape.T : std::ranges::max(r.lengths), {2, 16, 65, 129});
+     }},
+    {"company", [](const Recipe& r) { return r.lengths.size() == 1 ? 3
+                                             : !r.lengths.empty()  ? 2
+                                             : r.shape.B > 1       ? 1
+                                                                   : 0; }},
+    {"heads", [](const Recipe& r) { return r.shape.HV > r.shape.H ? 2
+                                           : r.shape.H > 1        ? 1
+                                                                  : 0; }},
+    {"state", [](const Recipe& r) { return r.state != StatePattern::absent ? 1 : 0; }},
+    {"gate", [](const Recipe& r) { return static_cast<int>(r.options.gate); }},
+    {"beta", [](const Recipe& r) { return 2 * static_cast<int>(r.options.beta != BetaForm::value) + (r.beta_center > 0.5f ? 1 : 0); }},
+    {"l2norm", [](const Recipe& r) { return r.options.l2norm ? 1 : 0; }},
+    {"scale",
+     [](const Recipe& r) {
+       return range_of(static_cast<std::int64_t>(r.options.scale * std::sqrt(static_cast<double>(r.shape.K)) * 8 + 0.5), {2, 24});
+     }},
+    {"keys", [](const Recipe& r) { return r.keys == KeyPattern::gaussian ? 0 : 1; }},
+};
 
 } // namespace
 
@@ -105,6 +158,56 @@ TEST_CASE("every run of the quick tier judges batches and packed members of whol
       CHECK(heads.contains(3));
       for (std::int64_t group : {1, 2, 3}) CHECK(groups.contains(group));
     }
+}
+
+TEST_CASE("every run of the quick tier judges every two of widths, remainders, lengths, companies, heads, forms and magnitudes together") {
+  for (const char* law : {"agrees-with-the-oracle", "gradients-agree-with-the-oracle"})
+    for (std::uint64_t seed : {1u, 2u, 77u}) {
+      INFO(law << ", seed " << seed);
+      std::vector<std::vector<int>> seen;
+      std::vector<int> levels(std::size(features), 0);
+      for (const Recipe& recipe : recipes_of_run(seed, law)) {
+        if (recipe.shape.T == 0 || recipe.options.rule != Rule::kda) continue;
+        auto& row = seen.emplace_back();
+        for (std::size_t i = 0; i < std::size(features); ++i) {
+          row.push_back(features[i].level(recipe));
+          levels[i] = std::max(levels[i], row.back() + 1);
+        }
+      }
+      for (const MissingPair& pair : missing_pairs(levels, seen)) {
+        const Feature &one = features[pair.first], &other = features[pair.second];
+        INFO(one.name << " " << pair.first_level << ", " << other.name << " " << pair.second_level);
+        CHECK(false);
+      }
+    }
+}
+
+TEST_CASE("every run of the quick tier has packed members of more than 512 tokens, packs of one, large scales, wide keys over long runs") {
+  for (std::uint64_t seed : {1u, 2u, 3u, 4u, 5u, 77u}) {
+    INFO("seed " << seed);
+    std::int64_t longest_member = 0;
+    int packs_of_one = 0, wide_keys = 0, wide_values = 0, wide_and_two = 0, large_values = 0;
+    float scale = 0;
+    for (const Recipe& recipe : recipes_of_run(seed, "agrees-with-the-oracle")) {
+      const Shape& s = recipe.shape;
+      for (std::int64_t length : recipe.lengths)
+        if (recipe.lengths.size() > 1) longest_member = std::max(longest_member, length);
+      packs_of_one += recipe.lengths.size() == 1 && s.T > 64;
+      wide_keys += s.K > 128 && s.V <= 16 && s.T > 65;
+      wide_values += s.V > 128 && s.K <= 16 && s.T > 65;
+      wide_and_two += s.V >= 128 && recipe.beta_center > 0.5f;
+      scale = std::max(scale, recipe.options.scale);
+      const auto v = make_problem(recipe, {Format::bf16, Format::fp32, Format::fp32}).v;
+      large_values += std::ranges::any_of(v, [](float x) { return std::fabs(x) > 65504; });
+    }
+    CHECK(longest_member > 512);
+    CHECK(packs_of_one >= 2);
+    CHECK(wide_keys >= 1);
+    CHECK(wide_values >= 1);
+    CHECK(wide_and_two >= 2);
+    CHECK(scale > 8);
+    CHECK(large_values >= 1);
+  }
 }
 
 TEST_CASE("counts", "[.]") {
