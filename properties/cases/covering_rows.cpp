@@ -8,7 +8,7 @@
 namespace kdacheck {
 namespace {
 
-/// Candidates of a row, and how often a pair is given another try where none of them is allowed.
+/// Candidates of a row, and how often as many are made where they cost too much.
 constexpr int candidates = 24, tries = 40;
 
 /// Sets of (factor, level) pairs and triples that rows have met.
@@ -102,24 +102,31 @@ MissingPair first_missing(std::span<const int> levels, const Met& met) {
 
 } // namespace
 
-std::vector<CoveringRow> covering_rows(std::span<const int> levels, const std::function<bool(const CoveringRow&)>& allowed) {
+std::vector<CoveringRow> covering_rows(std::span<const int> levels, const std::function<std::int64_t(const CoveringRow&)>& cost,
+                                       std::span<const std::int64_t> limits) {
   std::vector<CoveringRow> rows;
   Met met(levels);
   Chance chance;
-  for (MissingPair pair = first_missing(levels, met); pair.first_level >= 0; pair = first_missing(levels, met)) {
+  const auto best_for = [&](const MissingPair& pair, std::int64_t limit) {
     CoveringRow best;
     int pairs = 0, triples = 0;
     for (int made = 0, found = 0; found < candidates && made < candidates * tries; ++made) {
       CoveringRow row = completed(levels, pair, met, chance);
-      if (!allowed(row)) { // what is new is often what is too large together: from here on at random
+      if (cost(row) > limit) { // what is new is often what is too large together: more and more of it at random
         for (std::size_t i = 0; i < row.size(); ++i)
-          if (i != pair.first && i != pair.second && chance.below(2) == 0) row[i] = chance.below(levels[i]);
-        if (!allowed(row)) continue;
+          if (i != pair.first && i != pair.second && chance.below(candidates * tries) < made + candidates * tries / 4)
+            row[i] = chance.below(levels[i]);
+        if (cost(row) > limit) continue;
       }
       ++found;
       const int new_pairs = met.new_pairs(row), new_triples = new_pairs >= pairs ? met.new_triples(row) : 0;
       if (new_pairs > pairs || (new_pairs == pairs && new_triples > triples)) best = row, pairs = new_pairs, triples = new_triples;
     }
+    return best;
+  };
+  for (MissingPair pair = first_missing(levels, met); pair.first_level >= 0; pair = first_missing(levels, met)) {
+    CoveringRow best;
+    for (std::size_t i = 0; best.empty() && i < limits.size(); ++i) best = best_for(pair, limits[i]);
     if (best.empty()) {
       met.drop(pair.first, pair.first_level, pair.second, pair.second_level);
       continue;

@@ -59,17 +59,20 @@ enum Factor : std::size_t {
 };
 constexpr std::array<int, factors> levels{5, 6, 5, 6, 7, 5, 4, 2, 5, 4, 2, 3, 3, 3, 3, 4};
 
-/// Work of the least sizes of a row.
-std::int64_t least_work(const CoveringRow& row) {
+/// What a case costs: values cost as much as keys where they are few.
+std::int64_t cost(std::int64_t B, std::int64_t T, std::int64_t HV, std::int64_t K, std::int64_t V) { return B * T * HV * K * (V + 24); }
+constexpr std::int64_t usual_cost = 80'000, highest_cost = 129 * 129 * (1 + 24);
+
+/// Of the least sizes of a row.
+std::int64_t least_cost(const CoveringRow& row) {
   const auto level = [&](Factor factor) { return static_cast<std::size_t>(row[factor]); };
   const Heads& head = heads[level(head_count)];
-  return widths[level(K_range)].least * widths[level(V_range)].least * lengths[level(length)].least *
-         std::max<std::int64_t>(1, batches[level(batch)].least) * head.H * head.group;
+  return cost(std::max<std::int64_t>(1, batches[level(batch)].least), lengths[level(length)].least, head.H * head.group,
+              widths[level(K_range)].least, widths[level(V_range)].least);
 }
 
 const std::vector<CoveringRow>& rows() {
-  static const std::vector<CoveringRow> all =
-      covering_rows(levels, [](const CoveringRow& row) { return least_work(row) <= most_work(Tier::quick) / 3; });
+  static const std::vector<CoveringRow> all = covering_rows(levels, least_cost, std::array{usual_cost, 2 * usual_cost, highest_cost});
   return all;
 }
 
@@ -88,7 +91,7 @@ std::vector<std::int64_t> members(Dice& dice, std::int64_t longest) {
   return all;
 }
 
-/// Sizes of the row, the largest that chance names whose work the tier bears.
+/// Sizes of the row, as chance names them where that costs no more than usual (and a hundred times that beyond the quick tier).
 void draw_sizes(Recipe& recipe, Dice& dice, const CoveringRow& row, Tier tier) {
   const auto level = [&](Factor factor) { return static_cast<std::size_t>(row[factor]); };
   const Heads& head = heads[level(head_count)];
@@ -105,7 +108,7 @@ void draw_sizes(Recipe& recipe, Dice& dice, const CoveringRow& row, Tier tier) {
     if (row[batch] == packed_alone) pack(recipe, {recipe.shape.T});
     if (row[batch] == packed_beside) pack(recipe, members(dice, recipe.shape.T));
     const Shape& s = recipe.shape;
-    if (s.B * s.T * s.HV * s.K * s.V <= most_work(tier)) break;
+    if (cost(s.B, s.T, s.HV, s.K, s.V) <= (tier == Tier::quick ? 1 : 100) * usual_cost) break;
   }
 }
 

@@ -11,7 +11,9 @@ using namespace kdacheck;
 
 TEST_CASE("every two levels of every two factors meet in a row, in few rows") {
   const std::array<int, 5> levels{4, 3, 1, 3, 2};
-  const auto rows = covering_rows(levels, [](const CoveringRow&) { return true; });
+  const auto free_of_cost = [](const CoveringRow&) { return std::int64_t{0}; };
+  constexpr std::array limits{std::int64_t{0}};
+  const auto rows = covering_rows(levels, free_of_cost, limits);
   std::set<std::array<int, 4>> met;
   for (const CoveringRow& row : rows) {
     REQUIRE(row.size() == levels.size());
@@ -27,14 +29,19 @@ TEST_CASE("every two levels of every two factors meet in a row, in few rows") {
   CHECK(rows.size() >= 12); // 4 x 3
   CHECK(rows.size() <= 16);
   CHECK(missing_pairs(levels, rows).empty());
-  CHECK(rows == covering_rows(levels, [](const CoveringRow&) { return true; }));
+  CHECK(rows == covering_rows(levels, free_of_cost, limits));
 }
 
-TEST_CASE("what is not allowed is in no row, and what it alone would have held is said to be missing") {
+TEST_CASE("no row costs more than the last limit, few more than the first, and what none can hold is said to be missing") {
   const std::array<int, 3> levels{3, 3, 2};
-  const auto rows =
-      covering_rows(levels, [](const CoveringRow& row) { return !(row[0] == 2 && row[1] == 2) && row[0] + row[1] + row[2] < 5; });
-  for (const CoveringRow& row : rows) CHECK_FALSE((row[0] == 2 && row[1] == 2));
+  const auto cost = [](const CoveringRow& row) { return static_cast<std::int64_t>(row[0] * row[1] + row[2]); };
+  const auto rows = covering_rows(levels, cost, std::array<std::int64_t, 2>{1, 3});
+  std::ptrdiff_t above_first = 0;
+  for (const CoveringRow& row : rows) {
+    CHECK(cost(row) <= 3);
+    above_first += cost(row) > 1;
+  }
+  CHECK(above_first == 2); // (1, 2) and (2, 1)
   const auto missing = missing_pairs(levels, rows);
   REQUIRE(missing.size() == 1);
   CHECK((missing[0].first == 0 && missing[0].second == 1 && missing[0].first_level == 2 && missing[0].second_level == 2));
