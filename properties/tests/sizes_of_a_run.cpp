@@ -20,10 +20,11 @@ std::vector<Recipe> judged; ///< by the law below
 
 /// The recipes that agreement with the oracle, forward or backward, judges a kernel on in a run: planned as ever, only not run.
 std::vector<Recipe> recipes_of_run(std::uint64_t seed, const char* law) {
-  const Property recorder{.name = law, .claim = "none", .everywhere = true, .check = [](const Subject&, const Recipe& recipe) {
-                            judged.push_back(recipe);
-                            return Finding{};
-                          }};
+  const Property recorder{
+      .name = law, .claim = "none", .everywhere = true, .in_every_round = true, .check = [](const Subject&, const Recipe& recipe) {
+        judged.push_back(recipe);
+        return Finding{};
+      }};
   Plan plan;
   plan.properties = {&recorder};
   plan.seed = seed;
