@@ -29,6 +29,9 @@ struct OutputBudget {
 struct GradientBudget {
   std::vector<double> fine;
   std::vector<double> freedom; ///< degrees of freedom of each group's error
+  /// By channel over the tokens of a sequence ([N*heads*channels] of dq dk dv dg da db), by column of d initial_state ([N*HV*V]); empty for
+  /// the others.
+  std::vector<double> channel, channel_freedom;
 };
 
 /// Bound that no kernel keeping its contract can exceed, per element group, or empty where none was derived.

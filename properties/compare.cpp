@@ -276,14 +276,39 @@ Place place_of(Input input, const Problem& problem, std::int64_t chunk, std::int
   return place;
 }
 
+/// The channel group (GradientBudget::channel) of an element of a gradient.
+class ChannelOf {
+public:
+  ChannelOf(Input input, const Problem& problem) : shape_(shape_of(input, problem.shape, sequence_count(problem))) {
+    if (input == Input::initial_state || input == Input::A_log || input == Input::dt_bias) return;
+    sequence_of_row_.resize(static_cast<std::size_t>(shape_[0] * shape_[1]));
+    for (const Sequence& sequence : sequences(problem))
+      std::fill_n(sequence_of_row_.begin() + sequence.first, sequence.length, sequence.index);
+  }
+
+  /// `line`: of GradientBudget::fine; `i`: place in it.
+  std::size_t operator()(std::size_t line, std::size_t i) const {
+    const auto l = static_cast<std::int64_t>(line);
+    const std::int64_t lane =
+        sequence_of_row_.empty() ? l / shape_[2] : sequence_of_row_[line / static_cast<std::size_t>(shape_[2])] * shape_[2] + l % shape_[2];
+    return static_cast<std::size_t>(lane * shape_[3]) + i;
+  }
+
+private:
+  std::array<std::int64_t, 4> shape_;
+  std::vector<std::int64_t> sequence_of_row_; ///< of rows b T + t; empty for the initial state
+};
+
 } // namespace
 
 Comparison compare_backward(const Contract& contract, const Problem& problem, const Truth& truth, const Budget& budget, const Run& run) {
   Comparison result;
   std::int64_t groups = 0;
   const auto compared = [&](Input input) { return !truth[input].empty() && !run.gradient[static_cast<std::size_t>(input)].empty(); };
-  for (Input input : all_inputs)
-    if (compared(input)) groups += static_cast<std::int64_t>(budget.gradient[static_cast<std::size_t>(input)].fine.size());
+  for (Input input : all_inputs) {
+    const GradientBudget& sigma = budget.gradient[static_cast<std::size_t>(input)];
+    if (compared(input)) groups += static_cast<std::int64_t>(sigma.fine.size() + sigma.channel.size());
+  }
   Scale scale(result, groups, budget.draws);
   MetricSums metrics;
   for (Input input : all_inputs) {
@@ -295,6 +320,8 @@ Comparison compare_backward(const Contract& contract, const Problem& problem, co
         input == Input::initial_state || input == Input::A_log || input == Input::dt_bias ? Format::fp32 : contract.gradient;
     const std::size_t width = written.size() / std::max<std::size_t>(sigma.fine.size(), 1);
     const std::vector<double>& proved = budget.proved.gradient[static_cast<std::size_t>(input)];
+    std::vector<GroupSum> channels(sigma.channel.size());
+    const ChannelOf channel_of(input, problem);
     double size = 0;
     for (double x : exact.value) size = std::max(size, std::abs(x));
     for (std::size_t group = 0; group < sigma.fine.size(); ++group) {
@@ -302,12 +329,18 @@ Comparison compare_backward(const Contract& contract, const Problem& problem, co
       for (std::size_t i = group * width; i < (group + 1) * width; ++i) {
         const double excess = excess_of(written[i], exact.value[i], exact.radius[i], format);
         sum.add(written[i], excess, exact.radius[i], static_cast<std::int64_t>(i));
+        if (!channels.empty())
+          channels[channel_of(group, i - group * width)].add(written[i], excess, exact.radius[i], static_cast<std::int64_t>(i));
         metrics.add(written[i], exact.value[i], format);
       }
       metrics.end_line();
       scale.weigh(Group::gradient, sum, sigma.fine[group], sigma.freedom[group], proved.empty() ? 0 : proved[group], size,
                   [&](std::int64_t i) { return place_of(input, problem, contract.chunk, i); });
     }
+    for (std::size_t group = 0; group < channels.size(); ++group)
+      if (sigma.channel[group] < infinity) // or the token that it comes from has said so
+        scale.weigh(Group::gradient_channel, channels[group], sigma.channel[group], sigma.channel_freedom[group], 0, size,
+                    [&](std::int64_t i) { return place_of(input, problem, contract.chunk, i); });
   }
   result.metrics = metrics.finish();
   return result;

@@ -37,8 +37,9 @@ inline constexpr std::int64_t affordable_work = std::int64_t{1} << 19, least_col
 inline constexpr std::int64_t beta_window = 16;
 
 /// What a group's error is pooled over.
-enum class Group : std::uint8_t { token, state_row, state_column, channel, gradient };
-inline constexpr std::array all_groups{Group::token, Group::state_row, Group::state_column, Group::channel, Group::gradient};
+enum class Group : std::uint8_t { token, state_row, state_column, channel, gradient, gradient_channel };
+inline constexpr std::array all_groups{Group::token,   Group::state_row, Group::state_column,
+                                       Group::channel, Group::gradient,  Group::gradient_channel};
 
 /// "token", "state row", ...
 std::string_view name(Group);
@@ -50,7 +51,7 @@ std::string_view name(Group);
 /// gradients, 2.8. That of channels sets no z: up to 40 degrees of freedom the quantile is larger (2.15 for a single
 /// group).
 constexpr double least_factor(Group group) {
-  constexpr std::array least{4.0, 3.5, 3.0, 2.0, 4.0};
+  constexpr std::array least{4.0, 3.5, 3.0, 2.0, 4.0, 3.0};
   return least[static_cast<std::size_t>(group)];
 }
 

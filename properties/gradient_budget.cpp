@@ -13,11 +13,6 @@
 namespace kdacheck {
 namespace {
 
-/// Second and fourth moments of every group of every gradient under one submodel.
-struct GradientMoments {
-  std::array<std::vector<double>, all_inputs.size()> second, fourth;
-};
-
 std::size_t index(Input input) { return static_cast<std::size_t>(input); }
 
 std::int64_t groups_of(Input input, const Shape& s, std::int64_t N) {
@@ -29,6 +24,60 @@ std::int64_t groups_of(Input input, const Shape& s, std::int64_t N) {
   default: return shape[0] * shape[1] * shape[2];
   }
 }
+
+std::int64_t channels_of(Input input, const Shape& s, std::int64_t N) {
+  switch (input) {
+  case Input::q:
+  case Input::k: return N * s.H * s.K;
+  case Input::v:
+  case Input::initial_state: return N * s.HV * s.V;
+  case Input::g:
+  case Input::a:
+  case Input::b: return N * s.HV * s.K;
+  default: return 0;
+  }
+}
+
+/// Second and fourth moments of every group of every gradient under one submodel.
+class GradientMoments {
+public:
+  GradientMoments(const Problem& problem, const Truth& truth) {
+    const std::int64_t N = sequence_count(problem);
+    for (Input input : all_inputs) {
+      if (truth[input].empty()) continue;
+      of(GradientGroup::line, input).resize(static_cast<std::size_t>(groups_of(input, problem.shape, N)));
+      of(GradientGroup::channel, input).resize(static_cast<std::size_t>(channels_of(input, problem.shape, N)));
+    }
+  }
+
+  void add(GradientGroup kind, Input input, std::int64_t group, Lanes mean_square) {
+    Moments& moments = of(kind, input)[static_cast<std::size_t>(group)];
+    for (int lane = 0; lane < draws_per_batch; ++lane) {
+      moments.second += mean_square[lane];
+      moments.fourth += mean_square[lane] * mean_square[lane];
+    }
+  }
+
+  /// Widens sigma where this submodel reaches farther.
+  void widen(GradientGroup kind, Input input, Group group, int draws, std::vector<double>& sigma, std::vector<double>& freedom) const {
+    const std::vector<Moments>& all = moments_[static_cast<std::size_t>(kind)][index(input)];
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      double spread = std::sqrt(all[i].second / draws);
+      if (!std::isfinite(spread)) spread = std::numeric_limits<double>::infinity();
+      const double d = degrees_of_freedom(all[i].second, all[i].fourth, draws);
+      if (!(reach(group, spread, d) >= reach(group, sigma[i], freedom[i]))) continue;
+      sigma[i] = spread;
+      freedom[i] = d;
+    }
+  }
+
+private:
+  struct Moments {
+    double second = 0, fourth = 0;
+  };
+  std::vector<Moments>& of(GradientGroup kind, Input input) { return moments_[static_cast<std::size_t>(kind)][index(input)]; }
+  std::array<std::array<std::vector<Moments>, all_inputs.size()>, 2> moments_;
+};
 
 void smooth_over_tokens(const Problem& problem, std::vector<double>& sigma) {
   constexpr std::int64_t window = beta_window;
@@ -66,19 +115,9 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
   budget.proved = proved_gradient_bound(contract, problem, submodels);
   std::vector<GradientMoments> moments;
   std::size_t earlier = 0; // submodels of another length
-  const auto collect = [&](std::size_t of_length, Input input, std::int64_t group, Lanes mean_square) {
-    const std::size_t submodel = earlier + of_length;
-    while (moments.size() <= submodel) {
-      GradientMoments& added = moments.emplace_back();
-      for (Input each : all_inputs)
-        if (!truth[each].empty())
-          added.second[index(each)] = added.fourth[index(each)] =
-              std::vector<double>(static_cast<std::size_t>(groups_of(each, problem.shape, N)), 0.0);
-    }
-    for (int lane = 0; lane < draws_per_batch; ++lane) {
-      moments[submodel].second[index(input)][static_cast<std::size_t>(group)] += mean_square[lane];
-      moments[submodel].fourth[index(input)][static_cast<std::size_t>(group)] += mean_square[lane] * mean_square[lane];
-    }
+  const auto collect = [&](std::size_t of_length, GradientGroup kind, Input input, std::int64_t group, Lanes mean_square) {
+    while (moments.size() <= earlier + of_length) moments.emplace_back(problem, truth);
+    moments[earlier + of_length].add(kind, input, group, mean_square);
   };
   run_gradient_trials(contract, problem, truth, noise_seed, batches, submodels, collect);
   if (takes_all(submodels) && has_shorter_blocks(contract, problem)) {
@@ -92,17 +131,11 @@ Budget gradient_budget(const Contract& contract, const Problem& problem, const T
     GradientBudget& result = budget.gradient[index(input)];
     result.fine.assign(static_cast<std::size_t>(groups_of(input, problem.shape, N)), 0.0);
     result.freedom.assign(result.fine.size(), 1.0);
+    result.channel.assign(static_cast<std::size_t>(channels_of(input, problem.shape, N)), 0.0);
+    result.channel_freedom.assign(result.channel.size(), 1.0);
     for (const GradientMoments& m : moments) {
-      if (m.second[index(input)].empty()) continue;
-      for (std::size_t group = 0; group < result.fine.size(); ++group) {
-        const double second = m.second[index(input)][group];
-        double sigma = std::sqrt(second / budget.draws);
-        if (!std::isfinite(sigma)) sigma = std::numeric_limits<double>::infinity();
-        const double freedom = degrees_of_freedom(second, m.fourth[index(input)][group], budget.draws);
-        if (!(reach(Group::gradient, sigma, freedom) >= reach(Group::gradient, result.fine[group], result.freedom[group]))) continue;
-        result.fine[group] = sigma;
-        result.freedom[group] = freedom;
-      }
+      m.widen(GradientGroup::line, input, Group::gradient, budget.draws, result.fine, result.freedom);
+      m.widen(GradientGroup::channel, input, Group::gradient_channel, budget.draws, result.channel, result.channel_freedom);
     }
     if (input == Input::beta) smooth_over_tokens(problem, result.fine);
   }

@@ -29,7 +29,7 @@ std::size_t bytes_of(const Truth& truth) {
 std::size_t bytes_of(const Budget& budget) {
   const OutputBudget& o = budget.output;
   std::size_t numbers = 2 * (o.token.size() + o.channel.size() + o.state_row.size() + o.state_column.size());
-  for (const GradientBudget& g : budget.gradient) numbers += g.fine.size() + g.freedom.size();
+  for (const GradientBudget& g : budget.gradient) numbers += 2 * (g.fine.size() + g.channel.size());
   numbers += budget.proved.token.size() + budget.proved.state_row.size();
   for (const std::vector<double>& gradient : budget.proved.gradient) numbers += gradient.size();
   return numbers * sizeof(double) + sizeof(Budget);

@@ -54,7 +54,7 @@ public:
     const std::int64_t N = sequence_count(problem);
     if (!problem.d_o.empty())
       cotangents.d_o = add({.tensor = make_guarded_tensor("cotangent d_o", shape_of(Output::o, problem.shape, N), 4, contract.output,
-                                                          Layout::dense, options.gap),
+                                                          options.strided ? Layout::spaced : Layout::dense, options.gap),
                             .values = [](const Problem& of) { return std::span<const float>(of.d_o); }});
     if (!problem.d_final_state.empty())
       cotangents.d_final_state =

@@ -17,7 +17,7 @@ struct RunOptions {
   bool final_state = true;           ///< ask for it
   std::uint32_t poison = 0x7fc5a5a5; ///< pattern that outputs and workspace hold before the call (a NaN in every format)
   std::optional<std::uint32_t> workspace_poison = std::nullopt; ///< of the workspace alone, if it differs
-  bool strided = false;                                         ///< inputs with gaps between rows (needs strided=yes)
+  bool strided = false;                                         ///< inputs and d_o with gaps between rows (needs strided=yes)
   std::uint32_t gap = 0x7fc0dead;                               ///< pattern in the gaps and in the canaries around every buffer
   std::array<bool, all_inputs.size()> not_wanted{};             ///< by Input: gradients that are not asked for
 };
