@@ -60,7 +60,7 @@ void run_gradient_trials(const Contract& contract, const Problem& problem, const
       for (std::int64_t i = 0; i < count; ++i) {
         const Lanes error = values[i] - exact[static_cast<std::size_t>(first + i)];
         squares += error * error;
-        if (channels && count > 1) channels->add(input, first / count, count, i, error * error);
+        if (channels && input != Input::beta) channels->add(input, first / count, count, i, error * error);
       }
       collect(submodel, GradientGroup::line, input, first / count, squares * (1 / static_cast<double>(count)));
     };

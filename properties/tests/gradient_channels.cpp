@@ -88,3 +88,22 @@ TEST_CASE("a channel that errs in every token of a gradient is refused where no 
     CHECK(finding.place->channel == 7);
   }
 }
+
+TEST_CASE("tensors of one channel have the spread of their tokens as that of their channel") {
+  Drawn drawn;
+  drawn.shape = {.B = 2, .T = 20, .H = 1, .HV = 1, .K = 1, .V = 1};
+  const Problem problem = draw(drawn);
+  Contract contract;
+  contract.operands = contract.scores = Format::bf16;
+  contract.chunk = 16;
+  const Budget budget = gradient_budget(contract, problem, gradient_truth(problem), 1, 32);
+  for (Input input : {Input::q, Input::k, Input::v, Input::g}) {
+    const GradientBudget& sigma = budget.gradient[index(input)];
+    REQUIRE(sigma.channel.size() == 2);
+    double squares = 0;
+    for (std::size_t t = 20; t < 40; ++t) squares += sigma.fine[t] * sigma.fine[t] / 20;
+    INFO("d" << name(input));
+    CHECK(sigma.channel[1] > 0.5 * std::sqrt(squares)); // the submodel that reaches farthest need not be the same for all tokens
+    CHECK(sigma.channel[1] < 1.01 * std::sqrt(squares));
+  }
+}
