@@ -1,4 +1,5 @@
-// Token by token in fp32. One task per (sequence, value head); what a task needs besides the state [K,V] is one token.
+// Token by token in fp32, or in coarser formats where the contract says so. One task per (sequence, value head); what a task needs besides
+// the state [K,V] is one token.
 
 #include "recurrence.hpp"
 
@@ -7,6 +8,7 @@
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "recurrence_backward.hpp"
+#include "rounded_token.hpp"
 #include "rows.hpp"
 #include "token.hpp"
 
@@ -25,6 +27,7 @@ std::size_t forward_slice(const Inputs& inputs, std::byte* memory, TokenRows* to
 void forward(const Contract& contract, const Inputs& inputs, const Outputs& outputs, std::span<std::byte> workspace) {
   accept(contract, inputs, outputs);
   const Shape& s = inputs.shape;
+  const bool rounded = rounds_tokens(contract);
   const double operations = 3.0 * static_cast<double>(s.B * s.T * s.HV) * static_cast<double>(s.K * s.V);
   for_each_task(inputs.N() * s.HV, workspace, forward_slice(inputs, nullptr, nullptr, nullptr), operations,
                 [&](std::int64_t index, std::byte* memory) {
@@ -36,7 +39,10 @@ void forward(const Contract& contract, const Inputs& inputs, const Outputs& outp
                   const Sequence sequence = sequence_of(inputs, n);
                   for (std::int64_t t = 0; t < sequence.length; ++t) {
                     read_token(inputs, sequence.first + t, head, token);
-                    advance(inputs, token, state, state);
+                    if (rounded)
+                      advance_rounded(contract, inputs, token, state, state);
+                    else
+                      advance(inputs, token, state, state);
                     write_rows(outputs.o, s, sequence.first + t, head, 1, token.o);
                   }
                   write_state(outputs.final_state, contract.state_v_first, n, head, s.K, s.V, state);

@@ -1,4 +1,5 @@
-// Reverse mode of the recurrence, token by token in fp32, with the state before each token computed again in segments.
+// Reverse mode of the recurrence, token by token in fp32 (rounded_token.cpp where the contract is coarser), with the state before each
+// token computed again in segments.
 //
 // KDA, with X = Diag(alpha) S_{t-1}, w = v - X^T k, Lambda the cotangent of S_t and m = Lambda^T k:
 //   dq = S_t do     dv = beta m     dbeta = m . w     dk = beta (Lambda w - X m)     Y = Lambda - beta k m^T
@@ -17,22 +18,13 @@
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "reverse.hpp"
+#include "rounded_token.hpp"
 #include "rows.hpp"
-#include "token.hpp"
 
 #include <algorithm>
 
 namespace kdacheck::cpu {
 namespace {
-
-/// Gradients of one token: rows of padded K, or V where said.
-struct TokenAdjoint {
-  float *d_o = nullptr, *v = nullptr;                   ///< [V]
-  float *from_state = nullptr, *from_adjoint = nullptr; ///< [V] w; m or u
-  float *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr, *g = nullptr;
-  float beta = 0;
-  float* g_sum = nullptr; ///< running sum of d log decay, where the contract asks for one
-};
 
 struct Record {
   float* state; ///< [K,V] before the token
@@ -191,7 +183,7 @@ void recurrence_backward(const Contract& contract, const Inputs& inputs, const C
   accept(contract, inputs, cotangents, gradients);
   const Shape& s = inputs.shape;
   const std::int64_t K = padded(s.K), V = padded(s.V);
-  const bool kda = inputs.options.rule == Rule::kda;
+  const bool kda = inputs.options.rule == Rule::kda, rounded = rounds_tokens(contract);
   Arena front{workspace.data()}, measure;
   const ParameterPartials partials = take_parameter_partials(front, inputs);
   take_slice(measure, contract, inputs);
@@ -209,21 +201,27 @@ void recurrence_backward(const Contract& contract, const Inputs& inputs, const C
       const GateParameterSums sums = clear_sums(partials, inputs, n, head);
       read_state(inputs[Input::initial_state], contract.state_v_first, n, head, s.K, s.V, slice.walk.checkpoints);
       read_state(cotangents.d_final_state, contract.state_v_first, n, head, s.K, s.V, slice.adjoint);
+      const auto step = [&](const float* state, float* next) {
+        rounded ? advance_rounded(contract, inputs, slice.token, state, next) : advance(inputs, slice.token, state, next);
+      };
       const auto advance_token = [&](std::int64_t t, std::int64_t, Record& record, float* next) {
         if (!next) return;
         read_token(inputs, sequence.first + t, head, slice.token);
-        advance(inputs, slice.token, record.state, next);
+        step(record.state, next);
       };
       const auto retreat = [&](std::int64_t t, std::int64_t, Record& record) {
         const std::int64_t row = sequence.first + t;
         read_token(inputs, row, head, slice.token);
         if (d.g_sum && t + 1 == sequence.length) {
-          advance(inputs, slice.token, record.state, slice.last);
+          step(record.state, slice.last);
           for (std::int64_t c = 0; c < s.K; ++c) d.g_sum[c] = dot(slice.last + c * V, slice.adjoint + c * V, V);
         }
         read_output_cotangent(cotangents, inputs, row, head, 1, d.d_o);
-        kda ? retreat_kda(slice.token, s.K, V, record.state, slice.adjoint, d)
-            : retreat_dplr(slice.token, s.K, V, record.state, slice.adjoint, d);
+        if (rounded)
+          retreat_rounded(contract, inputs, slice.token, record.state, slice.adjoint, d);
+        else
+          kda ? retreat_kda(slice.token, s.K, V, record.state, slice.adjoint, d)
+              : retreat_dplr(slice.token, s.K, V, record.state, slice.adjoint, d);
         for (std::int64_t c = 0; c < K; ++c) {
           slice.shared.q[t * K + c] += inputs.options.scale * d.q[c];
           slice.shared.k[t * K + c] += d.k[c];

@@ -146,7 +146,7 @@ void HeadRun::load_chunk(std::int64_t first, std::int64_t length) {
     float sum = on(Fault::cumsum_over_boundaries) && first > 0 && first == sequence.first ? log_decay(first - 1, c) : 0;
     for (std::int64_t i = 0; i < C; ++i) {
       if (i < length || (reads_on && first + i < rows)) sum += log_decay(first + i, c);
-      sum = round_to(contract.cumsum, on(Fault::cumsum_bf16) ? round_bf16(sum) : sum);
+      sum = as_input(contract.cumsum, on(Fault::cumsum_bf16) ? round_bf16(sum) : sum);
       G[at(i, c)] = i < length || !on(Fault::unmasked_tail_decay) ? sum : 0;
     }
   }
@@ -178,10 +178,10 @@ float HeadRun::pair_decay(std::int64_t i, std::int64_t j, std::int64_t c, std::i
 
 void HeadRun::form_scores(std::int64_t length) {
   const float scale = scale_of_query();
-  const auto score = [&](float x) {
+  const auto scored = [&](float x) {
     if (on(Fault::scores_bf16)) x = round_bf16(x);
     if (on(Fault::scores_tf32)) x = round_tf32(x);
-    return round_to(contract.scores, x);
+    return score(x);
   };
   std::vector<float> of_key(static_cast<std::size_t>(K)), of_query(of_key);
   for (std::int64_t i = 0; i < used; ++i)
@@ -194,8 +194,8 @@ void HeadRun::form_scores(std::int64_t length) {
       for (std::int64_t c = 0; c < K; ++c) {
         const float decay = pair_decay(i, j, c, length);
         const float shifted = on(Fault::exclusive_query_decay) && i > j ? exponential(G[at(i - 1, c)] - G[at(j, c)]) : decay;
-        of_key[static_cast<std::size_t>(c)] = score(k[at(i, c)]) * score(k[at(j, c)] * decay);
-        of_query[static_cast<std::size_t>(c)] = score(q[at(i, c)]) * score(k[at(j, c)] * shifted);
+        of_key[static_cast<std::size_t>(c)] = scored(k[at(i, c)]) * scored(k[at(j, c)] * decay);
+        of_query[static_cast<std::size_t>(c)] = scored(q[at(i, c)]) * scored(k[at(j, c)] * shifted);
       }
       const float kk = sum(0, K, [&](std::int64_t c) { return of_key[static_cast<std::size_t>(c)]; });
       float qk = sum(0, K, [&](std::int64_t c) { return of_query[static_cast<std::size_t>(c)]; });
@@ -203,7 +203,7 @@ void HeadRun::form_scores(std::int64_t length) {
       Akk[pair(i, j)] = on(Fault::mask_by_multiplication) ? kk * mask_kk : (j < i ? kk : 0);
       if (on(Fault::diagonal_missing) && i == j) qk = 0;
       if (on(Fault::diagonal_twice) && i == j) qk *= 2;
-      Aqk[pair(i, j)] = round_to(contract.operands, on(Fault::mask_by_multiplication) ? scale * qk * mask_qk : scale * qk);
+      Aqk[pair(i, j)] = operand(on(Fault::mask_by_multiplication) ? scale * qk * mask_qk : scale * qk);
     }
 }
 
@@ -218,7 +218,7 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
   load_chunk(first, length);
   std::int64_t end = on(Fault::last_decay_of_full_chunk) && length < C ? -1 : length - 1; // -1: zero padded, decay 1
   if (used > length && !on(Fault::unmasked_tail_decay)) end = used - 1;
-  const auto op = [&](float x) { return round_to(contract.operands, x); };
+  const auto op = [&](float x) { return operand(x); };
   const float scale = scale_of_query();
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t c = 0; c < K; ++c) {
@@ -234,8 +234,9 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
   form_scores(length);
   const bool delta = !on(Fault::no_delta_term) && !(on(Fault::delta_only_when_gated) && in.options.gate == GateForm::absent);
   for (std::int64_t i = 0; i < used; ++i)
-    for (std::int64_t j = 0; j < used; ++j) T[pair(i, j)] = delta ? beta[static_cast<std::size_t>(i)] * Akk[pair(i, j)] : 0;
-  invert(T, used, C, fault);
+    for (std::int64_t j = 0; j < used; ++j)
+      T[pair(i, j)] = delta ? round_to(contract.solve, beta[static_cast<std::size_t>(i)] * Akk[pair(i, j)]) : 0;
+  invert(T, used, C, fault, contract.solve);
   for (float& x : T) x = op(x);
 
   std::vector<float> read = S; // the state as an operand

@@ -39,6 +39,11 @@ struct HeadRun {
   void chunk(std::int64_t first, std::int64_t length, std::int64_t index, float* o);
 
   bool on(Fault which) const { return fault == which; }
+  float as_input(Format format, float x) const {
+    return contract.truncate && format == Format::tf32 ? truncate_tf32(x) : round_to(format, x);
+  }
+  float operand(float x) const { return as_input(contract.operands, x); }
+  float score(float x) const { return as_input(contract.scores, x); }
   std::size_t at(std::int64_t i, std::int64_t c) const { return static_cast<std::size_t>(i * K + c); }
   std::size_t pair(std::int64_t i, std::int64_t j) const { return static_cast<std::size_t>(i * C + j); }
   std::size_t state_at(std::int64_t c, std::int64_t j, bool transposed) const {

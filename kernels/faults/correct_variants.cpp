@@ -53,6 +53,54 @@ void append_stages(std::vector<Kernel>& kernels) {
       readable("bf16.all_stored", "order=residual_first chunk=64 gate_input=bf16 beta_input=bf16 cumsum=bf16 state=bf16" + bf16));
 }
 
+/// Stages that are coarser than the rest, numbers that a format cannot hold, and tf32 that is cut off.
+void append_coarse_stages(std::vector<Kernel>& kernels) {
+  const std::string residual_first = "order=residual_first ";
+  for (const std::string format : {"tf32", "bf16"})
+    kernels.push_back(readable("fp32.solve_" + format, residual_first + "chunk=32 solve=" + format));
+  for (const std::string format : {"tf32", "fp16", "bf16"})
+    kernels.push_back(readable("fp32.scores_" + format, residual_first + "chunk=16 scores=" + format));
+  kernels.push_back(readable("fp32.gradient_state_bf16", residual_first + "chunk=16 gradient_state=bf16"));
+  kernels.push_back(readable("fp32.cumsum_tf32", residual_first + "chunk=16 cumsum=tf32"));
+  kernels.push_back(readable("fp16.any_value", residual_first + "chunk=16 input=fp16 output=fp16 operands=fp16"));
+  kernels.push_back(readable("tf32.truncated", residual_first + "chunk=32 operands=tf32 tf32=truncate"));
+}
+
+/// Token by token in coarse formats. A chunk of one token is not quite that: it rounds what arrives from before and from the token apart.
+void append_coarse_tokens(std::vector<Kernel>& kernels) {
+  const std::string tf32 = " operands=tf32", bf16(bf16_in_and_out);
+  kernels.push_back(readable("tf32.chunk1", "order=residual_first chunk=1" + tf32));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.tf32", "token by token, operands in tf32", tf32));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.tf32.dg_sums", "token by token, operands cut to tf32, dg as a running sum",
+                           tf32 + " tf32=truncate decay_gradient=sums"));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.bf16", "token by token, inputs and operands in bf16", bf16));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.bf16_operands", "token by token on fp32 inputs, operands in bf16",
+                           "operands=bf16 state_layout=v_first"));
+  kernels.push_back(of_cpu(cpu::recurrence, "recurrence.state_bf16", "token by token, each token's state kept in bf16", "state=bf16"));
+  kernels.push_back(
+      of_cpu(cpu::recurrence, "recurrence.gradient_state_bf16", "token by token, dg from states stored in bf16", "gradient_state=bf16"));
+}
+
+/// The general rule.
+void append_dplr(std::vector<Kernel>& kernels) {
+  const std::string bf16(bf16_in_and_out);
+  const auto chunks = [&](std::string_view label, const std::string& contract) {
+    kernels.push_back(of_cpu(cpu::dplr_chunkwise, label, "general DPLR in chunks", "rule=dplr " + contract));
+  };
+  const auto tokens = [&](std::string_view label, const std::string& contract) {
+    kernels.push_back(of_cpu(cpu::recurrence, label, "general DPLR token by token", "rule=dplr " + contract));
+  };
+  chunks("dplr.fp32.chunk32", "order=residual_first chunk=32");
+  chunks("dplr.fp32.undeclared_order", "chunk=16 state_layout=v_first");
+  chunks("dplr.tf32.chunk16", "order=residual_first chunk=16 operands=tf32");
+  chunks("dplr.tf32.truncated", "order=residual_first chunk=64 operands=tf32 tf32=truncate");
+  chunks("dplr.bf16.chunk16", "order=residual_first chunk=16" + bf16);
+  tokens("dplr.recurrence.fp32", "state_layout=v_first");
+  tokens("dplr.recurrence.tf32", "operands=tf32");
+  tokens("dplr.recurrence.bf16", bf16);
+  tokens("dplr.recurrence.bf16_operands", "operands=bf16 decay_gradient=sums");
+}
+
 /// Orders of the sums of products.
 void append_sums(std::vector<Kernel>& kernels) {
   kernels.push_back(readable("fp32.falling_sums", "order=residual_first chunk=64", SumTree::falling));
@@ -93,6 +141,9 @@ std::span<const Kernel> correct_variants() {
     std::vector<Kernel> kernels;
     append_formats(kernels);
     append_stages(kernels);
+    append_coarse_stages(kernels);
+    append_coarse_tokens(kernels);
+    append_dplr(kernels);
     append_sums(kernels);
     append_algorithms(kernels);
     return kernels;

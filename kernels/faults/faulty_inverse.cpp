@@ -16,14 +16,14 @@ Matrix product(const Matrix& left, const Matrix& right, std::size_t n, Format st
   return result;
 }
 
-void substitute(Matrix& L, std::size_t n) {
+void substitute(Matrix& L, std::size_t n, Format stored) {
   Matrix T(n * n, 0);
   for (std::size_t j = 0; j < n; ++j) {
     T[j * n + j] = 1;
     for (std::size_t i = j + 1; i < n; ++i) {
       float sum = 0;
       for (std::size_t c = j; c < i; ++c) sum -= L[i * n + c] * T[c * n + j];
-      T[i * n + j] = sum;
+      T[i * n + j] = round_to(stored, sum);
     }
   }
   L = T;
@@ -54,7 +54,7 @@ void truncated_series(Matrix& L, std::size_t n, bool second_order) {
 
 } // namespace
 
-void invert(std::vector<float>& matrix, std::int64_t size, std::int64_t row, Fault fault) {
+void invert(std::vector<float>& matrix, std::int64_t size, std::int64_t row, Fault fault, Format solve) {
   const auto n = static_cast<std::size_t>(size), stride = static_cast<std::size_t>(row);
   Matrix L(n * n, 0);
   for (std::size_t i = 0; i < n; ++i)
@@ -65,7 +65,7 @@ void invert(std::vector<float>& matrix, std::int64_t size, std::int64_t row, Fau
   case Fault::neumann_fp16: neumann(L, n, Format::fp16); break;
   case Fault::first_order_inverse: truncated_series(L, n, false); break;
   case Fault::second_order_inverse: truncated_series(L, n, true); break;
-  default: substitute(L, n);
+  default: substitute(L, n, solve);
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < n; ++j) matrix[i * stride + j] = L[i * n + j];

@@ -7,7 +7,7 @@
 
 namespace kdacheck::faults {
 
-/// L [n,n] inside rows of length `stride`, overwritten by T = (I + L)^{-1}.
-void invert(std::vector<float>& matrix, std::int64_t n, std::int64_t stride, Fault);
+/// L [n,n] inside rows of length `stride`, overwritten by T = (I + L)^{-1}; substitution keeps its entries in the format `solve`.
+void invert(std::vector<float>& matrix, std::int64_t n, std::int64_t stride, Fault, Format solve);
 
 } // namespace kdacheck::faults

@@ -21,8 +21,9 @@ HeadReverse::HeadReverse(HeadRun& forward, Fault planted) : run(forward), fault(
   dbeta.assign(C, 0);
 }
 
-float HeadReverse::operand(float x) const { return round_to(run.contract.operands, x); }
-float HeadReverse::score(float x) const { return round_to(run.contract.scores, x); }
+float HeadReverse::operand(float x) const { return run.operand(x); }
+float HeadReverse::score(float x) const { return run.score(x); }
+float HeadReverse::stored(float x) const { return round_to(run.contract.gradient_state, x); }
 
 float HeadReverse::strength(std::int64_t i) const {
   const float beta = run.beta[static_cast<std::size_t>(i)];
@@ -33,8 +34,9 @@ void HeadReverse::chunk(std::int64_t index, std::int64_t length) {
   if (on(Fault::inverse_bf16_backward))
     for (float& x : run.T) x = round_bf16(x);
   read_ = start, d_end = dS;
-  for (auto* matrix : {&read_, &d_end, &d_o})
-    for (float& x : *matrix) x = operand(x);
+  for (auto* matrix : {&read_, &d_end})
+    for (float& x : *matrix) x = operand(stored(x));
+  for (float& x : d_o) x = operand(x);
   solve(length);
   strengths(length, read_);
   score_gradients(length);
@@ -168,7 +170,7 @@ void HeadReverse::start_sums(const std::vector<float>& final_state) {
     if (!on(Fault::sums_over_heads)) sum = 0;
     if (on(Fault::sums_forget_final_state)) continue;
     sum = run.sum(
-        0, run.V, [&](std::int64_t j) { return final_state[value(c, j)] * dS[value(c, j)]; }, sum);
+        0, run.V, [&](std::int64_t j) { return stored(final_state[value(c, j)]) * stored(dS[value(c, j)]); }, sum);
   }
 }
 
@@ -201,7 +203,7 @@ void HeadReverse::decay_gradient(std::int64_t index, std::int64_t length) {
   const float scale = run.in.options.scale;
   for (std::int64_t c = 0; c < run.K; ++c) {
     const float whole = on(Fault::dg_end_not_decayed) ? 1 : std::exp(run.G[at(last, c)]);
-    const float state = run.sum(0, run.V, [&](std::int64_t j) { return start[value(c, j)] * dS[value(c, j)]; });
+    const float state = run.sum(0, run.V, [&](std::int64_t j) { return stored(start[value(c, j)]) * stored(dS[value(c, j)]); });
     const float keys = run.sum(0, last, [&](std::int64_t i) { return run.k[at(i, c)] * tail[at(i, c)]; });
     float end = (on(Fault::dg_without_carried_keys) ? 0 : keys) + (on(Fault::dg_without_end) ? 0 : whole * state);
     if (on(Fault::dg_end_of_all_heads)) end += end_of_heads[static_cast<std::size_t>(c)];

@@ -39,6 +39,7 @@ private:
   std::size_t value(std::int64_t i, std::int64_t j) const { return static_cast<std::size_t>(i * run.V + j); }
   float operand(float x) const;
   float score(float x) const;
+  float stored(float x) const; ///< a state, or its cotangent, as gradients read it
   float strength(std::int64_t i) const;
   void solve(std::int64_t length);
   void strengths(std::int64_t length, const std::vector<float>& read);

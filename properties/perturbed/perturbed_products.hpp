@@ -22,8 +22,9 @@ struct Roundings {
   bool decay_sums = false;                  ///< dg is a running sum where gradients are formed token by token
   double cumsum = 0x1p-24, exponential = 0; ///< unit of in-chunk sums; largest relative error of exp
   Format accumulate = Format::fp32;
-  bool accumulates = false; ///< sums of products err visibly next to what rounding their operands does
-  bool coarse = false;      ///< operands are so coarse that fp32 operations before them do not show
+  bool accumulates = false;    ///< sums of products err visibly next to what rounding their operands does
+  bool coarse = false;         ///< operands are so coarse that fp32 operations before them do not show
+  bool coarse_operand = false; ///< all but those of scores are
 };
 
 /// `overflows`: results beyond the largest number of a format are infinite.
@@ -47,6 +48,7 @@ inline Roundings roundings_of(const Contract& contract, bool overflows = true) {
   // a ratio of 2^-10 even n = 512 leaves it invisible.
   const double finest = std::min(r.operand.unit, r.score.unit);
   r.coarse = finest > 0x1p-14;
+  r.coarse_operand = r.operand.unit > 0x1p-14;
   r.decay_sums = contract.decay_gradient == DecayGradient::sums;
   r.accumulate = contract.accumulate;
   r.accumulates = unit_roundoff(contract.accumulate) > 0x1p-10 * finest;

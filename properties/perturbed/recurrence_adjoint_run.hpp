@@ -18,7 +18,7 @@ namespace kdacheck {
 
 template <class Run> class RecurrenceAdjointRun : RecurrenceRun<Run> {
   using Base = RecurrenceRun<Run>;
-  using Base::at, Base::head_, Base::roundings_, Base::run_, Base::state_, Base::key_, Base::query_;
+  using Base::at, Base::head_, Base::roundings_, Base::run_, Base::state_, Base::key_, Base::query_, Base::a_, Base::b_, Base::value_;
 
 public:
   using Number = typename Run::Number;
@@ -55,8 +55,13 @@ public:
 private:
   Number single(Number x, Site site = Site::gradient) { return run_->round(roundings_.single, site, x); }
 
+  const std::vector<Number>& state_as_operand(const std::vector<Number>& state) {
+    return this->as_operand(state, Site::state_operand, state_operand_);
+  }
+  const std::vector<Number>& adjoint_as_operand() { return this->as_operand(adjoint_, Site::cotangent_state, adjoint_operand_); }
+
   /// store(c, sum over j of matrix_cj row_j) for c < K
-  template <class Row, class Store> void rows_times(const std::vector<Number>& matrix, Row&& row, Store&& store) {
+  template <class Store> void rows_times(const std::vector<Number>& matrix, const std::vector<Number>& row, Store&& store) {
     const std::int64_t K = head_.K, V = head_.V;
     multiply(
         *run_, K, [](std::int64_t) { return std::int64_t{1}; },
@@ -64,7 +69,8 @@ private:
           return Range{0, V};
         },
         [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t c, std::int64_t j) { return matrix[at(c, j, V)]; },
-        [&](std::int64_t j, std::int64_t) { return row(j); }, [&](std::int64_t c, std::int64_t, Number x) { store(c, x); });
+        [&](std::int64_t j, std::int64_t) { return row[static_cast<std::size_t>(j)]; },
+        [&](std::int64_t c, std::int64_t, Number x) { store(c, x); });
   }
 
   Number alpha(std::int64_t t, std::int64_t c) {
@@ -79,13 +85,14 @@ private:
     this->read(key_, head_.k, t, Site::key);
     this->read(query_, head_.q, t, Site::query);
     if (d_o.empty()) return;
-    const auto cotangent = [&](std::int64_t j) { return d_o[at(t, j, V)]; };
-    rows_times(states_[static_cast<std::size_t>(i + 1)], cotangent,
+    this->read_input(d_o_, d_o, t, V, Site::cotangent_scores);
+    rows_times(state_as_operand(states_[static_cast<std::size_t>(i + 1)]), d_o_,
                [&](std::int64_t c, Number x) { out.q[at(i, c, K)] = single(head_.scale * x); });
+    const Rounding& scales = roundings_.coarse_operand ? roundings_.operand : roundings_.single;
     for (std::int64_t c = 0; c < K; ++c) {
-      const Number scaled = single(head_.scale * query_[static_cast<std::size_t>(c)], Site::query_decayed);
+      const Number scaled = run_->round(scales, Site::query_decayed, head_.scale * query_[static_cast<std::size_t>(c)]);
       for (std::int64_t j = 0; j < V; ++j)
-        adjoint_[at(c, j, V)] = single(adjoint_[at(c, j, V)] + scaled * cotangent(j), Site::cotangent_state);
+        adjoint_[at(c, j, V)] = single(adjoint_[at(c, j, V)] + scaled * d_o_[static_cast<std::size_t>(j)], Site::cotangent_state);
     }
   }
 
@@ -95,19 +102,22 @@ private:
     const Number beta = exact_beta + run_->absolute_error(Site::beta, Number{} + exact_beta,
                                                           head_.beta_error[static_cast<std::size_t>(t)] * std::abs(exact_beta));
     decayed_.resize(adjoint_.size());
-    std::vector<Number> decay(static_cast<std::size_t>(K)), w(static_cast<std::size_t>(V)), m(w.size());
+    std::vector<Number> decay(static_cast<std::size_t>(K)), w(static_cast<std::size_t>(V)), m(w.size()), weighted(w.size());
     for (std::int64_t c = 0; c < K; ++c) {
       decay[static_cast<std::size_t>(c)] = alpha(t, c);
       for (std::int64_t j = 0; j < V; ++j)
         decayed_[at(c, j, V)] =
             single(decay[static_cast<std::size_t>(c)] * states_[static_cast<std::size_t>(i)][at(c, j, V)], Site::decayed_state);
     }
+    const std::vector<Number>&key = this->key_operand(t), &X = state_as_operand(decayed_), &lambda = adjoint_as_operand();
     this->read_out(
-        key_, decayed_, [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
-        [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
-    this->read_out(key_, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) {
-      m[static_cast<std::size_t>(j)] = x;
-      out.v[at(i, j, V)] = single(beta * x);
+        key, X, [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
+        [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = this->as_operand(-x, Site::residual); });
+    this->read_out(key, lambda, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) {
+      const auto column = static_cast<std::size_t>(j);
+      m[column] = this->as_operand(x, Site::cotangent_residual);
+      weighted[column] = this->as_operand(beta * x, Site::cotangent_weighted);
+      out.v[at(i, j, V)] = single(beta * m[column]);
     });
     multiply(
         *run_, 1, [](std::int64_t) { return std::int64_t{1}; },
@@ -117,30 +127,36 @@ private:
         [](std::int64_t, std::int64_t) { return Number{}; }, [&](std::int64_t, std::int64_t j) { return m[static_cast<std::size_t>(j)]; },
         [&](std::int64_t j, std::int64_t) { return w[static_cast<std::size_t>(j)]; },
         [&](std::int64_t, std::int64_t, Number x) { out.beta[static_cast<std::size_t>(i)] = x; });
-    rows_times(
-        adjoint_, [&](std::int64_t j) { return w[static_cast<std::size_t>(j)]; },
-        [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = x; });
-    rows_times(
-        decayed_, [&](std::int64_t j) { return m[static_cast<std::size_t>(j)]; },
-        [&](std::int64_t c, Number x) {
-          Number& written = out.k[at(i, c, K)];
-          if (roundings_.decay_sums) {
-            const Number k = key_[static_cast<std::size_t>(c)];
-            const Number of_column = term(k, single(beta * written, Site::gate_terms)),
-                         of_row = term(k, single(beta * x, Site::gate_terms));
-            add_to_decay(c, single(of_query(i, c, out) - single(of_column + of_row, Site::gate_terms), Site::gate_terms));
-          }
-          written = single(beta * single(written - x, Site::gate_terms));
-        });
-    for (std::int64_t c = 0; c < K; ++c) {
-      const Number written = beta * key_[static_cast<std::size_t>(c)];
-      for (std::int64_t j = 0; j < V; ++j)
-        adjoint_[at(c, j, V)] = single(adjoint_[at(c, j, V)] - written * m[static_cast<std::size_t>(j)], Site::cotangent_update);
+    rows_times(lambda, w, [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = x; });
+    rows_times(X, m, [&](std::int64_t c, Number x) {
+      Number& written = out.k[at(i, c, K)];
+      if (roundings_.decay_sums) {
+        const Number k = key_[static_cast<std::size_t>(c)];
+        const Number of_column = term(k, single(beta * written, Site::gate_terms)), of_row = term(k, single(beta * x, Site::gate_terms));
+        add_to_decay(c, single(of_query(i, c, out) - single(of_column + of_row, Site::gate_terms), Site::gate_terms));
+      }
+      written = single(beta * single(written - x, Site::gate_terms));
+    });
+    if (roundings_.coarse_operand) { // k and beta m, a rounding each
+      send_back(key, weighted);
+    } else {
+      std::vector<Number> written(key.size());
+      for (std::size_t c = 0; c < key.size(); ++c) written[c] = beta * key[c];
+      send_back(written, m);
     }
     gate_and_decay(decayed_, decay, i, out);
   }
 
-  Number term(Number factor, Number gradient) { return single(factor * gradient, Site::gate_terms); }
+  /// Lambda -= row column^T
+  void send_back(const std::vector<Number>& row, const std::vector<Number>& column) {
+    const std::int64_t K = head_.K, V = head_.V;
+    for (std::int64_t c = 0; c < K; ++c)
+      for (std::int64_t j = 0; j < V; ++j)
+        adjoint_[at(c, j, V)] =
+            single(adjoint_[at(c, j, V)] - row[static_cast<std::size_t>(c)] * column[static_cast<std::size_t>(j)], Site::cotangent_update);
+  }
+
+  template <class Factor> Number term(Factor factor, Number gradient) { return single(factor * gradient, Site::gate_terms); }
   Number of_query(std::int64_t i, std::int64_t c, const ChunkGradients<Number>& out) {
     return term(query_[static_cast<std::size_t>(c)], out.q[at(i, c, head_.K)]);
   }
@@ -172,7 +188,11 @@ private:
   }
 
   /// A stored state as the gate's gradient reads it.
-  Number stored(Number x, Site site) { return roundings_.gradient_state_rounds ? run_->round(roundings_.gradient_state, site, x) : x; }
+  Number stored(Number x, Site site) {
+    const bool as_operand = roundings_.coarse_operand && !(roundings_.gradient_state.unit > roundings_.operand.unit);
+    if (as_operand) return run_->round(roundings_.operand, site, x);
+    return roundings_.gradient_state_rounds ? run_->round(roundings_.gradient_state, site, x) : x;
+  }
 
   /// dg = rows of `states` . Lambda, or the running sum as it stands; then Lambda <- Diag(alpha) Lambda.
   void gate_and_decay(const std::vector<Number>& states, const std::vector<Number>& decay, std::int64_t i, ChunkGradients<Number>& out) {
@@ -190,40 +210,40 @@ private:
   void retreat_dplr(std::int64_t t, std::int64_t i, ChunkGradients<Number>& out) {
     const std::int64_t K = head_.K, V = head_.V;
     const std::vector<Number>& before = states_[static_cast<std::size_t>(i)];
-    std::vector<Number> a(static_cast<std::size_t>(K)), b(a.size()), decay(a.size()), w(static_cast<std::size_t>(V)), u(w.size());
+    std::vector<Number> decay(static_cast<std::size_t>(K)), w(static_cast<std::size_t>(V)), u(w.size());
+    this->read_input(a_, head_.a, t, K, Site::second_remaining);
+    this->read_input(b_, head_.b, t, K, Site::key_decayed);
+    this->read_input(value_, head_.v, t, V, Site::weighted_value);
     decayed_.resize(adjoint_.size());
     for (std::int64_t c = 0; c < K; ++c) {
       const auto entry = static_cast<std::size_t>(c);
-      a[entry] = Number{} + head_.a[at(t, c, K)], b[entry] = Number{} + head_.b[at(t, c, K)];
       decay[entry] = alpha(t, c);
       for (std::int64_t j = 0; j < V; ++j) decayed_[at(c, j, V)] = single(decay[entry] * before[at(c, j, V)], Site::decayed_state);
     }
-    this->read_out(b, before, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = -x; });
-    this->read_out(a, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { u[static_cast<std::size_t>(j)] = x; });
-    this->read_out(key_, adjoint_, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { out.v[at(i, j, V)] = single(x); });
-    rows_times(
-        adjoint_, [&](std::int64_t j) { return w[static_cast<std::size_t>(j)]; },
-        [&](std::int64_t c, Number x) { out.a[at(i, c, K)] = single(x); });
-    rows_times(
-        adjoint_, [&](std::int64_t j) { return head_.v[at(t, j, V)]; }, [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = single(x); });
-    rows_times(
-        before, [&](std::int64_t j) { return u[static_cast<std::size_t>(j)]; },
-        [&](std::int64_t c, Number x) { out.b[at(i, c, K)] = single(-x); });
+    const std::vector<Number>&key = this->key_operand(t), &S = state_as_operand(before), &lambda = adjoint_as_operand();
+    this->read_out(b_, S, Base::nothing,
+                   [&](std::int64_t, std::int64_t j, Number x) { w[static_cast<std::size_t>(j)] = this->as_operand(-x, Site::residual); });
+    this->read_out(a_, lambda, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) {
+      u[static_cast<std::size_t>(j)] = this->as_operand(x, Site::cotangent_residual);
+    });
+    this->read_out(key, lambda, Base::nothing, [&](std::int64_t, std::int64_t j, Number x) { out.v[at(i, j, V)] = single(x); });
+    rows_times(lambda, w, [&](std::int64_t c, Number x) { out.a[at(i, c, K)] = single(x); });
+    rows_times(lambda, value_, [&](std::int64_t c, Number x) { out.k[at(i, c, K)] = single(x); });
+    rows_times(S, u, [&](std::int64_t c, Number x) { out.b[at(i, c, K)] = single(-x); });
     for (std::int64_t c = 0; c < K && roundings_.decay_sums; ++c) {
       const auto entry = static_cast<std::size_t>(c);
-      const Number of_writes = single(term(a[entry], out.a[at(i, c, K)]) + term(key_[entry], out.k[at(i, c, K)]), Site::gate_terms);
+      const Number of_writes =
+          single(term(head_.a[at(t, c, K)], out.a[at(i, c, K)]) + term(key_[entry], out.k[at(i, c, K)]), Site::gate_terms);
       add_to_decay(c, single(of_query(i, c, out) - of_writes, Site::gate_terms));
     }
     gate_and_decay(decayed_, decay, i, out);
-    for (std::int64_t c = 0; c < K && roundings_.decay_sums; ++c) add_to_decay(c, term(b[static_cast<std::size_t>(c)], out.b[at(i, c, K)]));
-    for (std::int64_t c = 0; c < K; ++c)
-      for (std::int64_t j = 0; j < V; ++j)
-        adjoint_[at(c, j, V)] =
-            single(adjoint_[at(c, j, V)] - b[static_cast<std::size_t>(c)] * u[static_cast<std::size_t>(j)], Site::cotangent_update);
+    for (std::int64_t c = 0; c < K && roundings_.decay_sums; ++c) add_to_decay(c, term(head_.b[at(t, c, K)], out.b[at(i, c, K)]));
+    send_back(b_, u);
   }
 
   std::vector<std::vector<Number>> states_; ///< before each token and after the last
   std::vector<Number> adjoint_, decayed_, decay_sum_;
+  std::vector<Number> d_o_, state_operand_, adjoint_operand_;
 };
 
 } // namespace kdacheck

@@ -44,6 +44,22 @@ protected:
     }
   }
 
+  /// What of the inputs is an operand as it stands. A coarse format rounds all but its own numbers.
+  Number input(double x, Site site) {
+    return roundings_.coarse_operand && !is_number_of(roundings_.operand, x) ? run_->round(roundings_.operand, site, x) : Number{} + x;
+  }
+  void read_input(std::vector<Number>& row, const std::vector<double>& exact, std::int64_t t, std::int64_t width, Site site) {
+    row.resize(static_cast<std::size_t>(width));
+    for (std::int64_t i = 0; i < width; ++i) row[static_cast<std::size_t>(i)] = input(exact[at(t, i, width)], site);
+  }
+
+  /// Row t of k as an operand; one that was normalised has been rounded.
+  const std::vector<Number>& key_operand(std::int64_t t) {
+    if (head_.normalised || !roundings_.coarse_operand) return key_;
+    read_input(key_operand_, head_.k, t, head_.K, Site::key);
+    return key_operand_;
+  }
+
   static Number nothing(std::int64_t) { return Number{}; }
 
   /// store(j, start(j) + sum_c row_c matrix_cj)
@@ -60,14 +76,15 @@ protected:
         [&](std::int64_t c, std::int64_t j) { return matrix[at(c, j, V)]; }, store);
   }
 
-  /// The state as an operand of a product: itself, or rounded where the contract's operands are coarser than fp32.
-  const std::vector<Number>& operand() {
-    if (!roundings_.coarse) return state_;
-    operand_.resize(state_.size());
-    for (std::size_t entry = 0; entry < state_.size(); ++entry)
-      operand_[entry] = run_->round(roundings_.operand, Site::state_operand, state_[entry]);
-    return operand_;
+  /// Numbers as operands of products: themselves, or rounded where the contract's operands are coarser than fp32.
+  const std::vector<Number>& as_operand(const std::vector<Number>& numbers, Site site, std::vector<Number>& rounded) {
+    if (!roundings_.coarse_operand) return numbers;
+    rounded.resize(numbers.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i) rounded[i] = as_operand(numbers[i], site);
+    return rounded;
   }
+  Number as_operand(Number x, Site site) { return roundings_.coarse_operand ? run_->round(roundings_.operand, site, x) : x; }
+  const std::vector<Number>& operand() { return as_operand(state_, Site::state_operand, operand_); }
 
   void decay(std::int64_t t) {
     const std::int64_t K = head_.K, V = head_.V;
@@ -86,18 +103,21 @@ protected:
     const std::int64_t K = head_.K, V = head_.V;
     read(key_, head_.k, t, Site::key);
     read(query_, head_.q, t, Site::query);
+    const std::vector<Number>& key = key_operand(t);
     update_.resize(static_cast<std::size_t>(V));
     const bool stored = (t + 1) % interval_ == 0 || t + 1 == head_.tokens;
     const Rounding& kept = stored ? roundings_.state : roundings_.single;
     if (head_.dplr) {
-      b_.resize(static_cast<std::size_t>(K));
-      for (std::int64_t c = 0; c < K; ++c) b_[static_cast<std::size_t>(c)] = Number{} + head_.b[at(t, c, K)];
-      read_out(b_, operand(), nothing, [&](std::int64_t, std::int64_t j, Number x) { update_[static_cast<std::size_t>(j)] = x; });
+      read_input(a_, head_.a, t, K, Site::second_remaining);
+      read_input(b_, head_.b, t, K, Site::key_decayed);
+      read_input(value_, head_.v, t, V, Site::weighted_value);
+      read_out(b_, operand(), nothing,
+               [&](std::int64_t, std::int64_t j, Number x) { update_[static_cast<std::size_t>(j)] = as_operand(x, Site::residual); });
       decay(t);
       for (std::int64_t c = 0; c < K; ++c)
         for (std::int64_t j = 0; j < V; ++j) {
-          const Number change =
-              key_[static_cast<std::size_t>(c)] * head_.v[at(t, j, V)] - head_.a[at(t, c, K)] * update_[static_cast<std::size_t>(j)];
+          const Number change = key[static_cast<std::size_t>(c)] * value_[static_cast<std::size_t>(j)] -
+                                a_[static_cast<std::size_t>(c)] * update_[static_cast<std::size_t>(j)];
           const Number erased = run_->round(roundings_.single, Site::update, change);
           state_[at(c, j, V)] = run_->round(kept, Site::state, state_[at(c, j, V)] + erased);
         }
@@ -106,14 +126,14 @@ protected:
       const double beta = head_.beta[static_cast<std::size_t>(t)];
       const Number factor = beta + run_->absolute_error(Site::beta, beta, head_.beta_error[static_cast<std::size_t>(t)] * std::abs(beta));
       read_out(
-          key_, operand(), [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
+          key, operand(), [&](std::int64_t j) { return Number{} - head_.v[at(t, j, V)]; },
           [&](std::int64_t, std::int64_t j, Number x) {
             update_[static_cast<std::size_t>(j)] = run_->round(roundings_.operand, Site::residual, -factor * x);
           });
       for (std::int64_t c = 0; c < K; ++c)
         for (std::int64_t j = 0; j < V; ++j)
-          state_[at(c, j, V)] = run_->round(kept, Site::state,
-                                            state_[at(c, j, V)] + key_[static_cast<std::size_t>(c)] * update_[static_cast<std::size_t>(j)]);
+          state_[at(c, j, V)] =
+              run_->round(kept, Site::state, state_[at(c, j, V)] + key[static_cast<std::size_t>(c)] * update_[static_cast<std::size_t>(j)]);
     }
     for (std::int64_t c = 0; c < K; ++c)
       query_[static_cast<std::size_t>(c)] =
@@ -125,7 +145,7 @@ protected:
   const Roundings& roundings_;
   std::int64_t interval_; ///< tokens between two stored states
   Run* run_ = nullptr;
-  std::vector<Number> state_, operand_, output_, key_, query_, b_, update_;
+  std::vector<Number> state_, operand_, output_, key_, query_, key_operand_, a_, b_, value_, update_;
 };
 
 } // namespace kdacheck

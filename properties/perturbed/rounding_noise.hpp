@@ -98,6 +98,16 @@ inline Rounding rounding_to(Format format, bool truncate, double operations) {
   return r;
 }
 
+/// Whether a kernel that rounds x leaves it as it is.
+inline bool is_number_of(const Rounding& r, double x) {
+  const double size = std::abs(x);
+  if (size == 0) return true;
+  if (size < r.least || size >= r.overflow) return false;
+  if (r.quantum > 0 && size < 0x1p-14) return x / r.quantum == std::nearbyint(x / r.quantum);
+  const double shifted = x * r.splitter;
+  return shifted - (shifted - x) == x;
+}
+
 /// Accumulation errors in the order in which the sums are formed.
 struct Tape {
   std::vector<Lanes> error; ///< of each sum on eight grids; a factor of a split may make it larger than fp32 can hold

@@ -1,10 +1,9 @@
 // Kernels that are right under contracts at the edge of what the model has to know.
 
-#include "../campaign.hpp"
 #include "../proved/proved_bound.hpp"
 #include "../transform.hpp"
+#include "right_variants.hpp"
 
-#include "../../kernels/faults/correct_variants.hpp"
 #include "../../kernels/faults/faults.hpp"
 
 #include <algorithm>
@@ -20,39 +19,6 @@ using namespace kdacheck;
 namespace {
 
 constexpr std::string_view fp32_contract = "order=residual_first chunk=16 beta_max=2 l2norm=both";
-
-const Kernel& variant(std::string_view name) {
-  const auto all = correct_variants();
-  const auto found = std::ranges::find(all, name, [](const Kernel& kernel) { return std::string_view(kernel.name); });
-  REQUIRE(found != all.end());
-  return *found;
-}
-
-/// The first refusal by a law over regimes and seeds, or "".
-std::string refusal(const Kernel& kernel, const std::vector<std::string>& laws, const std::vector<std::string>& of_regimes, int seeds) {
-  static Judge judge;
-  int judged = 0;
-  for (const Property& law : properties()) {
-    if (std::ranges::find(laws, law.name) == laws.end()) continue;
-    for (const std::string& regime : of_regimes)
-      for (int seed = 1; seed <= seeds; ++seed) {
-        const Recipe recipe = fitted(regime_named(regime)->draw(static_cast<std::uint64_t>(seed), Tier::quick), kernel.contract);
-        const CaseResult result = run_case(kernel, law, recipe, judge);
-        if (is_failure(result.finding.verdict)) return result.replay + ": " + result.finding.detail;
-        judged += result.finding.verdict == Verdict::passed;
-      }
-  }
-  CHECK(judged > 0);
-  return "";
-}
-
-/// The kernel with another contract's text: what it promises, not what it does.
-Kernel claiming(const Kernel& kernel, std::string_view contract) {
-  Kernel other = kernel;
-  other.name += " claiming more";
-  other.contract = *parse_contract(contract).contract;
-  return other;
-}
 
 } // namespace
 
