@@ -76,7 +76,7 @@ struct Contract {
   SizeRange decode{1, 1};                                     // decode   1   tokens of one decode step, if the kernel has one
   bool on_device = false;                                     // memory   host | device   where its tensors lie
   bool state_v_first = false;                                 // state_layout  k_first | v_first
-  bool strided = false;                                       // strided  yes | no   inputs with gaps between rows
+  bool strided = false;                                       // strided  yes | no   inputs and d_o with gaps between rows
   bool validates = true;                                      // validates yes | no   calls that contradict themselves are refused
   double g_min = -std::numeric_limits<double>::infinity();    // g_min    -inf    least log decay per token
   double beta_min = 0, beta_max = 1;                          // beta_min 0, beta_max 1 (2 sigmoid needs 2)

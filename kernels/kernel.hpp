@@ -33,7 +33,7 @@ struct Outputs {
   TensorView final_state;
 };
 
-/// What a backward pass reads besides the inputs; either may be absent (zero).
+/// What a backward pass reads besides the inputs; either may be absent (zero). d_o may be strided as the inputs may.
 struct Cotangents {
   TensorView d_o;           ///< [B,T,HV,V] in the output's format
   TensorView d_final_state; ///< [N,HV,K,V] fp32

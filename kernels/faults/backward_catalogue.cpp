@@ -12,6 +12,9 @@ constexpr std::string_view exact =
 constexpr std::string_view exact_64 = "chunk=64 order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent "
                                       "betas=value,sigmoid,twice_sigmoid beta_max=2 l2norm=both";
 
+// bf16 in, out and in every product:
+constexpr std::string_view bf16 = "input=bf16 output=bf16 operands=bf16 chunk=16 order=residual_first l2norm=both";
+
 // token by token, dg as a running sum:
 constexpr std::string_view running_sums =
     "chunk=1 order=recurrence decay_gradient=sums gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid "
@@ -38,6 +41,8 @@ constexpr std::array catalogue{
             "dA_log divides by e^A_log what was multiplied by it: 0 over 0 for A_log = -inf"),
     planted(Fault::eps_missing_backward, "eps-missing-in-backward", "maxtext #5294, #5295",
             "l2norm differentiated without eps: NaN for a zero key"),
+    planted(Fault::rate_overflows, "rate-overflows", "flash-linear-attention #1007",
+            "e^A_log of the bounded gate overflows before it meets a slope of 0: infinity times 0"),
     // precision
     planted(Fault::dU_bf16, "du-bf16", "attention-gym #461", "dU rounded to bf16"),
     planted(Fault::dA_bf16, "da-bf16", "attention-gym #447", "dAkk and dAqk rounded to bf16"),
@@ -55,6 +60,10 @@ constexpr std::array catalogue{
     planted(Fault::beta_slope_bf16, "beta-slope-bf16", "vLLM #53877", "sigmoid' as s (1 - s) of an s rounded to bf16"),
     planted(Fault::gate_slope_bf16, "gate-slope-bf16", "class", "the gate's slope from 1 - s of an s rounded to bf16"),
     planted(Fault::rate_sum_bf16, "da-log-sum-bf16", "class", "dA_log summed in bf16"),
+    planted(Fault::alpha_bf16_backward, "alpha-bf16-in-backward", "attention-gym #447",
+            "every exponential of the backward pass rounded to bf16"),
+    planted(Fault::split_decay_bf16_backward, "split-decay-bf16-in-backward", "attention-gym #447",
+            "the backward pass forms e^G and e^-G in bf16 before their product", bf16),
     // algebra inside a chunk
     planted(Fault::dU_without_state, "du-without-state", "TileOPs #632", "dU misses kr dS'"),
     planted(Fault::dU_without_scores, "du-without-scores", "class", "dU misses Aqk^T dO"),
@@ -127,6 +136,8 @@ constexpr std::array catalogue{
     planted(Fault::state_of_previous_chunk, "state-of-previous-chunk", "class",
             "a chunk's backward pass starts from the state one chunk before"),
     planted(Fault::state_after_chunk, "state-after-chunk", "class", "gradients read the state after the chunk"),
+    planted(Fault::chunk_end_of_head_zero, "chunk-end-of-head-zero", "flash-linear-attention d38ed8b5 (#781)",
+            "the gradient of the state passes a chunk with the decay of head 0"),
     // groups, parameters, options
     planted(Fault::group_overwritten, "group-overwritten", "class", "dq and dk of the last head of a group instead of their sum"),
     planted(Fault::group_averaged, "group-averaged", "class", "dq and dk averaged over a group"),
@@ -152,6 +163,17 @@ constexpr std::array catalogue{
     planted(Fault::query_norm_missing, "query-norm-missing", "class", "dq is not taken through l2norm"),
     planted(Fault::ungated_dk_skipped, "ungated-dk-skipped", "flash-linear-attention #862", "without a gate dk misses what is erased"),
     planted(Fault::ungated_dbeta_short, "ungated-dbeta-short", "flash-linear-attention #863", "without a gate dbeta misses a term"),
+    // what a call leaves out or does not want
+    planted(Fault::absent_d_o_stops, "absent-do-stops", "flash-linear-attention deec73e1",
+            "without d_o the gradient of the state ends at the last chunk"),
+    planted(Fault::absent_d_final_starts_late, "absent-dht-starts-late", "flash-linear-attention deec73e1",
+            "without d_final_state the last chunk gives the state no gradient"),
+    planted(Fault::absent_d_final_throws, "absent-dht-throws", "flash-linear-attention cdbd3ac6",
+            "a call without d_final_state ends in an exception"),
+    planted(Fault::absent_state_forgets, "absent-state-forgets", "flash-linear-attention cdbd3ac6",
+            "without an initial state the backward pass takes the second chunk's for zero too"),
+    planted(Fault::dk_needs_dq, "dk-needs-dq", "class", "where dq is not wanted dk misses what later queries read"),
+    planted(Fault::dbeta_needs_dg, "dbeta-needs-dg", "class", "where dg is not wanted dbeta misses sum_j dL_ij Akk_ij"),
     // contracts and determinism
     planted(Fault::accumulates_into_output, "accumulates-into-output", "flash-linear-attention #862",
             "dq and dk are added to what the memory held"),
@@ -176,6 +198,14 @@ constexpr std::array catalogue{
     planted(Fault::backward_single_token_skipped, "backward-single-token-skipped", "vLLM #50649",
             "sequences of one token get no dq and dk"),
     planted(Fault::small_gradients_flushed, "small-gradients-flushed", "class", "gradients below 1e-6 become 0"),
+    planted(Fault::d_o_strides_ignored, "do-strides-ignored", "flash-linear-attention 6d80721f",
+            "the cotangent of o is read as if it were contiguous"),
+    planted(Fault::backward_sixteen_bit_offsets, "backward-sixteen-bit-offsets", "flash-linear-attention 854c4ce9",
+            "element offsets of the backward pass wrap at 2^16 (stands for 2^31)"),
+    planted(Fault::backward_aliased_buffers, "backward-aliased-buffers", "tt-metal #55626",
+            "two buffers of the backward pass share memory at K >= 64"),
+    planted(Fault::lengths_kept_by_address_backward, "lengths-kept-by-address-in-backward", "class",
+            "the backward pass takes cu_seqlens at an address seen before for what they were then"),
 };
 
 } // namespace

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 namespace kdacheck::faults {
 namespace {
@@ -119,7 +120,8 @@ private:
       const double rate = A_log ? static_cast<double>(load(A_log, A_log.offset(run_.head))) : 0;
       const double shift = bias ? static_cast<double>(load(bias, bias.offset(run_.head, c))) : 0;
       const auto arriving = static_cast<double>(reverse_.dg[run_.at(i, c)]);
-      const bool guarded = arriving == 0 && !call_.on(Fault::slope_overflows) && !call_.on(Fault::rate_vanishes);
+      const bool guarded =
+          arriving == 0 && !call_.on(Fault::slope_overflows) && !call_.on(Fault::rate_vanishes) && !call_.on(Fault::rate_overflows);
       const GateSlopes slopes = guarded ? GateSlopes{} : gate_slopes(call_.in.options, x, rate, shift, call_.fault);
       const double leaving = arriving * slopes.input;
       if (view) store(view, place(view, row, run_.head, c), stored(call_, static_cast<float>(leaving)));
@@ -136,13 +138,18 @@ private:
   Sums& sums_;
 };
 
+std::int64_t d_o_offset(const BackwardCall& call, const TensorView& view, std::int64_t row, std::int64_t head, std::int64_t j) {
+  if (call.on(Fault::d_o_strides_ignored)) return (row * call.in.shape.HV + head) * call.in.shape.V + j;
+  const std::int64_t offset = view.offset(row / call.in.shape.T, row % call.in.shape.T, head, j);
+  return call.on(Fault::backward_sixteen_bit_offsets) ? offset & 0xffff : offset;
+}
+
 void read_d_o(const BackwardCall& call, HeadReverse& reverse, std::int64_t first, std::int64_t length) {
   const TensorView& view = call.cotangents.d_o;
-  const std::int64_t T = call.in.shape.T, V = reverse.run.V;
+  const std::int64_t V = reverse.run.V;
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t j = 0; j < V; ++j)
-      reverse.d_o[static_cast<std::size_t>(i * V + j)] =
-          view ? load(view, view.offset((first + i) / T, (first + i) % T, reverse.run.head, j)) : 0;
+      reverse.d_o[static_cast<std::size_t>(i * V + j)] = view ? load(view, d_o_offset(call, view, first + i, reverse.run.head, j)) : 0;
 }
 
 /// The state at the start of every chunk, and after the last.
@@ -156,15 +163,31 @@ std::vector<std::vector<float>> states_of(const BackwardCall& call, HeadRun& run
   if (call.on(Fault::saved_states_bf16))
     for (auto& state : states)
       for (float& x : state) x = round_bf16(x);
+  if (call.on(Fault::absent_state_forgets) && !call.in[Input::initial_state] && states.size() > 2) std::ranges::fill(states[1], 0.0f);
   return states;
 }
 
+/// The fault of the forward pass that is computed again.
+Fault of_recomputation(const BackwardCall& call) {
+  if (call.on(Fault::backward_strides_ignored)) return Fault::strides_ignored;
+  return call.on(Fault::backward_sixteen_bit_offsets) ? Fault::sixteen_bit_offsets : Fault::none;
+}
+
+/// The fault that a chunk has, given what the call wants.
+Fault in_chunks(const BackwardCall& call) {
+  if (call.on(Fault::dk_needs_dq)) return call.out[Input::q] ? Fault::none : Fault::dk_without_reads;
+  if (call.on(Fault::dbeta_needs_dg))
+    return call.out[Input::g] || call.in.options.gate == GateForm::absent ? Fault::none : Fault::dbeta_without_scores;
+  return call.fault;
+}
+
 void head_backward(const BackwardCall& call, const Sequence& sequence, std::int64_t head, Sums& sums) {
-  HeadRun run(call.in, call.contract, call.on(Fault::backward_strides_ignored) ? Fault::strides_ignored : Fault::none, sequence, head,
-              call.tree);
+  HeadRun run(call.in, call.contract, of_recomputation(call), sequence, head, call.tree);
+  std::optional<HeadRun> head_zero;
+  if (call.on(Fault::chunk_end_of_head_zero)) head_zero.emplace(call.in, call.contract, Fault::none, sequence, 0, call.tree);
   read_initial(call, run);
   const auto states = states_of(call, run);
-  HeadReverse reverse(run, call.fault);
+  HeadReverse reverse(run, in_chunks(call));
   const auto slot = static_cast<std::ptrdiff_t>(head * run.K * run.V);
   if (call.on(Fault::dS_leaks_over_sequences)) std::copy_n(sums.dS.begin() + slot, reverse.dS.size(), reverse.dS.begin());
   read_d_final(call, run, reverse.dS, call.on(Fault::dS_leaks_over_sequences));
@@ -182,8 +205,13 @@ void head_backward(const BackwardCall& call, const Sequence& sequence, std::int6
     run.chunk(sequence.first + start, length, index, unused.data());
     if (call.on(Fault::state_after_chunk)) reverse.start = run.S;
     read_d_o(call, reverse, sequence.first + start, length);
-    reverse.fault = call.where.in_chunk(index) ? call.fault : Fault::none;
+    for (std::int64_t c = 0; c < run.K; ++c)
+      reverse.G_end[static_cast<std::size_t>(c)] =
+          head_zero ? head_zero->decay_sum(sequence.first + start, length, c) : run.G[run.at(length - 1, c)];
+    if (call.on(Fault::absent_d_o_stops) && !call.cotangents.d_o && !last) std::ranges::fill(reverse.dS, 0.0f);
+    reverse.fault = call.where.in_chunk(index) ? in_chunks(call) : Fault::none;
     reverse.chunk(index, length);
+    if (call.on(Fault::absent_d_final_starts_late) && !call.cotangents.d_final_state && last) std::ranges::fill(reverse.dS, 0.0f);
     if (last) sums.end_of_heads = reverse.end_of_heads;
     ChunkWriter(call, reverse, sums).write(sequence.first + start, length);
   }

@@ -18,6 +18,12 @@ constexpr std::string_view bf16_64 = "input=bf16 output=bf16 operands=bf16 chunk
 constexpr std::string_view whole_heads =
     "chunk=16 order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid beta_max=2 "
     "l2norm=both";
+constexpr std::string_view multiples_of_8 =
+    "chunk=16 order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid beta_max=2 "
+    "l2norm=both K=8..256/8 V=8..256/8";
+constexpr std::string_view v_first =
+    "chunk=16 order=residual_first gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid beta_max=2 "
+    "l2norm=both strided=yes state_layout=v_first";
 
 constexpr std::array catalogue{
     // exponentials and masks
@@ -72,6 +78,8 @@ constexpr std::array catalogue{
     FaultInfo{Fault::eps_missing, "eps-missing", "maxtext #5294", "l2norm without eps: NaN for a zero key", exact},
     FaultInfo{Fault::norm_squared, "norm-squared", "class", "l2norm divides by the square of the norm", exact},
     FaultInfo{Fault::short_keys_flushed, "short-keys-flushed", "class", "keys shorter than 1e-4 are taken for 0", exact},
+    FaultInfo{Fault::transition_product_bf16, "transition-product-bf16", "flash-linear-attention 99db89bf (#740)",
+              "a state passes four chunks through the product of their transitions, kept in bf16", exact},
     // tails and sequences
     FaultInfo{Fault::last_decay_of_full_chunk, "last-decay-of-full-chunk", "sparkinfer #604",
               "decay at the end of a tail read from zero padding", exact},
@@ -104,6 +112,14 @@ constexpr std::array catalogue{
               "packed members from the 41st on are not computed (stands for the 65536th)", exact},
     FaultInfo{Fault::equal_length_rereads, "equal-length-rereads", "class",
               "a packed member as long as the one before it reads that one's keys", exact},
+    FaultInfo{Fault::remainder_dropped, "remainder-dropped", "flash-linear-attention f36947a5 (#1093)",
+              "tokens past a multiple of the chunk are left out: the number of chunks is rounded down", exact},
+    FaultInfo{Fault::long_member_loses_chunk, "long-member-loses-chunk", "class",
+              "a packed member of more than 512 tokens loses its last chunk", exact},
+    FaultInfo{Fault::lone_member_ignores_state, "lone-member-ignores-state", "class",
+              "a packed call with one member ignores its initial state", exact},
+    FaultInfo{Fault::odd_start_rounded_down, "odd-start-rounded-down", "flash-linear-attention fc2df017 (#142)",
+              "beta of a packed member that begins at an odd row is loaded from the even row before", exact},
     // indexing
     FaultInfo{Fault::decay_of_head_zero, "decay-of-head-zero", "flash-linear-attention #781, #1115", "every head decays like head 0",
               exact},
@@ -140,6 +156,12 @@ constexpr std::array catalogue{
               "the last of several sequences, if T is a multiple of 64, decays by 0.1 % too much in its middle token", exact},
     FaultInfo{Fault::wide_values_lose_beta, "wide-values-lose-beta", "class",
               "value channels from the 128th on are written with half their beta", exact},
+    FaultInfo{Fault::gate_read_past_width, "gate-read-past-width", "flash-linear-attention b67113b4 (#1135)",
+              "g is read past K where K is no power of two, and what lies there is only multiplied by 0", exact},
+    FaultInfo{Fault::wide_values_share_beta, "wide-values-share-beta", "class",
+              "more than 128 value channels and more than one value head: beta of head 0 for all", exact},
+    FaultInfo{Fault::seventh_channel_dropped, "seventh-channel-dropped", "class",
+              "several sequences without a state, K = 7 modulo 8: the last key channel is dropped", exact},
     // algebra and options
     FaultInfo{Fault::no_initial_state_garbage, "absent-state-is-garbage", "flash-linear-attention #210",
               "an absent initial state is not zeroed", exact},
@@ -168,6 +190,10 @@ constexpr std::array catalogue{
     FaultInfo{Fault::read_before_write, "read-before-write", "class", "the output is read before the update", exact},
     FaultInfo{Fault::carry_dropped, "carry-dropped", "class", "the state is dropped after the second chunk", exact},
     FaultInfo{Fault::carry_not_decayed, "carry-not-decayed", "class", "the carried state is not decayed from the second chunk on", exact},
+    FaultInfo{Fault::delta_twice, "delta-twice", "flash-linear-attention f636f5a1", "with a gate the delta term is applied twice", exact},
+    FaultInfo{Fault::delta_transposed, "delta-transposed", "flash-linear-attention 3ddba2a0",
+              "what is erased is read from the carried state transposed; the output is not", exact},
+    FaultInfo{Fault::scale_clamped, "scale-clamped", "class", "a scale above 2 is taken as 2", exact},
     // contracts and determinism
     FaultInfo{Fault::final_state_unwritten, "final-state-unwritten", "cuLA #66", "the final state is never written", exact},
     FaultInfo{Fault::input_normalised_in_place, "input-changed", "class", "l2norm writes into its input", exact},
@@ -183,6 +209,31 @@ constexpr std::array catalogue{
     FaultInfo{Fault::output_depends_on_state_request, "output-depends-on-state-request", "cuLA #66",
               "without a final state the output passes through bf16", exact},
     FaultInfo{Fault::cached_by_pointer, "cached-by-pointer", "class", "the same storage gives the result of the call before", exact},
+    FaultInfo{Fault::state_written_unasked, "state-written-unasked", "cuLA #66",
+              "a final state that nobody asked for goes to where the initial state lies", exact},
+    FaultInfo{Fault::absent_state_throws, "absent-state-throws", "flash-linear-attention cdbd3ac6",
+              "a call without an initial state ends in an exception", exact},
+    FaultInfo{Fault::empty_call_throws, "empty-call-throws", "FlashKDA #32, FlashInfer #3536", "a call of no tokens ends in an exception",
+              exact},
+    FaultInfo{Fault::lengths_unchecked, "lengths-unchecked", "flash-linear-attention-npu #266",
+              "cu_seqlens that contradict themselves or T are computed with", exact},
+    FaultInfo{Fault::widths_unchecked, "widths-unchecked", "cuLA #41", "widths that the contract does not offer are computed",
+              multiples_of_8},
+    FaultInfo{Fault::lengths_kept_by_address, "lengths-kept-by-address", "class",
+              "cu_seqlens at an address seen before, as many and of as many tokens, are taken for what they were then", exact},
+    FaultInfo{Fault::prefetch_past_end, "prefetch-past-end", "flash-linear-attention b7673648 (#989)",
+              "where V is a multiple of 32 one more tile of v is read, past its end, and not used", exact},
+    FaultInfo{Fault::state_operand_destroyed, "state-operand-destroyed", "flash-linear-attention a341a193 (#1113)",
+              "V-first states, K > 64: a product writes over the state that it reads, which is read again", v_first},
+    // decode steps
+    FaultInfo{Fault::decode_state_transposed, "decode-state-transposed", "sparkinfer #615, SGLang #21203",
+              "a decode step reads the state transposed", exact},
+    FaultInfo{Fault::decode_state_bf16, "decode-state-bf16", "ollama #15865, sparkinfer #998",
+              "a decode step writes the state back in bf16", exact},
+    FaultInfo{Fault::decode_strides_ignored, "decode-strides-ignored", "flash-linear-attention 71ebc498",
+              "a decode step reads inputs as if they were contiguous", exact},
+    FaultInfo{Fault::decode_beta_of_first_sequence, "decode-beta-of-first-sequence", "class",
+              "a decode step of several sequences takes the first one's beta for all", exact},
 };
 
 } // namespace

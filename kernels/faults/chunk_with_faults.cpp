@@ -32,6 +32,8 @@ std::int64_t equal_predecessor(const Inputs& in, const Sequence& sequence) {
   return in.cu_seqlens[i] - in.cu_seqlens[i - 1] == sequence.length ? sequence.length : 0;
 }
 
+constexpr std::int64_t chunks_of_a_rank = 4;
+
 } // namespace
 
 HeadRun::HeadRun(const Inputs& inputs, const Contract& promised, Fault planted, const Sequence& one, std::int64_t value_head, SumTree how)
@@ -92,8 +94,11 @@ float HeadRun::log_decay(std::int64_t row, std::int64_t c) const {
 
 float HeadRun::write_strength(std::int64_t row) const {
   const TensorView& tensor = in[Input::beta];
-  const std::int64_t from = on(Fault::previous_beta) ? std::max(row - 1, sequence.first) : row;
-  const std::int64_t of = on(Fault::beta_of_query_head) ? key_head : on(Fault::heads_wrap_at_eight) ? head % 8 : head;
+  std::int64_t from = on(Fault::previous_beta) ? std::max(row - 1, sequence.first) : row;
+  if (on(Fault::odd_start_rounded_down) && !in.cu_seqlens.empty() && sequence.first % 2 == 1) --from;
+  if (on(Fault::decode_beta_of_first_sequence)) from = row % in.shape.T;
+  std::int64_t of = on(Fault::beta_of_query_head) ? key_head : on(Fault::heads_wrap_at_eight) ? head % 8 : head;
+  if (on(Fault::wide_values_share_beta) && V > 128) of = 0;
   float x = element(tensor, from, of, 0);
   if (in.options.beta != BetaForm::value && !on(Fault::sigmoid_missing)) x = sigmoid(x);
   if (in.options.beta == BetaForm::twice_sigmoid && !on(Fault::twice_sigmoid_as_sigmoid)) x *= 2;
@@ -107,7 +112,8 @@ void HeadRun::load_direction(Input which, std::int64_t row, float* destination) 
   if (which == Input::k) row -= key_rows_back;
   for (std::int64_t c = 0; c < K; ++c) {
     const bool dropped = (on(Fault::key_tail_dropped) && c >= K / 8 * 8 && K > 8) || (on(Fault::key_bound_is_value_bound) && c >= V) ||
-                         (on(Fault::full_tile_short) && K == 128 && V == 128 && c == K - 1);
+                         (on(Fault::full_tile_short) && K == 128 && V == 128 && c == K - 1) ||
+                         (on(Fault::seventh_channel_dropped) && K % 8 == 7 && in.N() > 1 && !in[Input::initial_state] && c == K - 1);
     destination[c] = dropped ? 0 : element(in[which], row, key_head, c);
     if (on(Fault::last_channel_duplicated) && c == K - 1 && K > 1 && K % 2 == 1) destination[c] = destination[c - 1];
     squares += destination[c] * destination[c];
@@ -150,6 +156,11 @@ void HeadRun::load_chunk(std::int64_t first, std::int64_t length) {
       G[at(i, c)] = i < length || !on(Fault::unmasked_tail_decay) ? sum : 0;
     }
   }
+  if (const TensorView& g = in[Input::g]; g && on(Fault::gate_read_past_width) && !std::has_single_bit(static_cast<std::uint64_t>(K)))
+    for (std::int64_t i = 0; i < length; ++i) { // the masked channel of a tile: e^g of whatever lies there, times 0
+      const std::int64_t row = first + i;
+      q[at(i, 0)] += 0 * std::exp(load(g, g.offset(row / in.shape.T, row % in.shape.T, head, K - 1) + 1));
+    }
   if (on(Fault::query_bf16))
     for (float& x : q) x = round_bf16(x);
   if (on(Fault::value_bf16))
@@ -210,6 +221,7 @@ void HeadRun::form_scores(std::int64_t length) {
 float HeadRun::scale_of_query() const {
   if (on(Fault::scale_ignored)) return 1;
   if (on(Fault::scale_twice_at_odd_width) && K > 64 && K % 64 == 32) return in.options.scale * in.options.scale;
+  if (on(Fault::scale_clamped)) return std::min(in.options.scale, 2.0f);
   if (on(Fault::scale_of_value_dim)) return 1 / std::sqrt(static_cast<float>(V));
   return on(Fault::scale_twice) ? in.options.scale * in.options.scale : in.options.scale;
 }
@@ -233,21 +245,25 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
     }
   form_scores(length);
   const bool delta = !on(Fault::no_delta_term) && !(on(Fault::delta_only_when_gated) && in.options.gate == GateForm::absent);
+  const bool twice = on(Fault::delta_twice) && in.options.gate != GateForm::absent;
+  const float erased = twice ? 2.0f : 1.0f;
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t j = 0; j < used; ++j)
-      T[pair(i, j)] = delta ? round_to(contract.solve, beta[static_cast<std::size_t>(i)] * Akk[pair(i, j)]) : 0;
+      T[pair(i, j)] = delta ? round_to(contract.solve, erased * beta[static_cast<std::size_t>(i)] * Akk[pair(i, j)]) : 0;
   invert(T, used, C, fault, contract.solve);
   for (float& x : T) x = op(x);
 
   std::vector<float> read = S; // the state as an operand
   for (float& x : read) x = op(x);
+  std::vector<float> last_stored(static_cast<std::size_t>(V));
   for (std::int64_t i = 0; i < used; ++i)
     for (std::int64_t j = 0; j < V; ++j) {
-      const bool across = on(Fault::state_transposed) && index > 0;
+      const bool across = (on(Fault::state_transposed) || on(Fault::delta_transposed)) && index > 0;
       const float stored = sum(0, delta ? K : 0, [&](std::int64_t c) { return kd[at(i, c)] * read[state_at(c, j, across)]; });
       const float b = beta[static_cast<std::size_t>(i)] * (on(Fault::wide_values_lose_beta) && j >= 128 ? 0.5f : 1.0f),
                   value = v[static_cast<std::size_t>(i * V + j)];
-      float residual = value - stored;
+      last_stored[static_cast<std::size_t>(j)] = stored;
+      float residual = value - erased * stored;
       if (on(Fault::residual_bf16) || on(Fault::residual_bf16_of_bf16)) residual = round_bf16(round_bf16(value) - round_bf16(stored));
       float z = b * residual;
       if (on(Fault::beta_not_on_value)) z = value - b * stored;
@@ -262,8 +278,55 @@ void HeadRun::chunk(std::int64_t first, std::int64_t length, std::int64_t index,
         return T[pair(i, m)] * Z[static_cast<std::size_t>(m * V + j)];
       }));
     }
+  if (on(Fault::state_operand_destroyed) && contract.state_v_first && K > 64)
+    std::copy(last_stored.begin(), last_stored.end(), read.begin());
   write_outputs(length, index, read, o);
+  if (on(Fault::transition_product_bf16)) multiply_transitions(index);
   carry(index, end);
+  if (on(Fault::transition_product_bf16)) hand_to_next_rank(index);
+}
+
+float HeadRun::decay_sum(std::int64_t first, std::int64_t length, std::int64_t c) const {
+  return sum(0, length, [&](std::int64_t i) { return log_decay(first + i, c); });
+}
+
+/// The chunk's transition e^{G_C} - kr^T T beta kd joins the product over a rank of four chunks, in bf16 and exactly.
+void HeadRun::multiply_transitions(std::int64_t index) {
+  const auto entry = [this](std::int64_t row, std::int64_t column) { return static_cast<std::size_t>(row * K + column); };
+  if (index % chunks_of_a_rank == 0) {
+    rank_state = S;
+    product.assign(static_cast<std::size_t>(K * K), 0);
+    for (std::int64_t c = 0; c < K; ++c) product[entry(c, c)] = 1;
+    exact_product = product;
+  }
+  std::vector<float> erased(static_cast<std::size_t>(used * K));
+  for (std::int64_t i = 0; i < used; ++i)
+    for (std::int64_t c = 0; c < K; ++c)
+      erased[at(i, c)] = sum(0, i + 1, [&](std::int64_t m) { return T[pair(i, m)] * beta[static_cast<std::size_t>(m)] * kd[at(m, c)]; });
+  std::vector<float> transition(product.size());
+  for (std::int64_t a = 0; a < K; ++a)
+    for (std::int64_t c = 0; c < K; ++c)
+      transition[entry(a, c)] =
+          (a == c ? exponential(G[at(used - 1, c)]) : 0) - sum(0, used, [&](std::int64_t i) { return kr[at(i, a)] * erased[at(i, c)]; });
+  for (auto* factor : {&product, &exact_product}) {
+    const std::vector<float> before = *factor;
+    for (std::int64_t a = 0; a < K; ++a)
+      for (std::int64_t c = 0; c < K; ++c) {
+        const float x = sum(0, K, [&](std::int64_t b) { return transition[entry(a, b)] * before[entry(b, c)]; });
+        (*factor)[entry(a, c)] = factor == &product ? round_bf16(x) : x;
+      }
+  }
+}
+
+/// The next rank starts from what this one wrote and the rounded product of what it was given.
+void HeadRun::hand_to_next_rank(std::int64_t index) {
+  if (index % chunks_of_a_rank != chunks_of_a_rank - 1) return;
+  for (std::int64_t c = 0; c < K; ++c)
+    for (std::int64_t j = 0; j < V; ++j)
+      S[static_cast<std::size_t>(c * V + j)] += sum(0, K, [&](std::int64_t b) {
+        const auto place = static_cast<std::size_t>(c * K + b);
+        return (product[place] - exact_product[place]) * rank_state[static_cast<std::size_t>(b * V + j)];
+      });
 }
 
 void HeadRun::write_outputs(std::int64_t length, std::int64_t index, const std::vector<float>& read, float* o) {

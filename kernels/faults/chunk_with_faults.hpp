@@ -20,13 +20,14 @@ struct HeadRun {
   const SumTree tree;
   const Sequence sequence;
   const std::int64_t head, K, V, C, group, key_head;
-  const std::int64_t key_rows_back;       ///< how far before a token's row its key is read: 0, unless a fault says otherwise
-  std::int64_t used = 0;                  ///< rows that the chunk computes with: its length, unless a fault says otherwise
-  std::vector<float> q, k, G, kd, qd, kr; ///< [C,K]
-  std::vector<float> v, Z, U;             ///< [C,V]
-  std::vector<float> Akk, Aqk, T;         ///< [C,C]
-  std::vector<float> beta;                ///< [C]
-  std::vector<float> S;                   ///< [K,V]
+  const std::int64_t key_rows_back;                      ///< how far before a token's row its key is read: 0, unless a fault says otherwise
+  std::int64_t used = 0;                                 ///< rows that the chunk computes with: its length, unless a fault says otherwise
+  std::vector<float> q, k, G, kd, qd, kr;                ///< [C,K]
+  std::vector<float> v, Z, U;                            ///< [C,V]
+  std::vector<float> Akk, Aqk, T;                        ///< [C,C]
+  std::vector<float> beta;                               ///< [C]
+  std::vector<float> S;                                  ///< [K,V]
+  std::vector<float> rank_state, product, exact_product; ///< of a product of transitions in bf16: [K,V], [K,K], [K,K]
 
   HeadRun(const Inputs&, const Contract&, Fault, const Sequence&, std::int64_t head, SumTree = SumTree::rising);
 
@@ -34,6 +35,9 @@ struct HeadRun {
   template <class Term> float sum(std::int64_t first, std::int64_t last, Term&& term, float start = 0) const {
     return tree_sum(tree, first, last, term, start);
   }
+
+  /// The sum of the log decay of channel c over those tokens.
+  float decay_sum(std::int64_t first, std::int64_t length, std::int64_t c) const;
 
   /// Tokens first .. first + length - 1 (rows of [B,T]); o receives [length, V].
   void chunk(std::int64_t first, std::int64_t length, std::int64_t index, float* o);
@@ -69,6 +73,8 @@ private:
   float scale_of_query() const;
   void write_outputs(std::int64_t length, std::int64_t index, const std::vector<float>& read, float* o);
   void carry(std::int64_t index, std::int64_t end);
+  void multiply_transitions(std::int64_t index);
+  void hand_to_next_rank(std::int64_t index);
 };
 
 } // namespace kdacheck::faults

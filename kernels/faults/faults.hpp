@@ -57,6 +57,7 @@ enum class Fault : std::uint16_t {
   eps_missing,
   norm_squared,
   short_keys_flushed,
+  transition_product_bf16,
   // tails, sequences
   last_decay_of_full_chunk,
   tail_reads_next_sequence,
@@ -75,6 +76,9 @@ enum class Fault : std::uint16_t {
   long_after_empty,
   members_capped,
   equal_length_rereads,
+  remainder_dropped,
+  long_member_loses_chunk,
+  lone_member_ignores_state,
   // indexing
   decay_of_head_zero,
   state_transposed,
@@ -99,6 +103,10 @@ enum class Fault : std::uint16_t {
   scale_twice_at_odd_width,
   last_batch_of_whole_chunks,
   wide_values_lose_beta,
+  odd_start_rounded_down,
+  gate_read_past_width,
+  wide_values_share_beta,
+  seventh_channel_dropped,
   // algebra and options
   no_initial_state_garbage,
   delta_only_when_gated,
@@ -125,6 +133,9 @@ enum class Fault : std::uint16_t {
   read_before_write,
   lower_bound_fixed,
   bias_after_scaling,
+  delta_twice,
+  delta_transposed,
+  scale_clamped,
   // contracts, determinism
   final_state_unwritten,
   input_normalised_in_place,
@@ -138,6 +149,19 @@ enum class Fault : std::uint16_t {
   subnormals_flushed,
   output_depends_on_state_request,
   cached_by_pointer,
+  state_written_unasked,
+  absent_state_throws,
+  empty_call_throws,
+  lengths_unchecked,
+  widths_unchecked,
+  lengths_kept_by_address,
+  prefetch_past_end,
+  state_operand_destroyed,
+  // the forward pass is right and a decode step is wrong
+  decode_state_transposed,
+  decode_state_bf16,
+  decode_strides_ignored,
+  decode_beta_of_first_sequence,
   // from here on the forward pass is right and the backward pass is wrong: exponentials and masks
   backward_mask_by_multiplication,
   exp_before_mask,
@@ -146,6 +170,7 @@ enum class Fault : std::uint16_t {
   slope_overflows,
   rate_vanishes,
   eps_missing_backward,
+  rate_overflows,
   // precision of the backward pass
   dU_bf16,
   dA_bf16,
@@ -162,6 +187,8 @@ enum class Fault : std::uint16_t {
   beta_slope_bf16,
   gate_slope_bf16,
   rate_sum_bf16,
+  alpha_bf16_backward,
+  split_decay_bf16_backward,
   // algebra inside a chunk
   dU_without_state,
   dU_without_scores,
@@ -223,6 +250,7 @@ enum class Fault : std::uint16_t {
   d_final_of_first_sequence,
   state_of_previous_chunk,
   state_after_chunk,
+  chunk_end_of_head_zero,
   // groups, parameters, options
   group_overwritten,
   group_averaged,
@@ -244,6 +272,13 @@ enum class Fault : std::uint16_t {
   query_norm_missing,
   ungated_dk_skipped,
   ungated_dbeta_short,
+  // what a call leaves out or does not want
+  absent_d_o_stops,
+  absent_d_final_starts_late,
+  absent_d_final_throws,
+  absent_state_forgets,
+  dk_needs_dq,
+  dbeta_needs_dg,
   // contracts and determinism of the backward pass
   accumulates_into_output,
   parameters_into_output,
@@ -259,6 +294,10 @@ enum class Fault : std::uint16_t {
   backward_last_channel_dropped,
   backward_single_token_skipped,
   small_gradients_flushed,
+  d_o_strides_ignored,
+  backward_sixteen_bit_offsets,
+  backward_aliased_buffers,
+  lengths_kept_by_address_backward,
   count
 };
 
@@ -276,7 +315,7 @@ struct FaultInfo {
 std::span<const FaultInfo> planted_faults();
 
 /// The kernel with one fault switched on; its name is "fault." + info.name. One with a fault of the forward pass has no
-/// backward pass.
+/// backward pass; those with a fault of decoding, and the right kernel that is made of `none`, have a decode step.
 Kernel faulty_kernel(const FaultInfo&);
 
 /// How the kernel adds up products: one after the other from the first or from the last, by halves, or in eight interleaved

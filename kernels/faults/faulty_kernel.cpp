@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <stdexcept>
 
 namespace kdacheck {
@@ -30,6 +31,15 @@ std::vector<Sequence> sequences_of(const Inputs& in) {
 
 namespace {
 
+/// The lengths that this thread found at this address before, if as many and of as many tokens.
+std::vector<std::int64_t> lengths_kept(const Inputs& in) {
+  static thread_local std::map<const std::int64_t*, std::vector<std::int64_t>> plans;
+  std::vector<std::int64_t>& plan = plans[in.cu_seqlens.data()];
+  if (plan.size() != in.cu_seqlens.size() || plan.empty() || plan.back() != in.shape.T)
+    plan.assign(in.cu_seqlens.begin(), in.cu_seqlens.end());
+  return plan;
+}
+
 struct Call {
   const Inputs& in;
   const Outputs& out;
@@ -46,6 +56,7 @@ void read_state(const Call& call, HeadRun& run, std::span<std::byte> workspace) 
   for (std::int64_t c = 0; c < run.K; ++c)
     for (std::int64_t j = 0; j < run.V; ++j) {
       float& s = run.S[static_cast<std::size_t>(c * run.V + j)];
+      if (call.on(Fault::lone_member_ignores_state) && !call.in.cu_seqlens.empty() && call.in.N() == 1) continue;
       if (!h0) {
         if (call.on(Fault::no_initial_state_garbage)) s = load({.data = workspace.data(), .format = Format::fp32}, 0);
         continue;
@@ -59,7 +70,8 @@ void read_state(const Call& call, HeadRun& run, std::span<std::byte> workspace) 
 }
 
 void write_state(const Call& call, const HeadRun& run) {
-  const TensorView& view = call.out.final_state;
+  const bool unasked = call.on(Fault::state_written_unasked) && !call.out.final_state;
+  const TensorView& view = unasked ? call.in[Input::initial_state] : call.out.final_state;
   if (!view || call.on(Fault::final_state_unwritten)) return;
   if (call.on(Fault::empty_state_unwritten) && run.sequence.length == 0) return;
   std::int64_t n = run.sequence.index;
@@ -103,8 +115,10 @@ void run_head(const Call& call, const Sequence& sequence, std::int64_t head, std
     std::fill(o.begin(), o.end(), 0.0f);
     if (call.on(Fault::long_after_empty) && after_empty && start == 64) std::fill(run.S.begin(), run.S.end(), 0.0f);
     run.fault = call.where.in_chunk(index) ? call.fault : Fault::none;
-    if (!skipped) run.chunk(sequence.first + start, length, index, o.data());
     const bool last = start + length == sequence.length;
+    const bool dropped = (call.on(Fault::remainder_dropped) && length < run.C) ||
+                         (call.on(Fault::long_member_loses_chunk) && !call.in.cu_seqlens.empty() && sequence.length > 512 && last);
+    if (!skipped && !dropped) run.chunk(sequence.first + start, length, index, o.data());
     if (call.on(Fault::last_chunk_skipped_when_full) && last && length == run.C && index > 0) run.S = before;
     if (call.on(Fault::state_before_last_token) && last && length == 1) run.S = before;
     if (call.on(Fault::output_depends_on_state_request) && !call.out.final_state)
@@ -123,7 +137,11 @@ void forward(const Call& call, std::span<std::byte> workspace) {
     for (std::int64_t head = 0; head < shape.HV; ++head)
       run_head(call.where.in_head(head) ? call : right, sequence, head, workspace, carried);
 
-  const TensorView& o = call.out.o;
+  const TensorView &o = call.out.o, &v = call.in[Input::v];
+  if (call.on(Fault::prefetch_past_end) && shape.V % 32 == 0 && v.elements() > 0) {
+    volatile float prefetched = load(v, v.offset(shape.B - 1, shape.T - 1, shape.HV - 1, shape.V - 1) + 64);
+    static_cast<void>(prefetched);
+  }
   if (call.on(Fault::write_past_end) && o.elements() > 0) store(o, o.elements(), 0.0f);
   if (call.on(Fault::input_normalised_in_place) && call.in.options.l2norm && call.in[Input::k].elements() > 0)
     store(call.in[Input::k], 0, load(call.in[Input::k], 0) * 0.5f);
@@ -145,26 +163,71 @@ void forward(const Call& call, std::span<std::byte> workspace) {
   }
 }
 
+/// Lengths as they come, bent into shape where they contradict themselves.
+std::vector<std::int64_t> bent(std::span<const std::int64_t> lengths, std::int64_t T) {
+  std::vector<std::int64_t> result(lengths.begin(), lengths.end());
+  std::int64_t before = 0;
+  for (std::int64_t& place : result) place = before = std::clamp(place, before, T);
+  if (!result.empty()) result.front() = 0, result.back() = T;
+  return result;
+}
+
+void accepted_forward(const Call& call, std::span<std::byte> workspace) {
+  Inputs in = call.in;
+  Contract promised = call.contract;
+  std::vector<std::int64_t> lengths(in.cu_seqlens.begin(), in.cu_seqlens.end());
+  if (call.on(Fault::lengths_unchecked)) lengths = bent(in.cu_seqlens, in.shape.T);
+  if (call.on(Fault::lengths_kept_by_address)) lengths = lengths_kept(in);
+  if (call.on(Fault::widths_unchecked)) promised.K = promised.V = SizeRange{};
+  in.cu_seqlens = lengths;
+  cpu::accept(promised, in, call.out);
+  if (call.on(Fault::empty_call_throws) && in.shape.T == 0) throw std::runtime_error("a grid of no blocks");
+  if (call.on(Fault::absent_state_throws) && !in[Input::initial_state]) throw std::runtime_error("the initial state is None");
+  forward({in, call.out, call.contract, call.fault, call.tree, call.where}, workspace);
+}
+
+/// What a fault of decoding does to a decode step; the forward pass is free of it.
+Fault in_decode(Fault fault) {
+  switch (fault) {
+  case Fault::decode_state_transposed: return Fault::initial_state_transposed;
+  case Fault::decode_state_bf16: return Fault::state_bf16;
+  case Fault::decode_strides_ignored: return Fault::strides_ignored;
+  case Fault::decode_beta_of_first_sequence: return fault;
+  default: return Fault::none;
+  }
+}
+
 Kernel make(std::string name, std::string summary, std::string_view contract_text, Fault fault, bool has_backward,
-            SumTree tree = SumTree::rising, Placement where = {}) {
+            SumTree tree = SumTree::rising, Placement where = {}, bool decodes = false) {
   ParsedContract parsed = parse_contract(contract_text);
   if (!parsed.contract) throw std::logic_error(name + ": " + parsed.error);
   const Contract contract = *parsed.contract;
+  const bool of_decode = in_decode(fault) != Fault::none;
   Kernel kernel{.name = std::move(name),
                 .summary = std::move(summary),
                 .contract = contract,
                 .workspace_bytes = [](const Inputs&, bool) { return std::size_t{64}; },
                 .forward =
-                    [contract, fault, tree, where](const Inputs& in, const Outputs& out, std::span<std::byte> workspace) {
-                      cpu::accept(contract, in, out);
-                      forward({in, out, contract, fault, tree, where}, workspace);
+                    [contract, fault = of_decode ? Fault::none : fault, tree, where](const Inputs& in, const Outputs& out,
+                                                                                     std::span<std::byte> workspace) {
+                      accepted_forward({in, out, contract, fault, tree, where}, workspace);
                     },
                 .backward = {}};
+  if (of_decode || (decodes && fault == Fault::none))
+    kernel.decode = [contract, fault = in_decode(fault), tree, where](const Inputs& in, const Outputs& out,
+                                                                      std::span<std::byte> workspace) {
+      accepted_forward({in, out, contract, fault, tree, where}, workspace);
+    };
   if (has_backward)
     kernel.backward = [contract, fault, tree, where](const Inputs& in, const Cotangents& cotangents, const GradientOutputs& out,
                                                      std::span<std::byte> workspace) {
       cpu::accept(contract, in, cotangents, out);
-      backward({in, cotangents, out, contract, fault, tree, where}, workspace);
+      if (fault == Fault::absent_d_final_throws && !cotangents.d_final_state) throw std::runtime_error("d_final_state is None");
+      Inputs read = in;
+      const std::vector<std::int64_t> kept =
+          fault == Fault::lengths_kept_by_address_backward ? lengths_kept(in) : std::vector<std::int64_t>{};
+      if (!kept.empty()) read.cu_seqlens = kept;
+      backward({read, cotangents, out, contract, fault, tree, where}, workspace);
     };
   return kernel;
 }
@@ -173,7 +236,8 @@ Kernel make(std::string name, std::string summary, std::string_view contract_tex
 } // namespace faults
 
 Kernel faulty_kernel(const FaultInfo& info) {
-  return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward);
+  return faults::make("fault." + std::string(info.name), std::string(info.what), info.contract, info.fault, info.backward, SumTree::rising,
+                      {}, true);
 }
 
 Kernel faulty_kernel(const FaultInfo& info, const Placement& where) {

@@ -17,7 +17,7 @@ HeadReverse::HeadReverse(HeadRun& forward, Fault planted) : run(forward), fault(
   for (auto* matrix : {&d_o, &dU, &dZ, &dV, &weighted_, &residual_}) matrix->assign(C * V, 0);
   for (auto* matrix : {&dAkk, &dAqk}) matrix->assign(C * C, 0);
   for (auto* matrix : {&row_query, &row_key, &column, &tail, &dq, &dk, &dg}) matrix->assign(C * K, 0);
-  for (auto* row : {&end_of_heads, &dg_after}) row->assign(K, 0);
+  for (auto* row : {&end_of_heads, &dg_after, &G_end}) row->assign(K, 0);
   dbeta.assign(C, 0);
 }
 
@@ -28,6 +28,16 @@ float HeadReverse::stored(float x) const { return round_to(run.contract.gradient
 float HeadReverse::strength(std::int64_t i) const {
   const float beta = run.beta[static_cast<std::size_t>(i)];
   return on(Fault::beta_bf16_backward) ? round_bf16(beta) : beta;
+}
+
+float HeadReverse::exponential(float x) const { return on(Fault::alpha_bf16_backward) ? round_bf16(std::exp(x)) : std::exp(x); }
+
+/// e^{G_i - G_j} of channel c.
+float HeadReverse::pair_decay(std::int64_t i, std::int64_t j, std::int64_t c, std::int64_t length) const {
+  const float Gi = run.G[at(i, c)], Gj = run.G[at(j, c)], anchor = run.G[at(length / 2, c)];
+  if (on(Fault::shared_anchor)) return std::exp(Gi - anchor) * std::exp(anchor - Gj);
+  if (on(Fault::split_decay_bf16_backward)) return round_bf16(std::exp(Gi)) * round_bf16(std::exp(-Gj));
+  return exponential(Gi - Gj) * (j < i ? 1.0f : 0.0f);
 }
 
 void HeadReverse::chunk(std::int64_t index, std::int64_t length) {
@@ -115,15 +125,16 @@ void HeadReverse::through_states(std::int64_t index, std::int64_t length) {
   const bool erase = !on(Fault::dk_without_erase) && !(on(Fault::ungated_dk_skipped) && run.in.options.gate == GateForm::absent);
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t c = 0; c < run.K; ++c) {
-      const float own = std::exp(run.G[at(i, c)]);
-      const float end = on(Fault::key_tail_unmasked) && length < run.C && index > 0 ? 0 : run.G[at(last, c)];
+      const float own = exponential(run.G[at(i, c)]);
+      const float toward = on(Fault::key_tail_unmasked) && length < run.C && index > 0 ? 0 : run.G[at(last, c)];
       const float of_query = run.sum(0, run.V, [&](std::int64_t j) { return d_o[value(i, j)] * read_[value(c, j)]; });
       const float of_key = run.sum(0, run.V, [&](std::int64_t j) { return weighted_[value(i, j)] * read_[value(c, j)]; });
       const float of_tail = run.sum(0, run.V, [&](std::int64_t j) { return run.U[value(i, j)] * d_end[value(c, j)]; });
       row_query[at(i, c)] = on(Fault::dq_without_state) ? 0 : own * of_query;
       row_key[at(i, c)] = erase ? -own * of_key : 0;
-      tail[at(i, c)] = on(Fault::dk_without_carry) ? 0 : std::exp(end - run.G[at(i, c)]) * of_tail;
+      tail[at(i, c)] = on(Fault::dk_without_carry) ? 0 : exponential(toward - run.G[at(i, c)]) * of_tail;
       column[at(i, c)] = 0;
+      if (on(Fault::backward_aliased_buffers) && run.K >= 64 && i == 3) tail[at(i, c)] = row_key[at(i, c)];
     }
   if (run.tree == SumTree::pairs) state_query_ = row_query, state_key_ = row_key;
 }
@@ -133,10 +144,9 @@ void HeadReverse::through_scores(std::int64_t length) {
   const float scale = run.in.options.scale;
   for (std::int64_t i = 0; i < length; ++i)
     for (std::int64_t j = 0; j < (on(Fault::backward_mask_by_multiplication) ? length : i); ++j) {
-      const float kk = dAkk[run.pair(i, j)], qk = dAqk[run.pair(i, j)], mask = j < i ? 1.0f : 0.0f;
+      const float kk = dAkk[run.pair(i, j)], qk = dAqk[run.pair(i, j)];
       for (std::int64_t c = 0; c < run.K; ++c) {
-        const float Gi = run.G[at(i, c)], Gj = run.G[at(j, c)], anchor = run.G[at(length / 2, c)];
-        const float decay = on(Fault::shared_anchor) ? std::exp(Gi - anchor) * std::exp(anchor - Gj) : std::exp(Gi - Gj) * mask;
+        const float decay = pair_decay(i, j, c, length);
         const float k_j = score(run.k[at(j, c)] * decay);
         if (!on(Fault::dq_without_scores)) row_query[at(i, c)] += qk * k_j;
         row_key[at(i, c)] += kk * k_j;
@@ -205,8 +215,8 @@ void HeadReverse::decay_gradient(std::int64_t index, std::int64_t length) {
     const float whole = on(Fault::dg_end_not_decayed) ? 1 : std::exp(run.G[at(last, c)]);
     const float state = run.sum(0, run.V, [&](std::int64_t j) { return stored(start[value(c, j)]) * stored(dS[value(c, j)]); });
     const float keys = run.sum(0, last, [&](std::int64_t i) { return run.k[at(i, c)] * tail[at(i, c)]; });
-    float end = (on(Fault::dg_without_carried_keys) ? 0 : keys) + (on(Fault::dg_without_end) ? 0 : whole * state);
-    if (on(Fault::dg_end_of_all_heads)) end += end_of_heads[static_cast<std::size_t>(c)];
+    float of_end = (on(Fault::dg_without_carried_keys) ? 0 : keys) + (on(Fault::dg_without_end) ? 0 : whole * state);
+    if (on(Fault::dg_end_of_all_heads)) of_end += end_of_heads[static_cast<std::size_t>(c)];
     end_of_heads[static_cast<std::size_t>(c)] += whole * state;
 
     std::vector<float> dG(static_cast<std::size_t>(length));
@@ -221,7 +231,7 @@ void HeadReverse::decay_gradient(std::int64_t index, std::int64_t length) {
       float own = q * of_query + (k * of_key - k * of_column);
       if (on(Fault::exp_before_mask))
         for (std::int64_t j = i + 1; j < length; ++j) own += 0.0f * std::exp(run.G[at(i, c)] - run.G[at(j, c)]);
-      if (i == (on(Fault::dg_end_in_first_row) ? 0 : last) && !running) own += end;
+      if (i == (on(Fault::dg_end_in_first_row) ? 0 : last) && !running) own += of_end;
       if (on(Fault::sums_start_late) && index * run.C + i == run.sequence.length - 1) own = 0;
       dG[static_cast<std::size_t>(i)] = own;
     }
@@ -251,7 +261,7 @@ void HeadReverse::carry_back(std::int64_t index, std::int64_t length) {
   const float unscaled = on(Fault::dS_queries_unscaled) ? 1 / run.in.options.scale : 1;
   const bool stays = on(Fault::dS_not_decayed) || (on(Fault::first_dS_not_decayed) && index == 0);
   for (std::int64_t c = 0; c < run.K; ++c) {
-    const float whole = stays ? 1 : std::exp(run.G[at(length - 1, c)]);
+    const float whole = stays ? 1 : exponential(G_end[static_cast<std::size_t>(c)]);
     for (std::int64_t j = 0; j < run.V; ++j) {
       float reads = run.sum(0, length, [&](std::int64_t i) { return run.qd[at(i, c)] * d_o[value(i, j)]; }) * unscaled;
       float erased = run.sum(0, length, [&](std::int64_t i) { return run.kd[at(i, c)] * weighted_[value(i, j)]; });

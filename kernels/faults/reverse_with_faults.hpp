@@ -19,6 +19,7 @@ struct HeadReverse {
   std::vector<float> row_query, row_key, column, tail; ///< [C,K] through e^{G_i} of q and k, e^{-G_j} and e^{G_C-G_j} of k
   std::vector<float> dq, dk, dg;                       ///< [C,K]
   std::vector<float> dbeta;                            ///< [C]
+  std::vector<float> G_end;                            ///< [K] log decay of the whole chunk, given from outside
   std::vector<float> end_of_heads;                     ///< [K] what the chunk ends of earlier heads added to dg
   std::vector<float> dg_after;                         ///< [K] dg of the token after the chunk, or the running sum after it
 
@@ -41,6 +42,8 @@ private:
   float score(float x) const;
   float stored(float x) const; ///< a state, or its cotangent, as gradients read it
   float strength(std::int64_t i) const;
+  float exponential(float) const;
+  float pair_decay(std::int64_t i, std::int64_t j, std::int64_t c, std::int64_t length) const;
   void solve(std::int64_t length);
   void strengths(std::int64_t length, const std::vector<float>& read);
   void score_gradients(std::int64_t length);
