@@ -6,43 +6,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 
 namespace kdacheck {
 namespace {
-
-StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .grounds = std::move(why)}; }
-StageOpinion says(Stage stage, double confidence, std::string why) {
-  return {.stage = stage, .confidence = confidence, .grounds = std::move(why)};
-}
-
-/// Every tensor of a run with the name of what it holds.
-template <class Visit> void each_tensor(const Run& run, Visit visit) {
-  visit(std::string("o"), run.o);
-  visit(std::string("final_state"), run.final_state);
-  for (Input input : all_inputs) visit(std::string(name(input)), run.gradient[static_cast<std::size_t>(input)]);
-}
-
-bool is_finite(const Run& run) {
-  bool finite = true;
-  each_tensor(run, [&](const std::string&, const std::vector<float>& tensor) {
-    finite = finite && std::ranges::all_of(tensor, [](float x) { return std::isfinite(x); });
-  });
-  return finite;
-}
-
-bool same_bits(const Run& one, const Run& other) {
-  const auto equal = [](const std::vector<float>& x, const std::vector<float>& y) {
-    return std::ranges::equal(
-        x, y, {}, [](float a) { return std::bit_cast<std::uint32_t>(a); }, [](float a) { return std::bit_cast<std::uint32_t>(a); });
-  };
-  if (!equal(one.o, other.o) || !equal(one.final_state, other.final_state)) return false;
-  for (std::size_t i = 0; i < one.gradient.size(); ++i)
-    if (!equal(one.gradient[i], other.gradient[i])) return false;
-  return true;
-}
 
 /// Where a misread input enters.
 Stage stage_of(Input input) {
@@ -166,19 +135,21 @@ double Experiment::excess(const Problem& problem, const Run& run) const {
   const auto budget = judge.forward_budget(kernel.contract, problem);
   const auto V = static_cast<std::size_t>(problem.shape.V);
   double worst = 0;
-  const auto weigh = [&](const std::vector<float>& written, const Enclosed& exact, const std::vector<double>& spread) {
+  const auto weigh = [&](const std::vector<float>& written, const Enclosed& exact, const std::vector<double>& spread, Format stored) {
     if (written.size() != exact.value.size()) return;
     for (std::size_t row = 0; row < spread.size(); ++row) {
-      double sum = 0, size = 0;
+      double error = 0, least = 0; // the spread leaves out the last rounding, and is nothing where the kernel has nothing to round
       for (std::size_t i = row * V; i < (row + 1) * V; ++i) {
-        sum += std::pow(static_cast<double>(written[i]) - exact.value[i], 2);
-        size += exact.value[i] * exact.value[i];
+        error += std::pow(static_cast<double>(written[i]) - exact.value[i], 2);
+        least += std::pow(half_ulp(stored, exact.value[i]) + exact.radius[i], 2);
       }
-      const double floor = 1e-12 * std::sqrt(size / static_cast<double>(V)) + 1e-38;
-      if (const double x = std::sqrt(sum / static_cast<double>(V)) / std::max(spread[row], floor); !(x <= worst)) worst = x;
+      const double unit = std::max(spread[row], std::sqrt(least / static_cast<double>(V)));
+      if (std::isnan(error)) worst = std::numeric_limits<double>::infinity();
+      if (std::isfinite(unit)) worst = std::max(worst, std::sqrt(error / static_cast<double>(V)) / unit);
     }
   };
-  weigh(run.o, truth->o, budget->output.token), weigh(run.final_state, truth->final_state, budget->output.state_row);
+  weigh(run.o, truth->o, budget->output.token, kernel.contract.output);
+  weigh(run.final_state, truth->final_state, budget->output.state_row, Format::fp32);
   return sharper * worst;
 }
 
@@ -261,42 +232,6 @@ Problem with_plain_directions(const Problem& problem) {
   return plain;
 }
 
-StageOpinion stage_by_repetition(const Experiment& with, const Problem& problem, const Run& run) {
-  if (with.kernel.contract.repeat == Sameness::bitwise && !same_bits(run, with.run(problem)))
-    return says(Stage::call, 0.9, "the same call again gives other numbers");
-  if (with.direction == Direction::forward && std::ranges::any_of(run.o, [](float x) { return x != 0 && std::isfinite(x); }) &&
-      with.run(scaled(problem, {Input::q}, -1)).o == run.o)
-    return says(Stage::call, 0.9, "queries of the other sign give the very same o: it is that of an earlier call");
-  if (is_finite(run)) return unclear("");
-  if (problem.initial_state.empty() && with.kernel.contract.initial_state) {
-    Problem given = problem;
-    const Shape& s = problem.shape;
-    given.initial_state.assign(static_cast<std::size_t>(sequence_count(problem) * s.HV * s.K * s.V), 0.0f);
-    if (with.fails(given) == false) return says(Stage::state_carry, 0.9, "right where a state of zeros is handed over");
-  }
-  if (!with.fails(problem, {.poison = 0}).value_or(true)) return says(Stage::call, 0.9, "right where memory held zeros before the call");
-  constexpr std::uint32_t forty_two = 0x42280000; // in every format of 16 bits and more
-  const Run marked = with.run(problem, {.poison = forty_two});
-  StageOpinion opinion = unclear("");
-  each_tensor(marked, [&](const std::string& tensor, const std::vector<float>& now) {
-    each_tensor(run, [&](const std::string& of, const std::vector<float>& before) {
-      if (of != tensor || opinion.stage || now.size() != before.size()) return;
-      const auto row = static_cast<std::size_t>(tensor == "o" ? problem.shape.V : 1);
-      for (std::size_t i = 0; i < now.size() && !opinion.stage; i += row) {
-        std::size_t unwritten = 0;
-        for (std::size_t j = i; j < i + row; ++j) unwritten += now[j] == 42.0f && !std::isfinite(before[j]);
-        if (unwritten == 0) continue;
-        const bool state = tensor == "final_state" || tensor == "initial_state";
-        opinion = says(state                               ? Stage::state_carry
-                       : tensor == "o" && unwritten == row ? Stage::output
-                                                           : Stage::call,
-                       0.9, fmt::format("elements of {}{} are never written", tensor == "o" || tensor == "final_state" ? "" : "d", tensor));
-      }
-    });
-  });
-  return opinion;
-}
-
 StageOpinion stage_by_form(const Experiment& with, const Problem& problem, const Run& run) {
   Problem plain = problem;
   const auto right_with = [&](Problem other) { // and stays in that form where the kernel takes it
@@ -311,7 +246,7 @@ StageOpinion stage_by_form(const Experiment& with, const Problem& problem, const
   if (problem.options.l2norm && right_with(with_plain_directions(plain)))
     return only_queries_are_wrong(with, problem, run) ? says(Stage::output, 0.9, "right where q comes normalised, and k is right")
                                                       : says(Stage::inputs, 0.9, "right where q and k come normalised");
-  return unclear("");
+  return unclear();
 }
 
 StageOpinion stage_by_neighbours(const Experiment& with, const Problem& problem, const Place& at) {
@@ -330,7 +265,7 @@ StageOpinion stage_by_neighbours(const Experiment& with, const Problem& problem,
         return says(stage_of(input), 0.85, fmt::format("right where {} is the same in every {}", name(input), where));
     if (right_if({Input::q, Input::k}, repeat))
       return says(Stage::inputs, 0.85, fmt::format("right where q and k are the same in every {}", where));
-    return unclear("");
+    return unclear();
   };
   const auto heads = [&](Problem& same, Input input) { repeat_head(same, input, head); };
   const auto members = [&](Problem& same, Input input) { repeat_sequence(same, input, sequence); };
@@ -354,17 +289,17 @@ StageOpinion stage_by_neighbours(const Experiment& with, const Problem& problem,
     if (problem.options.gate != GateForm::absent && with.fails(without_decay(problem)) == false)
       return says(Stage::gate_sum, 0.8, "one sequence alone is right, and so are all of them without decay");
   }
-  return unclear("");
+  return unclear();
 }
 
 StageOpinion stage_by_decay(const Experiment& with, const Problem& problem, const Run& run, const Place& at) {
-  if (is_finite(run)) return unclear("");
+  if (is_finite(run)) return unclear();
   if (problem.options.gate == GateForm::absent || with.fails(without_decay(problem)) != false) {
     if (problem.options.beta == BetaForm::value && with.fails(scaled(problem, {Input::beta}, 0x1p-6f)) == false)
       return says(Stage::inverse, 0.6, "not finite, and right where beta is a 64th");
-    return unclear("");
+    return unclear();
   }
-  if (at.token < 0) return unclear("");
+  if (at.token < 0) return unclear();
   const std::int64_t sequence = std::max<std::int64_t>(at.sequence, 0), chunk = with.kernel.contract.chunk;
   // A chunk without rows past a tail, and one of a single token without pairs.
   const std::int64_t length = sequences(problem)[static_cast<std::size_t>(sequence)].length;
@@ -372,7 +307,7 @@ StageOpinion stage_by_decay(const Experiment& with, const Problem& problem, cons
       with.fails(chunk_alone(problem, sequence, std::nullopt, at.token - chunk + 1, chunk)) == false)
     return says(Stage::scores, 0.6, "not finite with decay in a tail, right in a full chunk");
   const auto one = with.fails(chunk_alone(problem, sequence, std::nullopt, at.token, 1));
-  if (!one) return unclear("");
+  if (!one) return unclear();
   return *one ? says(Stage::gate_sum, 0.8, "not finite with decay, right without, and so is one token alone")
               : says(Stage::scores, 0.8, "not finite with decay, right without, and one token alone is right with it");
 }

@@ -23,7 +23,8 @@ struct Experiment {
   Finding judged(const Problem&, const Run&) const;
   /// Does the kernel fail on it? Nothing where it does not take the call.
   std::optional<bool> fails(const Problem&, const RunOptions& = {}) const;
-  /// Largest error of a token of o or a row of the final state, in spreads of the contract over `sharper`; forward only.
+  /// Largest error of a token of o or a row of the final state, in spreads of the contract over `sharper`, or in what the last rounding
+  /// may add where that is more; infinite where anything is NaN; forward only.
   double excess(const Problem&, const Run&) const;
 };
 
@@ -43,7 +44,12 @@ Problem with_plain_gate(const Problem&);
 Problem with_plain_beta(const Problem&);
 Problem with_plain_directions(const Problem&);
 
-/// Around the algorithm: the same call again, memory that held zeros before, elements that are not written at all.
+bool is_finite(const Run&); ///< all that it holds
+
+/// Right on memory that no call had before, or after a call of the same numbers on the same memory: then something is kept by address.
+StageOpinion stage_by_memory(const Experiment&, const Problem&);
+
+/// Around the algorithm: memory as above, the same call again, memory that held zeros before, elements that are not written at all.
 StageOpinion stage_by_repetition(const Experiment&, const Problem&, const Run&);
 
 /// Right where tiny keys or decays are larger by a power of two, or wrong in nothing but what is smallest: what is small is taken for zero.

@@ -12,11 +12,6 @@
 namespace kdacheck {
 namespace {
 
-StageOpinion unclear() { return {.stage = {}, .confidence = 0, .grounds = {}}; }
-StageOpinion says(Stage stage, double confidence, std::string why) {
-  return {.stage = stage, .confidence = confidence, .grounds = std::move(why)};
-}
-
 float largest_of(std::span<const float> numbers) {
   float largest = 0;
   for (const float x : numbers) largest = std::max(largest, std::abs(x));

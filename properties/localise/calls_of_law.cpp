@@ -12,10 +12,6 @@
 namespace kdacheck {
 namespace {
 
-StageOpinion says(Stage stage, double confidence, std::string why) {
-  return {.stage = stage, .confidence = confidence, .grounds = std::move(why)};
-}
-
 bool all_finite(const std::vector<float>& numbers) {
   return std::ranges::all_of(numbers, [](float x) { return std::isfinite(x); });
 }
@@ -109,6 +105,7 @@ StageOpinion of_nan(const Poisoned& from, const ObservedCall& call, const std::o
 std::string difference_of_options(const RunOptions& one, const RunOptions& other) {
   if (one.strided != other.strided) return "strides";
   if (one.final_state != other.final_state) return "state";
+  if (one.not_wanted != other.not_wanted) return "gradients";
   if (one.workspace_poison.value_or(one.poison) != other.workspace_poison.value_or(other.poison)) return "workspace";
   return one.poison != other.poison ? "memory" : "";
 }
@@ -116,6 +113,7 @@ std::string difference_of_options(const RunOptions& one, const RunOptions& other
 StageOpinion of_equal_calls(const std::string& differ) {
   if (differ == "strides") return says(Stage::inputs, 0.9, "the same numbers in rows with gaps between them give another result");
   if (differ == "state") return says(Stage::call, 0.9, "whether the final state is asked for changes o");
+  if (differ == "gradients") return says(Stage::call, 0.9, "whether other gradients are asked for changes what is written");
   if (differ == "workspace") return says(Stage::call, 0.9, "what the workspace held before the call changes the result");
   if (differ == "memory") return says(Stage::call, 0.9, "what the outputs held before the call changes the result");
   return says(Stage::call, 0.9, "the same call again gives other numbers");
@@ -226,7 +224,7 @@ Localisation of_right_calls(const Kernel& kernel, const LawSeen& seen) {
     return result;
   }
   if (seen.calls.empty()) {
-    result.together = {.stage = {}, .confidence = 0, .grounds = "the law made no call that came back"};
+    result.together = unclear("the law made no call that came back");
     return result;
   }
   const ObservedCall& last = seen.calls.back();
@@ -253,7 +251,7 @@ Localisation of_right_calls(const Kernel& kernel, const LawSeen& seen) {
   if (other_shapes && std::isinf(seen.finding.bound_util))
     result.together = says(Stage::call, 0.5, "what a token gets depends on the size of the call: " + grounds);
   else
-    result.together = {.stage = {}, .confidence = 0, .grounds = grounds};
+    result.together = unclear(grounds);
   return result;
 }
 

@@ -21,14 +21,13 @@ std::string spoken(const StageOpinion& opinion) {
 /// Agreement counts for more than either alone; a contradiction is settled only if one is much surer.
 StageOpinion together(const StageOpinion& one, const StageOpinion& other) {
   constexpr double much_surer = 0.3; // a choice; what it achieves is measured by tests/localise.cpp
-  if (!one.stage && !other.stage) return {.stage = {}, .confidence = 0, .grounds = "neither way can tell"};
+  if (!one.stage && !other.stage) return unclear("neither way can tell");
   if (!one.stage) return other;
   if (!other.stage) return one;
-  if (one.stage == other.stage)
-    return {.stage = one.stage, .confidence = 1 - (1 - one.confidence) * (1 - other.confidence), .grounds = "both ways agree"};
+  if (one.stage == other.stage) return says(*one.stage, 1 - (1 - one.confidence) * (1 - other.confidence), "both ways agree");
   if (one.confidence >= other.confidence + much_surer) return one;
   if (other.confidence >= one.confidence + much_surer) return other;
-  return {.stage = {}, .confidence = 0, .grounds = "the two ways contradict each other"};
+  return unclear("the two ways contradict each other");
 }
 
 } // namespace
@@ -133,7 +132,7 @@ Localisation of_wrong_call(const Experiment& with, const Problem& problem, const
       seen = wrong_chunk(with, problem, *chunk);
     result.by_intermediates = stage_by_intermediates(with, problem, run, at, seen);
   } else {
-    result.by_intermediates = {.stage = {}, .confidence = 0, .grounds = "no single row is refused by itself"};
+    result.by_intermediates = unclear("no single row is refused by itself");
   }
   if (!backward && with.sharper == 1 && !result.by_intermediates.stage) {
     const double largest = with.excess(problem, run); // too near to the bound for spreads to tell right from wrong: by shares of the error
@@ -156,14 +155,16 @@ Localisation of_wrong_call(const Experiment& with, const Problem& problem, const
 
 bool is_usual(const RunOptions& options) {
   const RunOptions usual;
-  return options.final_state && options.poison == usual.poison && options.workspace_poison == usual.workspace_poison && !options.strided;
+  return options.final_state && options.poison == usual.poison && options.workspace_poison == usual.workspace_poison && !options.strided &&
+         options.not_wanted == usual.not_wanted;
 }
 
 /// Right where the call is made as usual: then what was unusual about it is to blame.
 StageOpinion of_options(const RunOptions& options) {
-  if (options.strided) return {Stage::inputs, 0.9, "right where the rows of its inputs lie side by side"};
-  if (!options.final_state) return {Stage::call, 0.9, "right where the final state is asked for"};
-  return {Stage::call, 0.9, "right where memory held something else before the call"};
+  if (options.strided) return says(Stage::inputs, 0.9, "right where the rows of its inputs lie side by side");
+  if (!options.final_state) return says(Stage::call, 0.9, "right where the final state is asked for");
+  if (options.not_wanted != RunOptions{}.not_wanted) return says(Stage::call, 0.9, "right where every gradient is asked for");
+  return says(Stage::call, 0.9, "right where memory held something else before the call");
 }
 
 Localisation only(StageOpinion opinion, std::optional<Place> place = std::nullopt) {
@@ -202,18 +203,15 @@ Localisation localise(const Kernel& kernel, const Property& property, const Reci
   Recipe recipe = given;
   if (property.direction == Direction::forward) recipe.loss = LossPattern::none; // as the law was tried
   const Problem problem = make_problem(recipe, input_formats(kernel.contract));
-  const auto unclear = [](std::string why) { return StageOpinion{.stage = {}, .confidence = 0, .grounds = std::move(why)}; };
   if (malformed(problem) || outside_domain(kernel.contract, problem)) return only(unclear("the case lies outside the kernel's domain"));
   LawSeen seen;
   try {
     seen = seen_again(kernel, property, recipe, judge);
   } catch (const KernelBrokeLaw& broken) {
-    return only({.stage = Stage::call, .confidence = 0.9, .grounds = broken.what()});
+    return only(says(Stage::call, 0.9, broken.what()));
   }
   if (!is_failure(seen.finding.verdict))
-    return only({.stage = Stage::call,
-                 .confidence = 0.6,
-                 .grounds = "the law holds when it is tried again: what the kernel gives changes from call to call"});
+    return only(says(Stage::call, 0.6, "the law holds when it is tried again: what the kernel gives changes from call to call"));
   if (auto repeated = of_repeated_calls(kernel, seen)) return *repeated;
   const auto wrong = first_wrong_call(kernel, seen, judge);
   if (wrong) {

@@ -4,22 +4,14 @@
 // tell: by changed calls of the kernel itself, by the intermediates of the exact chunk, forward or in reverse, and by the planted
 // fault that reproduces the error best.
 
-#include "../../kernels/faults/stages.hpp"
 #include "../judge.hpp"
 #include "../property.hpp"
+#include "stage_opinion.hpp"
 
 #include <optional>
 #include <string>
 
 namespace kdacheck {
-
-/// What one way says. `confidence` is in [0,1]; 0 with no stage: cannot tell, and `grounds` says why.
-struct StageOpinion {
-  std::optional<Stage> stage;
-  double confidence = 0;
-  std::string grounds; ///< one clause
-  bool fitted = true;  ///< false: the case is too large to run every planted fault on it
-};
 
 struct Localisation {
   StageOpinion by_experiments, by_intermediates, by_faults;

@@ -102,8 +102,6 @@ struct Yardstick {
   }
 };
 
-StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .grounds = std::move(why)}; }
-
 } // namespace
 
 StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Problem& problem, const Run& run, Judge& judge,
@@ -162,9 +160,8 @@ StageOpinion stage_by_faults(const Kernel& kernel, Direction direction, const Pr
       fmt::format("nearest {} at {:.2f}, of another stage {} at {:.2f}", nearest.fault, nearest.distance, second.fault, second.distance);
   if (!(nearest.distance < unexplained)) return unclear(grounds);
   if (!(nearest.distance < clearly_nearer * second.distance)) return unclear(grounds);
-  return {.stage = static_cast<Stage>(order[0]),
-          .confidence = (1 - nearest.distance) * std::min(1.0, (second.distance - nearest.distance) / second.distance),
-          .grounds = grounds};
+  return says(static_cast<Stage>(order[0]), (1 - nearest.distance) * std::min(1.0, (second.distance - nearest.distance) / second.distance),
+              grounds);
 }
 
 } // namespace kdacheck

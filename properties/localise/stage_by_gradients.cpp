@@ -20,8 +20,6 @@
 namespace kdacheck {
 namespace {
 
-StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .grounds = std::move(why)}; }
-
 constexpr std::array sites{
     Site{Midway::dbeta_of_keys, Freedom::factor, Stage::scores, "what dL adds to dbeta"},
     Site{Midway::dbeta_of_own, Freedom::factor, Stage::residual, "dZ . (V - kd S) in dbeta"},
@@ -176,16 +174,13 @@ StageOpinion best_of(const WrongGradients& wrong, const WrongGradients* narrow =
   const std::string grounds = fmt::format("{}: as another {} makes them (all but {:.2f})", which, best.what, best.fit.left);
   if (dU.explains && dZ.explains && best.fit.unknowns == dU.unknowns) { // dU and dZ explain the same: which is changed evenly?
     const double of_U = wrong.relative_change(Midway::dU, dU), of_Z = wrong.relative_change(Midway::dZ, dZ);
-    if (2 * of_U < of_Z) return {.stage = Stage::output, .confidence = 0.6, .grounds = which + ": as another dU makes them"};
-    if (2 * of_Z < of_U) return {.stage = Stage::residual, .confidence = 0.6, .grounds = which + ": as another dZ makes them"};
+    if (2 * of_U < of_Z) return says(Stage::output, 0.6, which + ": as another dU makes them");
+    if (2 * of_Z < of_U) return says(Stage::residual, 0.6, which + ": as another dZ makes them");
     return unclear(which + ": as another dU or dZ makes them");
   }
   if (wrong.errs_in_single_channels()) // a product on the way would have spoilt whole rows
     for (const Candidate& written : candidates)
-      if (written.as_written)
-        return {.stage = written.stage,
-                .confidence = 0.6,
-                .grounds = which + " in single channels: as another " + written.what + " makes them"};
+      if (written.as_written) return says(written.stage, 0.6, which + " in single channels: as another " + written.what + " makes them");
   double confidence = 0.85 * (1 - std::min(1.0, best.fit.left));
   for (const Candidate& other : candidates)
     if (other.stage != best.stage && other.fit.unknowns <= best.fit.unknowns + best.fit.unknowns / 4) {
@@ -193,7 +188,7 @@ StageOpinion best_of(const WrongGradients& wrong, const WrongGradients* narrow =
       confidence /= 2;
       break;
     }
-  return {.stage = best.stage, .confidence = confidence, .grounds = grounds};
+  return says(best.stage, confidence, grounds);
 }
 
 constexpr int draws = 8;
@@ -305,8 +300,7 @@ StageOpinion of_not_finite(const Problem& chunk, const Run& run) {
     only = std::pair(input, stage);
   }
   if (!only) return unclear("what was written is not finite");
-  return {
-      .stage = only->second, .confidence = 0.5, .grounds = fmt::format("only d{} is not finite, in single elements", name(only->first))};
+  return says(only->second, 0.5, fmt::format("only d{} is not finite, in single elements", name(only->first)));
 }
 
 } // namespace
@@ -316,9 +310,8 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, co
   const Contract& contract = with.kernel.contract;
   if (given.options.rule != Rule::kda) return unclear("the general form is not taken apart");
   if (given_place.tensor == "dA_log" || given_place.tensor == "ddt_bias")
-    return {.stage = Stage::gate_sum, .confidence = 0.8, .grounds = given_place.tensor + " alone is wrong"};
-  if (given_place.tensor == "dinitial_state")
-    return {.stage = Stage::state_carry, .confidence = 0.8, .grounds = "d initial_state alone is wrong"};
+    return says(Stage::gate_sum, 0.8, given_place.tensor + " alone is wrong");
+  if (given_place.tensor == "dinitial_state") return says(Stage::state_carry, 0.8, "d initial_state alone is wrong");
   if (given_place.token < 0 || given_place.sequence < 0) return unclear("no single token is refused by itself");
   if (with.kernel.contract.decay_per_head) return unclear("heads that share their decay are not taken apart");
 
@@ -350,7 +343,7 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, co
       StageOpinion opinion = best_of(within->wrong);
       opinion.confidence *= 0.8;
       if (const std::string which = within->wrong.wrong_ones(); !opinion.stage && which == "dq, dk" && group > 1)
-        opinion = {.stage = Stage::inputs, .confidence = 0.7, .grounds = which + " alone, which a group adds up"};
+        opinion = says(Stage::inputs, 0.7, which + " alone, which a group adds up");
       if (!opinion.stage && length > C && with.fails(chosen(problem, alone(problem, first_wrong.sequence))).value_or(false))
         opinion.stage = Stage::state_carry, opinion.confidence = 0.5;
       opinion.grounds = within->seen.where + "; " + opinion.grounds;
@@ -360,9 +353,9 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, co
     if (problem.shape.HV > 1 &&
         with.fails(with_cotangents_in(chunk_alone(problem, first_wrong.sequence, std::nullopt, place.first, place.count), contract.output))
             .value_or(false))
-      return {.stage = Stage::inputs, .confidence = 0.7, .grounds = "every head alone is right, all together are not"};
+      return says(Stage::inputs, 0.7, "every head alone is right, all together are not");
     if (length > C && with.fails(chosen(problem, alone(problem, first_wrong.sequence))).value_or(false))
-      return {.stage = Stage::state_carry, .confidence = 0.8, .grounds = "every chunk is right from exact states, the sequence is not"};
+      return says(Stage::state_carry, 0.8, "every chunk is right from exact states, the sequence is not");
     return unclear("the sequence alone is right");
   }
   const WrongGradients wrong = wrong_gradients(with, *chunk, with.run(*chunk));
@@ -375,7 +368,7 @@ StageOpinion stage_by_gradients(const Experiment& with, const Problem& given, co
   }
   StageOpinion opinion = best_of(wrong, narrow ? &*narrow : nullptr);
   if (!opinion.stage && wrong.largest_relative_error() < 0x1p-7 && wrong.wrong_ones().find(',') != std::string::npos)
-    return {.stage = Stage::inputs, .confidence = 0.4, .grounds = wrong.wrong_ones() + " are wrong by a rounding of what is written"};
+    return says(Stage::inputs, 0.4, wrong.wrong_ones() + " are wrong by a rounding of what is written");
   return opinion;
 }
 

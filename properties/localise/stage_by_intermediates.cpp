@@ -29,11 +29,6 @@ constexpr double explained_by_start = 0.03;
 /// Errors up to so many spreads of the contract are no errors.
 constexpr double noise = noise_in_spreads;
 
-StageOpinion unclear(std::string why) { return {.stage = {}, .confidence = 0, .grounds = std::move(why)}; }
-StageOpinion says(Stage stage, double confidence, std::string why) {
-  return {.stage = stage, .confidence = std::clamp(confidence, 0.0, 1.0), .grounds = std::move(why)};
-}
-
 Matrix matrix(const Digits& digits, std::int64_t rows, std::int64_t columns) {
   return Eigen::Map<const RowMajor>(digits.value.data(), rows, columns);
 }
