@@ -218,9 +218,14 @@ std::shared_ptr<const Truth> Judge::forward_truth(const Problem& problem) { retu
 
 std::shared_ptr<const Truth> Judge::gradient_truth(const Problem& problem) { return cache_->truth(problem, content_hash(problem), true); }
 
-std::shared_ptr<const Budget> Judge::forward_budget(const Contract& contract, const Problem& problem) {
+std::shared_ptr<const Budget> Judge::forward_budget(const Contract& contract, const Problem& problem, int draws) {
   const ContentHash key = content_hash(problem);
-  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key, false), screening_draws, false, Submodels::all);
+  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key, false), draws, false, Submodels::all);
+}
+
+std::shared_ptr<const Budget> Judge::gradient_budget(const Contract& contract, const Problem& problem, int draws) {
+  const ContentHash key = content_hash(problem);
+  return cache_->budget_of(contract, problem, key, *cache_->truth(problem, key, true), draws, true, Submodels::all);
 }
 
 } // namespace kdacheck

@@ -4,6 +4,7 @@
 #include "../kernels/contract.hpp"
 #include "../reference/truth.hpp"
 #include "budget.hpp"
+#include "confidence.hpp"
 #include "run.hpp"
 #include "verdict.hpp"
 
@@ -32,7 +33,9 @@ public:
 
   std::shared_ptr<const Truth> forward_truth(const Problem&);
   std::shared_ptr<const Truth> gradient_truth(const Problem&);
-  std::shared_ptr<const Budget> forward_budget(const Contract&, const Problem&);
+  /// The budget that a comparison with so many draws is made with.
+  std::shared_ptr<const Budget> forward_budget(const Contract&, const Problem&, int draws = screening_draws);
+  std::shared_ptr<const Budget> gradient_budget(const Contract&, const Problem&, int draws = screening_draws);
 
 private:
   struct Cache;

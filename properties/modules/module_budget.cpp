@@ -3,9 +3,12 @@
 #include "../confidence.hpp"
 #include "oracle_in_pieces.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/core.h>
 #include <limits>
+#include <tuple>
+#include <utility>
 
 namespace kdacheck {
 namespace {
@@ -14,7 +17,7 @@ using modules::NamedTensor;
 using modules::NamedTensors;
 using Exact = std::vector<std::vector<double>>;
 
-constexpr int draws = 16;
+constexpr double smallest_fp32 = 0x1p-149;
 
 /// Tensors of a result in one list, with what the oracle says of them.
 struct Judged {
@@ -35,77 +38,122 @@ double row_square(const std::vector<double>& x, const std::vector<double>& truth
   return sum / static_cast<double>(width);
 }
 
+/// A row of a tensor: the elements whose error is pooled.
+struct Row {
+  const Judged* list;
+  std::size_t tensor, at, width;
+};
+
+std::string name_of(const Row& row) { return row.list->prefix + (*row.list->written)[row.tensor].name; }
+
+double square_of(const Row& row, const ExactTensors& x, const ExactTensors& truth) {
+  return row_square((x.*row.list->exact)[row.tensor], (truth.*row.list->exact)[row.tensor], row.at, row.width);
+}
+
 /// Second and fourth moments of a row's error over draws.
 struct Spread {
   double second = 0, fourth = 0;
 };
 
+/// What a row may err by: with z of a known sigma, by which it is suspected, and with z for so few draws, by which it is refused.
+struct RowBound {
+  double screening = 0, deciding = 0;
+};
+
+using Perturbed = std::function<ExactTensors(const ModuleArithmetic&)>;
+
+/// The largest bound over noise models and orders, from draws that no other number of draws has.
+std::vector<RowBound> bounds_of(std::span<const Row> rows, const ExactTensors& truth, int orders, std::uint64_t first, int draws,
+                                const Perturbed& perturbed) {
+  std::vector<RowBound> bounds(rows.size());
+  const auto groups = static_cast<std::int64_t>(rows.size());
+  for (int order = 0; order < orders; ++order)
+    for (const auto kind : {ModuleArithmetic::Kind::independent, ModuleArithmetic::Kind::grid}) {
+      std::vector<Spread> spreads(rows.size());
+      for (int draw = 0; draw < draws; ++draw) {
+        const ExactTensors drawn = perturbed({kind, first + static_cast<std::uint64_t>(draw), order});
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+          const double square = square_of(rows[i], drawn, truth);
+          spreads[i].second += square, spreads[i].fourth += square * square;
+        }
+      }
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const double sigma = std::sqrt(spreads[i].second / draws);
+        if (!(sigma > 0)) continue;
+        const double freedom = degrees_of_freedom(spreads[i].second, spreads[i].fourth, draws);
+        bounds[i].screening = std::max(bounds[i].screening, confidence_factor(Group::gradient, groups, freedom, 0) * sigma);
+        bounds[i].deciding = std::max(bounds[i].deciding, confidence_factor(Group::gradient, groups, freedom, draws) * sigma);
+      }
+    }
+  for (RowBound& bound : bounds) bound.screening += smallest_fp32, bound.deciding += smallest_fp32; // underflow
+  return bounds;
+}
+
+Finding misshapen(std::string tensor, std::string detail) {
+  return {.verdict = Verdict::failed_property,
+          .bound_util = std::numeric_limits<double>::infinity(),
+          .place = Place{.tensor = std::move(tensor)},
+          .detail = std::move(detail),
+          .metrics = {}};
+}
+
 Finding judge(const ModuleCase& c, const modules::ModuleCotangents* cotangents, std::span<const Judged> lists, std::uint64_t seed,
-              const std::function<ExactTensors(const ModuleArithmetic&)>& perturbed) {
+              const Perturbed& perturbed) {
   const auto run = [&](ModuleArithmetic arithmetic) { return c.oracle.evaluate(c.call, cotangents, arithmetic); };
   const ExactTensors truth = run({ModuleArithmetic::Kind::long_double, 0, 0}), narrow = run({ModuleArithmetic::Kind::fp64, 0, 0});
-  std::vector<std::vector<ExactTensors>> models;
-  for (int order = 0; order < c.oracle.orders; ++order)
-    for (const auto kind : {ModuleArithmetic::Kind::independent, ModuleArithmetic::Kind::grid}) {
-      models.emplace_back();
-      for (int draw = 0; draw < draws; ++draw)
-        models.back().push_back(perturbed({kind, seed * 1000003 + static_cast<std::uint64_t>(draw), order}));
-    }
-
-  std::int64_t groups = 0;
-  for (const Judged& list : lists)
-    for (const NamedTensor& tensor : *list.written) groups += static_cast<std::int64_t>(tensor.values.size() / row_width(tensor));
-  Finding worst;
+  std::vector<Row> rows;
   for (const Judged& list : lists) {
     if ((truth.*list.exact).size() != list.written->size())
-      return {.verdict = Verdict::failed_property,
-              .bound_util = std::numeric_limits<double>::infinity(),
-              .place = Place{.tensor = list.prefix},
-              .detail = fmt::format("{} tensors were written, {} are wanted", list.written->size(), (truth.*list.exact).size()),
-              .metrics = {}};
+      return misshapen(list.prefix,
+                       fmt::format("{} tensors were written, {} are wanted", list.written->size(), (truth.*list.exact).size()));
     for (std::size_t n = 0; n < list.written->size(); ++n) {
       const NamedTensor& tensor = (*list.written)[n];
       const std::string name = list.prefix + tensor.name;
       if ((truth.*list.exact)[n].size() != tensor.values.size())
-        return {.verdict = Verdict::failed_property,
-                .bound_util = std::numeric_limits<double>::infinity(),
-                .place = Place{.tensor = name},
-                .detail = fmt::format("{} has {} numbers, which is not its shape", name, tensor.values.size()),
-                .metrics = {}};
-      const std::vector<double>& exact = (truth.*list.exact)[n];
-      const std::vector<double> written(tensor.values.begin(), tensor.values.end());
-      const std::size_t width = row_width(tensor);
-      for (std::size_t at = 0; at < exact.size(); at += width) {
-        double allowed = 0;
-        for (const auto& model : models) {
-          Spread spread;
-          for (const ExactTensors& drawn : model) {
-            const double square = row_square((drawn.*list.exact)[n], exact, at, width);
-            spread.second += square, spread.fourth += square * square;
-          }
-          const double sigma = std::sqrt(spread.second / draws);
-          if (!(sigma > 0)) continue;
-          const double z = confidence_factor(Group::gradient, groups, degrees_of_freedom(spread.second, spread.fourth, draws), draws);
-          allowed = std::max(allowed, z * sigma);
-        }
-        allowed += 0x1p-149; // the smallest fp32 number: underflow
-        const double error = std::sqrt(row_square(written, exact, at, width));
-        const double doubt = std::sqrt(row_square((narrow.*list.exact)[n], exact, at, width));
-        const double use = error <= allowed || error > allowed ? error / allowed : std::numeric_limits<double>::infinity();
-        Finding here{.verdict = use <= 1 ? Verdict::passed : Verdict::failed_statistical,
-                     .bound_util = use,
-                     .place = Place{.tensor = name},
-                     .detail = {},
-                     .metrics = {}};
-        here.place->row = static_cast<std::int64_t>(at / width);
-        if (!(doubt <= 1e-2 * allowed)) here.verdict = Verdict::inconclusive;
-        if (here.verdict != Verdict::passed)
-          here.detail = fmt::format("{}, row {}: error {:.3g}, fp32 allows {:.3g}", name, at / width, error, allowed);
-        worst = graver(std::move(worst), std::move(here));
-      }
+        return misshapen(name, fmt::format("{} has {} numbers, which is not its shape", name, tensor.values.size()));
+      for (std::size_t at = 0; at < tensor.values.size(); at += row_width(tensor)) rows.push_back({&list, n, at, row_width(tensor)});
     }
   }
-  return worst;
+  std::vector<double> errors, doubts;
+  for (const Row& row : rows) {
+    const std::vector<float>& values = (*row.list->written)[row.tensor].values;
+    errors.push_back(std::sqrt(row_square({values.begin(), values.end()}, (truth.*row.list->exact)[row.tensor], row.at, row.width)));
+    doubts.push_back(std::sqrt(square_of(row, narrow, truth)));
+  }
+
+  std::uint64_t first = seed * 1000003;
+  const auto judged = [&](int draws, bool confirming) {
+    const std::vector<RowBound> bounds = bounds_of(rows, truth, c.oracle.orders, first, draws, perturbed);
+    first += static_cast<std::uint64_t>(draws);
+    bool suspect = false;
+    Finding worst;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto [screening, deciding] = bounds[i];
+      const bool number = errors[i] <= screening || errors[i] > screening;
+      Finding here{.verdict = Verdict::passed,
+                   .bound_util = number ? errors[i] / screening : std::numeric_limits<double>::infinity(),
+                   .place = Place{.tensor = name_of(rows[i])},
+                   .detail = {},
+                   .metrics = {}};
+      here.place->row = static_cast<std::int64_t>(rows[i].at / rows[i].width);
+      const bool doubtful = !(doubts[i] <= precise_enough * screening);
+      if (!number && !doubtful)
+        here.verdict = Verdict::failed_proved;
+      else if (doubtful)
+        here.verdict = Verdict::inconclusive;
+      else if (here.bound_util > 1)
+        here.verdict = confirming && errors[i] > deciding ? Verdict::failed_statistical : Verdict::inconclusive, suspect = true;
+      if (here.verdict != Verdict::passed)
+        here.detail = fmt::format("{}, row {}: error {:.3g}, fp32 allows {:.3g}{}", here.place->tensor, here.place->row, errors[i],
+                                  screening, here.verdict == Verdict::failed_statistical ? ", confirmed with fresh noise" : "");
+      worst = graver(std::move(worst), std::move(here));
+    }
+    return std::pair{worst, suspect && !is_failure(worst.verdict)};
+  };
+  auto [finding, suspect] = judged(screening_draws, false);
+  for (int draws : confirming_draws)
+    if (suspect) std::tie(finding, suspect) = judged(draws, true);
+  return finding;
 }
 
 } // namespace

@@ -3,9 +3,10 @@
 //
 // The oracle runs in perturbed fp32 (perturbed_number.hpp), several times in both noise models and in every order of
 // evaluation that the module may use. The spread of a tensor's rows about the truth, root mean square over a row, is the
-// largest sigma of these models; a row of what the module wrote may err by z sigma, z from confidence.hpp for as many rows
-// as the case has and as few draws as were made. The truth is the oracle in 64 bits; where it differs from the oracle in 53
-// bits by more than a hundredth of the bound, the case is inconclusive.
+// largest sigma of these models; a row of what the module wrote may err by z sigma, z and the numbers of draws from
+// confidence.hpp: few draws and z of a known sigma pass or suspect, more of them with fresh noise and z for as many draws
+// refuse, clear or leave open, as judge.hpp has it for kernels. The truth is the oracle in 64 bits; where it differs from the
+// oracle in 53 bits by more than a hundredth of the bound, the case is inconclusive.
 
 #include "module_suite.hpp"
 
