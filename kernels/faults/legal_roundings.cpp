@@ -50,10 +50,8 @@ constexpr std::array catalogue{
                   "gradients are stored in bf16 anyway: rounding them first changes no bit"},
     LegalRounding{Fault::dg_bf16, "gradient=bf16", "chunk=16 order=residual_first gradient=bf16",
                   "dg of a log decay is stored in bf16 anyway: rounding it first changes no bit"},
-    LegalRounding{Fault::saved_states_bf16, "gradient_state=bf16", "chunk=16 order=residual_first gradient_state=bf16",
-                  "states may be kept for the backward pass in bf16"},
-    LegalRounding{Fault::dS_bf16, "gradient_state=bf16", "chunk=16 order=residual_first gradient_state=bf16",
-                  "the gradient of the state may be stored in bf16 at every chunk"},
+    // Not under gradient_state=bf16: saved_states_bf16, from which the forward pass of a chunk is computed again, and dS_bf16, which is
+    // handed on from chunk to chunk. That clause covers what gradients read of a state and of its cotangent, not what is carried.
     LegalRounding{Fault::beta_bf16_backward, "beta_input=bf16", "chunk=16 order=residual_first beta_input=bf16",
                   "beta arrives in bf16: rounding it again changes no bit"},
 };
