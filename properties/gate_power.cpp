@@ -113,9 +113,13 @@ Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
   };
   campaign.drop_failed_kernels = false;
   campaign.shrink_seconds = 0;
-  campaign.kernels = pointers_to(legal);
-  campaign.properties = of_direction(plan.properties, Direction::forward);
-  run_campaign(campaign, count_right);
+  for (const Direction direction : {Direction::forward, Direction::backward}) {
+    campaign.kernels = pointers_to(legal);
+    std::erase_if(campaign.kernels,
+                  [&](const Kernel* kernel) { return static_cast<bool>(kernel->backward) != (direction == Direction::backward); });
+    campaign.properties = of_direction(plan.properties, direction);
+    run_campaign(campaign, count_right);
+  }
   campaign.kernels = plan.correct;
   campaign.properties = plan.properties;
   run_campaign(campaign, count_right);

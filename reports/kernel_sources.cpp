@@ -63,7 +63,7 @@ std::vector<Kernel> kernels_of(const KernelSources& sources) {
 
 void append_kernels_of_gate_power(std::vector<Kernel>& kernels, std::string_view name) {
   if (name.starts_with("fault."))
-    for (const FaultInfo& info : planted_faults()) kernels.push_back(faulty_kernel(info));
+    for (const FaultInfo& info : planted_kernels()) kernels.push_back(faulty_kernel(info));
   if (name.starts_with("legal."))
     for (const LegalRounding& legal : legal_roundings()) kernels.push_back(legal_kernel(legal));
   if (name.starts_with("correct.")) kernels.insert(kernels.end(), correct_variants().begin(), correct_variants().end());

@@ -31,7 +31,7 @@ int list_command(const std::string& what) {
   else if (what == "regimes")
     for (const Regime& regime : regimes()) fmt::print("{:<34} {}\n", regime.name, regime.why);
   else {
-    for (const FaultInfo& fault : planted_faults()) fmt::print("{:<34} {:<42} {}\n", fault.name, fault.origin, fault.what);
+    for (const FaultInfo& fault : planted_kernels()) fmt::print("{:<34} {:<42} {}\n", fault.name, fault.origin, fault.what);
     for (const ModuleSuite& suite : module_suites())
       for (const ModuleFault& fault : suite.faults)
         fmt::print("{:<34} {:<42} {}\n", suite.name + "." + fault.name, fault.origin, fault.what);
@@ -49,7 +49,7 @@ int doctor_command() {
   fmt::print("GPU         {}\n", context.gpu.empty() ? "none found: CUDA kernels are built where a toolkit is, and not run here"
                                                      : context.gpu + ", driver " + context.driver);
   fmt::print("kernels     {} built in, {} of them with a backward pass\n", built_in_kernels().size(), backward);
-  std::size_t laws = 0, faults = planted_faults().size();
+  std::size_t laws = 0, faults = planted_kernels().size();
   for (const ModuleSuite& suite : module_suites()) laws += suite.laws.size(), faults += suite.faults.size();
   fmt::print("modules     {}, with {} laws\n", module_suites().size(), laws);
   fmt::print("gate        {} properties, {} regimes, {} planted faults\n", properties().size(), regimes().size(), faults);

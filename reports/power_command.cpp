@@ -32,7 +32,7 @@ struct NamedFault {
 std::pair<std::vector<const FaultInfo*>, bool> chosen_faults(const PowerArguments& arguments) {
   std::vector<NamedFault> named;
   if (arguments.selection.modules.empty())
-    for (const FaultInfo& info : planted_faults()) named.push_back({std::string(info.name), &info});
+    for (const FaultInfo& info : planted_kernels()) named.push_back({std::string(info.name), &info});
   for (const std::string& name : module_fault_names(module_suites())) named.push_back({name, nullptr});
   std::vector<const FaultInfo*> result;
   bool modules = false;

@@ -114,7 +114,7 @@ std::string cpp_reproduction(const CaseResult& result, const KernelSources& sour
   std::string made = fmt::format("for (const Kernel& kernel : {}) {{", kernels);
   if (result.kernel.starts_with("fault."))
     header = "kernels/faults/faults.hpp",
-    made = "for (const FaultInfo& info : planted_faults()) {\n    const Kernel kernel = faulty_kernel(info);";
+    made = "for (const FaultInfo& info : planted_kernels()) {\n    const Kernel kernel = faulty_kernel(info);";
   if (result.kernel.starts_with("legal."))
     header = "kernels/faults/legal_roundings.hpp",
     made = "for (const LegalRounding& legal : legal_roundings()) {\n    const Kernel kernel = legal_kernel(legal);";

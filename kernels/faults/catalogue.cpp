@@ -1,4 +1,5 @@
 #include "backward_catalogue.hpp"
+#include "faults_under_contracts.hpp"
 
 #include <array>
 #include <vector>
@@ -80,6 +81,7 @@ constexpr std::array catalogue{
     FaultInfo{Fault::short_keys_flushed, "short-keys-flushed", "class", "keys shorter than 1e-4 are taken for 0", exact},
     FaultInfo{Fault::transition_product_bf16, "transition-product-bf16", "flash-linear-attention 99db89bf (#740)",
               "a state passes four chunks through the product of their transitions, kept in bf16", exact},
+    FaultInfo{Fault::keys_renormalised, "keys-renormalised", "class", "keys of almost length 1 are brought to length 1 again", exact},
     // tails and sequences
     FaultInfo{Fault::last_decay_of_full_chunk, "last-decay-of-full-chunk", "sparkinfer #604",
               "decay at the end of a tail read from zero padding", exact},
@@ -242,6 +244,15 @@ std::span<const FaultInfo> planted_faults() {
   static const std::vector<FaultInfo> all = [] {
     std::vector<FaultInfo> list(catalogue.begin(), catalogue.end());
     list.insert(list.end(), faults::backward_faults().begin(), faults::backward_faults().end());
+    return list;
+  }();
+  return all;
+}
+
+std::span<const FaultInfo> planted_kernels() {
+  static const std::vector<FaultInfo> all = [] {
+    std::vector<FaultInfo> list(planted_faults().begin(), planted_faults().end());
+    list.insert(list.end(), faults::faults_under_contracts().begin(), faults::faults_under_contracts().end());
     return list;
   }();
   return all;

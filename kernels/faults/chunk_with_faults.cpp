@@ -119,6 +119,8 @@ void HeadRun::load_direction(Input which, std::int64_t row, float* destination) 
     squares += destination[c] * destination[c];
   }
   if (on(Fault::short_keys_flushed) && which == Input::k && !in.options.l2norm && squares < 1e-8f) std::fill_n(destination, K, 0.0f);
+  if (on(Fault::keys_renormalised) && which == Input::k && !in.options.l2norm && std::fabs(squares - 1) < 0x1p-7f)
+    for (std::int64_t c = 0; c < K; ++c) destination[c] /= std::sqrt(squares);
   if (!in.options.l2norm || (on(Fault::query_not_normalised) && which == Input::q)) return;
   float eps = 1e-6f;
   if (on(Fault::eps_of_mean)) eps *= static_cast<float>(K);

@@ -57,6 +57,7 @@ enum class Fault : std::uint16_t {
   eps_missing,
   norm_squared,
   short_keys_flushed,
+  keys_renormalised,
   transition_product_bf16,
   // tails, sequences
   last_decay_of_full_chunk,
@@ -313,6 +314,9 @@ struct FaultInfo {
 
 /// Every planted fault, `none` not among them: those of the forward pass, then those of the backward pass.
 std::span<const FaultInfo> planted_faults();
+
+/// The same, followed by some of them under further contracts, with names of their own: all that `gate-power` plants.
+std::span<const FaultInfo> planted_kernels();
 
 /// The kernel with one fault switched on; its name is "fault." + info.name. One with a fault of the forward pass has no
 /// backward pass; those with a fault of decoding, and the right kernel that is made of `none`, have a decode step.

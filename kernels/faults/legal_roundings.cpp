@@ -39,10 +39,21 @@ constexpr std::array catalogue{
                   "what order wy allows is allowed where no order is declared"},
     LegalRounding{Fault::beta_bf16, "bf16, order=wy", bf16_wy,
                   "order wy folds beta into a bf16 operand, which rounds by as much as beta does"},
+    LegalRounding{Fault::keys_renormalised, "bf16", bf16_any_order,
+                  "keys in bf16 miss length 1 by less than half a unit in the last place of their entries, which rounding them moves"},
     LegalRounding{Fault::split_exponent, "g_min=-5, chunk=16", "chunk=16 order=residual_first g_min=-5",
                   "|G| <= 80 in a chunk: neither factor overflows, and an error of u |G| is what the sum of log decay has itself"},
     LegalRounding{Fault::order_varies, "repeat=none", "chunk=16 order=residual_first repeat=none batch=none prefix=none",
                   "sums may be formed in any order where repeatability is not promised"},
+    // of the backward pass
+    LegalRounding{Fault::gradient_bf16, "gradient=bf16", "chunk=16 order=residual_first gradient=bf16 initial_state=no",
+                  "gradients are stored in bf16 anyway: rounding them first changes no bit"},
+    LegalRounding{Fault::dg_bf16, "gradient=bf16", "chunk=16 order=residual_first gradient=bf16",
+                  "dg of a log decay is stored in bf16 anyway: rounding it first changes no bit"},
+    // Not under gradient_state=bf16: saved_states_bf16, from which the forward pass of a chunk is computed again, and dS_bf16, which is
+    // handed on from chunk to chunk. That clause covers what gradients read of a state and of its cotangent, not what is carried.
+    LegalRounding{Fault::beta_bf16_backward, "beta_input=bf16", "chunk=16 order=residual_first beta_input=bf16",
+                  "beta arrives in bf16: rounding it again changes no bit"},
 };
 
 } // namespace

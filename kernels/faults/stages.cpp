@@ -16,10 +16,10 @@ const std::vector<Declared>& declared() {
   using enum Fault;
   static const std::vector<Declared> all{
       {Stage::inputs,
-       {eps_of_mean, eps_missing, norm_squared, short_keys_flushed, tail_reads_next_sequence, stale_tail_rows, tail_mask_only_when_packed,
-        group_by_modulo, strides_ignored, key_tail_dropped, key_bound_is_value_bound, sixteen_bit_offsets, last_channel_duplicated,
-        single_token_skipped, members_capped, equal_length_rereads, full_tile_short, group_by_shift, seventh_channel_dropped,
-        remainder_dropped, long_member_loses_chunk,
+       {eps_of_mean, eps_missing, norm_squared, short_keys_flushed, keys_renormalised, tail_reads_next_sequence, stale_tail_rows,
+        tail_mask_only_when_packed, group_by_modulo, strides_ignored, key_tail_dropped, key_bound_is_value_bound, sixteen_bit_offsets,
+        last_channel_duplicated, single_token_skipped, members_capped, equal_length_rereads, full_tile_short, group_by_shift,
+        seventh_channel_dropped, remainder_dropped, long_member_loses_chunk,
         // reverse
         eps_missing_backward, gradient_bf16, group_overwritten, group_averaged, group_by_modulo_backward, norm_without_projection,
         norm_projects_raw, norm_factor_missing, backward_strides_ignored, backward_last_channel_dropped, backward_single_token_skipped,

@@ -27,6 +27,19 @@ TEST_CASE("every fault of the enumeration stands in the catalogue once, with a n
   CHECK(std::ssize(planted_faults()) - backward >= 90);
 }
 
+TEST_CASE("what is planted under further contracts are faults of the catalogue, each with a name and a contract of its own") {
+  std::set<std::string_view> names;
+  std::set<std::pair<Fault, std::string_view>> planted;
+  for (const FaultInfo& info : planted_kernels()) {
+    INFO(info.name);
+    CHECK(names.insert(info.name).second);
+    CHECK(planted.emplace(info.fault, info.contract).second);
+    CHECK(parse_contract(info.contract).error == "");
+    CHECK(std::ranges::find(planted_faults(), info.fault, &FaultInfo::fault) != planted_faults().end());
+  }
+  CHECK(planted_kernels().size() >= planted_faults().size() + 60);
+}
+
 TEST_CASE("every planted fault declares the stage of the chunk algorithm that it spoils") {
   for (const FaultInfo& info : planted_faults()) {
     INFO(info.name);
