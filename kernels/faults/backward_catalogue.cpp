@@ -41,8 +41,6 @@ constexpr std::array catalogue{
             "dA_log divides by e^A_log what was multiplied by it: 0 over 0 for A_log = -inf"),
     planted(Fault::eps_missing_backward, "eps-missing-in-backward", "maxtext #5294, #5295",
             "l2norm differentiated without eps: NaN for a zero key"),
-    planted(Fault::rate_overflows, "rate-overflows", "flash-linear-attention #1007",
-            "e^A_log of the bounded gate overflows before it meets a slope of 0: infinity times 0"),
     // precision
     planted(Fault::dU_bf16, "du-bf16", "attention-gym #461", "dU rounded to bf16"),
     planted(Fault::dA_bf16, "da-bf16", "attention-gym #447", "dAkk and dAqk rounded to bf16"),

@@ -120,8 +120,7 @@ private:
       const double rate = A_log ? static_cast<double>(load(A_log, A_log.offset(run_.head))) : 0;
       const double shift = bias ? static_cast<double>(load(bias, bias.offset(run_.head, c))) : 0;
       const auto arriving = static_cast<double>(reverse_.dg[run_.at(i, c)]);
-      const bool guarded =
-          arriving == 0 && !call_.on(Fault::slope_overflows) && !call_.on(Fault::rate_vanishes) && !call_.on(Fault::rate_overflows);
+      const bool guarded = arriving == 0 && !call_.on(Fault::slope_overflows) && !call_.on(Fault::rate_vanishes);
       const GateSlopes slopes = guarded ? GateSlopes{} : gate_slopes(call_.in.options, x, rate, shift, call_.fault);
       const double leaving = arriving * slopes.input;
       if (view) store(view, place(view, row, run_.head, c), stored(call_, static_cast<float>(leaving)));

@@ -171,7 +171,6 @@ enum class Fault : std::uint16_t {
   slope_overflows,
   rate_vanishes,
   eps_missing_backward,
-  rate_overflows,
   // precision of the backward pass
   dU_bf16,
   dA_bf16,

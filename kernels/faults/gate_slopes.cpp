@@ -37,10 +37,6 @@ GateSlopes bounded_slopes(double lower_bound, double y, double A_log, Fault faul
   const double slope = bound * (fault == Fault::slope_overflows ? static_cast<double>(naive_sigmoid_slope(z))
                                                                 : sigmoid(z) * rest_of_sigmoid(z, fault == Fault::gate_slope_bf16));
   if (fault == Fault::rate_vanishes) return {slope * rate, slope * z * rate / rate};
-  if (fault == Fault::rate_overflows) { // in fp32: infinity times 0 where e^A_log overflows
-    const auto wide = static_cast<double>(std::exp(static_cast<float>(A_log)));
-    return {slope * wide, slope * y * wide};
-  }
   return {slope * rate, slope * z};
 }
 
