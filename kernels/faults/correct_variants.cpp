@@ -53,7 +53,7 @@ void append_stages(std::vector<Kernel>& kernels) {
       readable("bf16.all_stored", "order=residual_first chunk=64 gate_input=bf16 beta_input=bf16 cumsum=bf16 state=bf16" + bf16));
 }
 
-/// Stages that are coarser than the rest, numbers that a format cannot hold, and tf32 that is cut off.
+/// Stages that are coarser than the rest, and tf32 that is cut off.
 void append_coarse_stages(std::vector<Kernel>& kernels) {
   const std::string residual_first = "order=residual_first ";
   for (const std::string format : {"tf32", "bf16"})
@@ -62,7 +62,6 @@ void append_coarse_stages(std::vector<Kernel>& kernels) {
     kernels.push_back(readable("fp32.scores_" + format, residual_first + "chunk=16 scores=" + format));
   kernels.push_back(readable("fp32.gradient_state_bf16", residual_first + "chunk=16 gradient_state=bf16"));
   kernels.push_back(readable("fp32.cumsum_tf32", residual_first + "chunk=16 cumsum=tf32"));
-  kernels.push_back(readable("fp16.any_value", residual_first + "chunk=16 input=fp16 output=fp16 operands=fp16"));
   kernels.push_back(readable("tf32.truncated", residual_first + "chunk=32 operands=tf32 tf32=truncate"));
 }
 

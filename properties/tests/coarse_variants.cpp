@@ -4,6 +4,7 @@
 #include "right_variants.hpp"
 
 #include "../../kernels/cpu/recurrence.hpp"
+#include "../../kernels/faults/faults.hpp"
 
 #include <map>
 
@@ -61,8 +62,10 @@ TEST_CASE("tf32 that is cut off errs twice as far, and to one side: a kernel tha
 }
 
 TEST_CASE("fp16 without a largest value: what a format cannot hold is not judged, all else is") {
-  const Kernel& kernel = variant("correct.fp16.any_value");
-  passes_and_is_held_to_it("correct.fp16.any_value", {forward, backward});
+  // no right variant: laws other than those of the oracle refuse what is not finite
+  const Kernel kernel = faultless_kernel("fp16.any_value", "order=residual_first chunk=16 input=fp16 output=fp16 operands=fp16 beta_max=2");
+  for (const auto& laws : {forward, backward}) CHECK(refusal(kernel, laws, cheap, 2) == "");
+  CHECK(refusal(claiming_fp32(kernel), forward, cheap, 1) != "");
   Judge judge;
   std::map<Verdict, int> met;
   for (const Property& law : properties())
