@@ -19,7 +19,7 @@ const std::vector<Declared>& declared() {
        {eps_of_mean, eps_missing, norm_squared, short_keys_flushed, keys_renormalised, tail_reads_next_sequence, stale_tail_rows,
         tail_mask_only_when_packed, group_by_modulo, strides_ignored, key_tail_dropped, key_bound_is_value_bound, sixteen_bit_offsets,
         last_channel_duplicated, single_token_skipped, members_capped, equal_length_rereads, full_tile_short, group_by_shift,
-        seventh_channel_dropped, remainder_dropped, long_member_loses_chunk,
+        seventh_channel_dropped,
         // reverse
         eps_missing_backward, gradient_bf16, group_overwritten, group_averaged, group_by_modulo_backward, norm_without_projection,
         norm_projects_raw, norm_factor_missing, backward_strides_ignored, backward_last_channel_dropped, backward_single_token_skipped,
@@ -60,8 +60,8 @@ const std::vector<Declared>& declared() {
        {state_bf16, state_fp16, carry_decay_bf16, truncated_state, last_decay_of_full_chunk, empty_state_unwritten, state_before_last_token,
         state_of_first_sequence, state_of_next_sequence, carry_over_sequences, last_chunk_skipped_when_full, state_transposed,
         initial_state_transposed, final_state_transposed, no_initial_state_garbage, carry_dropped, carry_not_decayed, final_state_unwritten,
-        aliased_buffers, transition_product_bf16, lone_member_ignores_state, decode_state_transposed, decode_state_bf16,
-        inclusive_key_decay, long_after_empty,
+        aliased_buffers, transition_product_bf16, remainder_dropped, long_member_loses_chunk, lone_member_ignores_state,
+        decode_state_transposed, decode_state_bf16, inclusive_key_decay, long_after_empty,
         // reverse
         key_tail_unmasked, dS_bf16, saved_states_bf16, dU_without_state, dk_without_carry, dS_without_erase, dS_without_queries,
         dS_queries_unscaled, dS_not_decayed, first_dS_not_decayed, dS_leaks_over_sequences, dS_dropped, d_initial_transposed,
