@@ -59,7 +59,9 @@ std::vector<const Kernel*> pointers_to(const std::vector<Kernel>& kernels) {
 
 } // namespace
 
-Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
+bool is_agreement(std::string_view law) { return law == "agrees-with-the-oracle" || law == "gradients-agree-with-the-oracle"; }
+
+Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed, const SeedProgress& on_progress) {
   Tally tally(plan);
   std::vector<Kernel> wrong_forward, wrong_backward, legal;
   for (const FaultInfo* info : plan.faults) (info->backward ? wrong_backward : wrong_forward).push_back(faulty_kernel(*info));
@@ -90,11 +92,16 @@ Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
     }
     fault.caught_by[{result.property, result.regime}] = 1; // seeds, however many of this one's cases show it
   };
+  const auto run = [&](std::string_view what, const auto& on_result) {
+    run_campaign(campaign, on_result, [&](const Progress& now) {
+      if (on_progress) on_progress(what, now);
+    });
+  };
   const auto plant = [&](const std::vector<Kernel>& wrong, Direction direction) {
     campaign.kernels = pointers_to(wrong);
     for (auto& stage : in_stages(of_direction(plan.properties, direction))) {
       campaign.properties = std::move(stage);
-      run_campaign(campaign, count);
+      run(direction == Direction::forward ? "faults of the forward pass" : "faults of the backward pass", count);
       if (!plan.every_catch) std::erase_if(campaign.kernels, [&](const Kernel* kernel) { return caught[kernel->name]; });
     }
   };
@@ -105,7 +112,10 @@ Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
   const auto count_right = [&](const CaseResult& result) {
     CorrectPower& kernel = *tally.correct_of.at(result.kernel);
     if (result.finding.verdict == Verdict::not_supported) return;
-    ++(result.finding.verdict == Verdict::inconclusive ? kernel.inconclusive : kernel.cases);
+    const bool decided = result.finding.verdict != Verdict::inconclusive;
+    ++(decided ? kernel.cases : kernel.inconclusive);
+    if (decided) ++kernel.cases_of_regime[result.regime];
+    if (decided && is_agreement(result.property)) ++kernel.agreement;
     if (std::isfinite(result.finding.bound_util)) kernel.worst_bound_util = std::max(kernel.worst_bound_util, result.finding.bound_util);
     if (!is_failure(result.finding.verdict)) return;
     ++kernel.rejected;
@@ -118,11 +128,11 @@ Power gate_power_of_seed(const PowerPlan& plan, std::uint64_t seed) {
     std::erase_if(campaign.kernels,
                   [&](const Kernel* kernel) { return static_cast<bool>(kernel->backward) != (direction == Direction::backward); });
     campaign.properties = of_direction(plan.properties, direction);
-    run_campaign(campaign, count_right);
+    run("what a contract allows", count_right);
   }
   campaign.kernels = plan.correct;
   campaign.properties = plan.properties;
-  run_campaign(campaign, count_right);
+  run("right kernels", count_right);
   return std::move(tally.power);
 }
 
@@ -141,6 +151,8 @@ void add(CorrectPower& kernel, const CorrectPower& further) {
   kernel.cases += further.cases;
   kernel.rejected += further.rejected;
   kernel.inconclusive += further.inconclusive;
+  kernel.agreement += further.agreement;
+  for (const auto& [regime, cases] : further.cases_of_regime) kernel.cases_of_regime[regime] += cases;
   kernel.rejections.insert(kernel.rejections.end(), further.rejections.begin(), further.rejections.end());
   kernel.worst_bound_util = std::max(kernel.worst_bound_util, further.worst_bound_util);
 }
@@ -205,7 +217,7 @@ Power rule_power(const PowerPlan& plan, const AcceptanceRule& rule) {
           CorrectPower& correct = *tally.correct_of.at(kernel->name);
           const auto verdict = refused(*kernel, drawn, backward);
           if (!verdict) continue;
-          ++correct.cases;
+          ++correct.cases, ++correct.cases_of_regime[regime->name];
           if (!*verdict) continue;
           ++correct.rejected;
           correct.rejections.push_back(to_token(fitted(drawn, kernel->contract)));

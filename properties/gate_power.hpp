@@ -33,8 +33,11 @@ struct FaultPower {
 struct CorrectPower {
   std::string name, contract;
   std::size_t cases = 0, rejected = 0, inconclusive = 0; ///< inconclusive ones are none of the cases
-  double worst_bound_util = 0;
-  std::vector<std::string> rejections; ///< replay tokens
+  double worst_bound_util = 0;                           ///< judged by the gate: a rule has no bound
+  std::vector<std::string> rejections;                   ///< replay tokens
+  /// Of the cases, those in which a law of agreement with the oracle decided: the others ask for less than all that is true of a result.
+  std::size_t agreement = 0;
+  std::map<std::string, std::size_t> cases_of_regime = {};
 };
 
 /// What happened to a departure that a contract allows: no refusal is due.
@@ -78,11 +81,17 @@ struct PowerPlan {
   int threads = 0;
 };
 
+/// How far one seed is: what is planted or judged now, and how many cases of that are done.
+using SeedProgress = std::function<void(std::string_view what, const Progress&)>;
+
 /// Judges by the gate: faults of the forward pass by the laws of outputs, those of the backward pass by the laws of gradients.
 Power gate_power(const PowerPlan&, const std::function<void(const std::string&)>& on_progress = {});
 
 /// The same for one seed.
-Power gate_power_of_seed(const PowerPlan&, std::uint64_t seed);
+Power gate_power_of_seed(const PowerPlan&, std::uint64_t seed, const SeedProgress& = {});
+
+/// A law by which all of a result is compared with what is true.
+bool is_agreement(std::string_view law);
 
 /// Judges by a rule: every fault and correct kernel on the same draws of the same regimes. `property` reads "rule". Faults of the
 /// backward pass are judged by their gradients; correct kernels in every direction that a fault of the plan has.

@@ -108,17 +108,22 @@ std::string name_of(const GroupKey& key) { return key.kernel + "  " + key.proper
 /// What was judged and is no more.
 std::string text_of_missing(const Comparison& comparison) {
   std::string text;
-  if (comparison.second_stopped) text += "WORSE   the second run was stopped early: what it did not reach is not judged\n";
-  if (comparison.first_stopped) text += "the first run was stopped early: what it did not reach is not compared\n";
-  for (const std::string& kernel : comparison.kernels_gone) text += "WORSE   judged only in the first: " + kernel + "\n";
+  const char* worse = comparison.both_stopped() ? "not compared: " : "WORSE   ";
+  if (comparison.both_stopped())
+    text += "both runs were stopped early: what one of them did not reach is not compared\n";
+  else if (comparison.second_stopped)
+    text += "WORSE   the second run was stopped early: what it did not reach is not judged\n";
+  else if (comparison.first_stopped)
+    text += "the first run was stopped early: what it did not reach is not compared\n";
+  for (const std::string& kernel : comparison.kernels_gone) text += worse + ("judged only in the first: " + kernel) + "\n";
   if (!comparison.groups_gone.empty())
-    text += fmt::format("WORSE   {} kernel x property x regime only in the first: {}\n", comparison.groups_gone.size(),
+    text += fmt::format("{}{} kernel x property x regime only in the first: {}\n", worse, comparison.groups_gone.size(),
                         some_of(comparison.groups_gone, name_of));
-  const auto thinner = [&](const std::vector<ThinnerGroup>& groups, const char* what) {
+  const auto thinner = [&](const std::vector<ThinnerGroup>& groups, const char* what, const char* mark) {
     const auto name = [](const ThinnerGroup& group) { return fmt::format("{} {} -> {}", name_of(group.key), group.before, group.after); };
-    if (!groups.empty()) text += fmt::format("WORSE   {} {} in fewer cases: {}\n", groups.size(), what, some_of(groups, name));
+    if (!groups.empty()) text += fmt::format("{}{} {} in fewer cases: {}\n", mark, groups.size(), what, some_of(groups, name));
   };
-  thinner(comparison.thinner, "judged"), thinner(comparison.fewer_passed, "passed");
+  thinner(comparison.thinner, "judged", worse), thinner(comparison.fewer_passed, "passed", "WORSE   ");
   for (const std::string& kernel : comparison.kernels_new) text += "judged only in the second: " + kernel + "\n";
   return text;
 }
@@ -180,7 +185,8 @@ Comparison compare(const Results& before, const Results& after) {
     ++comparison.groups;
     const Tally& new_tally = found->second;
     const Verdict was = old_tally.verdict(), is = new_tally.verdict();
-    const bool worse = was != is && (lost(old_tally, new_tally, laws_judged.contains({key.kernel, key.property})) ||
+    const bool other_cases = comparison.both_stopped() && old_tally.drawn != new_tally.drawn; // one got further than the other
+    const bool worse = was != is && ((!other_cases && lost(old_tally, new_tally, laws_judged.contains({key.kernel, key.property}))) ||
                                      (is_failure(is) && is_graver(new_tally.worst->finding, old_tally.worst->finding)));
     if (was != is) comparison.verdicts.push_back({key, was, is, worse});
     if (comparison.same_cases && !worse && judged(new_tally) > 0) {
@@ -193,7 +199,7 @@ Comparison compare(const Results& before, const Results& after) {
     if (was != is || !new_tally.worst || !old_tally.worst) continue;
     const double x = old_tally.worst->finding.bound_util, y = new_tally.worst->finding.bound_util;
     if (!is_failure(is) && std::isfinite(x) && !std::isfinite(y)) comparison.growths.push_back({key, x, y, 1, 0, 0});
-    if (was != Verdict::passed) continue;
+    if (was != Verdict::passed || other_cases) continue;
     const double ratio = y / x;
     if (std::isfinite(ratio) && ratio > 0) ratios[key.kernel].push_back(ratio);
     if (const double growth = std::log(told_apart(y) / told_apart(x));
@@ -212,8 +218,9 @@ Comparison compare(const Results& before, const Results& after) {
 
 bool got_worse(const Comparison& comparison) {
   return std::ranges::any_of(comparison.verdicts, &VerdictChange::worse) || std::ranges::any_of(comparison.errors, &ErrorChange::worse) ||
-         !comparison.growths.empty() || !comparison.thinner.empty() || !comparison.fewer_passed.empty() ||
-         !comparison.kernels_gone.empty() || !comparison.groups_gone.empty() || comparison.second_stopped;
+         !comparison.growths.empty() || !comparison.fewer_passed.empty() ||
+         (!comparison.both_stopped() && (!comparison.thinner.empty() || !comparison.kernels_gone.empty() ||
+                                         !comparison.groups_gone.empty() || comparison.second_stopped));
 }
 
 int exit_status(const Comparison& comparison) { return comparison.groups == 0 ? 5 : got_worse(comparison) ? 1 : 0; }
@@ -256,11 +263,12 @@ std::string to_text(const Comparison& comparison) {
   const auto no_number = std::ranges::count_if(comparison.growths, [](const GroupGrowth& growth) { return !std::isfinite(growth.after); });
   also(comparison.growths.size() - static_cast<std::size_t>(no_number), "errors that grew beyond chance");
   also(static_cast<std::size_t>(no_number), "errors that are no number");
-  also(comparison.kernels_gone.size(), "kernels not judged any more");
-  also(comparison.groups_gone.size(), "kernel x property x regime not judged any more");
-  also(comparison.thinner.size(), "judged in fewer cases");
+  const bool reached = !comparison.both_stopped();
+  also(reached ? comparison.kernels_gone.size() : 0, "kernels not judged any more");
+  also(reached ? comparison.groups_gone.size() : 0, "kernel x property x regime not judged any more");
+  also(reached ? comparison.thinner.size() : 0, "judged in fewer cases");
   also(comparison.fewer_passed.size(), "passed in fewer cases");
-  return text + (comparison.second_stopped ? ", the second run incomplete\n" : "\n");
+  return text + (comparison.second_stopped && reached ? ", the second run incomplete\n" : "\n");
 }
 
 } // namespace kdacheck

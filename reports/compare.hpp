@@ -50,6 +50,8 @@ struct Comparison {
   std::string stands_for;  ///< of two runs of one kernel each, the second's name, where it is not the first's: they are compared as one
   bool same_cases = false; ///< tier and seed agree: differences come from the programs, not from the draw
   bool first_stopped = false, second_stopped = false; ///< the run did not come to its end
+  /// Neither did: what only one of them reached is no loss, and is not compared.
+  bool both_stopped() const { return first_stopped && second_stopped; }
 };
 
 /// Two runs of one kernel each are compared though their names differ; cases that only one of them drew are then no loss.
@@ -58,7 +60,8 @@ struct Comparison {
 /// cases, if less than one chance in a thousand is left for the kernel (compare.cpp derives it from how far the others moved).
 Comparison compare(const Results& before, const Results& after);
 
-/// A verdict got worse, errors grew, or something that the first run judged was not judged by the second, or not to the end.
+/// A verdict got worse, errors grew, or something that the first run judged was not judged by the second, or not to the end (unless
+/// neither came to its end).
 bool got_worse(const Comparison&);
 
 /// 1 if something got worse, 5 if the runs have no group in common, else 0.

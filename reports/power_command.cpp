@@ -9,6 +9,7 @@
 #include "limits_text.hpp"
 #include "module_selection.hpp"
 #include "power_json.hpp"
+#include "progress_line.hpp"
 #include "right_kernels.hpp"
 
 #include <fmt/format.h>
@@ -125,7 +126,12 @@ Power powers_of_seeds(const PowerArguments& arguments, const PowerPlan& plan) {
       fmt::print(stderr, "seed {}: faults to plant {}, right kernels to judge {}\n", seed, of_seed.faults.size(),
                  of_seed.correct.size() + of_seed.legal.size());
       const auto start = std::chrono::steady_clock::now();
-      Power power = gate_power_of_seed(of_seed, seed);
+      Power power = [&] {
+        ProgressLine line;
+        return gate_power_of_seed(of_seed, seed, [&](std::string_view what, const Progress& now) {
+          line.show(now, fmt::format("seed {}, {}: ", seed, what), what.starts_with("faults") ? "caught" : "refused");
+        });
+      }();
       const double seconds = since(start);
       log += power_seed_line(mark, seed, power, seconds);
       write_atomically(path, log);
@@ -218,7 +224,7 @@ int power_command(const PowerArguments& arguments) {
     std::ranges::move(of_modules.correct, std::back_inserter(power.correct));
   }
   write_atomically(arguments.out + "/power.json", to_power_json(power, by_gate ? "gate" : arguments.rule));
-  std::fputs(to_text(power).c_str(), stdout);
+  std::fputs(to_text(power, by_gate).c_str(), stdout);
   if (!arguments.keep.empty()) keep_found(power, arguments.keep);
   const auto not_refused = [](const CorrectPower& kernel) { return kernel.rejected == 0; };
   const bool good = std::ranges::all_of(power.faults, [](const FaultPower& fault) { return fault.caught(); }) &&

@@ -28,7 +28,9 @@ Json json_of(const CorrectPower& kernel) {
           {"cases", kernel.cases},
           {"worst_bound_util", json_number(kernel.worst_bound_util)},
           {"inconclusive", kernel.inconclusive},
-          {"replay", kernel.rejections}};
+          {"replay", kernel.rejections},
+          {"agreement", kernel.agreement},
+          {"regimes", kernel.cases_of_regime}};
 }
 
 CorrectPower correct_from(const Json& json) {
@@ -38,7 +40,9 @@ CorrectPower correct_from(const Json& json) {
           .rejected = json.at("rejected"),
           .inconclusive = json.at("inconclusive"),
           .worst_bound_util = number_of(json.at("worst_bound_util")),
-          .rejections = json.at("replay")};
+          .rejections = json.at("replay"),
+          .agreement = json.at("agreement"),
+          .cases_of_regime = json.at("regimes")};
 }
 
 Json json_of(const Power& power) {
@@ -94,6 +98,8 @@ Power power_from(const Json& json) {
 
 std::string to_power_json(const Power& power, const std::string& judged_by, std::span<const Limit> limits) {
   Json json = json_of(power);
+  if (judged_by != "gate")
+    for (Json& kernel : json["correct"]) kernel["worst_bound_util"] = nullptr; // a rule has no bound
   json["schema_version"] = 1;
   json["judged_by"] = judged_by;
   json["halves"] = Json::array();
@@ -135,7 +141,7 @@ std::map<std::uint64_t, Power> power_seeds(std::string_view text, const std::str
   return result;
 }
 
-std::string to_text(const Power& power) {
+std::string to_text(const Power& power, bool by_gate) {
   std::vector<const FaultPower*> order;
   for (const FaultPower& fault : power.faults) order.push_back(&fault);
   std::stable_sort(order.begin(), order.end(), [](const FaultPower* x, const FaultPower* y) { return x->caught() < y->caught(); });
@@ -151,10 +157,10 @@ std::string to_text(const Power& power) {
   }
   const auto caught = std::count_if(power.faults.begin(), power.faults.end(), [](const FaultPower& fault) { return fault.caught(); });
   text += fmt::format("\n{} of {} planted faults caught on every seed\n\n{:<34} {:>8} {:>8} {:>12}  {}\n", caught, power.faults.size(),
-                      "correct kernel", "refused", "cases", "inconclusive", "largest error / bound");
+                      "correct kernel", "refused", "cases", "inconclusive", by_gate ? "largest error / bound" : "");
   for (const CorrectPower& kernel : power.correct)
-    text += fmt::format("{:<34} {:>8} {:>8} {:>12}  {:.2f} {}\n", kernel.name, kernel.rejected, kernel.cases, kernel.inconclusive,
-                        kernel.worst_bound_util, first(kernel.rejections));
+    text += fmt::format("{:<34} {:>8} {:>8} {:>12}  {}{}\n", kernel.name, kernel.rejected, kernel.cases, kernel.inconclusive,
+                        by_gate ? fmt::format("{:.2f} ", kernel.worst_bound_util) : "", first(kernel.rejections));
   if (!power.legal.empty()) text += "\nwhat no test can tell from a right kernel, because the contract allows it:\n";
   for (const LegalPower& legal : power.legal) {
     const std::string name = legal.fault + " under " + legal.label;

@@ -14,7 +14,8 @@ namespace kdacheck {
 
 /// Keys of design section 8, faults[]{name, caught, caught_by[]{property, regime, seeds}}, and besides origin, what, seeds,
 /// caught_seeds, cases, half (0 or 1, by a hash of the name), found (replay token of the case that caught it),
-/// first_catch_seconds; correct[]{name, rejected, contract, cases, inconclusive, worst_bound_util, replay[]};
+/// first_catch_seconds; correct[]{name, rejected, contract, cases, inconclusive, worst_bound_util (null of a rule),
+/// replay[], agreement, regimes{name: cases}}: agreement, the cases that a law of agreement with the oracle decided;
 /// legal[]: the same keys, and fault, label, reason: departures that the contract allows, which no test can refuse;
 /// halves[]{half, faults, caught, cells, caught_by_cells}: see Half;
 /// limits[]{contract, label, what, regime, exponent, relative, log2_relative_error, seeds}: the smallest relative error
@@ -27,6 +28,7 @@ std::string power_seed_line(const std::string& mark, std::uint64_t seed, const P
 std::map<std::uint64_t, Power> power_seeds(std::string_view text, const std::string& mark);
 
 /// One line per fault, those that got through first; then the correct kernels, what the contracts allow, and the halves.
-std::string to_text(const Power&);
+/// A rule has no bound, and its text no error / bound.
+std::string to_text(const Power&, bool by_gate = true);
 
 } // namespace kdacheck

@@ -228,11 +228,16 @@ int verify_command(const VerifyArguments& arguments) {
   // Only cases of the same program, kernels and plan count as done when a run is resumed.
   results.context.program += mark;
   const std::string log_path = arguments.out + "/cases.jsonl";
-  if (arguments.resume)
-    for (const CaseResult& earlier : read_case_log(log_path, results.context.program).cases) {
+  if (arguments.resume) {
+    const RecordedCases recorded_before = read_case_log(log_path, results.context.program);
+    for (const CaseResult& earlier : recorded_before.cases) {
       plan.finished.insert(case_key(earlier));
       add(results, earlier);
     }
+    if (recorded_before.cases.empty() && recorded_before.other_programs > 0)
+      std::fprintf(stderr, "%s holds cases of another seed, tier, program or plug-in only: they do not count, and the run begins anew\n",
+                   log_path.c_str());
+  }
   CaseLog log(log_path, results.context.program, arguments.resume);
 
   ProgressLine progress;

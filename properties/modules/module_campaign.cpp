@@ -175,7 +175,8 @@ Power module_power(const ModulePlan& plan, const std::vector<std::string>& fault
         const ModuleCaseResult result = *process.run(planned);
         const bool refused = is_failure(result.finding.verdict);
         if (!job.fault) {
-          ++job.correct.cases;
+          ++job.correct.cases, ++job.correct.cases_of_regime[result.regime];
+          job.correct.agreement += is_agreement(result.law) ? 1 : 0;
           job.correct.rejected += refused ? 1 : 0;
           if (refused) job.correct.rejections.push_back(module_token(result));
           if (result.finding.verdict == Verdict::passed)

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include <map>
 #include <set>
 
 using namespace kdacheck;
@@ -47,7 +48,7 @@ PowerPlan plan_of(std::vector<const FaultInfo*> faults) {
   return {.faults = std::move(faults),
           .correct = {&right_kernel()},
           .legal = {&legal_rounding()},
-          .properties = {&property_named("agrees-with-the-oracle"), &property_named("decay-alone-is-exact"),
+          .properties = {&property_named("agrees-with-the-oracle"), &property_named("outputs-are-finite"),
                          &property_named("gradients-agree-with-the-oracle")},
           .regimes = {regime_named("usual-decay"), regime_named("no-decay")},
           .seeds = 2,
@@ -105,6 +106,12 @@ TEST_CASE("the whole matrix says which law on which regime catches a fault on ho
     CHECK(kernel->cases > 0);
     CHECK(kernel->rejected == 0);
     CHECK(kernel->rejections.empty());
+    CHECK(kernel->agreement > 0);
+    CHECK(kernel->agreement < kernel->cases); // outputs-are-finite is none of agreement
+    std::size_t of_regimes = 0;
+    for (const auto& [regime, cases] : kernel->cases_of_regime) of_regimes += cases;
+    CHECK(of_regimes == kernel->cases);
+    CHECK(kernel->cases_of_regime.size() == 2);
     CHECK(kernel->worst_bound_util > 0);
     CHECK(kernel->worst_bound_util <= 1);
   }
@@ -129,7 +136,15 @@ TEST_CASE("a kernel that is called right and is not counts as refused, with a to
   wrong.name = "called.right";
   PowerPlan plan = plan_of({});
   plan.correct = {&wrong}, plan.legal.clear();
-  const Power one = gate_power_of_seed(plan, 1);
+  std::map<std::string, Progress> shown;
+  const Power one = gate_power_of_seed(plan, 1, [&](std::string_view what, const Progress& now) {
+    Progress& last = shown[std::string(what)];
+    CHECK(now.done >= last.done);
+    last = now;
+  });
+  CHECK(shown["right kernels"].done > 0);
+  CHECK(shown["right kernels"].done == shown["right kernels"].planned);
+  CHECK(shown["right kernels"].failed == one.correct[0].rejected);
   CHECK(one.correct[0].rejected > 0);
   CHECK(one.correct[0].rejected < one.correct[0].cases); // where nothing is to decay it is right
   REQUIRE(one.correct[0].rejections.size() == one.correct[0].rejected);

@@ -214,9 +214,10 @@ def page(data):
     lines += halves_section(data)
     lines += ["", "## Correct variants", "",
               "A largest error / bound just below 1 comes from laws that compare a norm with a bound which some cases reach exactly.", "",
-              "| variant | cases | refused | inconclusive | largest error / bound |", "|---|--:|--:|--:|--:|"]
+              "Agreement: cases that a law of agreement with the oracle decided; the other laws ask for less than all that is true of a result.", "",
+              "| variant | cases | of agreement | regimes | refused | inconclusive | largest error / bound |", "|---|--:|--:|--:|--:|--:|--:|"]
     for kernel in correct:
-        lines.append(f"| {kernel['name'][8:]} | {kernel['cases']} | {kernel['rejected']} | {kernel['inconclusive']} | {kernel['worst_bound_util']:.3f} |")
+        lines.append(f"| {kernel['name'][8:]} | {kernel['cases']} | {kernel.get('agreement', '-')} | {len(kernel['regimes']) if 'regimes' in kernel else '-'} | {kernel['rejected']} | {kernel['inconclusive']} | {kernel['worst_bound_util']:.3f} |")
     lines += ["", "## What cannot be told apart, and why", "",
               "A departure that is a fault under one contract and legal under another: no test may refuse it there.", "",
               "| fault | under | cases | refused | reason |", "|---|---|--:|--:|---|"]

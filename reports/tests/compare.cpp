@@ -130,6 +130,33 @@ TEST_CASE("what the second run does not judge any more is worse") {
   CHECK_THAT(to_text(compare(stopped, with_errors({0.5}))), Contains("the first run was stopped early"));
 }
 
+TEST_CASE("of two runs that were both stopped early what one of them did not reach is said and is not worse") {
+  Results before = with_errors({0.5, 0.4, 0.3}), after = with_errors({0.5});
+  add(before, sample_case("k", Verdict::passed, 0.2, "regime-0"));
+  add(before, sample_case("other", Verdict::passed, 0.5));
+  CHECK(exit_status(compare(before, after)) == 1);
+  after.outcome.stopped = true;
+  CHECK(exit_status(compare(before, after)) == 1);
+  before.outcome.stopped = true;
+  const Comparison comparison = compare(before, after);
+  CHECK(exit_status(comparison) == 0);
+  const std::string text = to_text(comparison);
+  CHECK_FALSE(Catch::contains(text, "WORSE"));
+  CHECK_THAT(text, Contains("both runs were stopped early: what one of them did not reach is not compared") &&
+                       Contains("not compared: judged only in the first: other") &&
+                       Contains("not compared: 2 kernel x property x regime only in the first: k  agrees-with-the-oracle  [regime-1], ") &&
+                       Contains("not compared: 1 judged in fewer cases: k  agrees-with-the-oracle  [regime-0] 2 -> 1"));
+  add(after, sample_case("k", Verdict::failed_property, 3, "regime-0")); // what both reached is compared
+  const Comparison failed = compare(before, after);
+  CHECK(exit_status(failed) == 1);
+  CHECK_THAT(to_text(failed), Contains("WORSE: 1 verdicts, 0 kernels with larger errors\n"));
+  Results further = with_errors(std::vector<double>(40, 0.5)), little = further;
+  for (int i = 0; i < 40; ++i) add(further, sample_case("k", Verdict::passed, 0.9, "regime-" + std::to_string(i))); // a second round
+  for (auto& [key, tally] : further.groups) tally.drawn += 1;
+  further.outcome.stopped = little.outcome.stopped = true;
+  CHECK(exit_status(compare(little, further)) == 0);
+}
+
 TEST_CASE("a refusal of another draw is no loss while the kernel is still judged by that law") {
   Results before = with_errors({0.5, 0.4}), after = with_errors({0.5});
   CaseResult refused = sample_case("k", Verdict::not_supported, 0, "regime-1");
