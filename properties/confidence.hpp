@@ -46,10 +46,10 @@ std::string_view name(Group);
 
 /// z is never less than this. Set by an experiment on emulated kernels (12 regimes x 24 seeds x 16 correct variants, 4,560 runs),
 /// which saw ratios of at most 2.8, 2.6, 2.2 and 1.9 for tokens, rows, columns and channels, and 2.8 for gradients. `./kdacheck
-/// bench --margins` derives them anew from all kernels that are right, under every contract, forward and backward, and prints what
-/// these constants leave: of 6,000 cases (seed 1) none was above its bound; where the constant sets z it saw 1.5, 1.5, 1.2 and, of
-/// gradients, 2.8. That of channels sets no z: up to 40 degrees of freedom the quantile is larger (2.15 for a single
-/// group).
+/// bench --margins` derives them anew from all kernels that are right, under every contract, forward and backward, on every regime, and
+/// prints what these constants leave: none was above its bound; where the constant sets z it saw 1.5, 1.5, 1.2 and, of gradients, 2.8. Of
+/// their channels it saw 1.24 in the 2,500 cases that it begins in 170 seconds. That of channels of o sets no z: up to 40 degrees of
+/// freedom the quantile is larger (2.15 for a single group).
 constexpr double least_factor(Group group) {
   constexpr std::array least{4.0, 3.5, 3.0, 2.0, 4.0, 3.0};
   return least[static_cast<std::size_t>(group)];
