@@ -8,7 +8,8 @@
 namespace kdacheck {
 
 std::string_view name(Group group) {
-  constexpr std::array<std::string_view, all_groups.size()> names{"token", "state row", "state column", "channel", "gradient", "gradient channel"};
+  constexpr std::array<std::string_view, all_groups.size()> names{"token",   "state row", "state column",
+                                                                  "channel", "gradient",  "gradient channel"};
   return names[static_cast<std::size_t>(group)];
 }
 
