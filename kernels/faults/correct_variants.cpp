@@ -59,7 +59,8 @@ void append_coarse_stages(std::vector<Kernel>& kernels) {
   for (const std::string format : {"tf32", "bf16"})
     kernels.push_back(readable("fp32.solve_" + format, residual_first + "chunk=32 solve=" + format));
   for (const std::string format : {"tf32", "fp16", "bf16"})
-    kernels.push_back(readable("fp32.scores_" + format, residual_first + "chunk=16 scores=" + format));
+    kernels.push_back(
+        readable("fp32.scores_" + format, residual_first + "chunk=16 scores=" + format + (format == "fp16" ? " value_max=1000" : "")));
   kernels.push_back(readable("fp32.gradient_state_bf16", residual_first + "chunk=16 gradient_state=bf16"));
   kernels.push_back(readable("fp32.cumsum_tf32", residual_first + "chunk=16 cumsum=tf32"));
   kernels.push_back(readable("tf32.truncated", residual_first + "chunk=32 operands=tf32 tf32=truncate"));

@@ -50,6 +50,7 @@ void law(Trial& trial) {
 Property a_nan_stays_in_its_place() {
   return {.name = "a-nan-stays-in-its-place",
           .claim = "a NaN stays in its own head and sequence, shows there, and never travels back in time",
+          .everywhere = true,
           .check = tried<law>};
 }
 

@@ -19,14 +19,16 @@ bool holds_24_bits(Format format) { return format == Format::fp32 || format == F
 /// row of the first chunk has 5 bits; (I + L)^-1 has 1 on its diagonal, -1 under it and 0 elsewhere, so U = (-2 m, 0, 0, ...)
 /// and o = 4096. So every operand is a number of 8 bits, and every sum one of 18 (from 2^15 down to 2^-2). The state that the
 /// first token leaves, 4096 / w_0 - 2 m w_0, takes all 18: it must be stored as fp32, and where operands are narrower only the
-/// first chunk is exact, for the next one reads it rounded. Order wy forms no residual: T beta V and (T beta kd) S are
-/// apart until the end, and what the latter is rounded to is not declared.
+/// first chunk is exact, for the next one reads it rounded, and of the recurrence not even that: its o is read from it. Order wy forms no
+/// residual: T beta V and (T beta kd) S are apart until the end, and what the latter is rounded to is not declared.
 void residual_is_exact(const Trial& trial) {
   const Contract& contract = trial.contract;
   trial.applies_if(contract.order == Order::residual_first || contract.order == Order::recurrence,
                    "the declared order may round S^T k by itself");
   trial.applies_if(holds_24_bits(contract.state) && holds_24_bits(contract.accumulate),
                    "the state or the sums have fewer than the 18 bits that the residual takes");
+  trial.applies_if(holds_24_bits(contract.operands) || contract.order != Order::recurrence,
+                   "the recurrence reads its outputs from the new state, with operands of fewer bits");
   trial.applies_if(holds_24_bits(contract.operands) || trial.problem.shape.T <= contract.chunk,
                    "only the first chunk is exact with operands of fewer bits than the state");
 }
