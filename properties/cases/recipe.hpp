@@ -143,7 +143,8 @@ const Regime* regime_named(std::string_view);
 
 /// The nearest recipe inside a contract's declared shapes and forms (K, V, T, gate form, beta form, l2norm, grouped,
 /// packed, rule, state, scale, decay shared by the channels of a head). Values that the regime is about (decay, beta, |k|) are never
-/// changed to fit: such a case stays outside the domain and is reported as not supported.
+/// changed to fit: such a case stays outside the domain and is reported as not supported. Regimes with rounds of their own are about sizes
+/// and forms: kernels that take no beta above 1 get theirs halved.
 Recipe fitted(Recipe, const Contract&);
 
 /// Strictly simpler recipes, boldest first: shorter, fewer heads and channels, options dropped, plainer patterns.

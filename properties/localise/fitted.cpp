@@ -81,6 +81,16 @@ void fit_gate(Recipe& recipe, const Contract& contract) {
   }
 }
 
+/// Regimes that walk through sizes and forms in every run are not about beta: a kernel that takes none above 1 walks with half of it.
+void fit_strength(Recipe& recipe, const Contract& contract) {
+  const Regime* regime = regime_named(recipe.regime);
+  const bool halved = recipe.betas == BetaPattern::uniform || recipe.betas == BetaPattern::sigmoid_gauss;
+  if (!regime || regime->rounds == 0 || contract.beta_max > 1 || !halved || recipe.beta_center <= 0.5f) return;
+  recipe.beta_center /= 2;
+  if (recipe.betas == BetaPattern::uniform) recipe.beta_spread /= 2;
+  if (recipe.options.beta == BetaForm::twice_sigmoid) recipe.options.beta = BetaForm::sigmoid;
+}
+
 void fit_beta(Recipe& recipe, const Contract& contract) {
   Options& options = recipe.options;
   if (options.rule == Rule::dplr) options.beta = BetaForm::value; // folded into a and the key
@@ -147,6 +157,7 @@ Recipe fitted(Recipe recipe, const Contract& contract) {
   fit_rule(recipe, contract);
   fit_shape(recipe, contract);
   fit_gate(recipe, contract);
+  fit_strength(recipe, contract);
   fit_beta(recipe, contract);
   fit_l2norm(recipe, contract);
   if (contract.decay_per_head) recipe.shared_decay = true;

@@ -187,3 +187,21 @@ TEST_CASE("sizes go to the nearest that are offered") {
   CHECK(fitted(recipe, contract("T=0..16")).lengths == std::vector<std::int64_t>{16, 0, 0});
   CHECK(fitted(recipe, contract("T=128")).lengths == std::vector<std::int64_t>{30, 0, 98});
 }
+
+TEST_CASE("regimes that walk through sizes walk through all of them for kernels that take no beta above 1") {
+  const Contract one = contract("betas=value,sigmoid"), two = contract("betas=value,sigmoid,twice_sigmoid beta_max=2");
+  for (const char* name : {"every-width", "whole-chunks", "every-pair"}) {
+    const Regime& regime = *regime_named(name);
+    int above_one = 0;
+    for (std::uint64_t seed = 0; seed < static_cast<std::uint64_t>(regime.rounds); ++seed) {
+      const Recipe recipe = regime.draw(seed, Tier::quick), halved = fitted(recipe, one);
+      INFO(to_token(recipe));
+      CHECK(outside_domain(one, make_problem(halved, input_formats(one))).value_or("").find("beta") == std::string::npos);
+      CHECK(halved.shape.K == recipe.shape.K);
+      CHECK(halved.beta_center <= 0.5f);
+      CHECK(fitted(recipe, two).beta_center == recipe.beta_center);
+      above_one += recipe.beta_center > 0.5f;
+    }
+    if (std::string_view(name) != "whole-chunks") CHECK(above_one > 3);
+  }
+}
