@@ -98,7 +98,9 @@ TEST_CASE("faults of the backward pass break a stored bound that the same kernel
   constexpr std::string_view contract =
       "gates=log_decay,softplus,bounded,sigmoid,absent betas=value,sigmoid,twice_sigmoid l2norm=both beta_max=2"; // all in fp32
   const auto within = [](const Stored& stored, const Kernel& kernel) {
-    const auto shares = utilisation(stored, run_backward(kernel, stored.problem));
+    const Run run = run_backward(kernel, stored.problem);
+    if (run.refused) return false; // some faults throw
+    const auto shares = utilisation(stored, run);
     return std::all_of(shares.begin(), shares.end(), [](double share) { return share <= 1; });
   };
   const Kernel right = faultless_kernel("fp32", contract); // in chunks, of which nothing is promised: dg from running sums is off by more
